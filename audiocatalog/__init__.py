@@ -1,0 +1,30 @@
+"""The catalogue of an audio pipeline: save tracks, find them, search them, move them through their statuses."""
+
+from audiocatalog import errors, migrations
+from audiocatalog.catalog import Catalog, Health
+from audiocatalog.metadata import TrackMetadata, TrackRecord
+from audiocatalog.models import SaveOutcome, StatusChange, Track
+from audiocatalog.search.filters import SearchFilters
+from audiocatalog.search.page import Hit, SearchPage
+from audiocatalog.status import TRANSITIONS, TrackStatus
+from audiocatalog.tracks import StatusCount
+from audiocatalog.unit_of_work import UnitOfWork
+
+__all__ = [
+    "TRANSITIONS",
+    "Catalog",
+    "Health",
+    "Hit",
+    "SaveOutcome",
+    "SearchFilters",
+    "SearchPage",
+    "StatusChange",
+    "StatusCount",
+    "Track",
+    "TrackMetadata",
+    "TrackRecord",
+    "TrackStatus",
+    "UnitOfWork",
+    "errors",
+    "migrations",
+]

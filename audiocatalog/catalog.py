@@ -1,0 +1,265 @@
+"""The handle a service keeps: its pool, its units of work, and what is done in one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import UUID
+
+import tenacity
+from sqlalchemy import URL
+
+from audiocatalog.engine import Database, Settings, url_from_environment
+from audiocatalog.errors import CatalogError, ConfigurationError, InvalidInput, Problem, translated
+from audiocatalog.identifiers import parse_id
+from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE, StatusChange, Track
+from audiocatalog.search.filters import SearchFilters
+from audiocatalog.search.page import SearchPage
+from audiocatalog.status import TrackStatus
+from audiocatalog.tracks import STATUS_COUNTS, StatusCount, counts_of
+from audiocatalog.unit_of_work import UnitOfWork, clean_actor, find_track, move_track, required
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """
+    Show that the server answers, and how the pool stands.
+
+    *schema_revision* is the database's, *expected_revision* the newest that this code knows. *connections* are open,
+    *idle* of them are free, *waiting* callers stand in line for one.
+    """
+
+    server_version: str
+    server_encoding: str
+    schema_revision: str
+    expected_revision: str
+    pool_size: int
+    connections: int
+    idle: int
+    waiting: int
+
+
+class Catalog:
+    """
+    Keep the way to one catalogue: a pool of connections, units of work, and what is done in one call.
+
+    Make one for each process and database and share it between threads. Nothing is opened before the first use, which
+    also checks the server and its schema. It is a context manager, and ``close`` ends it.
+
+    *url* is ``postgresql://user:password@host/name``. *actor* is recorded as the author of every change that does not
+    name another. *pool_size* connections at the most; a caller waits *pool_timeout* seconds for one. A statement may
+    take *statement_timeout* seconds, one of a search *search_timeout*, and waiting for a lock *lock_timeout*. *pooler*
+    is for PgBouncer in transaction mode.
+
+    Raises:
+        ConfigurationError: the URL or a setting is wrong.
+        InvalidInput: *actor* is no name.
+
+    >>> with Catalog("postgresql://localhost/music", actor="extractor") as catalog:  # doctest: +SKIP
+    ...     page = catalog.search("sigur ros")
+
+    """
+
+    def __init__(
+        self,
+        url: str | URL,
+        *,
+        actor: str = "audiocatalog",
+        pool_size: int = 5,
+        pool_timeout: float = 5.0,
+        statement_timeout: float = 5.0,
+        search_timeout: float = 2.0,
+        lock_timeout: float = 2.0,
+        pooler: bool = False,
+    ) -> None:
+        settings = Settings(
+            pool_size=pool_size,
+            pool_timeout=pool_timeout,
+            statement_timeout=statement_timeout,
+            search_timeout=search_timeout,
+            lock_timeout=lock_timeout,
+            pooler=pooler,
+        )
+        self._actor = clean_actor(actor)
+        self._settings = settings
+        self._database = Database(url, settings)
+
+    @classmethod
+    def from_env(cls, *, actor: str | None = None, environment: Mapping[str, str] = os.environ) -> Self:
+        """
+        Return the catalogue that the environment names, by ``AUDIOCATALOG_DATABASE_URL`` or the ``DB_*`` variables.
+
+        The settings come from ``AUDIOCATALOG_ACTOR``, ``AUDIOCATALOG_POOL_SIZE``, ``AUDIOCATALOG_POOL_TIMEOUT``,
+        ``AUDIOCATALOG_STATEMENT_TIMEOUT``, ``AUDIOCATALOG_SEARCH_TIMEOUT``, ``AUDIOCATALOG_LOCK_TIMEOUT`` (seconds) and
+        ``AUDIOCATALOG_POOLER`` (true or false), where they are set.
+
+        Raises:
+            ConfigurationError: no database is named, or a variable cannot be read.
+        """
+        return cls(
+            url_from_environment(environment),
+            actor=actor or environment.get("AUDIOCATALOG_ACTOR") or "audiocatalog",
+            **_settings_from(environment),  # type: ignore[arg-type]  # Checked by Settings.
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        """Return where the catalogue is, without the password."""
+        return f"<Catalog {self._database.url.render_as_string(hide_password=True)}>"
+
+    def close(self) -> None:
+        """Close every connection; units of work that are still open lose theirs."""
+        self._database.close()
+
+    def unit_of_work(self) -> UnitOfWork:
+        """
+        Return a new unit of work, to be used in a ``with`` block.
+
+        Raises, on entering:
+            PoolTimeout: no connection became free in time.
+            DatabaseUnavailable: the server cannot be reached.
+            SchemaMismatch: the schema is missing or too old.
+        """
+        return UnitOfWork(self._database.session, actor=self._actor, search_timeout=self._settings.search_timeout)
+
+    def run(self, unit: Callable[[UnitOfWork], _Result], *, deadline: float = 10.0) -> _Result:
+        """
+        Run *unit* in a unit of work and return what it returns, again while the error says ``retryable``.
+
+        Each try is the whole unit of work, commit included, so *unit* may run more than once. Between tries it waits
+        10 ms, doubled each time up to a second, plus chance. After *deadline* seconds the last error is raised.
+
+        >>> catalog.run(lambda work: work.update_status(track.id, TrackStatus.PROCESSING))  # doctest: +SKIP
+        """
+        if not isinstance(deadline, int | float) or isinstance(deadline, bool) or not 0 <= deadline <= 86_400:  # noqa: PLR2004
+            raise InvalidInput(Problem("deadline", "a number of seconds from 0 to 86400", (0, 86_400)), operation="run")
+        tries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, CatalogError) and error.retryable),
+            stop=tenacity.stop_before_delay(deadline),
+            wait=tenacity.wait_exponential_jitter(initial=0.01, max=1.0, jitter=0.01),
+            reraise=True,
+        )
+        result: _Result = tries(self._run_once, unit)
+        return result
+
+    def get(self, id: UUID | str) -> Track:  # noqa: A002
+        """
+        Return the track with *id*, in one round trip.
+
+        Raises:
+            TrackNotFound: there is none.
+            InvalidInput: *id* is no UUID.
+        """
+        return required(self.find(id), id)
+
+    def find(self, id: UUID | str) -> Track | None:  # noqa: A002
+        """
+        Return the track with *id*, or None if there is none, in one round trip.
+
+        Raises:
+            InvalidInput: *id* is no UUID.
+        """
+        track_id = parse_id(id)
+        with self._database.autocommit() as connection, translated("find"):
+            return find_track(connection, track_id)
+
+    def search(
+        self, query: str, *, filters: SearchFilters | None = None, limit: int = 20, offset: int = 0
+    ) -> SearchPage:
+        """Return what ``UnitOfWork.search`` returns, in a transaction of its own."""
+        with self.unit_of_work() as work:
+            return work.search(query, filters=filters, limit=limit, offset=offset)
+
+    def update_status(
+        self,
+        id: UUID | str,  # noqa: A002
+        to: TrackStatus,
+        *,
+        reason: str | None = None,
+        actor: str | None = None,
+        expected: TrackStatus | None = None,
+        operation_id: UUID | str | None = None,
+    ) -> StatusChange:
+        """Move a track as ``UnitOfWork.update_status`` does, alone and in one round trip."""
+        who = self._actor if actor is None else clean_actor(actor)
+        with self._database.autocommit() as connection:
+            return move_track(
+                connection, id, to, actor=who, reason=reason, expected=expected, operation_id=operation_id
+            )
+
+    def stats(self) -> list[StatusCount]:
+        """Return how many tracks are in each status, and since when the one that moved least recently."""
+        with self._database.autocommit() as connection, translated("stats"):
+            return counts_of(connection.execute(STATUS_COUNTS).all())
+
+    def health(self) -> Health:
+        """
+        Ask the server, in one round trip, and return its versions with the pool's figures.
+
+        Raises:
+            DatabaseUnavailable: it does not answer.
+            SchemaMismatch: the schema is missing or too old.
+        """
+        with self._database.autocommit() as connection, translated("health"):
+            row = connection.exec_driver_sql(
+                "SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding, "  # noqa: S608
+                f"(SELECT version_num FROM {VERSION_TABLE}) AS revision"
+            ).one()
+            pool = self._database.statistics()
+        return Health(
+            server_version=row.version,
+            server_encoding=row.encoding,
+            schema_revision=row.revision,
+            expected_revision=SCHEMA_REVISION,
+            pool_size=self._settings.pool_size,
+            connections=pool.get("pool_size", 0),
+            idle=pool.get("pool_available", 0),
+            waiting=pool.get("requests_waiting", 0),
+        )
+
+    def _run_once(self, unit: Callable[[UnitOfWork], _Result]) -> _Result:
+        with self.unit_of_work() as work:
+            return unit(work)
+
+
+def _settings_from(environment: Mapping[str, str]) -> dict[str, int | float | bool]:
+    """Return the settings that *environment* holds, as the arguments of ``Catalog``."""
+    readers: dict[str, Callable[[str], int | float | bool]] = {
+        "pool_size": int,
+        "pool_timeout": float,
+        "statement_timeout": float,
+        "search_timeout": float,
+        "lock_timeout": float,
+        "pooler": _read_switch,
+    }
+    found = {}
+    for name, read in readers.items():
+        variable = f"AUDIOCATALOG_{name.upper()}"
+        if text := environment.get(variable):
+            try:
+                found[name] = read(text)
+            except ValueError:
+                raise ConfigurationError(
+                    f"{variable} cannot be read as {read.__name__.strip('_')}", field=name
+                ) from None
+    return found
+
+
+def _read_switch(text: str) -> bool:
+    switches = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    try:
+        return switches[text.lower()]
+    except KeyError:
+        raise ValueError(text) from None

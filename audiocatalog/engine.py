@@ -1,0 +1,341 @@
+"""URL, engine, pool and time limits: how the catalogue reaches its server."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg_pool import ConnectionPool
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
+from sqlalchemy.orm import Session
+
+from audiocatalog.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    PoolTimeout,
+    SchemaMismatch,
+    TransactionAborted,
+    translated,
+)
+from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
+
+_DRIVER: Final = "postgresql+psycopg"
+_DIALECTS: Final = {"postgres", "postgresql", _DRIVER}
+_READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608  # A constant of ours.
+_OLDEST_SERVER: Final = 150000
+_IDLE_IN_TRANSACTION_TIMEOUT: Final = 10.0
+# A dead peer is noticed after 15 seconds: keepalives cover waiting for an answer, the user time-out covers sending.
+CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
+    "connect_timeout": 3,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 10_000,
+    "fallback_application_name": "audiocatalog",
+}
+_HOW_TO_NAME_A_DATABASE: Final = (
+    "no database: set AUDIOCATALOG_DATABASE_URL (postgresql://user:password@host/name), "
+    "or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD"
+)
+
+
+def parse_url(url: str | URL) -> URL:
+    """
+    Return *url* for psycopg 3; ``postgresql://`` and ``postgresql+psycopg://`` are the same.
+
+    Raises:
+        ConfigurationError: it is no URL of a PostgreSQL database. The message does not repeat it: it holds a password.
+    """
+    try:
+        parsed = make_url(url)
+    # A port that is no number is a bare ValueError, anything else that is malformed an ArgumentError.
+    except Exception:  # noqa: BLE001
+        raise ConfigurationError(
+            "the database URL cannot be read; it looks like postgresql://user:password@host:5432/name, "
+            "with every special character of the password percent-encoded"
+        ) from None
+    if parsed.drivername not in _DIALECTS:
+        raise ConfigurationError("the database URL must begin with postgresql:// or postgresql+psycopg://")
+    return parsed.set(drivername=_DRIVER)
+
+
+def url_from_environment(environment: Mapping[str, str] = os.environ) -> URL:
+    """
+    Return the URL in ``AUDIOCATALOG_DATABASE_URL``, or the one made of ``DB_HOST``, ``DB_PORT``, ``DB_NAME``,
+    ``DB_USER`` and ``DB_PASSWORD``.
+
+    Raises:
+        ConfigurationError: neither is there, or it is malformed.
+    """
+    if url := environment.get("AUDIOCATALOG_DATABASE_URL"):
+        return parse_url(url)
+    if not environment.get("DB_NAME"):
+        raise ConfigurationError(_HOW_TO_NAME_A_DATABASE)
+    port = environment.get("DB_PORT") or "5432"
+    if not port.isascii() or not port.isdigit():
+        raise ConfigurationError("DB_PORT must be a whole number, such as 5432")
+    return URL.create(
+        _DRIVER,
+        username=environment.get("DB_USER") or None,
+        password=environment.get("DB_PASSWORD") or None,
+        host=environment.get("DB_HOST") or "localhost",
+        port=int(port),
+        database=environment["DB_NAME"],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    Hold the sizes and time limits of a catalogue's connections, all times in seconds.
+
+    *pooler* is for a server behind PgBouncer in transaction mode: no prepared statements, and limits set within each
+    transaction instead of at the start of a connection.
+
+    Raises:
+        ConfigurationError: names the setting that is out of its range.
+    """
+
+    pool_size: int = 5
+    pool_timeout: float = 5.0
+    statement_timeout: float = 5.0
+    search_timeout: float = 2.0
+    lock_timeout: float = 2.0
+    pooler: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pool_size, int) or isinstance(self.pool_size, bool) or not 1 <= self.pool_size <= 1000:  # noqa: PLR2004
+            raise ConfigurationError("pool_size must be a whole number from 1 to 1000", field="pool_size")
+        for name in ("pool_timeout", "statement_timeout", "search_timeout", "lock_timeout"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0.001 <= value <= 86_400:  # noqa: PLR2004
+                raise ConfigurationError(f"{name} must be a number of seconds from 0.001 to 86400", field=name)
+
+    def limits(self) -> dict[str, str]:
+        """Return the server's settings: the time limits in its own units, and the time zone of what it sends."""
+        return {
+            "TimeZone": "UTC",
+            "statement_timeout": milliseconds(self.statement_timeout),
+            "lock_timeout": milliseconds(self.lock_timeout),
+            "idle_in_transaction_session_timeout": milliseconds(_IDLE_IN_TRANSACTION_TIMEOUT),
+        }
+
+
+def milliseconds(seconds: float) -> str:
+    """Return *seconds* as PostgreSQL takes them."""
+    return f"{max(1, round(seconds * 1000))}ms"
+
+
+class _PooledConnection(psycopg.Connection[Any]):
+    """A connection that may be handed to SQLAlchemy many times."""
+
+    def add_notice_handler(self, callback: Callable[[psycopg.errors.Diagnostic], None]) -> None:
+        # SQLAlchemy adds its handler at every checkout, for it takes each for a new connection.
+        if callback not in self._notice_handlers:
+            super().add_notice_handler(callback)
+
+
+def _check_alive(connection: psycopg.Connection[Any]) -> None:
+    """
+    Raise if the server has ended an idle *connection*.
+
+    A server says so before it hangs up, so an idle socket with something to read is suspect, and only then is a round
+    trip spent on asking.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        ConnectionPool.check_connection(connection)
+
+
+class Database:
+    """
+    Hold the engine and pool of one catalogue.
+
+    Nothing is opened before the first use, which also checks that the server and its schema can be worked with.
+    """
+
+    def __init__(self, url: str | URL, settings: Settings) -> None:
+        self.url = parse_url(url)
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._pool: ConnectionPool[_PooledConnection] | None = None
+        self._closed = False
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Give a session in a transaction on a connection that is already there; end both without committing."""
+        engine = self._open()
+        with Session(engine, expire_on_commit=False) as session:
+            with self._checking_out():
+                session.connection()
+            yield session
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """Give a connection on which every statement is its own transaction, in one round trip."""
+        engine = self._open().execution_options(isolation_level="AUTOCOMMIT")
+        with self._checking_out():
+            connection = engine.connect()
+        with connection:
+            yield connection
+
+    def statistics(self) -> dict[str, int]:
+        """Return the pool's own figures, by the names psycopg_pool gives them; empty before the first use."""
+        return self._pool.get_stats() if self._pool is not None else {}
+
+    def close(self) -> None:
+        """Close every connection; the catalogue cannot be used again."""
+        with self._lock:
+            self._closed = True
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+            if self._pool is not None:
+                self._pool.close()
+                self._pool = None
+
+    @contextmanager
+    def _checking_out(self) -> Iterator[None]:
+        try:
+            with translated("connect", "connect"):
+                yield
+        except PoolTimeout as error:
+            statistics = self.statistics()
+            waited = f"within {self.settings.pool_timeout:g} s"
+            if not statistics.get("pool_size"):
+                raise DatabaseUnavailable(
+                    f"no connection to the server could be made {waited}", operation="connect", phase="connect"
+                ) from error
+            raise PoolTimeout(
+                f"none of {statistics['pool_size']} connections became free {waited}, "
+                f"{statistics.get('requests_waiting', 0)} callers are waiting: end units of work sooner, "
+                "or raise pool_size",
+                operation="connect",
+                phase="connect",
+            ) from error
+
+    def _open(self) -> Engine:
+        if self._engine is not None:
+            return self._engine
+        with self._lock:
+            if self._closed:
+                raise ConfigurationError("this catalogue has been closed")
+            if self._engine is None:
+                self._engine = self._build()
+            return self._engine
+
+    def _build(self) -> Engine:
+        engine = create_engine(
+            self.url,
+            poolclass=NullPool,  # psycopg_pool does the pooling: it serves callers in the order they came.
+            creator=lambda: pool.getconn(),  # noqa: PLW0108  # The pool is made below, from the engine's parameters.
+            hide_parameters=True,
+            use_native_hstore=False,  # Or the first connection would look for an extension's type.
+        )
+        parameters = self._connection_parameters(engine)
+        # A pool connects in the background and keeps the reason of a failure to itself; this connection tells it.
+        with translated("connect", "connect"):
+            connection = psycopg.connect(**{**parameters, "autocommit": True})
+        with connection, translated("connect"):
+            check_server(connection)
+            check_schema(connection)
+        pool: ConnectionPool[_PooledConnection] = ConnectionPool(
+            connection_class=_PooledConnection,
+            kwargs=parameters,
+            min_size=0,
+            max_size=self.settings.pool_size,
+            timeout=self.settings.pool_timeout,
+            max_lifetime=1800.0,
+            check=_check_alive,
+            close_returns=True,
+            open=False,
+            name="audiocatalog",
+        )
+        pool.open()
+        self._pool = pool
+        event.listen(engine, "commit", _refuse_to_commit_an_aborted_transaction)
+        if self.settings.pooler:
+            limits = self.settings.limits()
+            event.listen(engine, "begin", lambda connection: set_local(connection, limits))
+        return engine
+
+    def _connection_parameters(self, engine: Engine) -> dict[str, Any]:
+        arguments, parameters = engine.dialect.create_connect_args(self.url)
+        assert not arguments  # noqa: S101  # The psycopg dialect passes everything by name.
+        parameters = {**CONNECTION_DEFAULTS, **parameters}
+        if self.settings.pooler:
+            parameters["prepare_threshold"] = None
+        else:
+            limits = " ".join(f"-c {name}={value}" for name, value in self.settings.limits().items())
+            parameters["options"] = f"{limits} {parameters.get('options', '')}".strip()
+        return parameters
+
+
+def set_local(connection: Connection, limits: Mapping[str, str]) -> None:
+    """Set the server's time *limits* for the rest of the transaction, which no pooler can hand to somebody else."""
+    calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
+    connection.exec_driver_sql(f"SELECT {calls}")
+
+
+def check_server(connection: psycopg.Connection[Any]) -> None:
+    """
+    Refuse a server that this package cannot work with.
+
+    Raises:
+        ConfigurationError: it is older than PostgreSQL 15, or the database's encoding is not UTF8.
+    """
+    if connection.info.server_version < _OLDEST_SERVER:
+        raise ConfigurationError("the server is older than PostgreSQL 15, the first version that audiocatalog supports")
+    if connection.info.parameter_status("server_encoding") != "UTF8":
+        raise ConfigurationError("the database must have the encoding UTF8: create it with ENCODING 'UTF8'")
+
+
+def check_schema(connection: psycopg.Connection[Any]) -> None:
+    """
+    Refuse a schema that this code cannot work with.
+
+    Raises:
+        SchemaMismatch: it is missing, or older than this code.
+    """
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [VERSION_TABLE]).fetchone()
+    revisions = connection.execute(_READ_REVISION).fetchall() if row and row[0] else []
+    if not revisions:
+        raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
+    # Revisions are numbered. A newer one is the next deploy's, which is made to work with this code.
+    if revisions[0][0] < SCHEMA_REVISION:
+        raise SchemaMismatch(
+            f"the schema is at revision {revisions[0][0]}, this code needs {SCHEMA_REVISION}: "
+            "run `audiocatalog upgrade`"
+        )
+
+
+def is_aborted(connection: Connection) -> bool:
+    """Tell whether the server has given up the transaction and will answer COMMIT by rolling back, without an error."""
+    return driver_connection(connection).info.transaction_status == TransactionStatus.INERROR
+
+
+def driver_connection(connection: Connection) -> psycopg.Connection[Any]:
+    """Return the psycopg connection below *connection*."""
+    found = connection.connection.driver_connection
+    assert isinstance(found, psycopg.Connection)  # noqa: S101
+    return found
+
+
+def _refuse_to_commit_an_aborted_transaction(connection: Connection) -> None:
+    if is_aborted(connection):
+        raise TransactionAborted(
+            "nothing was kept: an error inside the unit of work was caught and the work went on, "
+            "but the server had already rolled everything back",
+            operation="commit",
+            phase="commit",
+        )

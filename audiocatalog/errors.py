@@ -1,0 +1,339 @@
+"""The errors callers see, and the one place where driver errors become ours.
+
+::
+
+    CatalogError
+    ├── InvalidInput (ValueError)              a field breaks its rule; nothing was sent or kept
+    ├── TrackNotFound (LookupError)            no track has this id
+    ├── SaveConflict                           the id holds other content, or its version moved
+    ├── ConstraintViolation                    a constraint outside this package refused the host's own rows
+    ├── IllegalTransition                      the table of statuses forbids this move
+    ├── TransitionConflict                     another caller moved the track first
+    ├── TransientConflict            retryable the server chose a loser: deadlock, lock time-out, serialization
+    ├── StaleStatement               retryable the schema changed under a prepared statement
+    ├── PoolTimeout (TimeoutError)             no connection became free in time
+    ├── DatabaseUnavailable          retryable the server cannot be reached or cannot work now
+    │   └── CommitOutcomeUnknown               the connection was lost while committing
+    ├── QueryTimeout (TimeoutError)            the statement ran longer than its limit
+    ├── TransactionAborted                     an error was swallowed, so the server rolled everything back
+    ├── UnitOfWorkEnded                        a unit of work was used before its beginning or after its end
+    ├── SchemaMismatch                         the database's schema is not the one this code works with
+    ├── ConfigurationError                     URL, password, database name or settings are wrong
+    ├── PermissionDenied                       the database role may not do this
+    └── CatalogInternalError                   anything else
+
+Messages are written here, of at most 500 characters, and never repeat data, parameters or secrets; what the
+driver said is the error's ``__cause__``.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+import psycopg
+import psycopg_pool
+import sqlalchemy.exc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from uuid import UUID
+
+    from audiocatalog.status import TrackStatus
+
+Phase = Literal["connect", "statement", "commit"]
+
+_LONGEST_MESSAGE = 500
+
+
+class CatalogError(Exception):
+    """
+    Tell what went wrong in the catalogue; the root of every error of this package.
+
+    Attributes: *retryable* (may the same unit of work succeed if it is run again?), *phase* (``connect``,
+    ``statement`` or ``commit``), *operation* (what was being done, such as ``save``), *sqlstate*, *constraint*
+    and *field*, each None where it does not apply.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str | None = None,
+        phase: Phase | None = None,
+        sqlstate: str | None = None,
+        constraint: str | None = None,
+        field: str | None = None,
+    ) -> None:
+        super().__init__(message if len(message) <= _LONGEST_MESSAGE else message[: _LONGEST_MESSAGE - 1] + "…")
+        self.operation = operation
+        self.phase = phase
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+        self.field = field
+
+
+class Problem(NamedTuple):
+    """Name one *field* and the *rule* it breaks; *limit* is the rule's number or pair of numbers, if it has one."""
+
+    field: str
+    rule: str
+    limit: float | tuple[float, ...] | None = None
+
+
+class InvalidInput(CatalogError, ValueError):
+    """
+    Refuse input that breaks a rule; *problems* lists every bad field, *field* and *limit* are those of the first.
+
+    Example: ``title: at most 1,000 characters, not 1,204; year: a whole number from 1000 to 9999, not float``.
+    """
+
+    def __init__(
+        self,
+        problems: Problem | Sequence[Problem],
+        *,
+        operation: str | None = None,
+        sqlstate: str | None = None,
+        constraint: str | None = None,
+    ) -> None:
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        first = self.problems[0]
+        super().__init__(
+            "; ".join(f"{problem.field}: {problem.rule}" for problem in self.problems),
+            operation=operation,
+            sqlstate=sqlstate,
+            constraint=constraint,
+            field=first.field,
+        )
+        self.limit = first.limit
+
+
+class TrackNotFound(CatalogError, LookupError):
+    """Say that no track has *track_id*."""
+
+    def __init__(self, track_id: UUID, *, operation: str | None = None) -> None:
+        super().__init__(f"no track has the id {track_id}", operation=operation, field="id")
+        self.track_id = track_id
+
+
+class SaveConflict(CatalogError):
+    """Say that *track_id* already holds other content, or is no longer at the *expected* version but at *actual*."""
+
+    def __init__(self, track_id: UUID, *, actual: int, expected: int | None = None) -> None:
+        if expected is None:
+            message = (
+                f"track {track_id} already exists with other content (version {actual}); "
+                "save it with replace=True to overwrite it"
+            )
+        else:
+            message = f"track {track_id} is at version {actual}, not at the expected {expected}; read it and try again"
+        super().__init__(message, operation="save", field="id")
+        self.track_id = track_id
+        self.expected = expected
+        self.actual = actual
+
+
+class ConstraintViolation(CatalogError):
+    """Say that *constraint* refused a row: a duplicate, or a reference to a row that is not there."""
+
+
+class IllegalTransition(CatalogError):
+    """Refuse a move that the table of statuses forbids; *from_status* is None for a new track."""
+
+    def __init__(
+        self, from_status: TrackStatus | None, to_status: TrackStatus, *, track_id: UUID | None = None
+    ) -> None:
+        start = "a new track" if from_status is None else f"a track that is {from_status}"
+        super().__init__(f"{start} cannot become {to_status}", operation="update_status", field="status")
+        self.from_status = from_status
+        self.to_status = to_status
+        self.track_id = track_id
+
+
+class TransitionConflict(CatalogError):
+    """Say that the track is *actual*, not *expected* as the caller believed: somebody else moved it first."""
+
+    def __init__(self, track_id: UUID, *, expected: TrackStatus | None, actual: TrackStatus) -> None:
+        super().__init__(
+            f"track {track_id} is {actual}, not {expected} as expected; read it and decide again",
+            operation="update_status",
+            field="status",
+        )
+        self.track_id = track_id
+        self.expected = expected
+        self.actual = actual
+
+
+class TransientConflict(CatalogError):
+    """Say that the server gave way to another transaction; run the whole unit of work again."""
+
+    retryable = True
+
+
+class StaleStatement(CatalogError):
+    """Say that a prepared statement no longer fits the schema; run the whole unit of work again."""
+
+    retryable = True
+
+
+class PoolTimeout(CatalogError, TimeoutError):
+    """Say that no connection became free within the pool's time-out."""
+
+
+class DatabaseUnavailable(CatalogError):
+    """Say that the server cannot be reached, or cannot do its work at the moment."""
+
+    retryable = True
+
+
+class CommitOutcomeUnknown(DatabaseUnavailable):
+    """Say that the connection was lost during COMMIT, so that the work may or may not have been kept."""
+
+    retryable = False
+
+
+class QueryTimeout(CatalogError, TimeoutError):
+    """Say that a statement was ended because it ran longer than its limit."""
+
+
+class TransactionAborted(CatalogError):
+    """Say that nothing was kept: an error inside the unit of work was swallowed and the server had rolled back."""
+
+
+class UnitOfWorkEnded(CatalogError):
+    """Say that a unit of work was used outside its ``with`` block."""
+
+
+class SchemaMismatch(CatalogError):
+    """Say that the database's schema is missing, or not one that this version of the package works with."""
+
+
+class ConfigurationError(CatalogError):
+    """Say that a setting is wrong: the URL, the password, the database's name, a limit."""
+
+
+class PermissionDenied(CatalogError):
+    """Say that the database role lacks a privilege."""
+
+
+class CatalogInternalError(CatalogError):
+    """Report an error that no other class describes; its cause says more."""
+
+
+# Whole SQLSTATEs first, then their two-letter classes: the first entry that fits decides.
+_CLASS_BY_SQLSTATE: dict[str, type[CatalogError]] = {
+    "0A000": StaleStatement,
+    "26000": StaleStatement,
+    "42804": StaleStatement,
+    "40001": TransientConflict,
+    "40P01": TransientConflict,
+    "55P03": TransientConflict,
+    "40003": CommitOutcomeUnknown,
+    "57014": QueryTimeout,
+    "25006": DatabaseUnavailable,
+    "25P02": TransactionAborted,
+    "25P03": TransactionAborted,
+    "25P04": TransactionAborted,
+    "42501": PermissionDenied,
+    "42P01": SchemaMismatch,
+    "42703": SchemaMismatch,
+    "42883": SchemaMismatch,
+    "3F000": SchemaMismatch,
+    "428C9": SchemaMismatch,
+    "3D000": ConfigurationError,
+    "53400": QueryTimeout,
+    "57P01": DatabaseUnavailable,
+    "57P02": DatabaseUnavailable,
+    "57P03": DatabaseUnavailable,
+    "57P04": DatabaseUnavailable,
+    "57P05": DatabaseUnavailable,
+    "08": DatabaseUnavailable,
+    "23": ConstraintViolation,
+    "28": ConfigurationError,
+    "53": DatabaseUnavailable,
+    "58": DatabaseUnavailable,
+}
+_INVALID_INPUT = ("22", "54", "23502", "23514", "42846")
+_DESCRIPTION: dict[type[CatalogError], str] = {
+    StaleStatement: "the schema changed under a running service; run the unit of work again",
+    TransientConflict: "the server gave way to another transaction; run the unit of work again",
+    CommitOutcomeUnknown: "the connection was lost during COMMIT; the work may or may not have been kept",
+    QueryTimeout: "the statement ran into its time limit and was ended",
+    TransactionAborted: "an earlier error ended this transaction on the server; nothing of it was kept",
+    PermissionDenied: "the database role lacks a privilege for this",
+    SchemaMismatch: "the database's schema does not fit this version of audiocatalog; run `audiocatalog upgrade`",
+    ConfigurationError: "the server refused the connection: check user, password and database name in the URL",
+    DatabaseUnavailable: "the database cannot be reached or cannot work now",
+    ConstraintViolation: "a constraint of the database refused a row",
+    CatalogInternalError: "an unexpected database error; its cause says more",
+}
+_CHECK_NAME = re.compile(r"^ck_audio_tracks_(?P<field>.+)_(?:range|visible|known|finite)$")
+_OUR_KEYS = ("pk_audio_track", "uq_audio_track")
+_SHARD_SUFFIX = re.compile(r"_\d+$")
+# Connection errors carry no SQLSTATE (psycopg issue 242), so these, and only these, are told apart by their text.
+_CONFIGURATION_TEXT = re.compile(
+    r"password authentication failed|no password supplied|(?:role|database) \".*\" does not exist"
+    r"|no pg_hba\.conf entry|invalid (?:connection option|port|sslmode)|certificate|permission denied for database"
+)
+
+
+@contextmanager
+def translated(operation: str, phase: Phase = "statement") -> Iterator[None]:
+    """Turn every driver error raised inside into the error of ours that says what it means."""
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeEncodeError) as error:
+        raise from_driver(error, operation=operation, phase=phase) from error
+
+
+def from_driver(error: Exception, *, operation: str, phase: Phase = "statement") -> CatalogError:
+    """Return the error of ours for *error*, by phase, SQLSTATE and constraint, never by the text of a statement."""
+    original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    if isinstance(original, psycopg.Error) and original.sqlstate is not None:
+        return _from_server(original, original.sqlstate, operation, phase)
+    if isinstance(original, psycopg_pool.PoolTimeout):
+        return PoolTimeout("no connection became free in time", operation=operation, phase="connect")
+    if isinstance(original, psycopg.DataError | UnicodeEncodeError):
+        return InvalidInput(Problem("text", "no text that PostgreSQL cannot store"), operation=operation)
+
+    kind: type[CatalogError] = CatalogInternalError
+    if isinstance(original, sqlalchemy.exc.PendingRollbackError):
+        kind = TransactionAborted
+    elif isinstance(original, psycopg.ProgrammingError) and phase == "connect":
+        kind = ConfigurationError
+    elif isinstance(original, psycopg.OperationalError):
+        kind = _lost(original, phase)
+    return kind(f"{operation}: {_DESCRIPTION[kind]}", operation=operation, phase=phase)
+
+
+def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: Phase) -> CatalogError:
+    """Classify what the server said."""
+    name = original.diag.constraint_name
+    constraint = _SHARD_SUFFIX.sub("", name) if name else None
+    if sqlstate.startswith(_INVALID_INPUT):
+        problem = Problem(_field_of(constraint, original.diag.column_name), "the database refused the value")
+        return InvalidInput(problem, operation=operation, sqlstate=sqlstate, constraint=constraint)
+    kind = _CLASS_BY_SQLSTATE.get(sqlstate) or _CLASS_BY_SQLSTATE.get(sqlstate[:2], CatalogInternalError)
+    if sqlstate == "23505" and (constraint or "").startswith(_OUR_KEYS):
+        # Our own statements meet a duplicate key only when they lost a race; run again, they find the winner's row.
+        kind = TransientConflict
+    elif kind is DatabaseUnavailable and phase == "commit":
+        kind = CommitOutcomeUnknown
+    return kind(
+        f"{operation}: {_DESCRIPTION[kind]}", operation=operation, phase=phase, sqlstate=sqlstate, constraint=constraint
+    )
+
+
+def _lost(original: psycopg.OperationalError, phase: Phase) -> type[CatalogError]:
+    """Classify a connection that failed without an SQLSTATE: refused, or lost before or while committing."""
+    if phase == "connect" and _CONFIGURATION_TEXT.search(str(original)):
+        return ConfigurationError
+    return CommitOutcomeUnknown if phase == "commit" else DatabaseUnavailable
+
+
+def _field_of(constraint: str | None, column: str | None) -> str:
+    match = _CHECK_NAME.match(constraint or "")
+    return match["field"] if match else column or "value"

@@ -1,0 +1,261 @@
+"""What a caller hands in: the metadata of a track and the record around it, validated and frozen.
+
+The rules of every field stand here once, as ``LIMITS``; the CHECK constraints of ``models.py`` are made of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Self
+from uuid import UUID
+
+from audiocatalog.errors import IllegalTransition, InvalidInput, Problem
+from audiocatalog.identifiers import new_id, parse_id
+from audiocatalog.status import TRANSITIONS, TrackStatus
+
+
+class TextLimit(NamedTuple):
+    """Allow text of at most *characters* characters (code points, after NFC)."""
+
+    characters: int
+
+
+class WholeLimit(NamedTuple):
+    """Allow whole numbers from *lowest* to *highest*."""
+
+    lowest: int
+    highest: int
+
+
+class NumberLimit(NamedTuple):
+    """Allow finite numbers from *lowest* to *highest*."""
+
+    lowest: float
+    highest: float
+
+
+Limit = TextLimit | WholeLimit | NumberLimit
+
+LIMITS: Final[Mapping[str, Limit]] = {
+    "title": TextLimit(1000),
+    "artist": TextLimit(1000),
+    "album": TextLimit(1000),
+    "genre": TextLimit(200),
+    "year": WholeLimit(1000, 9999),
+    "duration": NumberLimit(0.0, 31_536_000.0),  # seconds; a year of sound
+    "channels": WholeLimit(1, 256),
+    "sample_rate": WholeLimit(1, 100_000_000),  # Hz; DSD1024 runs at 45 MHz
+    "bitrate": WholeLimit(1, 2_000_000_000),  # bit/s
+    "format": TextLimit(50),
+    "audio_path": TextLimit(4096),
+    "thumbnail_path": TextLimit(4096),
+}
+
+#: The rules of what accompanies a change of status.
+CHANGE_LIMITS: Final[Mapping[str, TextLimit]] = {"actor": TextLimit(200), "reason": TextLimit(1000)}
+
+#: The inside of a regular expression's brackets: every character that leaves no mark on a page. Spaces, controls and
+#: formats (Unicode categories Z, Cc and Cf), fillers and other default-ignorables. Its twin in SQL is
+#: ``audiocatalog_visible_v1``; a test compares the two for every character there is.
+INVISIBLE: Final = (
+    r"\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680"
+    r"\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    r"\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\U000e0000-\U000e0fff"
+)
+_VISIBLE = re.compile(f"[^{INVISIBLE}]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# NFC makes one character of at most four (U+1F82, say); longer text is refused before a copy of it is made.
+_NFC_SHRINKS_AT_MOST = 4
+
+
+def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | None:
+    """Return *value* in NFC, None where it has no visible character, or the rule of *field* that it breaks."""
+    if not isinstance(value, str):
+        return Problem(field, f"text, not {type(value).__name__}")
+    too_long = Problem(field, f"at most {limit.characters:,} characters, not {len(value):,}", limit.characters)
+    if len(value) > limit.characters * _NFC_SHRINKS_AT_MOST:
+        return too_long
+    if "\0" in value:
+        return Problem(field, "no NUL character")
+    if _SURROGATE.search(value):
+        return Problem(field, "no lone surrogates")
+    value = unicodedata.normalize("NFC", value)
+    if len(value) > limit.characters:
+        return too_long
+    return value if _VISIBLE.search(value) else None
+
+
+def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
+    rule = f"a whole number from {limit.lowest} to {limit.highest}"
+    # bool is a subclass of int, but True is no year.
+    if not isinstance(value, int) or isinstance(value, bool):
+        return Problem(field, f"{rule}, not {type(value).__name__}", tuple(limit))
+    if not limit.lowest <= value <= limit.highest:
+        return Problem(field, rule, tuple(limit))
+    return int(value)
+
+
+def _clean_number(field: str, value: object, limit: NumberLimit) -> float | Problem:
+    rule = f"a number from {limit.lowest:.0f} to {limit.highest:.0f}"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return Problem(field, f"{rule}, not {type(value).__name__}", tuple(limit))
+    # NaN compares false with everything, so it fails this test as infinity does.
+    if not limit.lowest <= value <= limit.highest:
+        return Problem(field, rule, tuple(limit))
+    return float(value) + 0.0  # which makes -0.0 the one zero
+
+
+def _clean(field: str, value: object) -> object:
+    match LIMITS[field]:
+        case TextLimit() as limit:
+            return clean_text(field, value, limit)
+        case WholeLimit() as limit:
+            return _clean_whole(field, value, limit)
+        case NumberLimit() as limit:
+            return _clean_number(field, value, limit)
+
+
+def _required(field: str, cleaned: object) -> object:
+    return Problem(field, "at least one visible character") if cleaned is None else cleaned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackMetadata:
+    """
+    Hold the metadata of one track, validated when it is made.
+
+    Nothing is coerced: ``year=True``, ``year=1999.7`` and ``duration="5"`` are refused. Text is brought to NFC; a
+    missing title is "Untitled", other text without a visible character is None.
+
+    *duration* is in seconds, *sample_rate* in Hz, *bitrate* in bit/s, *channels* a count, *year* a calendar year.
+
+    Raises:
+        InvalidInput: names every field that breaks its rule, with the limit.
+
+    >>> TrackMetadata(title="Jóga", artist="Björk", year=1997, duration=305.0).title
+    'Jóga'
+
+    """
+
+    title: str = "Untitled"
+    artist: str | None = None
+    album: str | None = None
+    genre: str | None = None
+    year: int | None = None
+    duration: float | None = None
+    channels: int | None = None
+    sample_rate: int | None = None
+    bitrate: int | None = None
+    format: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        for field in METADATA_FIELDS:
+            value = getattr(self, field)
+            if value is None:
+                if field == "title":
+                    object.__setattr__(self, field, "Untitled")
+                continue
+            cleaned = _clean(field, value)
+            if field == "title":
+                cleaned = _required(field, cleaned)
+            if isinstance(cleaned, Problem):
+                problems.append(cleaned)
+            elif cleaned is not value:
+                object.__setattr__(self, field, cleaned)
+        if problems:
+            raise InvalidInput(problems)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """
+        Return the metadata in *values*, a plain dictionary as an extractor gives it; missing keys are unknown values.
+
+        Raises:
+            InvalidInput: names unknown keys as well as every field that breaks its rule.
+
+        >>> TrackMetadata.from_mapping({"title": "Army of Me", "year": 1995}).year
+        1995
+
+        """
+        if not isinstance(values, Mapping):
+            raise InvalidInput(Problem("metadata", f"a mapping of field names to values, not {type(values).__name__}"))
+        problems = [
+            Problem(_printable(key), f"unknown; the fields are {', '.join(METADATA_FIELDS)}")
+            for key in values
+            if key not in METADATA_FIELDS
+        ]
+        try:
+            metadata = cls(**{key: value for key, value in values.items() if key in METADATA_FIELDS})
+        except InvalidInput as error:
+            problems += error.problems
+        if problems:
+            raise InvalidInput(problems)
+        return metadata
+
+
+METADATA_FIELDS: Final = tuple(field.name for field in dataclasses.fields(TrackMetadata))
+
+
+@dataclass(frozen=True, slots=True)
+class TrackRecord:
+    """
+    Hold everything that one save stores: the metadata, where the sound lies, the id and the first status.
+
+    *id* is a UUID or its text; without one, a new UUID of version 7 is made. The paths are data: they are never
+    opened. *status* is the status of a track that does not exist yet, PENDING or COMPLETED.
+
+    Raises:
+        InvalidInput: names every field that breaks its rule.
+        IllegalTransition: no track begins in *status*.
+
+    >>> TrackRecord(TrackMetadata(title="Jóga"), "s3://music/joga.flac").status
+    <TrackStatus.COMPLETED: 'COMPLETED'>
+
+    """
+
+    metadata: TrackMetadata
+    audio_path: str
+    id: UUID = None  # type: ignore[assignment]  # None stands for "make one" and is gone after __post_init__.
+    thumbnail_path: str | None = None
+    status: TrackStatus = TrackStatus.COMPLETED
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not isinstance(self.metadata, TrackMetadata):
+            problems.append(Problem("metadata", f"a TrackMetadata, not {type(self.metadata).__name__}"))
+        cleaned: dict[str, object] = {
+            "audio_path": _required("audio_path", _clean("audio_path", self.audio_path)),
+            "thumbnail_path": None if self.thumbnail_path is None else _clean("thumbnail_path", self.thumbnail_path),
+        }
+        problems += [path for path in cleaned.values() if isinstance(path, Problem)]
+        for field, parse in (("id", _id_or_new), ("status", TrackStatus.parse)):
+            try:
+                cleaned[field] = parse(getattr(self, field))
+            except InvalidInput as error:
+                problems += error.problems
+        if problems:
+            raise InvalidInput(problems, operation="save")
+        for field, value in cleaned.items():
+            object.__setattr__(self, field, value)
+        if self.status not in TRANSITIONS[None]:
+            raise IllegalTransition(None, self.status, track_id=self.id)
+
+    def content(self) -> dict[str, Any]:
+        """Return the twelve values that a save compares and stores, by column."""
+        values = {field: getattr(self.metadata, field) for field in METADATA_FIELDS}
+        return values | {"audio_path": self.audio_path, "thumbnail_path": self.thumbnail_path}
+
+
+def _id_or_new(value: object) -> UUID:
+    return new_id() if value is None else parse_id(value)
+
+
+def _printable(key: object) -> str:
+    """Return *key* fit for a message: no control characters, no more than 50 characters."""
+    return ascii(key)[:50]

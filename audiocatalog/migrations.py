@@ -1,0 +1,153 @@
+"""The schema of a database, brought up to date from an installed package as ``alembic upgrade head`` does it."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import URL, Connection, NullPool, create_engine
+
+from audiocatalog.engine import CONNECTION_DEFAULTS, check_server, driver_connection, parse_url
+from audiocatalog.errors import ConfigurationError, SchemaMismatch, TransientConflict, translated
+from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
+
+# Alembic is imported where it is used: most services that import this package never migrate.
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+#: The key of the advisory lock that a migrator holds: any number, as long as it is always the same.
+LOCK_KEY: Final = 0x6175_6469_6F63_6174  # "audiocat"
+_POLL_INTERVAL: Final = 0.2
+# A statement that waits for a table's lock makes all others wait behind it; better to give up and be run again.
+_MIGRATION_LIMITS: Final = "-c lock_timeout=3s -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
+# One word each of Latin, Greek, Cyrillic, Hebrew, Arabic, Hangul, Han and Hiragana, and one with a digit.
+_LETTERS: Final = "bjork κωστας кино שלום فيروز 방탄 周 あ blink182"
+
+
+def upgrade(url: str | URL, revision: str = "head", *, lock_timeout: float = 300.0) -> None:
+    """
+    Bring the schema of the database at *url* to *revision*; do nothing if it is there.
+
+    Several upgrades at once are safe: one works, the others wait up to *lock_timeout* seconds and find it done. Use the
+    server's own URL, not that of a pooler.
+
+    Raises:
+        ConfigurationError: the URL is wrong, the server too old, or its encoding not UTF8.
+        DatabaseUnavailable: the server cannot be reached.
+        PermissionDenied: the role may not create tables.
+        SchemaMismatch: the database stands at a revision that this package does not know.
+        TransientConflict: another migrator worked for longer than *lock_timeout*, or a lock could not be had.
+
+    >>> upgrade("postgresql://owner@localhost/music")  # doctest: +SKIP
+    """
+    from alembic import command
+
+    _run(url, lambda config: command.upgrade(config, revision), lock_timeout)
+
+
+def check(url: str | URL) -> None:
+    """
+    Compare the database at *url* with the models.
+
+    Raises:
+        SchemaMismatch: Alembic sees a difference.
+        DatabaseUnavailable: the server cannot be reached.
+    """
+    from alembic import command
+
+    _run(url, command.check, lock_timeout=60.0)
+
+
+def current(url: str | URL) -> str | None:
+    """
+    Return the revision of the database at *url*, None if it holds no schema of ours.
+
+    Raises:
+        DatabaseUnavailable: the server cannot be reached.
+    """
+    from alembic.runtime.migration import MigrationContext
+
+    with _connected(parse_url(url)) as connection, translated("current"):
+        return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+
+
+def config_path() -> Path:
+    """Return the path of ``alembic.ini``: the repository's where the package lies in it, else the wheel's."""
+    package = Path(__file__).resolve().parent
+    if (package.parent / "pyproject.toml").exists():
+        return package.parent / "alembic.ini"
+    return package / "_migrations" / "alembic.ini"
+
+
+@contextmanager
+def migrating(url: URL, *, timeout: float) -> Iterator[Connection]:
+    """
+    Give a connection to migrate on, as the only migrator of its database.
+
+    The lock is held on a connection of its own, and polled for: waiting inside the server would be a deadlock with
+    ``CREATE INDEX CONCURRENTLY``, which waits for every transaction, also that of the one who waits for the lock.
+    """
+    with translated("upgrade"), _connected(url) as guard:
+        check_server(driver_connection(guard))
+        _check_letters(guard)
+        deadline = time.monotonic() + timeout
+        while not guard.exec_driver_sql(f"SELECT pg_try_advisory_lock({LOCK_KEY})").scalar_one():
+            if time.monotonic() > deadline:
+                raise TransientConflict(
+                    f"another upgrade has been running for {timeout:g} s; wait until it has ended", operation="upgrade"
+                )
+            time.sleep(_POLL_INTERVAL)
+        with _connected(url, autocommit=False) as connection:
+            yield connection
+
+
+@contextmanager
+def _connected(url: URL, *, autocommit: bool = True) -> Iterator[Connection]:
+    defaults = {name: value for name, value in CONNECTION_DEFAULTS.items() if name not in url.query}
+    engine = create_engine(
+        url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        use_native_hstore=False,
+        connect_args=defaults | {"options": f"{_MIGRATION_LIMITS} {url.query.get('options', '')}".strip()},
+        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
+    )
+    try:
+        with translated("connect", "connect"):
+            connection = engine.connect()
+        with connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _check_letters(connection: Connection) -> None:
+    """Refuse a database whose character classes would break the words of search apart."""
+    words = connection.exec_driver_sql("SELECT length(to_tsvector('pg_catalog.simple', %s))", (_LETTERS,)).scalar_one()
+    if words != len(_LETTERS.split()):
+        raise ConfigurationError(
+            "the locale of this database takes letters for punctuation, so that search would miss names; "
+            "create it with LOCALE 'C.UTF-8', or with another UTF-8 locale"
+        )
+
+
+def _run(url: str | URL, run: Callable[[Config], None], lock_timeout: float) -> None:
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config(config_path(), stdout=io.StringIO())
+    # Not as an option of the file: there, a % in the password would be taken for an interpolation.
+    config.attributes["url"] = parse_url(url)
+    config.attributes["lock_timeout"] = lock_timeout
+    with translated("upgrade"):
+        try:
+            run(config)
+        except CommandError as error:
+            raise SchemaMismatch(
+                f"the database's schema does not fit this package, which knows revisions up to {SCHEMA_REVISION}",
+                operation="upgrade",
+            ) from error

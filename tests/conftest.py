@@ -1,0 +1,135 @@
+"""One real server for the whole run, one database built by the migrations, and two ways to leave no trace.
+
+`units` and `work` run inside an outer transaction that is rolled back; `catalog` commits for real, for races and
+everything else that needs more than one connection, and its tables are emptied afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
+from sqlalchemy.orm import Session
+
+from audiocatalog import Catalog, UnitOfWork, migrations
+from audiocatalog.embedded import EmbeddedPostgres
+from tests.factories import TrackFactory
+
+Units = Callable[[], UnitOfWork]
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """Give the URL of a maintenance database: of `AUDIOCATALOG_TEST_DATABASE_URL`, or of an embedded server."""
+    if given := os.environ.get("AUDIOCATALOG_TEST_DATABASE_URL"):
+        yield given
+        return
+    with EmbeddedPostgres() as server:
+        yield server.url("postgres")
+
+
+def libpq(url: str | URL) -> str:
+    """Return *url* as libpq takes it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+@contextmanager
+def temporary_database(server_url: str) -> Iterator[str]:
+    """Create an empty database, give its URL, and drop it."""
+    name = f"audiocatalog_test_{uuid4().hex}"
+    with psycopg.connect(libpq(server_url), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
+        try:
+            yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def empty_database(server_url: str) -> Iterator[Callable[[], str]]:
+    """Give a function that creates empty databases, which are dropped after the test."""
+    opened: list[AbstractContextManager[str]] = []
+
+    def create() -> str:
+        opened.append(temporary_database(server_url))
+        return opened[-1].__enter__()
+
+    yield create
+    for database in opened:
+        database.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def migrated_url(server_url: str) -> Iterator[str]:
+    """Give the URL of the database that the migrations built."""
+    with temporary_database(server_url) as url:
+        migrations.upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def engine(migrated_url: str) -> Iterator[Engine]:
+    engine = create_engine(migrated_url, poolclass=NullPool)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a transaction that is rolled back after the test."""
+    with engine.connect() as connection, connection.begin() as outer:
+        yield connection
+        outer.rollback()
+
+
+@pytest.fixture
+def session(connection: Connection) -> Iterator[Session]:
+    """Give a session whose commits are savepoints of the outer transaction; the factories write through it."""
+    with Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False) as session:
+        TrackFactory._meta.sqlalchemy_session = session
+        yield session
+        TrackFactory._meta.sqlalchemy_session = None
+
+
+@pytest.fixture
+def units(connection: Connection) -> Units:
+    """Give a function that begins units of work inside the outer transaction."""
+
+    def sessions() -> Session:
+        return Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
+
+    return lambda: UnitOfWork(sessions, actor="tester", search_timeout=5.0)
+
+
+@pytest.fixture
+def work(units: Units) -> Iterator[UnitOfWork]:
+    """Give one open unit of work."""
+    with units() as work:
+        yield work
+
+
+@pytest.fixture
+def database_url(migrated_url: str) -> Iterator[str]:
+    """Give the migrated database for real commits; its tables are emptied after the test."""
+    yield migrated_url
+    with psycopg.connect(libpq(migrated_url), autocommit=True) as admin:
+        admin.execute("DELETE FROM audio_track_status_changes")
+        admin.execute("DELETE FROM audio_tracks")
+
+
+@pytest.fixture(scope="session")
+def shared_catalog(migrated_url: str) -> Iterator[Catalog]:
+    with Catalog(migrated_url, actor="tester", pool_size=8) as catalog:
+        yield catalog
+
+
+@pytest.fixture
+def catalog(shared_catalog: Catalog, database_url: str) -> Catalog:
+    """Give a catalogue that commits for real."""
+    return shared_catalog
