@@ -139,7 +139,7 @@ class Catalog:
         Run *unit* in a unit of work and return what it returns, again while the error says ``retryable``.
 
         Each try is the whole unit of work, commit included, so *unit* may run more than once. Between tries it waits
-        10 ms, doubled each time up to a second, plus chance. After *deadline* seconds the last error is raised.
+        a random time of up to 10 ms, doubled each time up to a second. After *deadline* seconds the last error is raised.
 
         >>> catalog.run(lambda work: work.update_status(track.id, TrackStatus.PROCESSING))  # doctest: +SKIP
         """
@@ -148,7 +148,7 @@ class Catalog:
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, CatalogError) and error.retryable),
             stop=tenacity.stop_before_delay(deadline),
-            wait=tenacity.wait_exponential_jitter(initial=0.01, max=1.0, jitter=0.01),
+            wait=tenacity.wait_random_exponential(multiplier=0.01, max=1.0),
             reraise=True,
         )
         result: _Result = tries(self._run_once, unit)

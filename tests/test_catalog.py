@@ -1,0 +1,414 @@
+"""The handle a service keeps: it opens nothing too early, waits no longer than it says, and explains what is wrong."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors, migrations
+from audiocatalog.embedded import EmbeddedPostgres
+from audiocatalog.engine import parse_url, url_from_environment
+from audiocatalog.models import SCHEMA_REVISION
+from tests.conftest import libpq
+
+SECRET = "p%40ss%2Fw%3Ard"
+
+
+def test_importing_and_constructing_open_nothing() -> None:
+    script = (
+        "import socket, sys, threading\n"
+        "sys.addaudithook(lambda name, _: name.startswith('socket.connect') and sys.exit(name))\n"
+        "from audiocatalog import Catalog\n"
+        "catalog = Catalog('postgresql://user:secret@127.0.0.1:1/none')\n"
+        "assert threading.active_count() == 1\n"
+        "assert 'secret' not in repr(catalog)\n"
+        "assert 'alembic.config' not in sys.modules\n"
+        "catalog.close()\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+def test_one_shot_reads_find_what_was_committed(catalog: Catalog) -> None:
+    with catalog.unit_of_work() as work:
+        track = work.save(TrackMetadata(title="One Shot"), audio_path="a")
+    assert catalog.get(track.id).title == "One Shot"
+    assert catalog.find(str(track.id)) is not None
+    assert catalog.find(uuid4()) is None
+    assert [hit.track.id for hit in catalog.search("one shot")] == [track.id]
+    with pytest.raises(errors.TrackNotFound):
+        catalog.get(uuid4())
+
+
+def test_a_status_moves_in_one_call(catalog: Catalog) -> None:
+    with catalog.unit_of_work() as work:
+        track = work.save(TrackMetadata(), audio_path="a", status=TrackStatus.PENDING)
+    change = catalog.update_status(track.id, TrackStatus.PROCESSING, reason="by hand", actor="operator")
+    assert (change.actor, change.reason, change.version) == ("operator", "by hand", 2)
+    assert catalog.get(track.id).status is TrackStatus.PROCESSING
+    with pytest.raises(errors.IllegalTransition):
+        catalog.update_status(track.id, TrackStatus.PROCESSING)
+
+
+def test_stats_count_every_status(catalog: Catalog) -> None:
+    with catalog.unit_of_work() as work:
+        for _ in range(3):
+            work.save(TrackMetadata(), audio_path="a", status=TrackStatus.PENDING)
+        work.save(TrackMetadata(), audio_path="a")
+    assert {count.status: count.tracks for count in catalog.stats()} == {
+        TrackStatus.PENDING: 3,
+        TrackStatus.PROCESSING: 0,
+        TrackStatus.COMPLETED: 1,
+        TrackStatus.FAILED: 0,
+    }
+
+
+def test_health_shows_server_schema_and_pool(catalog: Catalog) -> None:
+    health = catalog.health()
+    assert (health.schema_revision, health.expected_revision) == (SCHEMA_REVISION, SCHEMA_REVISION)
+    assert int(health.server_version.split(".")[0]) >= 15
+    assert health.server_encoding == "UTF8"
+    assert (health.pool_size, health.waiting) == (8, 0)
+    assert 1 <= health.connections <= 8
+
+
+def test_times_are_utc_whatever_the_database_is_set_to(catalog: Catalog, database_url: str) -> None:
+    with catalog.unit_of_work() as work:
+        track = work.save(TrackMetadata(), audio_path="a")
+    name = make_url(database_url).database
+    with psycopg.connect(libpq(database_url), autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{name}" SET TimeZone = \'Asia/Tokyo\'')
+        try:
+            with Catalog(database_url) as other:
+                found = other.get(track.id)
+        finally:
+            admin.execute(f'ALTER DATABASE "{name}" RESET TimeZone')
+    assert found.created_at == track.created_at
+    assert found.created_at.utcoffset() == track.created_at.utcoffset()
+    assert str(found.created_at.utcoffset()) == "0:00:00"
+
+
+# Running a unit again
+
+
+def test_run_returns_what_the_unit_returns_and_commits(catalog: Catalog) -> None:
+    track = catalog.run(lambda work: work.save(TrackMetadata(title="Run"), audio_path="a"))
+    assert catalog.get(track.id).title == "Run"
+
+
+def test_run_tries_again_what_can_be_tried_again(catalog: Catalog) -> None:
+    """Two units that lock two tracks in opposite order deadlock; one is chosen, and runs again."""
+    first, second = (catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a")).id for _ in range(2))
+    barrier, runs = threading.Barrier(2, timeout=10), []
+
+    def move_both(order: tuple[object, ...]) -> Callable[[UnitOfWork], None]:
+        def unit(work: UnitOfWork) -> None:
+            runs.append(order)
+            for step, identifier in enumerate(order):
+                track = work.get(identifier)  # type: ignore[arg-type]
+                work.update_status(
+                    track.id, TrackStatus.PENDING if track.status is TrackStatus.COMPLETED else TrackStatus.PROCESSING
+                )
+                if step == 0 and len(runs) <= 2:
+                    barrier.wait()
+
+        return unit
+
+    threads = [
+        threading.Thread(target=catalog.run, args=(move_both(order),)) for order in ((first, second), (second, first))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(runs) > 2
+    assert {catalog.get(track).status for track in (first, second)} == {TrackStatus.PROCESSING}
+
+
+def test_run_does_not_repeat_what_cannot_succeed(catalog: Catalog) -> None:
+    runs = []
+
+    def unit(work: UnitOfWork) -> None:
+        runs.append(work)
+        work.get(uuid4())
+
+    with pytest.raises(errors.TrackNotFound):
+        catalog.run(unit)
+    assert len(runs) == 1
+
+
+def test_run_gives_up_at_its_deadline(catalog: Catalog) -> None:
+    runs = []
+
+    def unit(work: UnitOfWork) -> None:
+        runs.append(work)
+        raise errors.TransientConflict("on purpose")
+
+    begun = time.monotonic()
+    with pytest.raises(errors.TransientConflict):
+        catalog.run(unit, deadline=0.3)
+    assert len(runs) > 1
+    assert time.monotonic() - begun < 2
+
+
+# The pool
+
+
+def test_a_full_pool_says_so_in_time(database_url: str) -> None:
+    with Catalog(database_url, pool_size=1, pool_timeout=0.2) as catalog, catalog.unit_of_work():
+        begun = time.monotonic()
+        with pytest.raises(errors.PoolTimeout, match="none of 1 connections became free within 0.2 s"):
+            catalog.find(uuid4())
+        assert 0.15 < time.monotonic() - begun < 2
+
+
+def test_every_connection_comes_back_whatever_happens_inside(database_url: str) -> None:
+    with Catalog(database_url, pool_size=1, pool_timeout=2) as catalog:
+        for error in (ValueError, KeyboardInterrupt):
+            for _ in range(3):
+                with pytest.raises(error), catalog.unit_of_work() as work:
+                    work.save(TrackMetadata(), audio_path="a")
+                    raise error
+        assert catalog.health().connections == 1
+
+
+def test_idle_connections_that_the_server_ended_are_replaced(database_url: str) -> None:
+    with Catalog(database_url, pool_size=3) as catalog:
+        barrier = threading.Barrier(3)
+
+        def use() -> None:
+            with catalog.unit_of_work():
+                barrier.wait()
+
+        threads = [threading.Thread(target=use) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with psycopg.connect(libpq(database_url), autocommit=True) as admin:
+            ended = admin.execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'audiocatalog'"
+            ).fetchone()
+        assert ended is not None
+        assert ended[0] >= 3
+        time.sleep(0.1)
+        for _ in range(6):
+            assert catalog.find(uuid4()) is None
+
+
+def test_a_connection_that_dies_inside_a_unit_is_an_outage(database_url: str) -> None:
+    with Catalog(database_url) as catalog:
+        with pytest.raises(errors.DatabaseUnavailable) as caught, catalog.unit_of_work() as work:
+            work.save(TrackMetadata(title="Lost"), audio_path="a")
+            process = work.session.connection().exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            with psycopg.connect(libpq(database_url), autocommit=True) as admin:
+                admin.execute("SELECT pg_terminate_backend(%s, 5000)", [process])
+            work.find(uuid4())
+        assert caught.value.retryable
+        assert catalog.search("lost").total == 0
+
+
+def test_a_closed_catalogue_says_that_it_is_closed(database_url: str) -> None:
+    catalog = Catalog(database_url)
+    catalog.find(uuid4())
+    catalog.close()
+    catalog.close()
+    with pytest.raises(errors.ConfigurationError, match="closed"):
+        catalog.find(uuid4())
+
+
+def test_behind_a_pooler_nothing_is_left_on_the_connection(database_url: str) -> None:
+    with Catalog(database_url, pooler=True, pool_size=1, statement_timeout=4.0) as catalog:
+        with catalog.unit_of_work() as work:
+            limit = work.session.connection().exec_driver_sql("SHOW statement_timeout").scalar_one()
+            work.save(TrackMetadata(title="Pooled"), audio_path="a")
+        assert limit == "4s"
+        for _ in range(10):
+            assert catalog.search("pooled").total == 1
+        with catalog._database.autocommit() as connection:
+            assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "0"
+            assert connection.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements").scalar_one() == 0
+
+
+def test_a_statement_that_takes_too_long_is_ended(database_url: str) -> None:
+    with (
+        Catalog(database_url, statement_timeout=0.2) as catalog,
+        pytest.raises(errors.QueryTimeout),
+        catalog.unit_of_work() as work,
+    ):
+        work.session.connection().exec_driver_sql("SELECT pg_sleep(10)")
+
+
+def test_a_search_leaves_the_time_limit_as_it_was(database_url: str) -> None:
+    with Catalog(database_url, statement_timeout=7.0, search_timeout=1.0) as catalog, catalog.unit_of_work() as work:
+        work.search("anything")
+        assert work.session.connection().exec_driver_sql("SHOW statement_timeout").scalar_one() == "7s"
+
+
+# What is wrong is said
+
+
+def test_no_server_is_an_outage_that_is_told_at_once() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        begun = time.monotonic()
+        with Catalog(f"postgresql://u:{SECRET}@127.0.0.1:{port}/none") as catalog:
+            with pytest.raises(errors.DatabaseUnavailable) as caught:
+                catalog.find(uuid4())
+            with pytest.raises(errors.DatabaseUnavailable), catalog.unit_of_work():
+                pass
+        assert time.monotonic() - begun < 4
+        assert caught.value.phase == "connect"
+        assert "ss/w:rd" not in str(caught.value)
+
+
+def test_a_missing_schema_names_the_command_that_makes_it(empty_database: Callable[[], str]) -> None:
+    with Catalog(empty_database()) as catalog, pytest.raises(errors.SchemaMismatch, match="audiocatalog upgrade"):
+        catalog.find(uuid4())
+
+
+def test_an_older_schema_is_refused(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    migrations.upgrade(url)
+    with psycopg.connect(libpq(url), autocommit=True) as admin:
+        admin.execute("UPDATE audiocatalog_version SET version_num = '0000'")
+    with Catalog(url) as catalog, pytest.raises(errors.SchemaMismatch, match="0000"):
+        catalog.find(uuid4())
+
+
+def test_a_newer_schema_is_the_next_deploys_and_works(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    migrations.upgrade(url)
+    with psycopg.connect(libpq(url), autocommit=True) as admin:
+        admin.execute("UPDATE audiocatalog_version SET version_num = '9999'")
+    with Catalog(url) as catalog:
+        assert catalog.find(uuid4()) is None
+
+
+@pytest.fixture(scope="module")
+def guarded_server() -> Iterator[EmbeddedPostgres]:
+    """Give a server that asks the role `secretive` for its password."""
+    with EmbeddedPostgres() as server:
+        with psycopg.connect(libpq(server.url()), autocommit=True) as admin:
+            admin.execute("CREATE ROLE secretive LOGIN SUPERUSER PASSWORD 'p@ss/w:rd%20'")
+            folder = admin.execute("SHOW data_directory").fetchone()
+            assert folder is not None
+            rules = "(VALUES ('local all secretive scram-sha-256'), ('local all all trust'))"
+            admin.execute(f"COPY {rules} TO '{folder[0]}/pg_hba.conf'")
+            admin.execute("SELECT pg_reload_conf()")
+        time.sleep(0.1)
+        yield server
+
+
+def test_a_wrong_password_is_a_mistake_of_configuration(guarded_server: EmbeddedPostgres) -> None:
+    url = make_url(guarded_server.url()).set(username="secretive", password="wrong-and-secret")
+    with Catalog(url) as catalog, pytest.raises(errors.ConfigurationError) as caught:
+        catalog.find(uuid4())
+    assert "wrong-and-secret" not in str(caught.value)
+    with pytest.raises(errors.ConfigurationError):
+        migrations.upgrade(url)
+
+
+def test_a_password_full_of_signs_works_everywhere(guarded_server: EmbeddedPostgres) -> None:
+    url = make_url(guarded_server.url()).set(username="secretive", password="p@ss/w:rd%20")
+    text = url.render_as_string(hide_password=False)
+    assert "%" in text
+    migrations.upgrade(text)
+    with Catalog(text) as catalog:
+        assert catalog.health().schema_revision == SCHEMA_REVISION
+
+
+def test_a_database_that_is_not_there_is_a_mistake_of_configuration(server_url: str) -> None:
+    with Catalog(make_url(server_url).set(database="not_there")) as catalog, pytest.raises(errors.ConfigurationError):
+        catalog.find(uuid4())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "not a url", "mysql://localhost/x", "sqlite:///x", f"postgresql://u:{SECRET}@host:port/x", "postgresql+psycopg2://h/x", 5, None],
+)
+def test_a_url_that_is_none_of_postgresql_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        Catalog(url)
+    assert "ss%2Fw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_every_spelling_of_the_scheme_means_psycopg_3(scheme: str) -> None:
+    assert parse_url(f"{scheme}://localhost/x").drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("pool_size", 0), ("pool_size", True), ("pool_size", 1.5), ("pool_timeout", 0), ("pool_timeout", "5"),
+        ("statement_timeout", -1), ("statement_timeout", float("nan")), ("search_timeout", float("inf")),
+        ("lock_timeout", None),
+    ],
+)  # fmt: skip
+def test_a_setting_out_of_its_range_is_named(setting: str, value: object) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        Catalog("postgresql://localhost/x", **{setting: value})  # type: ignore[arg-type]
+    assert caught.value.field == setting
+
+
+@pytest.mark.parametrize("actor", ["", " ", "x" * 201, 5, "a\0b"])
+def test_an_actor_is_somebody(actor: object) -> None:
+    with pytest.raises(errors.InvalidInput, match="actor"):
+        Catalog("postgresql://localhost/x", actor=actor)  # type: ignore[arg-type]
+
+
+def test_the_environment_names_the_database_in_two_ways() -> None:
+    whole = url_from_environment({"AUDIOCATALOG_DATABASE_URL": "postgresql://a@b/c", "DB_NAME": "ignored"})
+    parts = url_from_environment(
+        {"DB_HOST": "h", "DB_PORT": "6432", "DB_NAME": "n", "DB_USER": "u", "DB_PASSWORD": "p@ss/w:rd%"}
+    )
+    assert (whole.host, whole.database) == ("b", "c")
+    assert (parts.host, parts.port, parts.database, parts.username, parts.password) == (
+        "h", 6432, "n", "u", "p@ss/w:rd%",
+    )  # fmt: skip
+    with pytest.raises(errors.ConfigurationError, match="AUDIOCATALOG_DATABASE_URL.*DB_HOST"):
+        url_from_environment({})
+    with pytest.raises(errors.ConfigurationError, match="DB_PORT"):
+        url_from_environment({"DB_NAME": "n", "DB_PORT": "abc"})
+
+
+def test_the_environment_sets_the_catalogue_up(database_url: str) -> None:
+    environment = {
+        "AUDIOCATALOG_DATABASE_URL": database_url,
+        "AUDIOCATALOG_ACTOR": "night-shift",
+        "AUDIOCATALOG_POOL_SIZE": "2",
+        "AUDIOCATALOG_POOLER": "true",
+    }
+    with Catalog.from_env(environment=environment) as catalog:
+        assert catalog.health().pool_size == 2
+        track = catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a"))
+        with catalog.unit_of_work() as work:
+            assert work.history(track.id)[0].actor == "night-shift"
+    with pytest.raises(errors.ConfigurationError, match="AUDIOCATALOG_POOL_SIZE"):
+        Catalog.from_env(environment=environment | {"AUDIOCATALOG_POOL_SIZE": "many"})
+
+
+def test_a_database_in_another_encoding_is_refused(server_url: str) -> None:
+    name = f"audiocatalog_latin_{os.getpid()}"
+    with psycopg.connect(libpq(server_url), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        try:
+            url = make_url(server_url).set(database=name)
+            with pytest.raises(errors.ConfigurationError, match="UTF8"):
+                migrations.upgrade(url)
+            with Catalog(url) as catalog, pytest.raises(errors.ConfigurationError, match="UTF8"):
+                catalog.find(uuid4())
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
