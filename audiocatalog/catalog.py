@@ -139,7 +139,8 @@ class Catalog:
         Run *unit* in a unit of work and return what it returns, again while the error says ``retryable``.
 
         Each try is the whole unit of work, commit included, so *unit* may run more than once. Between tries it waits
-        a random time of up to 10 ms, doubled each time up to a second. After *deadline* seconds the last error is raised.
+        a random time of up to 10 ms, doubled each time up to a second; after *deadline* seconds the last error is
+        raised.
 
         >>> catalog.run(lambda work: work.update_status(track.id, TrackStatus.PROCESSING))  # doctest: +SKIP
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,9 +144,9 @@ class _PooledConnection(psycopg.Connection[Any]):
             super().add_notice_handler(callback)
 
 
-def _check_alive(connection: psycopg.Connection[Any]) -> None:
+def _is_alive(connection: psycopg.Connection[Any]) -> bool:
     """
-    Raise if the server has ended an idle *connection*.
+    Tell whether the server still holds its end of an idle *connection*.
 
     A server says so before it hangs up, so an idle socket with something to read is suspect, and only then is a round
     trip spent on asking.
@@ -153,7 +154,26 @@ def _check_alive(connection: psycopg.Connection[Any]) -> None:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if poll.poll(0):
-        ConnectionPool.check_connection(connection)
+        try:
+            ConnectionPool.check_connection(connection)
+        except psycopg.OperationalError:
+            return False
+    return True
+
+
+def _take(pool: ConnectionPool[_PooledConnection], timeout: float) -> _PooledConnection:
+    """
+    Return a living connection of *pool* within *timeout* seconds.
+
+    The pool's own check waits a second, then two, and so on, after each dead connection that it meets; after a restart
+    of the server all of them are dead.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        connection = pool.getconn(timeout=max(0.0, deadline - time.monotonic()))
+        if _is_alive(connection):
+            return connection
+        pool.putconn(connection)
 
 
 class Database:
@@ -238,7 +258,7 @@ class Database:
         engine = create_engine(
             self.url,
             poolclass=NullPool,  # psycopg_pool does the pooling: it serves callers in the order they came.
-            creator=lambda: pool.getconn(),  # noqa: PLW0108  # The pool is made below, from the engine's parameters.
+            creator=lambda: _take(pool, self.settings.pool_timeout),  # The pool is made below, by the engine's dialect.
             hide_parameters=True,
             use_native_hstore=False,  # Or the first connection would look for an extension's type.
         )
@@ -256,7 +276,6 @@ class Database:
             max_size=self.settings.pool_size,
             timeout=self.settings.pool_timeout,
             max_lifetime=1800.0,
-            check=_check_alive,
             close_returns=True,
             open=False,
             name="audiocatalog",

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from audiocatalog.engine import milliseconds
-from audiocatalog.errors import TrackNotFound, UnitOfWorkEnded, from_driver, translated
+from audiocatalog.errors import InvalidInput, Problem, TrackNotFound, UnitOfWorkEnded, from_driver, translated
 from audiocatalog.identifiers import parse_id
 from audiocatalog.metadata import TrackMetadata, TrackRecord
 from audiocatalog.models import SaveOutcome, StatusChange, Track
@@ -257,7 +257,7 @@ class UnitOfWork:
         text = check_query(query)
         check_page(limit, offset)
         if filters is not None and not isinstance(filters, SearchFilters):
-            raise TypeError(f"filters must be SearchFilters, not {type(filters).__name__}")
+            raise InvalidInput(Problem("filters", f"SearchFilters, not {type(filters).__name__}"), operation="search")
         return search_tracks(
             self._connection(), text, filters=filters, limit=limit, offset=offset, timeout=self._search_timeout
         )

@@ -89,15 +89,6 @@ def connection(engine: Engine) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def session(connection: Connection) -> Iterator[Session]:
-    """Give a session whose commits are savepoints of the outer transaction; the factories write through it."""
-    with Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False) as session:
-        TrackFactory._meta.sqlalchemy_session = session
-        yield session
-        TrackFactory._meta.sqlalchemy_session = None
-
-
-@pytest.fixture
 def units(connection: Connection) -> Units:
     """Give a function that begins units of work inside the outer transaction."""
 
@@ -112,6 +103,14 @@ def work(units: Units) -> Iterator[UnitOfWork]:
     """Give one open unit of work."""
     with units() as work:
         yield work
+
+
+@pytest.fixture
+def session(work: UnitOfWork) -> Iterator[Session]:
+    """Give the session of the open unit of work; the factories write through it."""
+    TrackFactory._meta.sqlalchemy_session = work.session
+    yield work.session
+    TrackFactory._meta.sqlalchemy_session = None
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ class TrackRecordFactory(factory.Factory[TrackRecord]):
     status = TrackStatus.COMPLETED
 
 
-class TrackFactory(factory.alchemy.SQLAlchemyModelFactory):  # type: ignore[misc]  # Not typed upstream.
+class TrackFactory(factory.alchemy.SQLAlchemyModelFactory):
     """Write rows as the host's own code might, past the unit of work; conftest's `session` lends it a session."""
 
     class Meta:

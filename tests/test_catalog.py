@@ -86,7 +86,7 @@ def test_times_are_utc_whatever_the_database_is_set_to(catalog: Catalog, databas
         track = work.save(TrackMetadata(), audio_path="a")
     name = make_url(database_url).database
     with psycopg.connect(libpq(database_url), autocommit=True) as admin:
-        admin.execute(f'ALTER DATABASE "{name}" SET TimeZone = \'Asia/Tokyo\'')
+        admin.execute(f"ALTER DATABASE \"{name}\" SET TimeZone = 'Asia/Tokyo'")
         try:
             with Catalog(database_url) as other:
                 found = other.get(track.id)
@@ -166,7 +166,7 @@ def test_run_gives_up_at_its_deadline(catalog: Catalog) -> None:
 def test_a_full_pool_says_so_in_time(database_url: str) -> None:
     with Catalog(database_url, pool_size=1, pool_timeout=0.2) as catalog, catalog.unit_of_work():
         begun = time.monotonic()
-        with pytest.raises(errors.PoolTimeout, match="none of 1 connections became free within 0.2 s"):
+        with pytest.raises(errors.PoolTimeout, match=r"none of 1 connections became free within 0\.2 s"):
             catalog.find(uuid4())
         assert 0.15 < time.monotonic() - begun < 2
 
@@ -336,7 +336,16 @@ def test_a_database_that_is_not_there_is_a_mistake_of_configuration(server_url: 
 
 @pytest.mark.parametrize(
     "url",
-    ["", "not a url", "mysql://localhost/x", "sqlite:///x", f"postgresql://u:{SECRET}@host:port/x", "postgresql+psycopg2://h/x", 5, None],
+    [
+        "",
+        "not a url",
+        "mysql://localhost/x",
+        "sqlite:///x",
+        f"postgresql://u:{SECRET}@host:port/x",
+        "postgresql+psycopg2://h/x",
+        5,
+        None,
+    ],
 )
 def test_a_url_that_is_none_of_postgresql_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(errors.ConfigurationError) as caught:
@@ -378,7 +387,7 @@ def test_the_environment_names_the_database_in_two_ways() -> None:
     assert (parts.host, parts.port, parts.database, parts.username, parts.password) == (
         "h", 6432, "n", "u", "p@ss/w:rd%",
     )  # fmt: skip
-    with pytest.raises(errors.ConfigurationError, match="AUDIOCATALOG_DATABASE_URL.*DB_HOST"):
+    with pytest.raises(errors.ConfigurationError, match=r"AUDIOCATALOG_DATABASE_URL.*DB_HOST"):
         url_from_environment({})
     with pytest.raises(errors.ConfigurationError, match="DB_PORT"):
         url_from_environment({"DB_NAME": "n", "DB_PORT": "abc"})

@@ -135,7 +135,7 @@ def test_find_gives_none_and_get_raises_for_an_unknown_id(work: UnitOfWork) -> N
 def test_what_is_no_id_is_refused_before_the_server_sees_it(work: UnitOfWork, wrong: object) -> None:
     for ask in (work.get, work.find, work.history):
         with pytest.raises(errors.InvalidInput) as caught:
-            ask(wrong)  # type: ignore[operator]
+            ask(wrong)  # type: ignore[arg-type]
         assert caught.value.field == "id"
 
 

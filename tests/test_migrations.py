@@ -1,0 +1,343 @@
+"""The migrations build exactly the models, up and down, alone and in company, and leave the host's things alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import alembic
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import create_engine, make_url
+
+from audiocatalog import Catalog, TrackMetadata, embedded, errors, migrations
+from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE, Base
+from tests.conftest import libpq, temporary_database
+
+REPOSITORY = Path(__file__).parents[1]
+
+#: The schema as the server itself prints it: all that `alembic check` is blind to.
+SCHEMA_QUERIES = {
+    "columns": """
+        SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity::text,
+               a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid)
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'p') AND a.attnum > 0
+          AND NOT a.attisdropped AND c.relname <> %(version_table)s ORDER BY 1, 2""",
+    "indexes": """
+        SELECT indexname, indexdef FROM pg_indexes
+        WHERE schemaname = 'public' AND tablename <> %(version_table)s ORDER BY 1""",
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> %(version_table)s
+          AND contype <> 'n' ORDER BY 1, 2""",
+    "types": "SELECT t.typname, e.enumlabel FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid ORDER BY 1, 2",
+    "functions": """
+        SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1""",
+    "triggers": "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1",
+    "sequences": "SELECT relname FROM pg_class WHERE relkind = 'S' ORDER BY 1",
+}
+
+
+def schema_of(url: str) -> dict[str, list[tuple[object, ...]]]:
+    with psycopg.connect(libpq(url)) as connection:
+        return {
+            kind: connection.execute(query, {"version_table": VERSION_TABLE}).fetchall()
+            for kind, query in SCHEMA_QUERIES.items()
+        }
+
+
+def config_for(url: str, **attributes: object) -> Config:
+    config = Config(migrations.config_path())
+    config.attributes |= {"url": url, **attributes}
+    return config
+
+
+def functions_of(folder: Path) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.sql")))
+
+
+def test_there_is_one_head_and_the_code_knows_it() -> None:
+    script = ScriptDirectory.from_config(Config(migrations.config_path()))
+    assert script.get_heads() == [SCHEMA_REVISION]
+    # They are compared as text when a service asks whether a schema is older.
+    assert [revision.revision for revision in script.walk_revisions()] == sorted(
+        (revision.revision for revision in script.walk_revisions()), reverse=True
+    )
+
+
+def test_every_step_goes_up_down_and_up_again(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    config = config_for(url, lose_data=True)
+    before = schema_of(url)
+    for revision in reversed(list(ScriptDirectory.from_config(config).walk_revisions())):
+        command.upgrade(config, revision.revision)
+        first = schema_of(url)
+        command.downgrade(config, str(revision.down_revision or "base"))
+        command.upgrade(config, revision.revision)
+        assert schema_of(url) == first
+    command.check(config)
+    command.downgrade(config, "base")
+    assert schema_of(url) == before
+
+
+def test_the_migrations_build_exactly_the_models(empty_database: Callable[[], str]) -> None:
+    migrated, created = empty_database(), empty_database()
+    migrations.upgrade(migrated)
+    with psycopg.connect(libpq(created), autocommit=True) as connection:
+        connection.execute(functions_of(REPOSITORY / "alembic" / "functions"))
+    engine = create_engine(created)
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    assert schema_of(migrated) == schema_of(created)
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        "ALTER TABLE audio_tracks DROP CONSTRAINT ck_audio_tracks_year_range",
+        "ALTER TABLE audio_tracks ALTER title DROP NOT NULL",
+        "ALTER TABLE audio_tracks ALTER format TYPE varchar(60)",
+        "ALTER TABLE audio_tracks ALTER created_at SET DEFAULT clock_timestamp()",
+        "DROP INDEX ix_audio_tracks_search_vector",
+        "ALTER TABLE audio_track_status_changes RENAME CONSTRAINT pk_audio_track_status_changes TO other",
+        "CREATE OR REPLACE FUNCTION audiocatalog_visible_v1(value text) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+    ],
+)  # fmt: skip
+def test_the_comparison_sees_a_planted_difference(empty_database: Callable[[], str], mutation: str) -> None:
+    url = empty_database()
+    migrations.upgrade(url)
+    before = schema_of(url)
+    with psycopg.connect(libpq(url), autocommit=True) as connection:
+        connection.execute(mutation)
+    assert schema_of(url) != before
+
+
+def test_a_downgrade_that_loses_data_asks_first(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    migrations.upgrade(url)
+    with pytest.raises(CommandError, match="lose_data"):
+        command.downgrade(config_for(url), "base")
+    assert migrations.current(url) == SCHEMA_REVISION
+
+
+def test_upgrading_twice_changes_nothing(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    assert migrations.current(url) is None
+    migrations.upgrade(url)
+    before = schema_of(url)
+    migrations.upgrade(url)
+    migrations.check(url)
+    assert (migrations.current(url), schema_of(url)) == (SCHEMA_REVISION, before)
+
+
+def test_five_upgrades_at_once_all_succeed(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    script = f"from audiocatalog import migrations; migrations.upgrade({url!r})"
+    processes = [subprocess.Popen([sys.executable, "-W", "error", "-c", script], cwd=REPOSITORY) for _ in range(5)]
+    assert [process.wait(timeout=120) for process in processes] == [0] * 5
+    assert migrations.current(url) == SCHEMA_REVISION
+
+
+def test_two_upgrades_in_one_process_both_succeed(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    failures: list[BaseException] = []
+
+    def upgrade() -> None:
+        try:
+            subprocess.run(
+                [sys.executable, "-m", "alembic", "upgrade", "head"],
+                cwd=REPOSITORY,
+                env=os.environ | {"AUDIOCATALOG_DATABASE_URL": url},
+                check=True,
+                capture_output=True,
+                timeout=120,
+            )
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=upgrade) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_second_migrator_waits_no_longer_than_it_was_told(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    with psycopg.connect(libpq(url), autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [migrations.LOCK_KEY])
+        begun = time.monotonic()
+        with pytest.raises(errors.TransientConflict, match="another upgrade"):
+            migrations.upgrade(url, lock_timeout=0.5)
+        assert time.monotonic() - begun < 5
+    migrations.upgrade(url)
+
+
+def alembic_command(url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=REPOSITORY,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("AUDIOCATALOG_", "DB_"))}
+        | ({"AUDIOCATALOG_DATABASE_URL": url} if url else {})
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_alembic_command_upgrades_from_the_repository(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    done = alembic_command(url, "upgrade", "head")
+    assert done.returncode == 0, done.stderr
+    assert migrations.current(url) == SCHEMA_REVISION
+    assert SCHEMA_REVISION in alembic_command(url, "current").stdout
+
+
+def test_the_alembic_command_takes_a_url_by_hand(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    done = alembic_command("", "-x", f"url={url}", "upgrade", "head")
+    assert done.returncode == 0, done.stderr
+    assert migrations.current(url) == SCHEMA_REVISION
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "AUDIOCATALOG_DATABASE_URL"),
+        ("mysql://x/y", "postgresql://"),
+        ("postgresql://u:s3cret@127.0.0.1:1/x", "reached"),
+    ],
+)
+def test_the_alembic_command_fails_in_one_line(url: str, message: str) -> None:
+    done = alembic_command(url, "upgrade", "head")
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
+
+
+def test_the_sql_can_be_printed_without_a_database() -> None:
+    done = alembic_command("", "upgrade", "head", "--sql")
+    assert done.returncode == 0, done.stderr
+    for expected in ("CREATE TABLE audio_tracks", "CREATE TABLE audio_track_status_changes", "search_query_v1"):
+        assert expected in done.stdout
+    assert "%%" not in done.stdout
+
+
+def test_printed_sql_builds_the_same_schema(empty_database: Callable[[], str]) -> None:
+    migrated, printed = empty_database(), empty_database()
+    migrations.upgrade(migrated)
+    with psycopg.connect(libpq(printed), autocommit=True) as connection:
+        connection.execute(alembic_command("", "upgrade", "head", "--sql").stdout)
+    assert schema_of(printed) == schema_of(migrated)
+
+
+def test_the_hosts_loggers_stay_as_they_are(empty_database: Callable[[], str]) -> None:
+    root, host = logging.getLogger(), logging.getLogger("some.host")
+    before = (root.level, list(root.handlers), host.disabled, host.level, logging.getLogger("alembic").level)
+    migrations.upgrade(empty_database())
+    assert (root.level, list(root.handlers), host.disabled, host.level, logging.getLogger("alembic").level) == before
+
+
+def test_a_host_may_keep_its_own_alembic_and_tables(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    with psycopg.connect(libpq(url), autocommit=True) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+        connection.execute("INSERT INTO alembic_version VALUES ('of-the-host')")
+        connection.execute("CREATE TABLE playlists (id int)")
+    migrations.upgrade(url)
+    migrations.check(url)
+    with psycopg.connect(libpq(url)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("of-the-host",)]
+
+
+def test_a_check_sees_a_difference(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    migrations.upgrade(url)
+    with psycopg.connect(libpq(url), autocommit=True) as connection:
+        connection.execute("ALTER TABLE audio_tracks ADD COLUMN stray int")
+    with pytest.raises(errors.SchemaMismatch):
+        migrations.check(url)
+
+
+def test_a_revision_from_the_future_is_a_mismatch(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    migrations.upgrade(url)
+    with psycopg.connect(libpq(url), autocommit=True) as connection:
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    with pytest.raises(errors.SchemaMismatch):
+        migrations.upgrade(url)
+
+
+def test_no_server_is_an_outage() -> None:
+    with pytest.raises(errors.DatabaseUnavailable):
+        migrations.upgrade("postgresql://u:p@127.0.0.1:1/x")
+
+
+@pytest.fixture
+def two_databases_and_their_programs() -> Iterator[tuple[str, str, Path]]:
+    """Give two databases of a server and the folder of the programs, such as pg_dump, that fit it."""
+    programs, _ = embedded._find_binaries(None)
+    with (
+        embedded.EmbeddedPostgres() as server,
+        temporary_database(server.url()) as one,
+        temporary_database(server.url()) as other,
+    ):
+        yield one, other, programs
+
+
+def test_a_dump_restores_with_every_vector(two_databases_and_their_programs: tuple[str, str, Path]) -> None:
+    """A restore runs with an empty search_path; a function that relied on it would lose the rows."""
+    source, target, programs = two_databases_and_their_programs
+    migrations.upgrade(source)
+    with Catalog(source) as catalog, catalog.unit_of_work() as work:
+        for title in ("AC/DC", "!!!", "Björk", "宇多田ヒカル", "P!nk"):
+            work.save(TrackMetadata(title=title), audio_path="a")
+    dump = subprocess.run([programs / "pg_dump", libpq(source)], check=True, capture_output=True, timeout=60).stdout
+    restored = subprocess.run(
+        [programs / "psql", "--quiet", "--set=ON_ERROR_STOP=1", libpq(target)],
+        input=dump,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert restored.returncode == 0, restored.stderr
+    vectors = "SELECT id, search_vector::text FROM audio_tracks ORDER BY id"
+    with psycopg.connect(libpq(source)) as one, psycopg.connect(libpq(target)) as other:
+        assert one.execute(vectors).fetchall() == other.execute(vectors).fetchall()
+    with Catalog(target) as catalog:
+        assert catalog.search("acdc").total == 1
+    assert schema_of(source) == schema_of(target)
+
+
+def test_the_folder_called_alembic_hides_nothing() -> None:
+    assert alembic.__file__ is not None
+    assert "site-packages" in alembic.__file__
+    assert not (REPOSITORY / "alembic" / "__init__.py").exists()
+
+
+def test_revisions_import_nothing_of_the_package() -> None:
+    for path in (REPOSITORY / "alembic" / "versions").glob("*.py"):
+        assert re.findall(r"^\s*(?:import|from)\s+audiocatalog", path.read_text(encoding="utf-8"), re.MULTILINE) == []
+
+
+def test_a_url_object_is_as_good_as_its_text(empty_database: Callable[[], str]) -> None:
+    url = make_url(empty_database())
+    migrations.upgrade(url)
+    assert migrations.current(url) == SCHEMA_REVISION
