@@ -188,6 +188,7 @@ class Database:
         self.settings = settings
         self._lock = threading.Lock()
         self._engine: Engine | None = None
+        self._autocommit: Engine | None = None
         self._pool: ConnectionPool[_PooledConnection] | None = None
         self._closed = False
 
@@ -203,9 +204,10 @@ class Database:
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
         """Give a connection on which every statement is its own transaction, in one round trip."""
-        engine = self._open().execution_options(isolation_level="AUTOCOMMIT")
+        self._open()
+        assert self._autocommit is not None  # noqa: S101
         with self._checking_out():
-            connection = engine.connect()
+            connection = self._autocommit.connect()
         with connection:
             yield connection
 
@@ -219,7 +221,7 @@ class Database:
             self._closed = True
             if self._engine is not None:
                 self._engine.dispose()
-                self._engine = None
+                self._engine = self._autocommit = None
             if self._pool is not None:
                 self._pool.close()
                 self._pool = None
@@ -251,7 +253,9 @@ class Database:
             if self._closed:
                 raise ConfigurationError("this catalogue has been closed")
             if self._engine is None:
-                self._engine = self._build()
+                engine = self._build()
+                self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+                self._engine = engine
             return self._engine
 
     def _build(self) -> Engine:
