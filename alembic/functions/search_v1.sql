@@ -99,12 +99,15 @@ END;
 CREATE FUNCTION audiocatalog_search_query_v1(query text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-  SELECT coalesce(string_agg('(' || wanted::text || ')', ' & ')::tsquery, ''::tsquery)
+  SELECT coalesce(string_agg('(' || wanted || ')', ' & ' ORDER BY place)::tsquery, ''::tsquery)
   FROM (
-    SELECT phraseto_tsquery('pg_catalog.simple'::regconfig, split_part(words, E'\n', 1))
-      || coalesce(replace(nullif(split_part(words, E'\n', 2), ''), ' ', ' | ')::tsquery, ''::tsquery) AS wanted
-    FROM regexp_split_to_table(audiocatalog_fold_v1(query) COLLATE "C", '[ \u0009-\u000d\u00a0\u3000]+') AS term,
-      LATERAL audiocatalog_words_v1(term) AS words
-  ) AS terms
-  WHERE numnode(wanted) > 0;
+    SELECT place, string_agg('(' || phrase::text || ')', ' | ') AS wanted
+    FROM regexp_split_to_table(audiocatalog_fold_v1(query) COLLATE "C", '[ \u0009-\u000d\u00a0\u3000]+')
+        WITH ORDINALITY AS terms(term, place),
+      LATERAL audiocatalog_words_v1(term) AS words,
+      LATERAL unnest(split_part(words, E'\n', 1) || string_to_array(split_part(words, E'\n', 2), ' ')) AS spelling,
+      LATERAL phraseto_tsquery('pg_catalog.simple'::regconfig, spelling) AS phrase
+    WHERE numnode(phrase) > 0
+    GROUP BY place
+  ) AS read;
 END;
