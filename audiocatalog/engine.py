@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session
 
 from audiocatalog.errors import (
     ConfigurationError,
-    DatabaseUnavailable,
     PoolTimeout,
     SchemaMismatch,
     TransactionAborted,
@@ -187,6 +186,7 @@ class Database:
         self.url = parse_url(url)
         self.settings = settings
         self._lock = threading.Lock()
+        self._parameters: dict[str, Any] = {}
         self._engine: Engine | None = None
         self._autocommit: Engine | None = None
         self._pool: ConnectionPool[_PooledConnection] | None = None
@@ -232,19 +232,22 @@ class Database:
             with translated("connect", "connect"):
                 yield
         except PoolTimeout as error:
-            statistics = self.statistics()
-            waited = f"within {self.settings.pool_timeout:g} s"
-            if not statistics.get("pool_size"):
-                raise DatabaseUnavailable(
-                    f"no connection to the server could be made {waited}", operation="connect", phase="connect"
-                ) from error
+            # The pool connects in the background and cannot say why it has nothing to give; a connection by hand can.
+            self._probe()
             raise PoolTimeout(
-                f"none of {statistics['pool_size']} connections became free {waited}, "
-                f"{statistics.get('requests_waiting', 0)} callers are waiting: end units of work sooner, "
-                "or raise pool_size",
+                f"none of {self.settings.pool_size} connections became free within {self.settings.pool_timeout:g} s: "
+                "end units of work sooner, or raise pool_size",
                 operation="connect",
                 phase="connect",
             ) from error
+
+    def _probe(self) -> None:
+        """Connect once by hand, and refuse a server or a schema that this code cannot work with."""
+        with translated("connect", "connect"):
+            connection = psycopg.connect(**{**self._parameters, "autocommit": True})
+        with connection, translated("connect"):
+            check_server(connection)
+            check_schema(connection)
 
     def _open(self) -> Engine:
         if self._engine is not None:
@@ -266,16 +269,11 @@ class Database:
             hide_parameters=True,
             use_native_hstore=False,  # Or the first connection would look for an extension's type.
         )
-        parameters = self._connection_parameters(engine)
-        # A pool connects in the background and keeps the reason of a failure to itself; this connection tells it.
-        with translated("connect", "connect"):
-            connection = psycopg.connect(**{**parameters, "autocommit": True})
-        with connection, translated("connect"):
-            check_server(connection)
-            check_schema(connection)
+        self._parameters = self._connection_parameters(engine)
+        self._probe()
         pool: ConnectionPool[_PooledConnection] = ConnectionPool(
             connection_class=_PooledConnection,
-            kwargs=parameters,
+            kwargs=self._parameters,
             min_size=0,
             max_size=self.settings.pool_size,
             timeout=self.settings.pool_timeout,

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import psycopg
 import psycopg_pool
@@ -74,6 +74,28 @@ class CatalogError(Exception):
         self.sqlstate = sqlstate
         self.constraint = constraint
         self.field = field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep every fact on the way to another process, whatever the constructor asks for."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[CatalogError], arguments: tuple[Any, ...], facts: dict[str, Any]) -> CatalogError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(facts)
+    return error
+
+
+def printable(text: str) -> str:
+    """Return *text* fit for a message: no more than 50 characters, controls and the like escaped."""
+    text = str.__str__(text[:50])
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def kind_of(value: object) -> str:
+    """Return the name of the type of *value*, fit for a message."""
+    return printable(type(value).__name__)
 
 
 class Problem(NamedTuple):
@@ -256,7 +278,9 @@ _CLASS_BY_SQLSTATE: dict[str, type[CatalogError]] = {
     "53": DatabaseUnavailable,
     "58": DatabaseUnavailable,
 }
-_INVALID_INPUT = ("22", "54", "23502", "23514", "42846")
+_INVALID_INPUT = ("22", "54", "42846")
+# What refuses a value of a track; in a table of the host's, it is a ConstraintViolation like any other.
+_INVALID_TRACK = ("23502", "23514")
 _DESCRIPTION: dict[type[CatalogError], str] = {
     StaleStatement: "the schema changed under a running service; run the unit of work again",
     TransientConflict: "the server gave way to another transaction; run the unit of work again",
@@ -270,8 +294,13 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
     ConstraintViolation: "a constraint of the database refused a row",
     CatalogInternalError: "an unexpected database error; its cause says more",
 }
-_CHECK_NAME = re.compile(r"^ck_audio_tracks_(?P<field>.+)_(?:range|visible|known|finite)$")
-_OUR_KEYS = ("pk_audio_track", "uq_audio_track")
+_CHECK_NAME = re.compile(r"^ck_(?:audio_tracks|audio_track_status_changes)_(?P<field>.+)_(?:range|visible|known)$")
+_OUR_NAME = re.compile(r"^(?:(?:pk|uq|ck|fk)_)?(?:audio_tracks|audio_track_status_changes)(?:_|$)")
+_OUR_KEYS = (
+    "pk_audio_tracks",
+    "pk_audio_track_status_changes",
+    "uq_audio_track_status_changes_track_id_operation_id",
+)
 _SHARD_SUFFIX = re.compile(r"_\d+$")
 # Connection errors carry no SQLSTATE (psycopg issue 242), so these, and only these, are told apart by their text.
 _CONFIGURATION_TEXT = re.compile(
@@ -312,12 +341,16 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
 def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: Phase) -> CatalogError:
     """Classify what the server said."""
     name = original.diag.constraint_name
-    constraint = _SHARD_SUFFIX.sub("", name) if name else None
-    if sqlstate.startswith(_INVALID_INPUT):
+    # Citus appends a shard's number to the names of our tables and constraints.
+    constraint = (_SHARD_SUFFIX.sub("", name) if _OUR_NAME.match(name) else name) if name else None
+    # It tells neither name where the shard lies on another machine.
+    named = constraint or original.diag.table_name
+    ours = named is None or _OUR_NAME.match(named) is not None
+    if sqlstate.startswith(_INVALID_INPUT) or (ours and sqlstate in _INVALID_TRACK):
         problem = Problem(_field_of(constraint, original.diag.column_name), "the database refused the value")
         return InvalidInput(problem, operation=operation, sqlstate=sqlstate, constraint=constraint)
     kind = _CLASS_BY_SQLSTATE.get(sqlstate) or _CLASS_BY_SQLSTATE.get(sqlstate[:2], CatalogInternalError)
-    if sqlstate == "23505" and (constraint or "").startswith(_OUR_KEYS):
+    if sqlstate == "23505" and constraint in _OUR_KEYS:
         # Our own statements meet a duplicate key only when they lost a race; run again, they find the winner's row.
         kind = TransientConflict
     elif kind is DatabaseUnavailable and phase == "commit":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
-from audiocatalog.errors import IllegalTransition, InvalidInput, Problem
+from audiocatalog.errors import IllegalTransition, InvalidInput, Problem, kind_of, printable
 from audiocatalog.identifiers import new_id, parse_id
 from audiocatalog.status import TRANSITIONS, TrackStatus
 
@@ -71,43 +71,43 @@ _VISIBLE = re.compile(f"[^{INVISIBLE}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # NFC makes one character of at most four (U+1F82, say); longer text is refused before a copy of it is made.
 _NFC_SHRINKS_AT_MOST = 4
+_MOST_UNKNOWN_NAMED = 20
 
 
 def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | None:
     """Return *value* in NFC, None where it has no visible character, or the rule of *field* that it breaks."""
-    if not isinstance(value, str):
-        return Problem(field, f"text, not {type(value).__name__}")
-    too_long = Problem(field, f"at most {limit.characters:,} characters, not {len(value):,}", limit.characters)
-    if len(value) > limit.characters * _NFC_SHRINKS_AT_MOST:
-        return too_long
-    if "\0" in value:
-        return Problem(field, "no NUL character")
-    if _SURROGATE.search(value):
-        return Problem(field, "no lone surrogates")
-    value = unicodedata.normalize("NFC", value)
-    if len(value) > limit.characters:
-        return too_long
-    return value if _VISIBLE.search(value) else None
+    # An object may pose as a string by its __class__; only its type tells.
+    if not issubclass(type(value), str):
+        return Problem(field, f"text, not {kind_of(value)}")
+    text = str.__str__(value)  # The characters of a subclass, such as a member of an enum.
+    if len(text) <= limit.characters * _NFC_SHRINKS_AT_MOST:
+        if "\0" in text:
+            return Problem(field, "no NUL character")
+        if _SURROGATE.search(text):
+            return Problem(field, "no lone surrogates")
+        text = unicodedata.normalize("NFC", text)
+    if len(text) > limit.characters:
+        return Problem(field, f"at most {limit.characters:,} characters, not {len(text):,}", limit.characters)
+    return text if _VISIBLE.search(text) else None
 
 
 def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
     rule = f"a whole number from {limit.lowest} to {limit.highest}"
     # bool is a subclass of int, but True is no year.
-    if not isinstance(value, int) or isinstance(value, bool):
-        return Problem(field, f"{rule}, not {type(value).__name__}", tuple(limit))
-    if not limit.lowest <= value <= limit.highest:
-        return Problem(field, rule, tuple(limit))
-    return int(value)
+    if not issubclass(type(value), int) or isinstance(value, bool):
+        return Problem(field, f"{rule}, not {kind_of(value)}", tuple(limit))
+    number = int.__index__(value)  # type: ignore[arg-type]  # The number of a subclass, such as a member of an enum.
+    return number if limit.lowest <= number <= limit.highest else Problem(field, rule, tuple(limit))
 
 
 def _clean_number(field: str, value: object, limit: NumberLimit) -> float | Problem:
     rule = f"a number from {limit.lowest:.0f} to {limit.highest:.0f}"
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return Problem(field, f"{rule}, not {type(value).__name__}", tuple(limit))
+    if not issubclass(type(value), int | float) or isinstance(value, bool):
+        return Problem(field, f"{rule}, not {kind_of(value)}", tuple(limit))
     # NaN compares false with everything, so it fails this test as infinity does.
-    if not limit.lowest <= value <= limit.highest:
+    if not limit.lowest <= value <= limit.highest:  # type: ignore[operator]
         return Problem(field, rule, tuple(limit))
-    return float(value) + 0.0  # which makes -0.0 the one zero
+    return float(value) + 0.0  # type: ignore[arg-type]  # The sum makes -0.0 the one zero.
 
 
 def _clean(field: str, value: object) -> object:
@@ -184,14 +184,10 @@ class TrackMetadata:
 
         """
         if not isinstance(values, Mapping):
-            raise InvalidInput(Problem("metadata", f"a mapping of field names to values, not {type(values).__name__}"))
-        problems = [
-            Problem(_printable(key), f"unknown; the fields are {', '.join(METADATA_FIELDS)}")
-            for key in values
-            if key not in METADATA_FIELDS
-        ]
+            raise InvalidInput(Problem("metadata", f"a mapping of field names to values, not {kind_of(values)}"))
+        problems = _unknown_fields(values)
         try:
-            metadata = cls(**{key: value for key, value in values.items() if key in METADATA_FIELDS})
+            metadata = cls(**{key: values[key] for key in METADATA_FIELDS if key in values})
         except InvalidInput as error:
             problems += error.problems
         if problems:
@@ -228,7 +224,7 @@ class TrackRecord:
     def __post_init__(self) -> None:
         problems = []
         if not isinstance(self.metadata, TrackMetadata):
-            problems.append(Problem("metadata", f"a TrackMetadata, not {type(self.metadata).__name__}"))
+            problems.append(Problem("metadata", f"a TrackMetadata, not {kind_of(self.metadata)}"))
         cleaned: dict[str, object] = {
             "audio_path": _required("audio_path", _clean("audio_path", self.audio_path)),
             "thumbnail_path": None if self.thumbnail_path is None else _clean("thumbnail_path", self.thumbnail_path),
@@ -256,6 +252,15 @@ def _id_or_new(value: object) -> UUID:
     return new_id() if value is None else parse_id(value)
 
 
-def _printable(key: object) -> str:
-    """Return *key* fit for a message: no control characters, no more than 50 characters."""
-    return ascii(key)[:50]
+def _unknown_fields(values: Mapping[Any, Any]) -> list[Problem]:
+    """Return a problem for each key that is no field, and one for all beyond the twentieth."""
+    unknown = [key for key in values if not (issubclass(type(key), str) and key in METADATA_FIELDS)]
+    problems = [
+        Problem(printable(key), f"unknown; the fields are {', '.join(METADATA_FIELDS)}")
+        if issubclass(type(key), str)
+        else Problem("metadata", f"field names are text, not {kind_of(key)}")
+        for key in unknown[:_MOST_UNKNOWN_NAMED]
+    ]
+    if len(unknown) > _MOST_UNKNOWN_NAMED:
+        problems.append(Problem("metadata", f"{len(unknown) - _MOST_UNKNOWN_NAMED:,} more unknown fields"))
+    return problems

@@ -85,9 +85,15 @@ class Base(DeclarativeBase):
             "and update_status() for its status"
         )
 
+    def __delattr__(self, name: str) -> None:
+        """Refuse every deletion as well."""
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted")
+
     def __init__(self, **values: Any) -> None:  # noqa: ANN401  # Columns of every type.
         """Make an object of the named columns, such as a test's factory does."""
         for name, value in values.items():
+            if name not in type(self).__mapper__.attrs:
+                raise TypeError(f"{type(self).__name__} has no column {name!r}")
             super().__setattr__(name, value)
 
 
@@ -139,8 +145,9 @@ def _one_of(column: str, statuses: frozenset[TrackStatus]) -> str:
 
 def _legal_moves() -> str:
     """Return the table of statuses as the text of a CHECK."""
+    # No comparison may be null, for a CHECK lets null pass: hence the empty text in place of no status.
     return " OR ".join(
-        f"(from_status {'IS NULL' if start is None else f'= {str(start)!r}'} AND {_one_of('to_status', ends)})"
+        f"(coalesce(from_status, '') = {str(start or '')!r} AND {_one_of('to_status', ends)})"
         for start, ends in TRANSITIONS.items()
     )
 
@@ -225,6 +232,7 @@ class StatusChange(Base):
 
     __table_args__ = (
         CheckConstraint(_legal_moves(), name="legal_transition"),
+        *(CheckConstraint(f"{VISIBLE_FUNCTION}({field})", name=f"{field}_visible") for field in CHANGE_LIMITS),
         # One answer for each operation id; also the index by which it is found again.
         UniqueConstraint("track_id", "operation_id"),
     )

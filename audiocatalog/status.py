@@ -33,13 +33,13 @@ class TrackStatus(StrEnum):
         Raises:
             InvalidInput: *value* is neither; the error names *field*.
         """
-        if isinstance(value, str):
-            try:
-                return cls(value)
-            except ValueError:
-                pass
+        status = _BY_NAME.get(value) if isinstance(value, str) else None
+        if status is not None:
+            return status
         raise InvalidInput(Problem(field, f"one of {', '.join(cls)}"))
 
+
+_BY_NAME: Final[Mapping[str, TrackStatus]] = {str(status): status for status in TrackStatus}
 
 #: What may follow each status; None stands for a track that is not there yet.
 TRANSITIONS: Final[Mapping[TrackStatus | None, frozenset[TrackStatus]]] = MappingProxyType(

@@ -185,6 +185,12 @@ def test_a_title_with_a_word_is_found_by_itself(work: UnitOfWork, title: str) ->
         assert track.id in [hit.track.id for hit in work.search(title, filters=filters, limit=100)]
 
 
+@pytest.mark.parametrize("letter", ["a", "ა", "\U00010400"])
+def test_a_word_longer_than_the_parser_takes_is_found(work: UnitOfWork, letter: str) -> None:
+    track = save(work, title=letter * 1000)
+    assert found(work, letter * 1000) == [track]
+
+
 def test_highlights_mark_the_original_text(work: UnitOfWork) -> None:
     save(work, title="Jóga (live)", artist="Björk", album="Live at AC/DC's", genre="宇多田ヒカル")
     for query, marked in {

@@ -26,12 +26,12 @@ BEGIN
       NFKC);
     value := translate(value,
       '’‘‛ʼ´`′‐‑‒–—―−'
-      'øØłŁđĐðÐħĦıŋŊŧŦəƏςёєЄґҐ'
+      'øØłŁđĐðÐħĦıŋŊŧŦəƏȺⱥȾⱦςёєЄґҐ'
       'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ'
       'АБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯЂЅІЈЉЊЋЏҒҖҚҢҮҰҲҺӘӨ'
       'ԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ',
       '''''''''''''''-------'
-      'oollddddhhinnttəəσееегг'
+      'oollddddhhinnttəəaattσееегг'
       'αβγδεζηθικλμνξοπρστυφχψω'
       'абвгдежзиклмнопрстуфхцчшщъыьэюяђѕіјљњћџғҗқңүұҳһәө'
       'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
@@ -46,7 +46,8 @@ $$;
 -- parts, and the characters of scripts that are written without spaces stand alone, so that a phrase of them is a
 -- substring. The second spells words that hold punctuation in one piece, plain (acdc) and with $ ! @ read as letters
 -- (P!nk is pink), and words that are nothing but punctuation (!!!) by their code, for letters and digits are all that
--- a text parser keeps.
+-- a text parser keeps. Words of more than 200 characters are cut into pieces: the parser drops words beyond 2,047 bytes,
+-- and looks at their length before it lowers them, which makes some letters longer than its memory allows.
 CREATE FUNCTION audiocatalog_words_v1(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -60,7 +61,7 @@ DECLARE
   word text;
   piece text;
 BEGIN
-  IF folded COLLATE "C" ~ '^[0-9a-z ]*$' THEN
+  IF folded COLLATE "C" ~ '^[0-9a-z ]*$' AND char_length(folded) <= 200 THEN
     RETURN folded;
   END IF;
   IF octet_length(parted) <> char_length(parted) THEN
@@ -72,6 +73,8 @@ BEGIN
       piece := regexp_replace(word COLLATE "C", separators, '', 'g');
       IF piece = '' AND word <> '' THEN
         joined := joined || ' symbol' || encode(convert_to(left(word, 50), 'UTF8'), 'hex');
+      ELSIF char_length(piece) > 200 THEN
+        CONTINUE;
       ELSIF word COLLATE "C" ~ '[$!@]' THEN
         joined := joined || ' ' || piece || ' '
           || regexp_replace(translate(word, '$!@', 'sia') COLLATE "C", separators, '', 'g');
@@ -80,6 +83,9 @@ BEGIN
         joined := joined || ' ' || piece;
       END IF;
     END LOOP;
+  END IF;
+  IF char_length(parted) > 200 THEN
+    parted := regexp_replace(parted COLLATE "C", '([^ ]{200})', '\1 ', 'g');
   END IF;
   RETURN parted || E'\n' || ltrim(joined);
 END

@@ -98,12 +98,19 @@ def upgrade() -> None:
             "track_id", "operation_id", name=op.f("uq_audio_track_status_changes_track_id_operation_id")
         ),
         sa.CheckConstraint(
-            "(from_status IS NULL AND to_status IN ('PENDING', 'COMPLETED'))"
-            " OR (from_status = 'PENDING' AND to_status IN ('PROCESSING', 'FAILED'))"
-            " OR (from_status = 'PROCESSING' AND to_status IN ('PENDING', 'COMPLETED', 'FAILED'))"
-            " OR (from_status = 'FAILED' AND to_status IN ('PENDING'))"
-            " OR (from_status = 'COMPLETED' AND to_status IN ('PENDING'))",
+            # No comparison may be null, for a CHECK lets null pass: hence the empty text in place of no status.
+            "(coalesce(from_status, '') = '' AND to_status IN ('PENDING', 'COMPLETED'))"
+            " OR (coalesce(from_status, '') = 'PENDING' AND to_status IN ('PROCESSING', 'FAILED'))"
+            " OR (coalesce(from_status, '') = 'PROCESSING' AND to_status IN ('PENDING', 'COMPLETED', 'FAILED'))"
+            " OR (coalesce(from_status, '') = 'FAILED' AND to_status IN ('PENDING'))"
+            " OR (coalesce(from_status, '') = 'COMPLETED' AND to_status IN ('PENDING'))",
             name=op.f("ck_audio_track_status_changes_legal_transition"),
+        ),
+        *(
+            sa.CheckConstraint(
+                f"audiocatalog_visible_v1({field})", name=op.f(f"ck_audio_track_status_changes_{field}_visible")
+            )
+            for field in ("actor", "reason")
         ),
     )
 

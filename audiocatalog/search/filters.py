@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
@@ -71,7 +71,9 @@ class SearchFilters:
 
 
 def _several(value: object) -> tuple[object, ...]:
-    return tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
+    if isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping):
+        return tuple(value)
+    return (value,)
 
 
 def _count_checked(field: str, values: tuple[object, ...]) -> tuple[object, ...]:

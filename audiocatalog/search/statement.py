@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from audiocatalog.errors import InvalidInput, Problem
+from audiocatalog.metadata import TextLimit, clean_text
 from audiocatalog.models import FOLD_FUNCTION, SEARCH_QUERY_FUNCTION, SEARCH_VECTOR_FUNCTION
 from audiocatalog.search.filters import SearchFilters
 from audiocatalog.tracks import TRACK_COLUMNS, TRACKS
@@ -50,26 +51,22 @@ _typed: Final = bindparam("query", type_=Text())
 
 def check_query(query: object) -> str:
     """
-    Return *query* in NFC.
+    Return *query* in NFC, empty where it has no visible character.
 
     Raises:
         InvalidInput: it is no text, longer than 1,000 characters, of more than 32 terms, or not storable as text.
     """
-    problem = None
-    if not isinstance(query, str):
-        problem = Problem("query", f"text, not {type(query).__name__}")
-    elif len(query) > MAXIMUM_CHARACTERS:
-        rule = f"at most {MAXIMUM_CHARACTERS:,} characters, not {len(query):,}"
-        problem = Problem("query", rule, MAXIMUM_CHARACTERS)
-    elif "\0" in query:
-        problem = Problem("query", "no NUL character")
-    elif any("\ud800" <= character <= "\udfff" for character in query):
-        problem = Problem("query", "no lone surrogates")
-    elif (terms := len(query.split())) > MAXIMUM_TERMS:
-        problem = Problem("query", f"at most {MAXIMUM_TERMS} terms, not {terms}", MAXIMUM_TERMS)
-    if problem is not None:
-        raise InvalidInput(problem, operation="search")
-    return unicodedata.normalize("NFC", str(query))
+    text = clean_text("query", query, TextLimit(MAXIMUM_CHARACTERS))
+    if isinstance(text, Problem):
+        raise InvalidInput(text, operation="search")
+    text = text or ""
+    # Counted as the server will part them: some signs stand for several words, & among them.
+    terms = len(unicodedata.normalize("NFKD", text).replace("&", " and ").split())
+    if terms > MAXIMUM_TERMS:
+        raise InvalidInput(
+            Problem("query", f"at most {MAXIMUM_TERMS} terms, not {terms}", MAXIMUM_TERMS), operation="search"
+        )
+    return text
 
 
 def check_page(limit: object, offset: object) -> None:
