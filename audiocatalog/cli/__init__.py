@@ -1,0 +1,97 @@
+"""The command `audiocatalog`: the catalogue for hands and scripts."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from audiocatalog.cli.commands import health, history, search, show, stats, status, upgrade
+from audiocatalog.cli.demo import tell_story
+from audiocatalog.cli.failures import plain_failures
+from audiocatalog.cli.import_command import import_file
+from audiocatalog.cli.target import Target
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """The commands in the order in which somebody meets them, and one way for all of them to fail."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Have no letter of a title be an obstacle on its way to a terminal of another alphabet."""
+        for stream in (sys.stdout, sys.stderr):
+            if reconfigure := getattr(stream, "reconfigure", None):
+                reconfigure(errors="backslashreplace")
+        with plain_failures():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that was asked for."""
+        with plain_failures():
+            try:
+                return super().invoke(ctx)
+            except click.NoSuchOption as error:
+                if any(error.option_name in option.opts for option in self.params):
+                    raise click.UsageError(f"{error.option_name} comes before the command", ctx) from None
+                raise
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names in the order of the commands' registration."""
+        return list(self.commands)
+
+
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    if not value:
+        return
+    try:
+        number = version("audiocatalog")
+    except PackageNotFoundError:
+        number = "(not installed)"
+    click.echo(f"audiocatalog {number}")
+    context.exit()
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--url", metavar="URL", help="The database: postgresql://user:password@host/name.")
+@click.option("--local", metavar="DIR", type=click.Path(file_okay=False), help="Keep the catalogue in a folder.")
+@click.option("--actor", metavar="NAME", help="Who does this, for the history; else the name of the user.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+@click.pass_context
+def main(context: click.Context, url: str | None, local: str | None, actor: str | None) -> None:
+    """
+    Keep a catalogue of audio tracks in PostgreSQL.
+
+    It lies in a database of yours, which is named by --url or by the environment (AUDIOCATALOG_DATABASE_URL, or
+    DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD), or else in a folder that --local names; then a server is
+    started on it for the length of each command. These options come before the command:
+
+    \b
+      audiocatalog demo
+      audiocatalog --local music upgrade
+      audiocatalog --local music import tracks.csv
+      audiocatalog --local music search sigur ros
+
+    \b
+    Exit codes:
+      0    done
+      1    the catalogue refused it, or failed
+      2    the command line or the settings are wrong
+      3    the import has finished, but refused some rows
+      130  interrupted
+      141  nobody read the output to its end
+    """  # noqa: D301  # Click wants the character itself: it keeps the lines of a paragraph apart.
+    # psycopg_pool logs each vain attempt to connect; the error that follows says all there is to say.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
+    context.obj = Target(url, local, actor)
+
+
+for _command in (upgrade, import_file, search, show, status, history, stats, health, tell_story):
+    main.add_command(_command)

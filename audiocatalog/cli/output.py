@@ -1,0 +1,251 @@
+"""What the commands print on stdout: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from audiocatalog import Health, Hit, SearchPage, StatusChange, StatusCount, Track
+from audiocatalog.cli.text import clock, counted, printable, time_span
+from audiocatalog.search.page import Span
+from audiocatalog.tracks import TRACK_COLUMNS
+from audiocatalog.transitions import CHANGE_COLUMNS
+
+#: From here on, a hit fits on one line with its id.
+_WIDE: Final = 132
+#: In a pipe no line is folded: programs take lines for records.
+_ENDLESS: Final = 100_000
+#: A narrower terminal folds the lines itself; a table would have to leave something out.
+_NARROWEST: Final = 80
+_BAR: Final = 18
+_MATCH: Final = "bold underline"
+_UNKNOWN: Final = "-"
+
+
+class Output(Console):
+    """A terminal, a pipe or a file, and how wide it is: as wide as need be, up to *most*, where nobody watches."""
+
+    def __init__(self, most: int = _ENDLESS) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False)
+        measured = self.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+        self.width = min(max(self.width, _NARROWEST), most) if measured else most
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command, as any other broken pipe."""
+        raise  # noqa: PLE0704  # Called while the error is being handled.
+
+    def symbol(self, beautiful: str, plain: str) -> str:
+        """Return *beautiful* where the output can hold it, or else *plain*."""
+        return beautiful if self.encoding.startswith("utf") else plain
+
+    def lay_out(self, table: Table) -> None:
+        """Print *table*, without the spaces after its last column where somebody may compare or keep them."""
+        if self.is_terminal:
+            self.print(table)
+            return
+        with self.capture() as capture:
+            self.print(table)
+        click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+    def table(self, *headings: str, right: Sequence[str] = ()) -> Table:
+        """Return an empty table; *right* names the columns of numbers."""
+        table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2), header_style="dim")
+        for heading in headings:
+            table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+        return table
+
+
+def print_json(value: object) -> None:
+    """Print *value* as one line of JSON, in ASCII where the output cannot hold more."""
+    unicode = (getattr(sys.stdout, "encoding", None) or "ascii").lower().startswith("utf")
+    click.echo(json.dumps(value, ensure_ascii=not unicode))
+
+
+def track_json(track: Track) -> dict[str, Any]:
+    """Return all columns of *track*, ready for JSON."""
+    return {column.name: _plain(getattr(track, column.name)) for column in TRACK_COLUMNS}
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """Return the track, score and highlights of *hit*, ready for JSON."""
+    return track_json(hit.track) | {"score": hit.score, "highlights": dict(hit.highlights)}
+
+
+def change_json(change: StatusChange) -> dict[str, Any]:
+    """Return all columns of *change*, ready for JSON."""
+    return {column.name: _plain(getattr(change, column.name)) for column in CHANGE_COLUMNS}
+
+
+def counts_json(counts: Iterable[StatusCount]) -> dict[str, Any]:
+    """Return the counts by status, ready for JSON."""
+    return {count.status: {"tracks": count.tracks, "oldest": _plain(count.oldest)} for count in counts}
+
+
+def print_page(page: SearchPage, offset: int, output: Output | None = None) -> None:
+    """Print the hits of a search and how many there are in all."""
+    output = output or Output()
+    if page.hits:
+        output.lay_out(_one_line_each(output, page) if output.width >= _WIDE else _two_lines_each(output, page))
+        output.print()
+    total = counted(page.total, "track") if page.total_is_exact else f"more than {page.total:,} tracks"
+    last = offset + len(page)
+    if len(page) < page.total and page.hits:
+        total = f"{offset + 1:,} to {last:,} of {total}"
+        if last < page.total:
+            total += f"; go on by --offset {last}"
+    output.print(total if page.total else "no tracks")
+
+
+def _one_line_each(output: Output, page: SearchPage) -> Table:
+    table = output.table("artist", "title", "album", "year", "length", "status", "id", right=("year", "length"))
+    for column in table.columns[3:]:
+        column.no_wrap = True
+    for hit in page:
+        texts = (_highlighted(hit, field) for field in ("artist", "title", "album"))
+        table.add_row(*texts, *_figures(hit.track), Text(str(hit.track.id), "dim"))
+    return table
+
+
+def _two_lines_each(output: Output, page: SearchPage) -> Table:
+    """Return the same table for narrow terminals, where a UUID is half a line."""
+    table = output.table("artist, album", "title, id", "year", "length", "status", right=("year", "length"))
+    for column in table.columns[2:]:
+        column.no_wrap = True
+    table.columns[1].min_width = len(str(page.hits[0].track.id))
+    for hit in page:
+        album = _highlighted(hit, "album") if hit.track.album else Text()
+        table.add_row(_highlighted(hit, "artist"), _highlighted(hit, "title"), *_figures(hit.track))
+        table.add_row(album, Text(str(hit.track.id), "dim"), style="dim")
+    return table
+
+
+def _figures(track: Track) -> tuple[str, str, str]:
+    length = _UNKNOWN if track.duration is None else clock(track.duration)
+    return str(track.year or _UNKNOWN), length, str(track.status)
+
+
+def _highlighted(hit: Hit, field: str) -> Text:
+    """Return a field of a hit with the matches set off, made printable piece by piece: that changes lengths."""
+    value, text, done = getattr(hit.track, field), Text(), 0
+    if value is None:
+        return Text(_UNKNOWN)
+    spans: Sequence[Span] = hit.highlights.get(field, ())
+    for start, end in spans:
+        text.append(printable(value[done:start]))
+        text.append(printable(value[start:end]), _MATCH)
+        done = end
+    return text.append(printable(value[done:]))
+
+
+def print_track(track: Track) -> None:
+    """Print every column of *track*, in units that people use."""
+    output = Output()
+    table = output.table("", "")
+    table.show_header = False
+    for column in TRACK_COLUMNS:
+        value = getattr(track, column.name)
+        text = Text(_UNKNOWN, "dim") if value is None else Text(_in_units(column.name, value))
+        table.add_row(Text(column.name, "dim"), text)
+    output.lay_out(table)
+
+
+def _in_units(column: str, value: Any) -> str:  # noqa: ANN401  # Columns of every type.
+    match column:
+        case "duration":
+            return f"{clock(value)} ({value:g} s)"
+        case "sample_rate":
+            return f"{value / 1000:,.10g} kHz" if value >= 1000 else f"{value} Hz"  # noqa: PLR2004
+        case "bitrate":
+            return f"{value / 1000:,.10g} kbit/s" if value >= 1000 else f"{value} bit/s"  # noqa: PLR2004
+        case "channels":
+            return f"{value}{ {1: ' (mono)', 2: ' (stereo)'}.get(value, '') }"
+        case "created_at" | "updated_at":
+            return _moment(value)
+        case _:
+            return printable(str(value))
+
+
+def print_change(change: StatusChange) -> None:
+    """Print one move of a track."""
+    output = Output()
+    reason = f": {printable(change.reason)}" if change.reason else ""
+    output.print(f"{_move(output, change)}, by {printable(change.actor)} at {_moment(change.at)}{reason}")
+
+
+def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
+    """Print the moves of a track, and how long it stayed where each of them brought it."""
+    output = Output()
+    table = output.table("when (UTC)", "from", "", "to", "stayed", "who", "why")
+    for column in table.columns[:5]:
+        column.no_wrap = True
+    arrow = output.symbol("→", "->")
+    for change, end in zip(changes, [*(change.at for change in changes[1:]), None], strict=True):
+        stayed = time_span(((end or now) - change.at).total_seconds())
+        table.add_row(
+            f"{change.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+            str(change.from_status or "(new)"),
+            arrow,
+            str(change.to_status),
+            stayed if end else f"{stayed} so far",
+            printable(change.actor),
+            printable(change.reason or _UNKNOWN),
+        )
+    output.lay_out(table)
+
+
+def print_counts(counts: Sequence[StatusCount], now: datetime) -> None:
+    """Print how many tracks are in each status."""
+    output = Output()
+    total = sum(count.tracks for count in counts)
+    table = output.table("status", "tracks", "", "oldest (UTC)", right=("tracks",))
+    for count in counts:
+        # Whatever is there can be seen, be it one in a million.
+        length = max(1, round(_BAR * count.tracks / total)) if count.tracks else 0
+        since = ""
+        if count.oldest is not None:
+            age = time_span((now - count.oldest).total_seconds())
+            since = f"{count.oldest.astimezone(UTC):%Y-%m-%d %H:%M:%S}, {age} ago"
+        table.add_row(str(count.status), f"{count.tracks:,}", output.symbol("█", "#") * length, since)
+    table.add_row("in all", f"{total:,}", "", "", style="bold")
+    output.lay_out(table)
+
+
+def print_health(health: Health) -> None:
+    """Print the server's versions and the pool's figures."""
+    output = Output()
+    table = output.table("", "")
+    table.show_header = False
+    facts: Mapping[str, str] = {
+        "server": f"PostgreSQL {health.server_version}, {health.server_encoding}",
+        "schema": f"revision {health.schema_revision}, this program knows {health.expected_revision}",
+        "pool": f"{health.connections} of {health.pool_size} connections open, {health.idle} idle, "
+        f"{health.waiting} callers waiting",
+    }
+    for name, fact in facts.items():
+        table.add_row(Text(name, "dim"), fact)
+    output.print("healthy")
+    output.lay_out(table)
+
+
+def _move(output: Output, change: StatusChange) -> str:
+    return f"{change.from_status or '(new)'} {output.symbol('→', '->')} {change.to_status}"
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  # Columns of every type.
+    """Return *value* as JSON has it: text for ids, statuses and times."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return value if value is None or isinstance(value, int | float) else str(value)

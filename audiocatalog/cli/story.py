@@ -1,0 +1,175 @@
+"""
+What the demo does: the body of each function here is printed as it stands, run, and its claim checked.
+
+The last statement, which returns the claim, is left out of the print.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from math import nan
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import sqlalchemy
+from sqlalchemy.exc import DBAPIError
+
+from audiocatalog import Catalog, SearchFilters, SearchPage, TrackMetadata, TrackStatus
+from audiocatalog.cli.text import counted
+from audiocatalog.errors import InvalidInput, TransitionConflict
+
+#: The id of the track whose life is told.
+IDIOTEQUE: Final = UUID("01920000-0000-7000-8000-00000001d107")
+
+PENDING: Final = TrackStatus.PENDING
+PROCESSING: Final = TrackStatus.PROCESSING
+
+#: What people type, and the artists whom it must find on the first page.
+QUERIES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("acdc", ("AC/DC",)),
+    ("ac dc", ("AC/DC",)),
+    ("pink", ("P!nk", "Pink Floyd")),
+    ("p!nk", ("P!nk",)),
+    ("bjork", ("Björk",)),
+    ("sigur ros", ("Sigur Rós",)),
+    ("the the", ("The The",)),
+    ("the who", ("The Who",)),
+    ("yes", ("Yes",)),
+    ("!!!", ("!!!",)),
+    ("rem", ("R.E.M.",)),
+    ("blink182", ("blink-182",)),
+    ("guns n roses", ("Guns N' Roses",)),
+    ("宇多田", ("宇多田ヒカル",)),
+    ("ヒカル", ("宇多田ヒカル",)),
+    ("кино", ("Кино",)),
+    ("방탄소년단", ("방탄소년단",)),
+    ("αλεξιου", ("Χάρις Αλεξίου",)),
+    ("ام كلثوم", ("أم كلثوم",)),
+    ("עופרה חזה", ("עופרה חזה",)),
+    ("คาราบาว", ("คาราบาว",)),
+    ("किशोर", ("किशोर कुमार",)),
+)
+
+#: What people type who mean no music.
+HOSTILE: Final = ('"', "'", "&|!():*<->", "((((", "rock & (", "\\", "a:*b", "'; DROP TABLE audio_tracks; --")
+
+
+class Claim(NamedTuple):
+    """Say what came out, and whether it *holds* what was promised."""
+
+    holds: bool
+    answer: str
+
+
+def save(catalog: Catalog) -> Claim:
+    """Save a track."""
+    with catalog.unit_of_work() as work:
+        track = work.save(
+            TrackMetadata(title="Idioteque", artist="Radiohead", album="Kid A", year=2000),
+            id=IDIOTEQUE,
+            audio_path="s3://demo/idioteque.flac",
+            status=PENDING,
+        )
+    return Claim(
+        (track.outcome, track.version) == ("inserted", 1), f"{track.outcome}, version {track.version}, {track.status}"
+    )
+
+
+def save_again(catalog: Catalog) -> Claim:
+    """Save the same content under the same id."""
+    with catalog.unit_of_work() as work:
+        track = work.save(
+            TrackMetadata(title="Idioteque", artist="Radiohead", album="Kid A", year=2000),
+            id=IDIOTEQUE,
+            audio_path="s3://demo/idioteque.flac",
+        )
+    return Claim((track.outcome, track.version) == ("unchanged", 1), f"{track.outcome}, version {track.version}")
+
+
+def save_other_content(catalog: Catalog) -> None:
+    """Save other content under that id."""
+    with catalog.unit_of_work() as work:
+        work.save(TrackMetadata(title="Kid A"), id=IDIOTEQUE, audio_path="s3://x")
+
+
+def make_bad_metadata(_: Catalog) -> None:
+    """Break the rule of every field."""
+    values = {"title": "", "year": 99, "duration": nan, "channels": "2", "bitrate": True, "hue": 1}
+    TrackMetadata.from_mapping(values)
+
+
+def race(catalog: Catalog) -> Claim:
+    """Have eight workers take the track."""
+
+    def take(worker: str) -> str:
+        try:
+            catalog.update_status(IDIOTEQUE, PROCESSING, expected=PENDING, actor=worker)
+        except TransitionConflict as conflict:
+            return str(conflict)
+        return "won"
+
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        answers = list(threads.map(take, [f"worker-{number}" for number in range(1, 9)]))
+    lost = [answer for answer in answers if answer != "won"]
+    return Claim(len(lost) == 7, f"{answers.count('won')} worker won, {len(lost)} were told: {lost[0]}")  # noqa: PLR2004
+
+
+def complete(catalog: Catalog) -> Claim:
+    """Have the winner finish."""
+    change = catalog.update_status(IDIOTEQUE, TrackStatus.COMPLETED, reason="tags extracted")
+    track = catalog.get(IDIOTEQUE)
+    return Claim(
+        track.status is TrackStatus.COMPLETED, f"{change.from_status} to {change.to_status}, version {track.version}"
+    )
+
+
+def break_the_rules(catalog: Catalog) -> None:
+    """Move the track where no move leads."""
+    catalog.update_status(IDIOTEQUE, TrackStatus.FAILED)
+
+
+def fail_half_way(catalog: Catalog) -> Claim:
+    """Leave a unit of work by an exception."""
+    before = count(catalog)
+    try:
+        with catalog.unit_of_work() as work:
+            for number in range(100):
+                work.save(TrackMetadata(title=f"Take {number}"), audio_path=f"s3://demo/{number}")
+            inside = work.session.scalar(sqlalchemy.text("SELECT count(*) FROM audio_tracks"))
+            work.save(TrackMetadata(title="Take 100", year=99), audio_path="s3://demo/100")
+    except InvalidInput:
+        after = count(catalog)
+    return Claim(
+        (inside, after) == (before + 100, before),
+        f"{before} tracks before, {inside} inside the unit of work, {after} after it",
+    )
+
+
+def swallow_an_error(catalog: Catalog) -> None:
+    """Go on after an error of the database."""
+    with catalog.unit_of_work() as work:
+        work.save(TrackMetadata(title="Lost in the Void"), audio_path="s3://demo/void")
+        with suppress(DBAPIError):
+            # From here on, PostgreSQL throws everything away, and would not say so.
+            work.session.execute(sqlalchemy.text("SELECT 1 / 0"))
+
+
+def search_with_filters(catalog: Catalog) -> SearchPage:
+    """Search within bounds."""
+    filters = SearchFilters(year=(1990, 1999), format=["mp3", "flac"], duration=(None, 240))
+    page = catalog.search("rock", filters=filters, limit=5)
+    return page  # noqa: RET504  # The line above is shown, this one is not.
+
+
+def search_with_malice(catalog: Catalog) -> Claim:
+    """Search for what would be syntax elsewhere."""
+    for query in HOSTILE:
+        catalog.search(query)
+    total = count(catalog)
+    return Claim(total > 0, f"{len(HOSTILE)} answers, no error, and still {counted(total, 'track')}")
+
+
+def count(catalog: Catalog) -> int:
+    """Return how many tracks there are."""
+    return sum(status.tracks for status in catalog.stats())

@@ -1,0 +1,98 @@
+"""Which catalogue a command works on, and for whom."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+from sqlalchemy import URL
+
+from audiocatalog import Catalog
+from audiocatalog.cli.failures import WrongSettings
+from audiocatalog.engine import url_from_environment
+from audiocatalog.errors import InvalidInput
+from audiocatalog.unit_of_work import clean_actor
+
+_URL: Final = "AUDIOCATALOG_DATABASE_URL"
+_NO_DATABASE: Final = (
+    "no database: name a server of yours by --url or by the environment (AUDIOCATALOG_DATABASE_URL, or DB_HOST, "
+    "DB_PORT, DB_NAME, DB_USER and DB_PASSWORD), or keep the catalogue in a folder by --local DIR "
+    "(pip install 'audiocatalog[embedded]')"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Hold the options that come before every command."""
+
+    url: str | None
+    local: str | None
+    actor: str | None
+
+    @contextmanager
+    def catalog(self) -> Iterator[Catalog]:
+        """Open the catalogue for the length of a command."""
+        with (
+            self._environment(create=False) as environment,
+            Catalog.from_env(actor=self._actor(), environment=environment) as catalog,
+        ):
+            yield catalog
+
+    @contextmanager
+    def database(self) -> Iterator[URL]:
+        """Give the URL of the database, which need not hold a catalogue yet, for the length of a command."""
+        with self._environment(create=True) as environment:
+            yield url_from_environment(environment)
+
+    def _actor(self) -> str:
+        return self.actor or os.environ.get("AUDIOCATALOG_ACTOR") or _user_name()
+
+    @contextmanager
+    def _environment(self, *, create: bool) -> Iterator[Mapping[str, str]]:
+        """Give the environment with the database in it that the options name."""
+        if self.url is not None and self.local is not None:
+            raise click.UsageError("--url and --local name two databases: leave one of them out")
+        if "" in (self.url, self.local):
+            raise click.UsageError("--url and --local need a value: is a variable empty?")
+        if self.url is not None:
+            yield {**os.environ, _URL: self.url}
+        elif self.local is not None:
+            with _served(Path(self.local), create=create) as url:
+                yield {**os.environ, _URL: url}
+        elif os.environ.get(_URL) or os.environ.get("DB_NAME"):
+            yield os.environ
+        else:
+            raise WrongSettings(_NO_DATABASE)
+
+
+@contextmanager
+def _served(folder: Path, *, create: bool) -> Iterator[str]:
+    """Run a server on *folder*; only `upgrade` makes one, so that a misspelt name makes none."""
+    if not create and not _holds_cluster(folder):
+        raise WrongSettings(f"{folder} holds no catalogue: make one there by `audiocatalog --local {folder} upgrade`")
+    # Imported here because most commands talk to a server that runs anyway.
+    from audiocatalog.embedded import EmbeddedPostgres  # noqa: PLC0415
+
+    with EmbeddedPostgres(folder, durable=True) as server:
+        yield server.url("postgres")
+
+
+def _holds_cluster(folder: Path) -> bool:
+    try:
+        return (folder / "PG_VERSION").exists()
+    except PermissionError:
+        return True  # A closed folder is for the server to open, or to complain of.
+
+
+def _user_name() -> str:
+    """Return the name of the user whom the system runs this for, where it has one that can be recorded."""
+    try:
+        return clean_actor(getpass.getuser())
+    except (OSError, KeyError, ImportError, InvalidInput):
+        return "audiocatalog"
