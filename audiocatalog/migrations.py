@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import URL, Connection, NullPool, create_engine
 
 from audiocatalog.engine import CONNECTION_DEFAULTS, check_server, driver_connection, parse_url
-from audiocatalog.errors import ConfigurationError, SchemaMismatch, TransientConflict, translated
+from audiocatalog.errors import SchemaMismatch, TransientConflict, translated
 from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
 
 # Alembic is imported where it is used: most services that import this package never migrate.
@@ -24,8 +24,6 @@ LOCK_KEY: Final = 0x6175_6469_6F63_6174  # "audiocat"
 _POLL_INTERVAL: Final = 0.2
 # A statement that waits for a table's lock makes all others wait behind it; better to give up and be run again.
 _MIGRATION_LIMITS: Final = "-c lock_timeout=3s -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
-# One word each of Latin, Greek, Cyrillic, Hebrew, Arabic, Hangul, Han and Hiragana, and one with a digit.
-_LETTERS: Final = "bjork κωστας кино שלום فيروز 방탄 周 あ blink182"
 
 
 def upgrade(url: str | URL, revision: str = "head", *, lock_timeout: float = 300.0) -> None:
@@ -93,7 +91,6 @@ def migrating(url: URL, *, timeout: float) -> Iterator[Connection]:
     """
     with translated("upgrade"), _connected(url) as guard:
         check_server(driver_connection(guard))
-        _check_letters(guard)
         deadline = time.monotonic() + timeout
         while not guard.exec_driver_sql(f"SELECT pg_try_advisory_lock({LOCK_KEY})").scalar_one():
             if time.monotonic() > deadline:
@@ -123,16 +120,6 @@ def _connected(url: URL, *, autocommit: bool = True) -> Iterator[Connection]:
             yield connection
     finally:
         engine.dispose()
-
-
-def _check_letters(connection: Connection) -> None:
-    """Refuse a database whose character classes would break the words of search apart."""
-    words = connection.exec_driver_sql("SELECT length(to_tsvector('pg_catalog.simple', %s))", (_LETTERS,)).scalar_one()
-    if words != len(_LETTERS.split()):
-        raise ConfigurationError(
-            "the locale of this database takes letters for punctuation, so that search would miss names; "
-            "create it with LOCALE 'C.UTF-8', or with another UTF-8 locale"
-        )
 
 
 def _run(url: str | URL, run: Callable[[Config], None], lock_timeout: float) -> None:

@@ -5,8 +5,9 @@
 -- row is in PL/pgSQL, whose plans are kept: the SQL functions around it are inlined into every statement anew.
 -- A released version never changes: a successor gets a new name and is introduced beside it.
 --
--- Nothing follows the locale of the database: ASCII is lowered under COLLATE "C", other letters by a table, and
--- characters are told apart by code points.
+-- Nothing follows the locale of the database: ASCII is lowered under COLLATE "C", other letters by a table, characters
+-- are told apart by code points, and vectors and queries are written out, for the text parser and the dictionaries of
+-- PostgreSQL take their letters and cases from the locale.
 -- In this file, a blank line ends a statement.
 
 -- Fold case, accents, ligatures, full width and typographic punctuation.
@@ -45,9 +46,8 @@ $$;
 -- Return the words of folded text on two lines. The first parts them by spaces: apostrophes vanish, other punctuation
 -- parts, and the characters of scripts that are written without spaces stand alone, so that a phrase of them is a
 -- substring. The second spells words that hold punctuation in one piece, plain (acdc) and with $ ! @ read as letters
--- (P!nk is pink), and words that are nothing but punctuation (!!!) by their code, for letters and digits are all that
--- a text parser keeps. Words of more than 200 characters are cut into pieces: the parser drops words beyond 2,047 bytes,
--- and looks at their length before it lowers them, which makes some letters longer than its memory allows.
+-- (P!nk is pink), and words that are nothing but punctuation (!!!) by their code. Words of more than 200 characters are
+-- cut into pieces, for a vector holds none beyond 2,046 bytes.
 CREATE FUNCTION audiocatalog_words_v1(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -91,14 +91,34 @@ BEGIN
 END
 $$;
 
+-- Number words and return them as a vector.
+CREATE FUNCTION audiocatalog_lexemes_v1(words text) RETURNS tsvector
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+  word text;
+  place integer := 0;
+  written text := '';
+BEGIN
+  FOREACH word IN ARRAY string_to_array(translate(words, E'\n', ' '), ' ') LOOP
+    IF word <> '' THEN
+      place := place + 1;
+      -- No word holds a quote or a backslash: both are punctuation.
+      written := written || '''' || word || ''':' || place || ' ';
+    END IF;
+  END LOOP;
+  RETURN written::tsvector;
+END
+$$;
+
 -- Weigh the words of a track: title A, artist B, album C, genre D.
 CREATE FUNCTION audiocatalog_search_vector_v1(title text, artist text, album text, genre text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-  SELECT setweight(to_tsvector('pg_catalog.simple'::regconfig, coalesce(audiocatalog_words_v1(audiocatalog_fold_v1(title)), '')), 'A')
-      || setweight(to_tsvector('pg_catalog.simple'::regconfig, coalesce(audiocatalog_words_v1(audiocatalog_fold_v1(artist)), '')), 'B')
-      || setweight(to_tsvector('pg_catalog.simple'::regconfig, coalesce(audiocatalog_words_v1(audiocatalog_fold_v1(album)), '')), 'C')
-      || setweight(to_tsvector('pg_catalog.simple'::regconfig, coalesce(audiocatalog_words_v1(audiocatalog_fold_v1(genre)), '')), 'D');
+  SELECT coalesce(setweight(audiocatalog_lexemes_v1(audiocatalog_words_v1(audiocatalog_fold_v1(title))), 'A'), ''::tsvector)
+      || coalesce(setweight(audiocatalog_lexemes_v1(audiocatalog_words_v1(audiocatalog_fold_v1(artist))), 'B'), ''::tsvector)
+      || coalesce(setweight(audiocatalog_lexemes_v1(audiocatalog_words_v1(audiocatalog_fold_v1(album))), 'C'), ''::tsvector)
+      || coalesce(setweight(audiocatalog_lexemes_v1(audiocatalog_words_v1(audiocatalog_fold_v1(genre))), 'D'), ''::tsvector);
 END;
 
 -- Read what somebody typed: every term must be there, as a phrase of its pieces or in one of its joined spellings.
@@ -107,13 +127,13 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
   SELECT coalesce(string_agg('(' || wanted || ')', ' & ' ORDER BY place)::tsquery, ''::tsquery)
   FROM (
-    SELECT place, string_agg('(' || phrase::text || ')', ' | ') AS wanted
+    SELECT place, string_agg('''' || replace(phrase, ' ', ''' <-> ''') || '''', ' | ') AS wanted
     FROM regexp_split_to_table(audiocatalog_fold_v1(query) COLLATE "C", '[ \u0009-\u000d\u00a0\u3000]+')
         WITH ORDINALITY AS terms(term, place),
       LATERAL audiocatalog_words_v1(term) AS words,
       LATERAL unnest(split_part(words, E'\n', 1) || string_to_array(split_part(words, E'\n', 2), ' ')) AS spelling,
-      LATERAL phraseto_tsquery('pg_catalog.simple'::regconfig, spelling) AS phrase
-    WHERE numnode(phrase) > 0
+      LATERAL btrim(regexp_replace(spelling COLLATE "C", ' +', ' ', 'g')) AS phrase
+    WHERE phrase <> ''
     GROUP BY place
   ) AS read;
 END;

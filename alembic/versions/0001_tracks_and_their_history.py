@@ -123,6 +123,7 @@ def downgrade() -> None:
     for signature in (
         "audiocatalog_search_query_v1(text)",
         "audiocatalog_search_vector_v1(text, text, text, text)",
+        "audiocatalog_lexemes_v1(text)",
         "audiocatalog_words_v1(text)",
         "audiocatalog_fold_v1(text)",
         "audiocatalog_visible_v1(text)",

@@ -1,0 +1,78 @@
+"""The same words in every locale: a Turkish server, an ICU one or none at all finds the same music."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from audiocatalog import Catalog, TrackMetadata, migrations
+from audiocatalog.embedded import EmbeddedPostgres
+from tests.conftest import libpq
+
+#: Names whose letters change case, class or order with the locale.
+HARD = [
+    "DIŞ KAPI",
+    "İstanbul",
+    "ISPARTA",
+    "Ispanaklı",
+    "ǅ Ǆ",
+    "ΣΊΣΥΦΟΣ",
+    "Straße",
+    "คาราบาว",
+    "ខ្មែរ",
+    "မြန်မာ",
+    "हिन्दी",
+    "١٢٣",
+]
+
+LOCALES = {
+    "C": "LOCALE 'C'",
+    "C.UTF-8": "LOCALE 'C.UTF-8'",
+    "glibc en_US": "LOCALE 'en_US.UTF-8'",
+    "glibc tr_TR": "LOCALE 'tr_TR.UTF-8'",
+    "ICU tr": "LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR' LOCALE 'C.UTF-8'",
+    "builtin": "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'",
+}
+#: Syntax of an older server, and every way to say that there is no such locale or provider here.
+UNAVAILABLE = (psycopg.errors.SyntaxError, psycopg.errors.WrongObjectType, psycopg.errors.FeatureNotSupported)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres() as server:
+        yield server
+
+
+def words_of(url: str) -> list[tuple[str, str]]:
+    """Return every vector and query that a database makes of the examples and of the hard names."""
+    with (Path(__file__).parents[1] / "examples" / "tracks.csv").open(encoding="utf-8", newline="") as file:
+        names = [row[field] for row in csv.DictReader(file) for field in ("title", "artist", "album")] + HARD
+    with psycopg.connect(libpq(url)) as connection:
+        return connection.execute(
+            "SELECT audiocatalog_search_vector_v1(name, NULL, NULL, NULL)::text, audiocatalog_search_query_v1(name)::text"
+            " FROM unnest(%s::text[]) WITH ORDINALITY AS names(name, place) ORDER BY place",
+            [names],
+        ).fetchall()
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_a_locale_changes_no_word(server: EmbeddedPostgres, locale: str) -> None:
+    name = f"locale_{uuid4().hex}"
+    with psycopg.connect(libpq(server.url()), autocommit=True) as admin:
+        try:
+            admin.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' {LOCALES[locale]} TEMPLATE template0")
+        except UNAVAILABLE as error:
+            pytest.skip(f"this server has no such locale: {error.diag.message_primary}")
+    url = make_url(server.url()).set(database=name)
+    for each in (url, server.url()):
+        migrations.upgrade(each)
+    assert words_of(url.render_as_string(hide_password=False)) == words_of(server.url())
+    with Catalog(url) as catalog, catalog.unit_of_work() as work:
+        track = work.save(TrackMetadata(title="ISPARTA DIŞ"), audio_path="a")
+        assert [hit.track.id for hit in work.search("isparta dis")] == [track.id]
