@@ -55,7 +55,8 @@ def words_of(url: str) -> list[tuple[str, str]]:
         names = [row[field] for row in csv.DictReader(file) for field in ("title", "artist", "album")] + HARD
     with psycopg.connect(libpq(url)) as connection:
         return connection.execute(
-            "SELECT audiocatalog_search_vector_v1(name, NULL, NULL, NULL)::text, audiocatalog_search_query_v1(name)::text"
+            "SELECT audiocatalog_search_vector_v1(name, NULL, NULL, NULL)::text,"
+            " audiocatalog_search_query_v1(name)::text"
             " FROM unnest(%s::text[]) WITH ORDINALITY AS names(name, place) ORDER BY place",
             [names],
         ).fetchall()
