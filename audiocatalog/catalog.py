@@ -10,17 +10,19 @@ from typing import Self, TypeVar
 from uuid import UUID
 
 import tenacity
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
 
 from audiocatalog.engine import Database, Settings, url_from_environment
-from audiocatalog.errors import CatalogError, ConfigurationError, InvalidInput, Problem, translated
+from audiocatalog.errors import CatalogError, ConfigurationError, InvalidInput, Problem, StaleStatement, translated
 from audiocatalog.identifiers import parse_id
+from audiocatalog.metadata import clean_actor
 from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE, StatusChange, Track
+from audiocatalog.operations import find_track, move_track, required
 from audiocatalog.search.filters import SearchFilters
 from audiocatalog.search.page import SearchPage
 from audiocatalog.status import TrackStatus
 from audiocatalog.tracks import STATUS_COUNTS, StatusCount, counts_of
-from audiocatalog.unit_of_work import UnitOfWork, clean_actor, find_track, move_track, required
+from audiocatalog.unit_of_work import UnitOfWork
 
 _Result = TypeVar("_Result")
 
@@ -120,7 +122,7 @@ class Catalog:
         return f"<Catalog {self._database.url.render_as_string(hide_password=True)}>"
 
     def close(self) -> None:
-        """Close every connection; units of work that are still open lose theirs."""
+        """Close the pool; a unit of work that is still open keeps its connection to its end."""
         self._database.close()
 
     def unit_of_work(self) -> UnitOfWork:
@@ -173,8 +175,7 @@ class Catalog:
             InvalidInput: *id* is no UUID.
         """
         track_id = parse_id(id)
-        with self._database.autocommit() as connection, translated("find"):
-            return find_track(connection, track_id)
+        return self._at_once(lambda connection: find_track(connection, track_id))
 
     def search(
         self, query: str, *, filters: SearchFilters | None = None, limit: int = 20, offset: int = 0
@@ -193,17 +194,31 @@ class Catalog:
         expected: TrackStatus | None = None,
         operation_id: UUID | str | None = None,
     ) -> StatusChange:
-        """Move a track as ``UnitOfWork.update_status`` does, alone and in one round trip."""
+        """
+        Move a track as ``UnitOfWork.update_status`` does, alone and in one round trip.
+
+        Raises, besides what is raised there:
+            CommitOutcomeUnknown: the connection was lost before the answer came. Ask again with the same
+                *operation_id*, if one was given: then the move is made once.
+        """
         who = self._actor if actor is None else clean_actor(actor)
-        with self._database.autocommit() as connection:
-            return move_track(
-                connection, id, to, actor=who, reason=reason, expected=expected, operation_id=operation_id
+        return self._at_once(
+            lambda connection: move_track(
+                connection,
+                id,
+                to,
+                actor=who,
+                reason=reason,
+                expected=expected,
+                operation_id=operation_id,
+                phase="commit",
             )
+        )
 
     def stats(self) -> list[StatusCount]:
         """Return how many tracks are in each status, and since when the one that moved least recently."""
-        with self._database.autocommit() as connection, translated("stats"):
-            return counts_of(connection.execute(STATUS_COUNTS).all())
+        with translated("stats"):
+            return self._at_once(lambda connection: counts_of(connection.execute(STATUS_COUNTS).all()))
 
     def health(self) -> Health:
         """
@@ -229,6 +244,15 @@ class Catalog:
             idle=pool.get("pool_available", 0),
             waiting=pool.get("requests_waiting", 0),
         )
+
+    def _at_once(self, operation: Callable[[Connection], _Result]) -> _Result:
+        """Do *operation* alone, and again if the schema changed under its prepared statement: then it did nothing."""
+        try:
+            with self._database.autocommit() as connection:
+                return operation(connection)
+        except StaleStatement:
+            with self._database.autocommit() as connection:
+                return operation(connection)
 
     def _run_once(self, unit: Callable[[UnitOfWork], _Result]) -> _Result:
         with self.unit_of_work() as work:

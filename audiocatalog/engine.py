@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg_pool import ConnectionPool
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
 from sqlalchemy.orm import Session
 
 from audiocatalog.errors import (
+    CatalogError,
     ConfigurationError,
     PoolTimeout,
     SchemaMismatch,
+    StaleStatement,
     TransactionAborted,
     translated,
 )
 from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
+from audiocatalog.pool import Pool, PooledConnection, open_pool, settings_call, take
 
 _DRIVER: Final = "postgresql+psycopg"
 _DIALECTS: Final = {"postgres", "postgresql", _DRIVER}
 _READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608  # A constant of ours.
 _OLDEST_SERVER: Final = 150000
 _IDLE_IN_TRANSACTION_TIMEOUT: Final = 10.0
+_WRONG_FOR_SECONDS: Final = 1.0
 # A dead peer is noticed after 15 seconds: keepalives cover waiting for an answer, the user time-out covers sending.
 CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 3,
@@ -40,6 +43,7 @@ CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
     "keepalives_count": 2,
     "tcp_user_timeout": 10_000,
     "fallback_application_name": "audiocatalog",
+    "client_encoding": "UTF8",
 }
 _HOW_TO_NAME_A_DATABASE: Final = (
     "no database: set AUDIOCATALOG_DATABASE_URL (postgresql://user:password@host/name), "
@@ -119,10 +123,12 @@ class Settings:
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0.001 <= value <= 86_400:  # noqa: PLR2004
                 raise ConfigurationError(f"{name} must be a number of seconds from 0.001 to 86400", field=name)
 
-    def limits(self) -> dict[str, str]:
-        """Return the server's settings: the time limits in its own units, and the time zone of what it sends."""
+    def of_the_session(self) -> dict[str, str]:
+        """Return what the server is told: time limits, and how to write times and numbers, whatever its defaults."""
         return {
             "TimeZone": "UTC",
+            "DateStyle": "ISO, YMD",
+            "extra_float_digits": "1",
             "statement_timeout": milliseconds(self.statement_timeout),
             "lock_timeout": milliseconds(self.lock_timeout),
             "idle_in_transaction_session_timeout": milliseconds(_IDLE_IN_TRANSACTION_TIMEOUT),
@@ -132,47 +138,6 @@ class Settings:
 def milliseconds(seconds: float) -> str:
     """Return *seconds* as PostgreSQL takes them."""
     return f"{max(1, round(seconds * 1000))}ms"
-
-
-class _PooledConnection(psycopg.Connection[Any]):
-    """A connection that may be handed to SQLAlchemy many times."""
-
-    def add_notice_handler(self, callback: Callable[[psycopg.errors.Diagnostic], None]) -> None:
-        # SQLAlchemy adds its handler at every checkout, for it takes each for a new connection.
-        if callback not in self._notice_handlers:
-            super().add_notice_handler(callback)
-
-
-def _is_alive(connection: psycopg.Connection[Any]) -> bool:
-    """
-    Tell whether the server still holds its end of an idle *connection*.
-
-    A server says so before it hangs up, so an idle socket with something to read is suspect, and only then is a round
-    trip spent on asking.
-    """
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
-        try:
-            ConnectionPool.check_connection(connection)
-        except psycopg.OperationalError:
-            return False
-    return True
-
-
-def _take(pool: ConnectionPool[_PooledConnection], timeout: float) -> _PooledConnection:
-    """
-    Return a living connection of *pool* within *timeout* seconds.
-
-    The pool's own check waits a second, then two, and so on, after each dead connection that it meets; after a restart
-    of the server all of them are dead.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        connection = pool.getconn(timeout=max(0.0, deadline - time.monotonic()))
-        if _is_alive(connection):
-            return connection
-        pool.putconn(connection)
 
 
 class Database:
@@ -186,10 +151,13 @@ class Database:
         self.url = parse_url(url)
         self.settings = settings
         self._lock = threading.Lock()
+        self._probe_lock = threading.Lock()
+        self._probe_began = self._probe_ended = 0.0
+        self._probe_error: CatalogError | None = None
         self._parameters: dict[str, Any] = {}
         self._engine: Engine | None = None
         self._autocommit: Engine | None = None
-        self._pool: ConnectionPool[_PooledConnection] | None = None
+        self._pool: Pool | None = None
         self._closed = False
 
     @contextmanager
@@ -203,13 +171,26 @@ class Database:
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
-        """Give a connection on which every statement is its own transaction, in one round trip."""
-        self._open()
-        assert self._autocommit is not None  # noqa: S101
+        """
+        Give a connection on which every statement is its own transaction, in one round trip.
+
+        Behind a pooler it is one transaction, for only so can its time limits be set.
+        """
+        engine = self._open()
         with self._checking_out():
-            connection = self._autocommit.connect()
+            connection = (engine if self.settings.pooler else self._autocommit or engine).connect()
         with connection:
-            yield connection
+            try:
+                if self.settings.pooler:
+                    with connection.begin():
+                        yield connection
+                else:
+                    yield connection
+            except StaleStatement:
+                # psycopg forgets its prepared statements at a rollback, which this connection never sees: end it.
+                driver_connection(connection).pgconn.finish()
+                connection.invalidate()
+                raise
 
     def statistics(self) -> dict[str, int]:
         """Return the pool's own figures, by the names psycopg_pool gives them; empty before the first use."""
@@ -242,12 +223,32 @@ class Database:
             ) from error
 
     def _probe(self) -> None:
-        """Connect once by hand, and refuse a server or a schema that this code cannot work with."""
-        with translated("connect", "connect"):
-            connection = psycopg.connect(**{**self._parameters, "autocommit": True})
-        with connection, translated("connect"):
-            check_server(connection)
-            check_schema(connection)
+        """
+        Connect once by hand, and refuse a server or a schema that this code cannot work with.
+
+        Of many callers at once, one connects, and the others share its answer: they must not wait for a silent server
+        one after the other, nor all burden one that is busy. What is wrong is taken to be so for a second.
+        """
+        arrival = time.monotonic()
+        with self._probe_lock:
+            still_wrong = self._probe_error is not None and time.monotonic() < self._probe_ended + _WRONG_FOR_SECONDS
+            if not still_wrong and self._probe_began < arrival:
+                self._probe_began = time.monotonic()
+                self._probe_error = self._what_is_wrong()
+                self._probe_ended = time.monotonic()
+            if self._probe_error is not None:
+                raise copy.copy(self._probe_error) from self._probe_error.__cause__
+
+    def _what_is_wrong(self) -> CatalogError | None:
+        try:
+            with translated("connect", "connect"):
+                connection = psycopg.connect(**{**self._parameters, "autocommit": True})
+            with connection, translated("connect"):
+                check_server(connection)
+                check_schema(connection)
+        except CatalogError as error:
+            return error
+        return None
 
     def _open(self) -> Engine:
         if self._engine is not None:
@@ -265,47 +266,38 @@ class Database:
         engine = create_engine(
             self.url,
             poolclass=NullPool,  # psycopg_pool does the pooling: it serves callers in the order they came.
-            creator=lambda: _take(pool, self.settings.pool_timeout),  # The pool is made below, by the engine's dialect.
+            creator=self._take,
             hide_parameters=True,
             use_native_hstore=False,  # Or the first connection would look for an extension's type.
         )
         self._parameters = self._connection_parameters(engine)
         self._probe()
-        pool: ConnectionPool[_PooledConnection] = ConnectionPool(
-            connection_class=_PooledConnection,
-            kwargs=self._parameters,
-            min_size=0,
-            max_size=self.settings.pool_size,
+        settings = self.settings.of_the_session()
+        self._pool = open_pool(
+            self._parameters,
+            size=self.settings.pool_size,
             timeout=self.settings.pool_timeout,
-            max_lifetime=1800.0,
-            close_returns=True,
-            open=False,
-            name="audiocatalog",
+            session_settings={} if self.settings.pooler else settings,
         )
-        pool.open()
-        self._pool = pool
         event.listen(engine, "commit", _refuse_to_commit_an_aborted_transaction)
         if self.settings.pooler:
-            limits = self.settings.limits()
-            event.listen(engine, "begin", lambda connection: set_local(connection, limits))
+            # What is set for a session would stay on a connection that others get.
+            event.listen(
+                engine, "begin", lambda connection: connection.exec_driver_sql(settings_call(settings, local=True))
+            )
         return engine
+
+    def _take(self) -> PooledConnection:
+        assert self._pool is not None  # noqa: S101  # It is opened before the engine is handed out.
+        return take(self._pool, self.settings.pool_timeout)
 
     def _connection_parameters(self, engine: Engine) -> dict[str, Any]:
         arguments, parameters = engine.dialect.create_connect_args(self.url)
         assert not arguments  # noqa: S101  # The psycopg dialect passes everything by name.
-        parameters = {**CONNECTION_DEFAULTS, **parameters}
+        parameters = {**CONNECTION_DEFAULTS, **parameters, "client_encoding": "UTF8"}
         if self.settings.pooler:
             parameters["prepare_threshold"] = None
-        else:
-            limits = " ".join(f"-c {name}={value}" for name, value in self.settings.limits().items())
-            parameters["options"] = f"{limits} {parameters.get('options', '')}".strip()
         return parameters
-
-
-def set_local(connection: Connection, limits: Mapping[str, str]) -> None:
-    """Set the server's time *limits* for the rest of the transaction, which no pooler can hand to somebody else."""
-    calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
-    connection.exec_driver_sql(f"SELECT {calls}")
 
 
 def check_server(connection: psycopg.Connection[Any]) -> None:

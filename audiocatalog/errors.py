@@ -247,9 +247,7 @@ class CatalogInternalError(CatalogError):
 
 # Whole SQLSTATEs first, then their two-letter classes: the first entry that fits decides.
 _CLASS_BY_SQLSTATE: dict[str, type[CatalogError]] = {
-    "0A000": StaleStatement,
     "26000": StaleStatement,
-    "42804": StaleStatement,
     "40001": TransientConflict,
     "40P01": TransientConflict,
     "55P03": TransientConflict,
@@ -285,7 +283,7 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
     StaleStatement: "the schema changed under a running service; run the unit of work again",
     TransientConflict: "the server gave way to another transaction; run the unit of work again",
     CommitOutcomeUnknown: "the connection was lost during COMMIT; the work may or may not have been kept",
-    QueryTimeout: "the statement ran into its time limit and was ended",
+    QueryTimeout: "the statement was cancelled: it ran into its time limit, or somebody ended it on the server",
     TransactionAborted: "an earlier error ended this transaction on the server; nothing of it was kept",
     PermissionDenied: "the database role lacks a privilege for this",
     SchemaMismatch: "the database's schema does not fit this version of audiocatalog; run `audiocatalog upgrade`",
@@ -353,6 +351,9 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
     if sqlstate == "23505" and constraint in _OUR_KEYS:
         # Our own statements meet a duplicate key only when they lost a race; run again, they find the winner's row.
         kind = TransientConflict
+    elif sqlstate == "0A000" and original.diag.source_function == "RevalidateCachedQuery":
+        # Of all that the server does not support, this alone passes: a plan whose result type has changed.
+        kind = StaleStatement
     elif kind is DatabaseUnavailable and phase == "commit":
         kind = CommitOutcomeUnknown
     return kind(

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, final
 from uuid import UUID
 
 from audiocatalog.errors import IllegalTransition, InvalidInput, Problem, kind_of, printable
@@ -185,11 +185,12 @@ class TrackMetadata:
         """
         if not isinstance(values, Mapping):
             raise InvalidInput(Problem("metadata", f"a mapping of field names to values, not {kind_of(values)}"))
-        problems = _unknown_fields(values)
+        problems: list[Problem] = []
         try:
             metadata = cls(**{key: values[key] for key in METADATA_FIELDS if key in values})
         except InvalidInput as error:
             problems += error.problems
+        problems += _unknown_fields(values)
         if problems:
             raise InvalidInput(problems)
         return metadata
@@ -198,7 +199,8 @@ class TrackMetadata:
 METADATA_FIELDS: Final = tuple(field.name for field in dataclasses.fields(TrackMetadata))
 
 
-@dataclass(frozen=True, slots=True)
+@final  # A dataclass made of it would have a constructor of its own, which checks nothing.
+@dataclass(frozen=True, slots=True, init=False)
 class TrackRecord:
     """
     Hold everything that one save stores: the metadata, where the sound lies, the id and the first status.
@@ -217,22 +219,34 @@ class TrackRecord:
 
     metadata: TrackMetadata
     audio_path: str
-    id: UUID = None  # type: ignore[assignment]  # None stands for "make one" and is gone after __post_init__.
-    thumbnail_path: str | None = None
-    status: TrackStatus = TrackStatus.COMPLETED
+    id: UUID
+    thumbnail_path: str | None
+    status: TrackStatus
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        metadata: TrackMetadata,
+        audio_path: str,
+        id: UUID | str | None = None,  # noqa: A002  # The column's name, which callers know.
+        thumbnail_path: str | None = None,
+        status: TrackStatus = TrackStatus.COMPLETED,
+    ) -> None:
         problems = []
-        if not isinstance(self.metadata, TrackMetadata):
-            problems.append(Problem("metadata", f"a TrackMetadata, not {kind_of(self.metadata)}"))
+        if not isinstance(metadata, TrackMetadata):
+            problems.append(Problem("metadata", f"a TrackMetadata, not {kind_of(metadata)}"))
         cleaned: dict[str, object] = {
-            "audio_path": _required("audio_path", _clean("audio_path", self.audio_path)),
-            "thumbnail_path": None if self.thumbnail_path is None else _clean("thumbnail_path", self.thumbnail_path),
+            "metadata": metadata,
+            "audio_path": _required("audio_path", _clean("audio_path", audio_path)),
+            "thumbnail_path": None if thumbnail_path is None else _clean("thumbnail_path", thumbnail_path),
         }
         problems += [path for path in cleaned.values() if isinstance(path, Problem)]
-        for field, parse in (("id", _id_or_new), ("status", TrackStatus.parse)):
+        parsers: dict[str, Callable[[], object]] = {
+            "id": lambda: new_id() if id is None else parse_id(id),
+            "status": lambda: TrackStatus.parse(status),
+        }
+        for field, parse in parsers.items():
             try:
-                cleaned[field] = parse(getattr(self, field))
+                cleaned[field] = parse()
             except InvalidInput as error:
                 problems += error.problems
         if problems:
@@ -247,20 +261,49 @@ class TrackRecord:
         values = {field: getattr(self.metadata, field) for field in METADATA_FIELDS}
         return values | {"audio_path": self.audio_path, "thumbnail_path": self.thumbnail_path}
 
-
-def _id_or_new(value: object) -> UUID:
-    return new_id() if value is None else parse_id(value)
+    def is_content_of(self, track: object) -> bool:
+        """Tell whether *track* holds this record's content."""
+        return all(getattr(track, name) == value for name, value in self.content().items())
 
 
 def _unknown_fields(values: Mapping[Any, Any]) -> list[Problem]:
     """Return a problem for each key that is no field, and one for all beyond the twentieth."""
     unknown = [key for key in values if not (issubclass(type(key), str) and key in METADATA_FIELDS)]
     problems = [
-        Problem(printable(key), f"unknown; the fields are {', '.join(METADATA_FIELDS)}")
+        Problem(printable(key), "no such field")
         if issubclass(type(key), str)
         else Problem("metadata", f"field names are text, not {kind_of(key)}")
         for key in unknown[:_MOST_UNKNOWN_NAMED]
     ]
     if len(unknown) > _MOST_UNKNOWN_NAMED:
-        problems.append(Problem("metadata", f"{len(unknown) - _MOST_UNKNOWN_NAMED:,} more unknown fields"))
+        problems.append(Problem("metadata", f"{len(unknown) - _MOST_UNKNOWN_NAMED:,} more fields are unknown"))
+    if problems:
+        problems[-1] = problems[-1]._replace(rule=f"{problems[-1].rule}; the fields are {', '.join(METADATA_FIELDS)}")
     return problems
+
+
+def clean_actor(actor: object) -> str:
+    """
+    Return *actor*, who does something, in NFC.
+
+    Raises:
+        InvalidInput: it is no text, has no visible character or more than 200 characters, or holds NUL or surrogates.
+    """
+    return str(_refused(_required("actor", clean_text("actor", actor, CHANGE_LIMITS["actor"]))))
+
+
+def clean_reason(reason: object) -> str | None:
+    """
+    Return *reason*, why something is done, in NFC; None where it shows nothing.
+
+    Raises:
+        InvalidInput: it is no text, has more than 1,000 characters, or holds NUL or surrogates.
+    """
+    cleaned = None if reason is None else _refused(clean_text("reason", reason, CHANGE_LIMITS["reason"]))
+    return None if cleaned is None else str(cleaned)
+
+
+def _refused(cleaned: object) -> object:
+    if isinstance(cleaned, Problem):
+        raise InvalidInput(cleaned)
+    return cleaned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ LOCK_KEY: Final = 0x6175_6469_6F63_6174  # "audiocat"
 _POLL_INTERVAL: Final = 0.2
 # A statement that waits for a table's lock makes all others wait behind it; better to give up and be run again.
 _MIGRATION_LIMITS: Final = "-c lock_timeout=3s -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
+
+
+# Alembic keeps the migration under way in a global of its module, so that two threads would share one.
+_ALEMBIC_IS_GLOBAL: Final = threading.Lock()
 
 
 def upgrade(url: str | URL, revision: str = "head", *, lock_timeout: float = 300.0) -> None:
@@ -130,7 +135,7 @@ def _run(url: str | URL, run: Callable[[Config], None], lock_timeout: float) -> 
     # Not as an option of the file: there, a % in the password would be taken for an interpolation.
     config.attributes["url"] = parse_url(url)
     config.attributes["lock_timeout"] = lock_timeout
-    with translated("upgrade"):
+    with translated("upgrade"), _ALEMBIC_IS_GLOBAL:
         try:
             run(config)
         except CommandError as error:

@@ -1,7 +1,7 @@
 """The statements that find and save tracks, built once; no session and no await in here.
 
 A save is at most three statements: ``INSERT``, then ``REPLACE`` where that is asked for, then ``FIND`` and
-``settle``. The history's first row is written by the statement that inserts the track.
+``unchanged_or_conflict``. The history's first row is written by the statement that inserts the track.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import BindParameter, Row, Table, bindparam, func, insert, null, or_, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert as insert_or_skip
+from sqlalchemy.dialects.postgresql import insert as insert_new
 
 from audiocatalog.errors import InvalidInput, Problem, SaveConflict, TrackNotFound
-from audiocatalog.metadata import CHANGE_LIMITS, TrackRecord, clean_text
+from audiocatalog.metadata import TrackRecord
 from audiocatalog.models import CONTENT_COLUMNS, SaveOutcome, StatusChange, Track
 from audiocatalog.status import TrackStatus
 
@@ -39,7 +39,7 @@ _expected_version = bindparam("expected_version", type_=TRACKS.c.version.type)
 FIND: Final = select(*TRACK_COLUMNS).where(TRACKS.c.id == _id)
 
 _inserted = (
-    insert_or_skip(TRACKS)
+    insert_new(TRACKS)
     .values({"id": _id} | {name: _new(TRACKS, name) for name in ("status", *CONTENT_COLUMNS)})
     .on_conflict_do_nothing(index_elements=[TRACKS.c.id])
     .returning(*TRACK_COLUMNS)
@@ -131,7 +131,7 @@ def check_expected_version(expected_version: object, *, replace: bool) -> None:
         raise InvalidInput(Problem("expected_version", "only together with replace=True"), operation="save")
 
 
-def settle(existing: Track | None, record: TrackRecord, *, expected_version: int | None) -> Track:
+def unchanged_or_conflict(existing: Track | None, record: TrackRecord, *, expected_version: int | None) -> Track:
     """
     Return *existing* where it already holds the content of *record*, whoever stored it.
 
@@ -141,7 +141,7 @@ def settle(existing: Track | None, record: TrackRecord, *, expected_version: int
     """
     if existing is None:
         raise TrackNotFound(record.id, operation="save")
-    if any(getattr(existing, name) != value for name, value in record.content().items()):
+    if not record.is_content_of(existing):
         raise SaveConflict(record.id, actual=existing.version, expected=expected_version)
     existing.__dict__["_outcome"] = SaveOutcome.UNCHANGED
     return existing
@@ -159,21 +159,6 @@ def track_of(row: Row[*tuple[Any, ...]] | Sequence[Any], outcome: SaveOutcome | 
     if outcome is not None:
         track.__dict__["_outcome"] = outcome
     return track
-
-
-def clean_note(field: str, value: object, *, required: bool = False) -> str | None:
-    """
-    Return *value* in NFC as the ``actor`` or ``reason`` of a change.
-
-    Raises:
-        InvalidInput: it is no text, too long, holds NUL or surrogates, or is required and shows nothing.
-    """
-    cleaned = None if value is None else clean_text(field, value, CHANGE_LIMITS[field])
-    if cleaned is None and required:
-        cleaned = Problem(field, "at least one visible character")
-    if isinstance(cleaned, Problem):
-        raise InvalidInput(cleaned)
-    return cleaned
 
 
 def find_parameters(track_id: UUID) -> dict[str, Any]:

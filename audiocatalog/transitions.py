@@ -7,7 +7,14 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Row, Text, Uuid, bindparam, func, insert, literal, select, true, update
 
-from audiocatalog.errors import CatalogError, IllegalTransition, TrackNotFound, TransitionConflict
+from audiocatalog.errors import (
+    CatalogError,
+    IllegalTransition,
+    InvalidInput,
+    Problem,
+    TrackNotFound,
+    TransitionConflict,
+)
 from audiocatalog.models import StatusChange
 from audiocatalog.status import TRANSITIONS, TrackStatus, sources
 from audiocatalog.tracks import CHANGES, TRACKS
@@ -20,8 +27,9 @@ _operation_id = bindparam("operation_id", type_=Uuid())
 
 # The status as the statement's snapshot shows it: what the caller could have known.
 _seen = select(TRACKS.c.status).where(TRACKS.c.id == _id).cte("seen")
-# The status once the row is ours: another transaction may have moved it while we waited for the lock.
-_locked = select(TRACKS.c.id, TRACKS.c.status).where(TRACKS.c.id == _id).with_for_update().cte("locked")
+# The status once the row is ours: another transaction may have moved it while we waited for the lock. It is the lock
+# that the update takes, which lets others refer to the track meanwhile.
+_locked = select(TRACKS.c.id, TRACKS.c.status).where(TRACKS.c.id == _id).with_for_update(key_share=True).cte("locked")
 _earlier = (
     select(*CHANGE_COLUMNS).where(CHANGES.c.track_id == _id, CHANGES.c.operation_id == _operation_id).cte("earlier")
 )
@@ -110,11 +118,26 @@ def moved(row: Row[*tuple[Any, ...]] | None) -> StatusChange | None:
     return change_of(row) if row is not None and row.track_id is not None else None
 
 
+def check_repetition(change: StatusChange, to: TrackStatus) -> None:
+    """
+    Refuse an operation id that was used for another move.
+
+    Raises:
+        InvalidInput: *change*, the first answer, does not lead to *to*.
+    """
+    if change.to_status != to:
+        raise InvalidInput(
+            Problem("operation_id", f"it moved this track to {change.to_status} before; a new move needs a new one"),
+            operation="update_status",
+        )
+
+
 def refusal(
     row: Row[*tuple[Any, ...]] | None, track_id: UUID, to: TrackStatus, expected: TrackStatus | None
 ) -> CatalogError:
     """Return the error that tells why the answer to ``MOVE`` holds no change."""
-    if row is None:
+    # A row that was seen and could not be locked was deleted meanwhile.
+    if row is None or row.actual is None:
         return TrackNotFound(track_id, operation="update_status")
     if expected is not None:
         return TransitionConflict(track_id, expected=expected, actual=row.actual)

@@ -14,36 +14,14 @@ import sqlalchemy.exc
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from audiocatalog.engine import milliseconds
-from audiocatalog.errors import InvalidInput, Problem, TrackNotFound, UnitOfWorkEnded, from_driver, translated
+from audiocatalog.errors import UnitOfWorkEnded, from_driver, translated
 from audiocatalog.identifiers import parse_id
-from audiocatalog.metadata import TrackMetadata, TrackRecord
-from audiocatalog.models import SaveOutcome, StatusChange, Track
+from audiocatalog.metadata import TrackMetadata, TrackRecord, clean_actor
+from audiocatalog.models import StatusChange, Track
+from audiocatalog.operations import find_track, move_track, read_history, required, save_track, search_tracks
 from audiocatalog.search.filters import SearchFilters
-from audiocatalog.search.page import Hit, SearchPage, highlights_of, words_of
-from audiocatalog.search.statement import COUNTED_HITS, MATCHING_WORDS, check_page, check_query, search_statement
+from audiocatalog.search.page import SearchPage
 from audiocatalog.status import TrackStatus
-from audiocatalog.tracks import (
-    FIND,
-    INSERT,
-    REPLACE,
-    check_expected_version,
-    clean_note,
-    find_parameters,
-    save_parameters,
-    settle,
-    track_of,
-)
-from audiocatalog.transitions import (
-    CHANGE_BY_OPERATION,
-    EXISTS,
-    HISTORY,
-    MOVE,
-    change_of,
-    move_parameters,
-    moved,
-    refusal,
-)
 
 _logger: Final = logging.getLogger("audiocatalog")
 
@@ -89,7 +67,7 @@ class UnitOfWork:
                 _roll_back(session)
         finally:
             scope.__exit__(None, None, None)
-        if isinstance(error, sqlalchemy.exc.SQLAlchemyError | psycopg.Error):
+        if isinstance(error, sqlalchemy.exc.DBAPIError | sqlalchemy.exc.PendingRollbackError | psycopg.Error):
             raise from_driver(error, operation="unit_of_work") from error
 
     @property
@@ -121,21 +99,21 @@ class UnitOfWork:
         Store a track and return it; its ``outcome`` says what was done.
 
         A new *id* (a new one is made if None) is inserted in *status*, with the first row of its history, by *actor*
-        for *reason*. An id that already holds the same content is left as it is, so that a save can be repeated. Other
-        content is overwritten only with *replace*, and then only at *expected_version*, if that is given; a track's
-        status is never touched.
+        for *reason*. An id that already holds the same content is left as it is, so that a save can be repeated,
+        whatever its version is by then. Other content is overwritten only with *replace*, and then only at
+        *expected_version*, if that is given; a track's status is never touched.
 
         Raises:
             InvalidInput: names every bad field; nothing was sent.
             IllegalTransition: no track begins in *status*.
-            SaveConflict: the id holds other content, or another version than *expected_version*.
+            SaveConflict: the id holds other content that was not to be replaced, or not at this version.
             TrackNotFound: *expected_version* was given for an id that does not exist.
 
         >>> with catalog.unit_of_work() as work:  # doctest: +SKIP
         ...     track = work.save(TrackMetadata(title="Jóga", artist="Björk"), audio_path="s3://music/joga.flac")
 
         """
-        record = TrackRecord(metadata, audio_path, id=id, thumbnail_path=thumbnail_path, status=status)  # type: ignore[arg-type]
+        record = TrackRecord(metadata, audio_path, id=id, thumbnail_path=thumbnail_path, status=status)
         return self.save_record(record, replace=replace, expected_version=expected_version, actor=actor, reason=reason)
 
     def save_record(
@@ -148,21 +126,14 @@ class UnitOfWork:
         reason: str | None = None,
     ) -> Track:
         """Store *record*, a save that was validated before, as ``save`` does."""
-        check_expected_version(expected_version, replace=replace)
-        parameters = save_parameters(
+        return save_track(
+            self._connection(),
             record,
-            actor=self._who(actor),
-            reason=clean_note("reason", reason),
+            replace=replace,
             expected_version=expected_version,
+            actor=self._actor_or_default(actor),
+            reason=reason,
         )
-        connection = self._connection()
-        with translated("save"):
-            if expected_version is None and (row := connection.execute(INSERT, parameters).one_or_none()):
-                return track_of(row, SaveOutcome.INSERTED)
-            if replace and (row := connection.execute(REPLACE, parameters).one_or_none()):
-                return track_of(row, SaveOutcome.UPDATED)
-            existing = find_track(connection, record.id)
-        return settle(existing, record, expected_version=expected_version)
 
     def get(self, id: UUID | str) -> Track:  # noqa: A002
         """
@@ -181,9 +152,7 @@ class UnitOfWork:
         Raises:
             InvalidInput: *id* is no UUID.
         """
-        track_id = parse_id(id)
-        with translated("find"):
-            return find_track(self._connection(), track_id)
+        return find_track(self._connection(), parse_id(id))
 
     def update_status(
         self,
@@ -211,7 +180,7 @@ class UnitOfWork:
             self._connection(),
             id,
             to,
-            actor=self._who(actor),
+            actor=self._actor_or_default(actor),
             reason=reason,
             expected=expected,
             operation_id=operation_id,
@@ -225,14 +194,7 @@ class UnitOfWork:
             TrackNotFound: there is no such track.
             InvalidInput: *id* is no UUID.
         """
-        track_id = parse_id(id)
-        connection = self._connection()
-        with translated("history"):
-            changes = [change_of(row) for row in connection.execute(HISTORY, find_parameters(track_id))]
-            known = changes or connection.execute(EXISTS, find_parameters(track_id)).one_or_none()
-        if not known:
-            raise TrackNotFound(track_id, operation="history")
-        return changes
+        return read_history(self._connection(), parse_id(id))
 
     def search(
         self, query: str, *, filters: SearchFilters | None = None, limit: int = 20, offset: int = 0
@@ -254,107 +216,18 @@ class UnitOfWork:
         ['Highway to Hell']
 
         """
-        text = check_query(query)
-        check_page(limit, offset)
-        if filters is not None and not isinstance(filters, SearchFilters):
-            raise InvalidInput(Problem("filters", f"SearchFilters, not {type(filters).__name__}"), operation="search")
         return search_tracks(
-            self._connection(), text, filters=filters, limit=limit, offset=offset, timeout=self._search_timeout
+            self._connection(), query, filters=filters, limit=limit, offset=offset, timeout=self._search_timeout
         )
 
     def _connection(self) -> Connection:
-        with translated("connect", "connect"):
+        """Return the connection, once what the host has added to the session is written: reads must see it."""
+        with translated("flush"):
+            self.session.flush()
             return self.session.connection()
 
-    def _who(self, actor: str | None) -> str:
+    def _actor_or_default(self, actor: str | None) -> str:
         return self._actor if actor is None else clean_actor(actor)
-
-
-def clean_actor(actor: object) -> str:
-    """
-    Return *actor*, who does something, in NFC.
-
-    Raises:
-        InvalidInput: it is no text, has no visible character, or more than 200 characters.
-    """
-    cleaned = clean_note("actor", "" if actor is None else actor, required=True)
-    assert cleaned is not None  # noqa: S101
-    return cleaned
-
-
-def required(track: Track | None, track_id: UUID | str) -> Track:
-    """
-    Return *track*.
-
-    Raises:
-        TrackNotFound: it is None.
-    """
-    if track is None:
-        raise TrackNotFound(parse_id(track_id), operation="get")
-    return track
-
-
-def find_track(connection: Connection, track_id: UUID) -> Track | None:
-    """Return the track with *track_id*, or None, in one round trip."""
-    row = connection.execute(FIND, find_parameters(track_id)).one_or_none()
-    return None if row is None else track_of(row)
-
-
-def move_track(
-    connection: Connection,
-    track_id: UUID | str,
-    to: TrackStatus,
-    *,
-    actor: str,
-    reason: str | None,
-    expected: TrackStatus | None,
-    operation_id: UUID | str | None,
-) -> StatusChange:
-    """Move a track as ``UnitOfWork.update_status`` says: in one round trip, or one more after a lost race."""
-    identifier = parse_id(track_id)
-    operation = None if operation_id is None else parse_id(operation_id, "operation_id")
-    target = TrackStatus.parse(to, "to")
-    start = None if expected is None else TrackStatus.parse(expected, "expected")
-    parameters = move_parameters(
-        identifier, target, actor=actor, reason=clean_note("reason", reason), expected=start, operation_id=operation
-    )
-    with translated("update_status"):
-        row = connection.execute(MOVE, parameters).one_or_none()
-        if change := moved(row):
-            return change
-        # The same operation may have been under way when this one began, and have won the race against it.
-        if operation is not None and (earlier := connection.execute(CHANGE_BY_OPERATION, parameters).one_or_none()):
-            return change_of(earlier)
-    raise refusal(row, identifier, target, start)
-
-
-def search_tracks(
-    connection: Connection, query: str, *, filters: SearchFilters | None, limit: int, offset: int, timeout: float
-) -> SearchPage:
-    """Answer a checked *query* within *timeout* seconds for each statement."""
-    with translated("search"):
-        usual = _exchange_statement_timeout(connection, milliseconds(timeout))
-        rows = connection.execute(search_statement(filters), {"query": query, "limit": limit, "offset": offset}).all()
-        scored = [(float(row.score), track_of(row[2:])) for row in rows if row.id is not None]
-        words = words_of([track for _, track in scored])
-        matching = (
-            set(connection.execute(MATCHING_WORDS, {"query": query, "words": words}).scalars()) if words else set()
-        )
-        _exchange_statement_timeout(connection, usual)
-    total = rows[0].total
-    return SearchPage(
-        hits=tuple(Hit(track, score, highlights_of(track, matching)) for score, track in scored),
-        total=min(total, COUNTED_HITS),
-        total_is_exact=total <= COUNTED_HITS,
-    )
-
-
-def _exchange_statement_timeout(connection: Connection, value: str) -> str:
-    """Set the transaction's statement time-out to *value* and return what it was."""
-    row = connection.exec_driver_sql(
-        "SELECT current_setting('statement_timeout') AS before, set_config('statement_timeout', %s, true)", (value,)
-    ).one()
-    return str(row.before)
 
 
 def _commit(session: Session) -> None:
@@ -370,6 +243,8 @@ def _commit(session: Session) -> None:
 
 def _roll_back(session: Session) -> None:
     """Roll back, whatever state the connection is in: the error that led here is the one to be told."""
+    # A rollback expires what the session holds; the host's objects stay readable as they are.
+    session.expunge_all()
     try:
         session.rollback()
     except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error) as error:

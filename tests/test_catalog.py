@@ -235,9 +235,13 @@ def test_behind_a_pooler_nothing_is_left_on_the_connection(database_url: str) ->
         assert limit == "4s"
         for _ in range(10):
             assert catalog.search("pooled").total == 1
-        with catalog._database.autocommit() as connection:
-            assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "0"
-            assert connection.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements").scalar_one() == 0
+        with catalog._database._take() as driver:
+            driver.autocommit = True
+            for setting in ("statement_timeout", "lock_timeout"):
+                row = driver.execute("SELECT current_setting(%s)", [setting]).fetchone()
+                assert row == ("0",)
+            assert driver.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
+            driver.autocommit = False
 
 
 def test_a_statement_that_takes_too_long_is_ended(database_url: str) -> None:

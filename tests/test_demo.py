@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner
 from rich.cells import cell_len
 
-from audiocatalog import Catalog
-from audiocatalog.cli import demo, main, stage, story
+from audiocatalog import Catalog, migrations
+from audiocatalog.cli import demo, main, story
 from audiocatalog.cli.failures import Failure
 from audiocatalog.errors import TrackNotFound
 
@@ -94,7 +94,7 @@ def test_a_claim_that_does_not_hold_fails_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(story, "QUERIES", [("acdc", ("AC/DC",)), ("acdc", ("Nobody",))])
     result = CliRunner().invoke(main, ["demo"], catch_exceptions=False)
     assert result.exit_code == 1
-    assert result.stderr == "error: the demo claims what does not hold: 'acdc' finds Nobody\n"
+    assert result.stderr == "error: a claim of the demo does not hold: 'acdc' finds Nobody\n"
 
 
 def test_a_refusal_that_does_not_come_fails_it() -> None:
@@ -103,19 +103,19 @@ def test_a_refusal_that_does_not_come_fails_it() -> None:
         print("done")  # noqa: T201
 
     with Catalog("postgresql://127.0.0.1:1/none") as catalog, pytest.raises(Failure, match="TrackNotFound is raised"):
-        stage.Stage().refusal(accept, catalog, TrackNotFound)
+        demo.Stage().refusal(accept, catalog, TrackNotFound)
 
 
 def test_what_is_shown_is_what_is_done() -> None:
     for name, function in inspect.getmembers(story, inspect.isfunction):
         if function.__module__ != story.__name__ or function is story.count:
             continue
-        shown = stage.body_of(function)
+        shown = demo.body_of(function)
         assert shown, name
         assert "noqa" not in shown
         assert '"""' not in shown
         assert max(len(line) for line in shown.splitlines()) <= 96, name
-    assert stage.body_of(story.break_the_rules) == "catalog.update_status(IDIOTEQUE, TrackStatus.FAILED)"
+    assert demo.body_of(story.break_the_rules) == "catalog.update_status(IDIOTEQUE, TrackStatus.FAILED)"
 
 
 def test_the_examples_are_found_in_the_repository_and_in_the_wheel(
@@ -123,5 +123,5 @@ def test_the_examples_are_found_in_the_repository_and_in_the_wheel(
 ) -> None:
     assert demo.tracks() == ROOT / "examples" / "tracks.csv"
     package: Any = tmp_path / "site-packages" / "audiocatalog"
-    monkeypatch.setattr(demo, "__file__", str(package / "cli" / "demo.py"))
+    monkeypatch.setattr(migrations, "__file__", str(package / "migrations.py"))
     assert demo.tracks() == package / "_examples" / "tracks.csv"

@@ -1,4 +1,4 @@
-"""From files to the catalogue: every row is saved or refused with its reason, and none takes another one down."""
+"""From files to records: every row is read or refused with its reason, and none takes another one down."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID, uuid5
 
-import psycopg
 import pytest
 
-from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus, migrations
-from audiocatalog.cli import progress, saving
-from audiocatalog.cli.importing import ID_NAMESPACE, ReadRecord, Refusal, read_records
-from audiocatalog.cli.plan import FIELDS, Format, Plan, Template
+from audiocatalog import TrackMetadata, TrackRecord, TrackStatus
+from audiocatalog.cli.importing import (
+    FIELDS,
+    ID_NAMESPACE,
+    Format,
+    Plan,
+    ReadRecord,
+    Refusal,
+    Template,
+    read_records,
+)
 from audiocatalog.cli.rows import LONGEST_ROW, Place, UnusableFile
-from audiocatalog.cli.saving import Tally
-from audiocatalog.cli.text import clock, counted, printable, quoted, time_span
-from audiocatalog.errors import PermissionDenied
-from tests.conftest import libpq
 
 HEADER = b"title,artist,year,duration,audio_path\n"
 
@@ -30,10 +31,10 @@ def read(data: bytes, file_format: Format = "csv", **plan: Any) -> list[ReadReco
     return list(read_records(io.BytesIO(data), file_format, Plan(**plan)))
 
 
-def records(data: bytes, file_format: Format = "csv", **plan: Any) -> list[ReadRecord]:
+def records(data: bytes, file_format: Format = "csv", **plan: Any) -> list[TrackRecord]:
     found = read(data, file_format, **plan)
     assert [item for item in found if isinstance(item, Refusal)] == []
-    return [item for item in found if isinstance(item, ReadRecord)]
+    return [item.record for item in found if isinstance(item, ReadRecord)]
 
 
 def refusals(data: bytes, file_format: Format = "csv", **plan: Any) -> list[str]:
@@ -41,7 +42,7 @@ def refusals(data: bytes, file_format: Format = "csv", **plan: Any) -> list[str]
 
 
 def titles(data: bytes, file_format: Format = "csv", **plan: Any) -> list[str]:
-    return [item.metadata.title for item in read(data, file_format, **plan) if isinstance(item, ReadRecord)]
+    return [item.record.metadata.title for item in read(data, file_format, **plan) if isinstance(item, ReadRecord)]
 
 
 def ignored(data: bytes, file_format: Format = "csv", **plan: Any) -> list[list[str]]:
@@ -89,7 +90,6 @@ class TestCsv:
         assert (record.audio_path, record.thumbnail_path) == (values["audio_path"], values["thumbnail_path"])
         assert record.id == UUID(values["id"])
         assert record.status is TrackStatus.COMPLETED
-        assert isinstance(record, TrackRecord)
 
     def test_an_empty_or_missing_cell_is_unknown(self) -> None:
         first, second = records(b"audio_path,title,year,artist\na,,,\nb\n")
@@ -363,7 +363,7 @@ class TestJsonLines:
         )
         template = Template.parse("{key}")
         assert [
-            item.audio_path
+            item.record.audio_path
             for item in read(data, "jsonl", audio_path=template, id_from="key")
             if isinstance(item, ReadRecord)
         ] == ["7"]
@@ -377,120 +377,6 @@ class TestJsonLines:
         assert read(b"", "jsonl") == []
 
 
-@pytest.fixture
-def trapped(empty_database: Callable[[], str]) -> Iterator[Catalog]:
-    """Give a catalogue in whose database a trigger of the host raises an error for some titles."""
-    url = empty_database()
-    migrations.upgrade(url)
-    with psycopg.connect(libpq(url), autocommit=True) as admin:
-        admin.execute(
-            "CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            " IF NEW.title = 'refused' THEN RAISE EXCEPTION 'not this one'; END IF;"
-            " IF NEW.title = 'forbidden' THEN RAISE insufficient_privilege; END IF;"
-            " RETURN NEW; END $$"
-        )
-        admin.execute("CREATE TRIGGER trap BEFORE INSERT ON audio_tracks FOR EACH ROW EXECUTE FUNCTION trap()")
-        admin.execute("ALTER TABLE audio_tracks ADD CONSTRAINT ck_audio_tracks_genre_known CHECK (genre <> 'polka')")
-    with Catalog(url, actor="tester") as catalog:
-        yield catalog
-
-
-class TestSaving:
-    """The database refuses what no reader could know of."""
-
-    def records(self, *titles: str) -> list[ReadRecord | Refusal]:
-        return [
-            ReadRecord(TrackMetadata(title=title, genre=title), f"s3://{number}", place=Place(number))
-            for number, title in enumerate(titles, 1)
-        ]
-
-    def save(self, catalog: Catalog, records: list[ReadRecord | Refusal]) -> tuple[Tally, list[str]]:
-        tally = Tally()
-        refused: list[str] = []
-        saving.save_records(
-            catalog, records, replace=False, tally=tally, refused=lambda refusal: refused.append(str(refusal))
-        )
-        return tally, refused
-
-    def test_a_row_that_breaks_its_batch_is_refused_alone(self, trapped: Catalog) -> None:
-        read = Refusal(Place(2), "read as nonsense")
-        first, *others = self.records("a", "refused", "b", "polka", "c")
-        tally, refused = self.save(trapped, [first, read, *others])
-        assert (tally.inserted, tally.refused, tally.saved, tally.rows) == (3, 3, 3, 6)
-        assert refused == [
-            "row 2: read as nonsense",
-            "row 2: save: an unexpected database error; its cause says more (SQLSTATE P0001)",
-            "row 4: genre: the database refused the value",
-        ]
-        assert trapped.stats()[2].tracks == 3
-
-    def test_an_error_that_is_no_rows_fault_stops(self, trapped: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(saving, "BATCH", 2)
-        tally = Tally()
-        with pytest.raises(PermissionDenied):
-            saving.save_records(
-                trapped,
-                self.records("a", "b", "c", "forbidden", "d"),
-                replace=False,
-                tally=tally,
-                refused=lambda _: None,
-            )
-        assert (tally.saved, trapped.stats()[2].tracks) == (2, 2)
-
-    def test_batches_are_committed_one_by_one(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(saving, "BATCH", 2)
-        seen: list[int] = []
-        tally = Tally()
-        saving.save_records(
-            catalog,
-            self.records("a", "b", "c"),
-            replace=False,
-            tally=tally,
-            refused=lambda _: None,
-            saved=lambda: seen.append(catalog.stats()[2].tracks),
-        )
-        assert seen == [2, 3]
-
-
-class TestProgress:
-    def test_lines_are_printed_now_and_then(self, capsys: pytest.CaptureFixture[str]) -> None:
-        now = 0.0
-        tally = Tally(inserted=400, refused=100)
-        with progress.reporter(tally, 1000, lambda: now) as report:
-            report.update(100)
-            now = 10.0
-            report.update(500)
-            report.update(600)
-            report.say("row 7: bad")
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.splitlines() == [
-            "importing: 50 %, 500 rows, 100 refused, 50 rows/s, 10 s left",
-            "row 7: bad",
-        ]
-
-    def test_a_pipe_has_no_end_in_sight(self, capsys: pytest.CaptureFixture[str]) -> None:
-        now = 0.0
-        with progress.reporter(Tally(inserted=2000), None, lambda: now) as report:
-            now = 20.0
-            report.update(None)
-        assert capsys.readouterr().err == "importing: 2,000 rows, 100 rows/s\n"
-
-    def test_a_bar_is_drawn_for_somebody(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setenv("FORCE_COLOR", "1")
-        monkeypatch.setenv("TERM", "xterm")
-        with progress.reporter(Tally(inserted=400), 1000) as report:
-            report.say("row 7: " + "bad " * 50)
-            report.update(500)
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert "importing" in captured.err
-        assert "400 rows" in captured.err
-        assert "row 7: " + "bad " * 50 + "\n" in captured.err
-
-
 def test_reading_is_lazy_and_leaves_the_file_open() -> None:
     file = io.BytesIO(HEADER + b"a,b,,,p\n" * 100_000)
     reader = read_records(file, "csv", Plan())
@@ -502,22 +388,3 @@ def test_reading_is_lazy_and_leaves_the_file_open() -> None:
 
 def test_a_place_is_said_in_words() -> None:
     assert [str(Place(17)), str(Place(17, 23))] == ["row 17", "row 17 (line 23)"]
-
-
-def test_text_for_people() -> None:
-    assert printable("a\x9b\x7f\u2066\ud800b é宇 \U0001f3b5") == r"a\x9b\x7f\u2066\ud800b é宇 🎵"
-    assert quoted("x" * 100) == f'"{"x" * 39}…"'
-    assert [counted(0, "row"), counted(1, "row"), counted(1234, "row")] == ["0 rows", "1 row", "1,234 rows"]
-    assert [clock(0), clock(59.6), clock(225.4), clock(3725)] == ["0:00", "1:00", "3:45", "1:02:05"]
-    spans = [-1, 0.0421, 0.9996, 2.5, 59.97, 75, 7200, 93_784, 86_400 * 400]
-    assert [time_span(span) for span in spans] == [
-        "0 ms",
-        "42 ms",
-        "1 s",
-        "2.5 s",
-        "1 min",
-        "1 min 15 s",
-        "2 h",
-        "1 d 2 h",
-        "400 d",
-    ]

@@ -432,9 +432,8 @@ def test_a_mapping_is_read_like_keywords() -> None:
 
 def test_unknown_keys_are_named_together_with_bad_fields() -> None:
     error = refusal(lambda: TrackMetadata.from_mapping({"tittle": "a", "year": "1999", "Title": "b", "format": 5}))
-    named = [problem.field.strip("'") for problem in error.problems]
-    assert named == ["tittle", "Title", "year", "format"]
-    assert all(field in error.problems[0].rule for field in METADATA_FIELDS)
+    assert [problem.field for problem in error.problems] == ["year", "format", "tittle", "Title"]
+    assert all(field in error.problems[-1].rule for field in METADATA_FIELDS)
 
 
 def test_a_name_that_is_unknown_is_named_as_it_was_written() -> None:
@@ -528,7 +527,8 @@ def test_a_message_is_cut_and_names_the_first_of_many_unknown_fields() -> None:
     error = refusal(lambda: TrackMetadata.from_mapping({f"unknown{n}": 1 for n in range(100)}))
     assert (len(str(error)), str(error)[-1]) == (500, "\u2026")
     assert [problem.field for problem in error.problems[:20]] == [f"unknown{n}" for n in range(20)]
-    assert error.problems[20:] == (errors.Problem("metadata", "80 more unknown fields"),)
+    (last,) = error.problems[20:]
+    assert (last.field, last.rule[:27]) == ("metadata", "80 more fields are unknown;")
 
 
 #: Every way in for something huge.

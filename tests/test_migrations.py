@@ -151,7 +151,27 @@ def test_five_upgrades_at_once_all_succeed(empty_database: Callable[[], str]) ->
     assert migrations.current(url) == SCHEMA_REVISION
 
 
-def test_two_upgrades_in_one_process_both_succeed(empty_database: Callable[[], str]) -> None:
+def test_threads_upgrade_each_its_own_database(empty_database: Callable[[], str]) -> None:
+    """Alembic keeps the migration under way in a global; two threads must not share it."""
+    urls = [empty_database() for _ in range(4)]
+    failures: list[Exception] = []
+
+    def upgrade(url: str) -> None:
+        try:
+            migrations.upgrade(url)
+        except Exception as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=upgrade, args=[url]) for url in [*urls, *urls]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert [migrations.current(url) for url in urls] == [SCHEMA_REVISION] * 4
+
+
+def test_two_upgrade_commands_at_once_both_succeed(empty_database: Callable[[], str]) -> None:
     url = empty_database()
     failures: list[BaseException] = []
 

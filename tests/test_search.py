@@ -159,12 +159,17 @@ def test_hostile_queries_are_only_text(work: UnitOfWork, query: str) -> None:
 @example(query="\x00")
 @example(query="\ud800")
 def test_any_text_is_a_query_or_is_refused_by_name(work: UnitOfWork, query: str) -> None:
+    # With something to find, rank, exactness and highlights are computed as well.
+    visible = "".join(letter for letter in query if letter != "\0" and not "\ud800" <= letter <= "\udfff").strip()
     try:
+        save(work, title=visible or None, artist="x")
         page = work.search(query)
     except errors.InvalidInput as error:
-        assert error.field == "query"  # noqa: PT017
+        assert error.field in {"query", "title"}  # noqa: PT017
     else:
-        assert page.total == len(page.hits) == 0
+        for hit in page:
+            for field, spans in hit.highlights.items():
+                assert all(0 <= start < end <= len(getattr(hit.track, field)) for start, end in spans)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -130,6 +130,15 @@ def test_a_repeated_operation_gets_its_first_answer(work: UnitOfWork) -> None:
     assert len(work.history(identifier)) == 3
 
 
+def test_an_operation_id_stands_for_one_move(work: UnitOfWork) -> None:
+    identifier, operation = bring_to(work, PENDING), uuid4()
+    work.update_status(identifier, PROCESSING, operation_id=operation)
+    with pytest.raises(errors.InvalidInput) as caught:
+        work.update_status(identifier, COMPLETED, operation_id=operation)
+    assert caught.value.field == "operation_id"
+    assert work.get(identifier).status is PROCESSING
+
+
 def test_one_operation_id_may_serve_two_tracks(work: UnitOfWork) -> None:
     operation = uuid4()
     tracks = [bring_to(work, PENDING) for _ in range(2)]

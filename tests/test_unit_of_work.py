@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from uuid import uuid4
 
 import psycopg
@@ -167,6 +168,13 @@ def test_the_session_joins_in_the_same_transaction(units: Units) -> None:
             _ = loaded.search_vector  # Never loaded by accident: it is as long as the row.
 
 
+def test_what_the_host_has_added_is_found_before_it_is_committed(units: Units) -> None:
+    with units() as work:
+        row = Track(id=new_id(), status=TrackStatus.PENDING, title="Added", audio_path="a")
+        work.session.add(row)
+        assert work.get(row.id).title == "Added"
+
+
 def test_rows_that_the_host_wrote_are_read_like_any_other(session: object, work: UnitOfWork) -> None:
     row = TrackFactory(title="From the host")
     assert work.get(row.id).title == "From the host"
@@ -246,6 +254,42 @@ def test_an_error_of_the_hosts_own_statement_leaves_as_one_of_ours(catalog: Cata
         work.session.execute(text("SELECT 1 / 0"))
     assert caught.value.sqlstate == "22012"
     assert isinstance(caught.value.__cause__, sqlalchemy.exc.DataError)
+
+
+def test_an_error_of_sqlalchemy_that_is_none_of_the_database_stays_as_it_is(catalog: Catalog) -> None:
+    with pytest.raises(sqlalchemy.exc.NoResultFound), catalog.unit_of_work() as work:
+        work.session.scalars(select(Track)).one()
+
+
+def test_tracks_of_the_hosts_session_stay_readable_after_a_rollback(catalog: Catalog) -> None:
+    with catalog.unit_of_work() as work:
+        work.save(TrackMetadata(title="Readable"), audio_path="a")
+    with pytest.raises(RuntimeError), catalog.unit_of_work() as work:
+        loaded = work.session.scalars(select(Track)).one()
+        raise RuntimeError
+    assert loaded.title == "Readable"
+
+
+def test_a_save_that_may_replace_prevails_over_others(catalog: Catalog) -> None:
+    record = TrackRecordFactory()
+    catalog.run(lambda work: work.save_record(record))
+    failures: list[errors.CatalogError] = []
+
+    def replace(number: int) -> None:
+        try:
+            for turn in range(10):
+                metadata = TrackMetadata(title=f"{number} {turn % 2}")
+                with catalog.unit_of_work() as work:
+                    work.save(metadata, id=record.id, audio_path="a", replace=True)
+        except errors.CatalogError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=replace, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
 
 
 def test_a_unit_of_work_lives_once(catalog: Catalog) -> None:

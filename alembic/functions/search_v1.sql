@@ -1,8 +1,9 @@
 -- How text becomes words, for stored tracks and for queries alike. Version 1.
 --
--- Every function is immutable and refers only to built-ins, or to functions bound when it is created (BEGIN ATOMIC),
--- so that it works under any search_path, survives pg_dump, and can feed a stored generated column. What runs for every
--- row is in PL/pgSQL, whose plans are kept: the SQL functions around it are inlined into every statement anew.
+-- Every function is immutable and depends on no setting of a session: what it calls is bound when it is created (BEGIN
+-- ATOMIC) or named with its schema, and patterns are written as E'' strings. So it survives pg_dump and can feed a stored
+-- generated column. What runs for every row is in PL/pgSQL, whose plans are kept: the SQL functions around it are inlined
+-- into every statement anew.
 -- A released version never changes: a successor gets a new name and is introduced beside it.
 --
 -- Nothing follows the locale of the database: ASCII is lowered under COLLATE "C", other letters by a table, characters
@@ -16,16 +17,16 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 BEGIN
   -- One byte for each character is ASCII: nothing but case to fold.
-  IF octet_length(value) <> char_length(value) THEN
+  IF pg_catalog.octet_length(value) <> pg_catalog.char_length(value) THEN
     -- Decompose, drop the marks of Latin, Greek, Cyrillic, Hebrew and Arabic, and compose again, which puts Hangul
     -- syllables and voiced kana back together.
     value := normalize(
-      regexp_replace(
+      pg_catalog.regexp_replace(
         normalize(value, NFKD) COLLATE "C",
-        '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]',
+        E'[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]',
         '', 'g'),
       NFKC);
-    value := translate(value,
+    value := pg_catalog.translate(value,
       '’‘‛ʼ´`′‐‑‒–—―−'
       'øØłŁđĐðÐħĦıŋŊŧŦəƏȺⱥȾⱦςёєЄґҐ'
       'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ'
@@ -36,10 +37,10 @@ BEGIN
       'αβγδεζηθικλμνξοπρστυφχψω'
       'абвгдежзиклмнопрстуфхцчшщъыьэюяђѕіјљњћџғҗқңүұҳһәө'
       'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
-    value := replace(replace(replace(replace(replace(replace(replace(replace(
+    value := pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
       value, 'ß', 'ss'), 'ẞ', 'ss'), 'æ', 'ae'), 'Æ', 'ae'), 'œ', 'oe'), 'Œ', 'oe'), 'þ', 'th'), 'Þ', 'th');
   END IF;
-  RETURN replace(lower(value COLLATE "C"), '&', ' and ');
+  RETURN pg_catalog.replace(pg_catalog.lower(value COLLATE "C"), '&', ' and ');
 END
 $$;
 
@@ -53,41 +54,41 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 DECLARE
   separators constant text :=
-    '[\u0001-\u002f\u003a-\u0060\u007b-\u00bf\u00d7\u00f7\u2000-\u2bff\u3000-\u3004\u3008-\u3020\u3030\u30fb\ufe00-\ufe6f\ufff0-\uffff\U0001f000-\U0001faff]+';
+    E'[\u0001-\u002f\u003a-\u0060\u007b-\u00bf\u00d7\u00f7\u2000-\u2bff\u3000-\u3004\u3008-\u3020\u3030\u30fb\ufe00-\ufe6f\ufff0-\uffff\U0001f000-\U0001faff]+';
   alone constant text :=
-    '([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30fa\u30fd-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])';
-  parted text := replace(folded, '''', '');
+    E'([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30fa\u30fd-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])';
+  parted text := pg_catalog.replace(folded, '''', '');
   joined text := '';
   word text;
   piece text;
 BEGIN
-  IF folded COLLATE "C" ~ '^[0-9a-z ]*$' AND char_length(folded) <= 200 THEN
+  IF folded COLLATE "C" ~ '^[0-9a-z ]*$' AND pg_catalog.char_length(folded) <= 200 THEN
     RETURN folded;
   END IF;
-  IF octet_length(parted) <> char_length(parted) THEN
-    parted := regexp_replace(parted COLLATE "C", alone, ' \1 ', 'g');
+  IF pg_catalog.octet_length(parted) <> pg_catalog.char_length(parted) THEN
+    parted := pg_catalog.regexp_replace(parted COLLATE "C", alone, E' \\1 ', 'g');
   END IF;
-  parted := regexp_replace(parted COLLATE "C", separators, ' ', 'g');
+  parted := pg_catalog.regexp_replace(parted COLLATE "C", separators, ' ', 'g');
   IF folded COLLATE "C" ~ separators THEN
-    FOREACH word IN ARRAY regexp_split_to_array(folded COLLATE "C", '[ \u0009-\u000d\u00a0\u3000]+') LOOP
-      piece := regexp_replace(word COLLATE "C", separators, '', 'g');
+    FOREACH word IN ARRAY pg_catalog.regexp_split_to_array(folded COLLATE "C", E'[ \u0009-\u000d\u00a0\u3000]+') LOOP
+      piece := pg_catalog.regexp_replace(word COLLATE "C", separators, '', 'g');
       IF piece = '' AND word <> '' THEN
-        joined := joined || ' symbol' || encode(convert_to(left(word, 50), 'UTF8'), 'hex');
-      ELSIF char_length(piece) > 200 THEN
+        joined := joined || ' symbol' || pg_catalog.encode(pg_catalog.convert_to(pg_catalog.left(word, 50), 'UTF8'), 'hex');
+      ELSIF pg_catalog.char_length(piece) > 200 THEN
         CONTINUE;
       ELSIF word COLLATE "C" ~ '[$!@]' THEN
         joined := joined || ' ' || piece || ' '
-          || regexp_replace(translate(word, '$!@', 'sia') COLLATE "C", separators, '', 'g');
+          || pg_catalog.regexp_replace(pg_catalog.translate(word, '$!@', 'sia') COLLATE "C", separators, '', 'g');
       -- Punctuation at the ends of a word parts nothing.
-      ELSIF btrim(regexp_replace(word COLLATE "C", separators, ' ', 'g')) <> piece THEN
+      ELSIF pg_catalog.btrim(pg_catalog.regexp_replace(word COLLATE "C", separators, ' ', 'g')) <> piece THEN
         joined := joined || ' ' || piece;
       END IF;
     END LOOP;
   END IF;
-  IF char_length(parted) > 200 THEN
-    parted := regexp_replace(parted COLLATE "C", '([^ ]{200})', '\1 ', 'g');
+  IF pg_catalog.char_length(parted) > 200 THEN
+    parted := pg_catalog.regexp_replace(parted COLLATE "C", '([^ ]{200})', E'\\1 ', 'g');
   END IF;
-  RETURN parted || E'\n' || ltrim(joined);
+  RETURN parted || E'\n' || pg_catalog.ltrim(joined);
 END
 $$;
 
@@ -100,7 +101,7 @@ DECLARE
   place integer := 0;
   written text := '';
 BEGIN
-  FOREACH word IN ARRAY string_to_array(translate(words, E'\n', ' '), ' ') LOOP
+  FOREACH word IN ARRAY pg_catalog.string_to_array(pg_catalog.translate(words, E'\n', ' '), ' ') LOOP
     IF word <> '' THEN
       place := place + 1;
       -- No word holds a quote or a backslash: both are punctuation.
@@ -128,7 +129,7 @@ BEGIN ATOMIC
   SELECT coalesce(string_agg('(' || wanted || ')', ' & ' ORDER BY place)::tsquery, ''::tsquery)
   FROM (
     SELECT place, string_agg('''' || replace(phrase, ' ', ''' <-> ''') || '''', ' | ') AS wanted
-    FROM regexp_split_to_table(audiocatalog_fold_v1(query) COLLATE "C", '[ \u0009-\u000d\u00a0\u3000]+')
+    FROM regexp_split_to_table(audiocatalog_fold_v1(query) COLLATE "C", E'[ \u0009-\u000d\u00a0\u3000]+')
         WITH ORDINALITY AS terms(term, place),
       LATERAL audiocatalog_words_v1(term) AS words,
       LATERAL unnest(split_part(words, E'\n', 1) || string_to_array(split_part(words, E'\n', 2), ' ')) AS spelling,

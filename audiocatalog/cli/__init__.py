@@ -1,4 +1,4 @@
-"""The command `audiocatalog`: the catalogue for hands and scripts."""
+"""The command line `audiocatalog`: its commands and the options that come before them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["main"]
 
 
 class _Group(click.Group):
-    """The commands in the order in which somebody meets them, and one way for all of them to fail."""
+    """List the commands in a useful order, and report the failures of all of them in one way."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Have no letter of a title be an obstacle on its way to a terminal of another alphabet."""
+        """Escape letters that the terminal's encoding lacks, then parse *args*."""
         for stream in (sys.stdout, sys.stderr):
             if reconfigure := getattr(stream, "reconfigure", None):
                 reconfigure(errors="backslashreplace")
@@ -29,7 +29,7 @@ class _Group(click.Group):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command that was asked for."""
+        """Run the command; explain an option that stands on the wrong side of it."""
         with plain_failures():
             try:
                 return super().invoke(ctx)
@@ -39,7 +39,7 @@ class _Group(click.Group):
                 raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the names in the order of the commands' registration."""
+        """Return the names in the order in which the commands were added."""
         return list(self.commands)
 
 
@@ -60,7 +60,7 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
 )
 @click.option("--url", metavar="URL", help="The database: postgresql://user:password@host/name.")
 @click.option("--local", metavar="DIR", type=click.Path(file_okay=False), help="Keep the catalogue in a folder.")
-@click.option("--actor", metavar="NAME", help="Who does this, for the history; else the name of the user.")
+@click.option("--actor", metavar="NAME", help="Who does this, for the history; default: the name of the user.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
@@ -69,9 +69,9 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
     """
     Keep a catalogue of audio tracks in PostgreSQL.
 
-    It lies in a database of yours, which is named by --url or by the environment (AUDIOCATALOG_DATABASE_URL, or
-    DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD), or else in a folder that --local names; then a server is
-    started on it for the length of each command. These options come before the command:
+    The catalogue is in a database, named by --url or by the environment (AUDIOCATALOG_DATABASE_URL, or DB_HOST,
+    DB_PORT, DB_NAME, DB_USER and DB_PASSWORD), or in a folder, named by --local; each command then starts a server
+    on that folder and stops it at its end. These options come before the command:
 
     \b
       audiocatalog demo
@@ -82,13 +82,13 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
     \b
     Exit codes:
       0    done
-      1    the catalogue refused it, or failed
+      1    the catalogue refused the command, or failed
       2    the command line or the settings are wrong
       3    the import has finished, but refused some rows
       130  interrupted
-      141  nobody read the output to its end
-    """  # noqa: D301  # Click wants the character itself: it keeps the lines of a paragraph apart.
-    # psycopg_pool logs each vain attempt to connect; the error that follows says all there is to say.
+      141  the reader of the output closed it
+    """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
+    # psycopg_pool logs every failed attempt to connect; the error that is printed at the end is enough.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     context.obj = Target(url, local, actor)
 

@@ -1,4 +1,4 @@
-"""The commands that ask the catalogue something or move a track."""
+"""The commands upgrade, search, show, status, history, stats and health."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DECIMAL: Final = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
 
 
 def _range(number: Callable[[str], float], pattern: str) -> Callable[..., Any]:
-    """Return what reads ``1990..1999``, ``1990..``, ``..1999`` or ``1990``, where a number looks like *pattern*."""
+    """Return a callback that reads ``1990..1999``, ``1990..``, ``..1999`` or ``1990``; numbers match *pattern*."""
     form = re.compile(rf"({pattern})?(\.\.)?({pattern})?", re.ASCII)
 
     def read(context: click.Context, option: click.Parameter, text: str | None) -> Any:  # noqa: ANN401
@@ -44,7 +44,7 @@ def _range(number: Callable[[str], float], pattern: str) -> Callable[..., Any]:
 @as_json
 @click.pass_obj
 def upgrade(target: Target, *, as_json: bool) -> None:
-    """Bring the schema of the database up to date, or make it."""
+    """Create the schema of the database, or bring it up to date."""
     with target.database() as url:
         before = migrations.current(url)
         migrations.upgrade(url)
@@ -59,15 +59,19 @@ def upgrade(target: Target, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("query", nargs=-1, required=True)
-@click.option("--limit", type=click.IntRange(1, MAXIMUM_LIMIT), default=20, show_default=True, help="Most hits.")
-@click.option("--offset", type=click.IntRange(0, MAXIMUM_OFFSET), default=0, help="Leave out so many hits first.")
+@click.option(
+    "--limit", type=click.IntRange(1, MAXIMUM_LIMIT), default=20, show_default=True, help="At most this many hits."
+)
+@click.option("--offset", type=click.IntRange(0, MAXIMUM_OFFSET), default=0, help="Skip this many hits.")
 @click.option("--status", type=_status, multiple=True, help="Only this status.")
 @click.option("--genre", multiple=True, help="Only this genre.")
 @click.option("--format", multiple=True, help="Only this format, such as flac.")
 @click.option("--artist", multiple=True, help="Only this artist.")
 @click.option("--album", multiple=True, help="Only this album.")
 @click.option("--year", metavar="A..B", callback=_range(int, _WHOLE), help="Only 1999, 1990..1999, 1990.. or ..1999.")
-@click.option("--duration", metavar="A..B", callback=_range(float, _DECIMAL), help="Only so many seconds, as --year.")
+@click.option(
+    "--duration", metavar="A..B", callback=_range(float, _DECIMAL), help="Only this many seconds; ranges as for --year."
+)
 @as_json
 @click.pass_obj
 def search(
@@ -83,8 +87,8 @@ def search(
     """
     Find tracks by words of title, artist, album and genre.
 
-    Words are found whatever their case, accents and punctuation. Status, genre, format, artist and album can be given
-    several times: any of them will do. A word that begins with - comes after --.
+    Case, accents and punctuation do not matter. Status, genre, format, artist and album can be given several times:
+    a track matches if it has one of the values. Write -- before a word that begins with -.
     """
     given = {name: value for name, value in filters.items() if value not in (None, ())}
     with target.catalog() as catalog:
@@ -117,7 +121,7 @@ def show(target: Target, id: UUID, *, as_json: bool) -> None:  # noqa: A002
 @click.argument("new", type=_status)
 @click.option("--reason", help="Why, for the history.")
 @click.option("--expected", type=_status, help="Move it only from this status.")
-@click.option("--operation-id", type=click.UUID, help="Repeat a move by its own UUID without doing it twice.")
+@click.option("--operation-id", type=click.UUID, help="A UUID for this move; a repeated move is done once.")
 @as_json
 @click.pass_obj
 def status(target: Target, /, id: UUID, new: str, expected: str | None, *, as_json: bool, **options: Any) -> None:  # noqa: A002, ANN401
@@ -164,7 +168,7 @@ def stats(target: Target, *, as_json: bool) -> None:
 @click.pass_obj
 @click.pass_context
 def health(context: click.Context, target: Target, *, as_json: bool) -> None:
-    """Ask the server how it is; exit with 1 if it is unwell."""
+    """Check the server and the schema; exit with 1 on failure."""
     try:
         with target.catalog() as catalog:
             found = catalog.health()

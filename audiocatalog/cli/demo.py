@@ -1,35 +1,44 @@
-"""The demo: a short story for somebody who has never seen this project, in which every claim is checked."""
+"""The demo: a short story for newcomers. It runs what it shows, and checks every claim that it makes.
+
+The code that it shows is in ``story``. ``Stage`` prints and checks; the functions after it are the chapters.
+"""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import click
 from rich.text import Text
 
-from audiocatalog import Catalog
+from audiocatalog import Catalog, SearchPage
 from audiocatalog.cli import story
 from audiocatalog.cli.commands import history, stats, upgrade
+from audiocatalog.cli.failures import Failure
 from audiocatalog.cli.import_command import import_file
-from audiocatalog.cli.importing import read_records
-from audiocatalog.cli.plan import Plan
-from audiocatalog.cli.stage import Stage
+from audiocatalog.cli.importing import Plan, read_records
+from audiocatalog.cli.output import Output, print_page
 from audiocatalog.cli.target import Target
-from audiocatalog.errors import IllegalTransition, InvalidInput, SaveConflict, TransactionAborted
+from audiocatalog.errors import CatalogError, IllegalTransition, InvalidInput, SaveConflict, TransactionAborted
+from audiocatalog.migrations import config_path
 
+_WIDTH: Final = 100
 _ARTISTS_SHOWN: Final = 4
+_Error = TypeVar("_Error", bound=CatalogError)
 
 
 @click.command("demo")
 @click.pass_obj
 def tell_story(target: Target) -> None:
-    """See it all work, on a server that is thrown away."""
-    # Imported here because no other command needs it without --local.
+    """Show how it all works, on a temporary server."""
+    # Imported here because only this command and --local need it.
     from audiocatalog.embedded import EmbeddedPostgres  # noqa: PLC0415
 
     begin = time.monotonic()
@@ -49,12 +58,92 @@ def tell_story(target: Target) -> None:
     stage.title("The end")
     seconds = time.monotonic() - begin
     stage.say(f"{stage.claims} claims were checked and held, in {seconds:.1f} s. The server is gone, with its files.")
-    stage.say("Next: a catalogue of your own. It is the Quick start in README.md.")
+    stage.say("Next, make a catalogue of your own. README.md explains how:")
     stage.code(
         "audiocatalog --local music upgrade\n"
         f"audiocatalog --local music import {_shown(tracks())}\n"
         "audiocatalog --local music search sigur ros"
     )
+
+
+class Stage:
+    """Print the story, run its code, and fail if a result is not the one that was claimed."""
+
+    def __init__(self) -> None:
+        self.output = Output(_WIDTH)
+        self.claims = 0
+
+    def title(self, text: str) -> None:
+        """Print the title of a chapter."""
+        self.output.print()
+        self.output.print(Text(text, "bold"))
+
+    def say(self, text: str) -> None:
+        """Print a sentence."""
+        self.output.print()
+        self.output.print(text)
+
+    def code(self, text: str) -> None:
+        """Print Python code or a command line."""
+        self.output.print()
+        self.output.print(Text(textwrap.indent(text, "    "), "cyan"))
+
+    def check(self, *, holds: bool, claim: str) -> None:
+        """Count a *claim* that *holds*; end the demo at one that does not."""
+        if not holds:
+            raise Failure(f"a claim of the demo does not hold: {claim}")
+        self.claims += 1
+
+    def run(self, shown: str, command: click.Command, arguments: Sequence[str], target: Target) -> None:
+        """Run a *command* of this program, which prints its own output."""
+        self.code(f"$ {shown}")
+        # Not command.main, which would turn Ctrl-C into an error of click.
+        with command.make_context(shown, list(arguments), obj=target) as context:
+            try:
+                command.invoke(context)
+            except click.exceptions.Exit as end:
+                self.check(holds=end.exit_code == 0, claim=f"`{shown}` succeeds")
+        self.claims += 1
+
+    def act(self, function: Callable[[Catalog], story.Claim], catalog: Catalog) -> None:
+        """Print and run *function*, then print and check its answer."""
+        self.code(body_of(function))
+        claim = function(catalog)
+        self._answer(claim.answer, "green")
+        self.check(holds=claim.holds, claim=claim.answer)
+
+    def search(self, function: Callable[[Catalog], SearchPage], catalog: Catalog) -> SearchPage:
+        """Print and run *function*, which searches; print and return what it finds."""
+        self.code(body_of(function))
+        page = function(catalog)
+        self.output.print()
+        print_page(page, 0, self.output)
+        return page
+
+    def refusal(self, function: Callable[[Catalog], None], catalog: Catalog, expected: type[_Error]) -> _Error:
+        """Print and run *function*, which must raise an *expected* error; print and return that."""
+        self.code(body_of(function))
+        try:
+            function(catalog)
+        except expected as error:
+            self._answer(f"{type(error).__name__}: {error}", "yellow")
+            self.claims += 1
+            return error
+        raise Failure(f"a claim of the demo does not hold: {expected.__name__} is raised")
+
+    def _answer(self, text: str, style: str) -> None:
+        arrow = self.output.symbol("→", "->")
+        for number, line in enumerate(textwrap.wrap(text, self.output.width - 8)):
+            self.output.print(Text(f"    {arrow if number == 0 else ' ' * len(arrow)} {line}", style))
+
+
+def body_of(function: Callable[..., Any]) -> str:
+    """Return the source of *function* between its docstring and its last return."""
+    source = textwrap.dedent(inspect.getsource(function))
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.FunctionDef)  # noqa: S101
+    shown = definition.body[1:-1] if isinstance(definition.body[-1], ast.Return) else definition.body[1:]
+    return textwrap.dedent("\n".join(source.splitlines()[shown[0].lineno - 1 : shown[-1].end_lineno]))
 
 
 def _tell(stage: Stage, catalog: Catalog, target: Target) -> None:
@@ -65,41 +154,41 @@ def _tell(stage: Stage, catalog: Catalog, target: Target) -> None:
 
 def _import(stage: Stage, catalog: Catalog, target: Target) -> None:
     path = tracks()
-    stage.say("The commands are given --url, which names the database of the demo and is left out here.")
+    stage.say("First the command line. The option --url, which names the demo's database, is not shown.")
     stage.run("audiocatalog upgrade", upgrade, [], target)
     stage.run(f"audiocatalog import {_shown(path)}", import_file, [str(path)], target)
     imported = story.count(catalog)
     with path.open("rb") as file:
         rows = sum(1 for _ in read_records(file, "csv", Plan()))
     stage.check(holds=imported == rows, claim="every row of the file is a track")
-    stage.say("A file can be imported again: what is there already stays as it is.")
+    stage.say("The same file can be imported again. Tracks that are there already stay as they are.")
     stage.run(f"audiocatalog import {_shown(path)}", import_file, [str(path)], target)
     stage.check(holds=story.count(catalog) == imported, claim="a second import adds nothing")
 
 
 def _save(stage: Stage, catalog: Catalog, _: Target) -> None:
-    stage.say("From here on it is Python. A service makes one catalogue, and keeps it.")
+    stage.say("The rest is Python. A service makes one catalogue object and keeps it.")
     stage.code('catalog = Catalog(url, actor="demo")')
-    stage.say("A unit of work is one transaction: it commits at its end, or rolls back on any exception.")
+    stage.say("A unit of work is one transaction. It commits at its end, or rolls back on any exception.")
     stage.act(story.save, catalog)
-    stage.say("A save can be repeated, after a time-out say: the same content changes nothing.")
+    stage.say("A save can be repeated, for example after a time-out. The same content changes nothing.")
     stage.act(story.save_again, catalog)
-    stage.say("Other content under the same id is no accident that is let pass.")
+    stage.say("Other content under the same id is refused.")
     stage.refusal(story.save_other_content, catalog, SaveConflict)
-    stage.say("Metadata is checked where it is made, and every bad field is named at once.")
+    stage.say("Metadata is checked when it is made. The error names every bad field.")
     error = stage.refusal(story.make_bad_metadata, catalog, InvalidInput)
     fields = {problem.field for problem in error.problems}
     stage.check(holds=len(fields) == 6, claim="all six bad fields are named")  # noqa: PLR2004
 
 
 def _move(stage: Stage, catalog: Catalog, target: Target) -> None:
-    stage.say("Eight workers reach for the same track at once. One gets it.")
+    stage.say("Eight workers try to take the same track at once. Only one gets it.")
     stage.act(story.race, catalog)
-    stage.say("The winner says when it is done.")
+    stage.say("The winner does its work and marks the track as completed.")
     stage.act(story.complete, catalog)
-    stage.say("There is one table of moves, also in the database. What it does not hold cannot happen.")
+    stage.say("One table lists the allowed moves, in Python and in the database. All other moves are refused.")
     stage.refusal(story.break_the_rules, catalog, IllegalTransition)
-    stage.say("Who moved the track, when and why was written by the statements that moved it.")
+    stage.say("Each move has also recorded who made it, when and why.")
     stage.run(f"audiocatalog history {story.IDIOTEQUE}", history, [str(story.IDIOTEQUE)], target)
     with catalog.unit_of_work() as work:
         moves = [str(change.to_status) for change in work.history(story.IDIOTEQUE)]
@@ -107,21 +196,22 @@ def _move(stage: Stage, catalog: Catalog, target: Target) -> None:
 
 
 def _abort(stage: Stage, catalog: Catalog, _: Target) -> None:
-    stage.say("A unit of work that fails half-way leaves no trace.")
+    stage.say("A unit of work that fails half-way saves nothing.")
     stage.act(story.fail_half_way, catalog)
-    stage.say("Nor does one that goes on after an error of the database, and it says so.")
+    stage.say("The same is true if code ignores a database error and goes on. An error then says so.")
     before = story.count(catalog)
     stage.refusal(story.swallow_an_error, catalog, TransactionAborted)
     stage.check(holds=story.count(catalog) == before, claim="nothing of an aborted unit of work is kept")
 
 
 def _search(stage: Stage, catalog: Catalog, _: Target) -> None:
+    stage.say("People often leave out accents and punctuation. Each line of the table is one search.")
     stage.code("page = catalog.search(query)")
     table = stage.output.table("query", "tracks", "artists found", right=("tracks",))
     for query, wanted in story.QUERIES:
         page = catalog.search(query, limit=10)
         artists = list(dict.fromkeys(hit.track.artist or "" for hit in page))
-        # The artists who were meant come first, so that none of them is cut off.
+        # The expected artists come first, so that none of them is cut off.
         artists.sort(key=lambda artist, wanted=wanted: artist not in wanted)  # type: ignore[misc]
         more = ", ..." if page.total > len(page) or len(artists) > _ARTISTS_SHOWN else ""
         table.add_row(Text(query, "cyan"), f"{page.total}", ", ".join(artists[:_ARTISTS_SHOWN]) + more)
@@ -135,25 +225,26 @@ def _search(stage: Stage, catalog: Catalog, _: Target) -> None:
         for track in tracks
     ]
     stage.check(holds=bool(fit) and all(fit), claim="every hit meets the filters")
-    stage.say("No text is an error, whatever it would mean to PostgreSQL. HOSTILE is:")
+    stage.say("Any text can be searched for, also text that is syntax in PostgreSQL. HOSTILE is this list:")
     stage.code("   ".join(story.HOSTILE))
     stage.act(story.search_with_malice, catalog)
 
 
 def _look(stage: Stage, _: Catalog, target: Target) -> None:
+    stage.say("How many tracks are in each status?")
     stage.run("audiocatalog stats", stats, [], target)
 
 
 def tracks() -> Path:
-    """Return the file of the examples: the repository's, where the package lies in it, or else the wheel's."""
-    package = Path(__file__).resolve().parents[1]
-    if (package.parent / "pyproject.toml").exists():
-        return package.parent / "examples" / "tracks.csv"
-    return package / "_examples" / "tracks.csv"
+    """Return the file of example tracks."""
+    folder = config_path().parent
+    in_repository = folder / "examples" / "tracks.csv"
+    # A wheel has the two folders _migrations and _examples side by side.
+    return in_repository if in_repository.exists() else folder.with_name("_examples") / "tracks.csv"
 
 
 def _shown(path: Path) -> str:
-    """Return *path* as somebody here would type it."""
+    """Return *path* as a user in the current folder would type it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
@@ -163,5 +254,5 @@ _CHAPTERS: Final[tuple[tuple[str, Callable[[Stage, Catalog, Target], None]], ...
     ("Statuses: PENDING, PROCESSING, COMPLETED, FAILED", _move),
     ("All or nothing", _abort),
     ("Searching for music as people type it", _search),
-    ("And how is it going?", _look),
+    ("Counting", _look),
 )

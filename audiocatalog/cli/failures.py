@@ -1,4 +1,4 @@
-"""Every way to fail as one plain line and an exit code."""
+"""How a command fails: one line on stderr and an exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import IO, Any, Final
 
 import click
 
-from audiocatalog.cli.text import printable
+from audiocatalog.cli.text import escape_controls
 from audiocatalog.errors import CatalogError, ConfigurationError
 
-#: The end of an import that saved what it could.
+#: The exit code of an import that refused some rows and saved all others.
 ROWS_REFUSED: Final = 3
-#: 128 plus the number of SIGPIPE, as shells report a program that nobody listened to.
-NOBODY_READS: Final = 141
+#: The exit code when the output was closed by its reader: 128 plus the number of SIGPIPE, as in a shell.
+BROKEN_PIPE: Final = 141
 
 
 class Failure(click.ClickException):
@@ -29,29 +29,29 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the line."""
-        click.echo(f"error: {printable(self.message)}", file=file, err=file is None)
+        click.echo(f"error: {escape_controls(self.message)}", file=file, err=file is None)
 
 
 class WrongSettings(Failure):
-    """End a command that was asked for in the wrong way."""
+    """End a command whose options or settings are wrong."""
 
     exit_code = 2
 
 
 class Interrupted(Failure):
-    """End a command that somebody interrupted; the number is 128 plus that of SIGINT, as shells have it."""
+    """End a command that was interrupted; the exit code is 128 plus the number of SIGINT, as in a shell."""
 
     exit_code = 130
 
 
 def failure_of(error: CatalogError) -> Failure:
-    """Return the failure that *error* is to somebody at a command line."""
+    """Return the failure that reports *error*."""
     return WrongSettings(str(error)) if isinstance(error, ConfigurationError) else Failure(str(error))
 
 
 @contextmanager
 def plain_failures() -> Iterator[None]:
-    """Let nothing that can be expected to happen end in a traceback."""
+    """Turn the errors of the catalogue and of the system, a closed pipe and Ctrl-C into failures."""
     try:
         yield
         if sys.stdout is not None:
@@ -59,8 +59,8 @@ def plain_failures() -> Iterator[None]:
     except CatalogError as error:
         raise failure_of(error) from None
     except BrokenPipeError:
-        _let_go_of_broken_pipes()
-        raise click.exceptions.Exit(NOBODY_READS) from None
+        _discard_output()
+        raise click.exceptions.Exit(BROKEN_PIPE) from None
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as error:
@@ -68,9 +68,9 @@ def plain_failures() -> Iterator[None]:
         raise Failure(f"{what}{error.strerror or error}") from None
 
 
-def _let_go_of_broken_pipes() -> None:
-    """Have the rest of the output go nowhere: Python would write it at its end, and complain."""
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # What is wanted is its descriptor.
+def _discard_output() -> None:
+    """Discard the rest of the output: Python flushes it at exit, and would report the pipe again."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # Only its descriptor is needed.
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()

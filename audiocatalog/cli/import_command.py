@@ -1,4 +1,4 @@
-"""The command that brings a file of tracks into the catalogue."""
+"""The command `import`: its options, the saving of the records in batches, and the display of its progress."""
 
 from __future__ import annotations
 
@@ -7,39 +7,51 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import PurePath
-from typing import BinaryIO, Final, get_args
+from types import TracebackType
+from typing import BinaryIO, Final, Protocol, Self, get_args
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
-from audiocatalog import TrackStatus
+from audiocatalog import Catalog, SaveOutcome, TrackStatus, UnitOfWork
 from audiocatalog.cli import output
 from audiocatalog.cli.commands import as_json
 from audiocatalog.cli.failures import ROWS_REFUSED, Failure, Interrupted, failure_of
-from audiocatalog.cli.importing import ReadRecord, Refusal, read_records
-from audiocatalog.cli.plan import FIELDS, Format, Plan, Template
-from audiocatalog.cli.progress import Reporter, reporter
+from audiocatalog.cli.importing import FIELDS, Format, Plan, ReadRecord, Refusal, Template, read_records
 from audiocatalog.cli.rows import UnusableFile
-from audiocatalog.cli.saving import Tally, save_records
 from audiocatalog.cli.target import Target
-from audiocatalog.cli.text import counted, quoted
-from audiocatalog.errors import CatalogError
+from audiocatalog.cli.text import counted, quoted, time_span
+from audiocatalog.errors import CatalogError, CatalogInternalError, ConstraintViolation, InvalidInput, SaveConflict
 from audiocatalog.status import TRANSITIONS
 
+#: Rows in one unit of work.
+BATCH: Final = 500
+#: Errors that one row can cause. Any other error would stop the next row as well.
+_BAD_ROW: Final = (InvalidInput, ConstraintViolation, CatalogInternalError)
 _SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_STARTS: Final = click.Choice(sorted(TRANSITIONS[None]), case_sensitive=False)
+_FIRST_STATUS: Final = click.Choice(sorted(TRANSITIONS[None]), case_sensitive=False)
+_SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 @click.command("import")
 @click.argument("file", type=click.File("rb"))
-@click.option("--format", "file_format", type=click.Choice(get_args(Format)), help="What FILE is, if not by its name.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(get_args(Format)),
+    help="The format, if the name of FILE does not tell it.",
+)
 @click.option("--map", "mapping", metavar="FIELD=COLUMN", multiple=True, help="The column that holds a field.")
 @click.option("--audio-path", "template", metavar="TEMPLATE", help="Make paths: 's3://music/{id}.mp3'.")
-@click.option("--id-from", metavar="COLUMN", help="Make ids from a column that tells tracks apart.")
-@click.option("--status", type=_STARTS, default="COMPLETED", show_default=True, help="The status of new tracks.")
-@click.option("--replace", is_flag=True, help="Overwrite tracks that are there with other content.")
+@click.option("--id-from", metavar="COLUMN", help="Make ids from a column that differs for each track.")
+@click.option("--status", type=_FIRST_STATUS, default="COMPLETED", show_default=True, help="The status of new tracks.")
+@click.option("--replace", is_flag=True, help="Overwrite tracks that exist with other content.")
 @as_json
 @click.pass_obj
 @click.pass_context
@@ -60,10 +72,10 @@ def import_file(
     Import the tracks in a CSV or JSON Lines FILE.
 
     FILE is - for stdin. The fields are title, artist, album, genre, year, duration (seconds), channels, sample_rate
-    (Hz), bitrate (bit/s), format, audio_path, thumbnail_path and id (a UUID). Without an id, a track has one that is
-    made from its audio_path. So a file can be imported again: what is there already stays as it is.
+    (Hz), bitrate (bit/s), format, audio_path, thumbnail_path and id (a UUID). A track without an id gets one that is
+    made from its audio_path. So a file can be imported again: tracks that are there already stay as they are.
 
-    A row that is refused is named on stderr with its reason, and every other row is saved.
+    A row that is refused is named on stderr with the reason. All other rows are saved.
     """
     try:
         plan = Plan(
@@ -75,7 +87,7 @@ def import_file(
         tally = Tally()
         ignored: list[str] = []
         records = read_records(file, file_format or _format_of(file), plan, ignored=ignored.extend)
-        # What is wrong with the columns is told before any server is asked for anything.
+        # Reading the first row here reports wrong columns before any server is contacted.
         records = chain([first for first in (next(records, None),) if first is not None], records)
     except UnusableFile as error:
         raise click.UsageError(str(error), context) from None
@@ -84,7 +96,7 @@ def import_file(
         with target.catalog() as catalog:
             catalog.health()
             begin = time.monotonic()
-            with reporter(tally, size) as report:
+            with progress_reporter(tally, size) as report:
                 save_records(
                     catalog,
                     _telling_of_ignored(records, ignored, report),
@@ -139,7 +151,7 @@ def _size(file: BinaryIO) -> int | None:
 def _telling_of_ignored(
     records: Iterator[ReadRecord | Refusal], ignored: list[str], report: Reporter
 ) -> Iterator[ReadRecord | Refusal]:
-    """Pass *records* on, and name columns that mean nothing as soon as they are met."""
+    """Pass *records* on, and name the columns that are not used."""
     for record in records:
         if ignored:
             report.say(f"ignored columns: {', '.join(map(quoted, ignored))}")
@@ -159,3 +171,180 @@ def _print_summary(tally: Tally, seconds: float, *, as_json: bool) -> None:
         return
     counts = ", ".join(f"{count:,} {name}" for name, count in dataclasses.asdict(tally).items())
     click.echo(f"{counted(tally.rows, 'row')} in {seconds:.1f} s ({rate:,.0f} rows/s): {counts}")
+
+
+@dataclass(slots=True)
+class Tally:
+    """Count the rows that have been committed or refused."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: int = 0
+
+    @property
+    def saved(self) -> int:
+        """Rows that are in the catalogue."""
+        return self.inserted + self.updated + self.unchanged
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return self.saved + self.refused
+
+    def add(self, outcome: SaveOutcome) -> None:
+        """Count a row that was saved."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
+
+
+def save_records(
+    catalog: Catalog,
+    items: Iterable[ReadRecord | Refusal],
+    *,
+    replace: bool,
+    tally: Tally,
+    refused: Callable[[Refusal], None],
+    saved: Callable[[], None] = lambda: None,
+) -> None:
+    """
+    Save the records of *items* in batches, and call *refused* for each row that cannot be saved, in their order.
+
+    *tally* is updated and *saved* is called after each batch, so *tally* is also right after an error.
+
+    Raises:
+        CatalogError: an error that no row has caused. The rows that *tally* counts as saved are committed.
+    """
+    remaining = iter(items)
+    while batch := list(islice(remaining, BATCH)):
+        outcomes = iter(_save_batch(catalog, [item for item in batch if isinstance(item, ReadRecord)], replace=replace))
+        for item in batch:
+            outcome = item if isinstance(item, Refusal) else next(outcomes)
+            if isinstance(outcome, Refusal):
+                tally.refused += 1
+                refused(outcome)
+            else:
+                tally.add(outcome)
+        saved()
+
+
+def _save_batch(catalog: Catalog, records: list[ReadRecord], *, replace: bool) -> list[SaveOutcome | Refusal]:
+    """Save *records* in one unit of work, or each in its own if one of them makes that fail."""
+    if not records:
+        return []
+    try:
+        return catalog.run(lambda work: [_save_one(work, record, replace=replace) for record in records])
+    except _BAD_ROW as error:
+        if len(records) == 1:
+            return [Refusal(records[0].place, _reason(error))]
+    return [outcome for record in records for outcome in _save_batch(catalog, [record], replace=replace)]
+
+
+def _save_one(work: UnitOfWork, read: ReadRecord, *, replace: bool) -> SaveOutcome | Refusal:
+    try:
+        track = work.save_record(read.record, replace=replace)
+    except SaveConflict:
+        # No statement has failed on the server, so the transaction goes on with the other rows.
+        return Refusal(
+            read.place, f"id: track {read.record.id} exists with other content, which --replace would overwrite"
+        )
+    assert track.outcome is not None  # noqa: S101
+    return track.outcome
+
+
+def _reason(error: CatalogError) -> str:
+    return f"{error} (SQLSTATE {error.sqlstate})" if isinstance(error, CatalogInternalError) else str(error)
+
+
+class Reporter(Protocol):
+    """Print the progress of an import and other lines on stderr."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def say(self, line: str) -> None:
+        """Print *line*, without disturbing the progress."""
+
+    def update(self, position: int | None) -> None:
+        """Show the progress after *position* bytes; None if that is unknown."""
+
+
+def progress_reporter(tally: Tally, size: int | None, clock: Callable[[], float] = time.monotonic) -> Reporter:
+    """Return a bar if stderr is a terminal, else a printer of lines; *size* is in bytes, None if it is unknown."""
+    console = Console(stderr=True, highlight=False)
+    speed = _Speed(tally, size, clock)
+    return _ProgressBar(console, speed) if console.is_interactive else _ProgressLines(speed)
+
+
+class _Speed:
+    """Describe how many rows are done, how fast, and how much time is left."""
+
+    def __init__(self, tally: Tally, size: int | None, clock: Callable[[], float]) -> None:
+        self.tally = tally
+        self.size = size
+        self.clock = clock
+        self.position: int | None = 0
+        self._start = clock()
+
+    def __str__(self) -> str:
+        seconds = self.clock() - self._start
+        parts = [counted(self.tally.rows, "row")]
+        if self.tally.refused:
+            parts.append(f"{self.tally.refused:,} refused")
+        if seconds > 0:
+            parts.append(f"{self.tally.rows / seconds:,.0f} rows/s")
+        if self.size and self.position:
+            parts.append(f"{time_span(round(seconds * (self.size - self.position) / self.position))} left")
+        return ", ".join(parts)
+
+
+class _ProgressLines:
+    """Print a plain line every ten seconds."""
+
+    def __init__(self, speed: _Speed) -> None:
+        self._speed = speed
+        self._last = speed.clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        click.echo(line, err=True)
+
+    def update(self, position: int | None) -> None:
+        self._speed.position = position
+        if (now := self._speed.clock()) - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = now
+            done = f"{100 * position // self._speed.size} %, " if self._speed.size and position else ""
+            self.say(f"importing: {done}{self._speed}")
+
+
+class _ProgressBar:
+    """Draw a progress bar below the other lines."""
+
+    def __init__(self, console: Console, speed: _Speed) -> None:
+        self._speed = speed
+        self._progress = Progress(
+            TextColumn("importing"), BarColumn(bar_width=24), TextColumn("{task.description}"), console=console,
+            transient=True,
+        )  # fmt: skip
+        self._task = self._progress.add_task("", total=speed.size)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        # The terminal wraps the text, so that it can be copied as one line.
+        self._progress.console.print(Text(line), soft_wrap=True)
+
+    def update(self, position: int | None) -> None:
+        self._speed.position = position
+        self._progress.update(self._task, completed=position, description=str(self._speed))

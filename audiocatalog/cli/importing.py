@@ -1,4 +1,8 @@
-"""From the rows of a file to records that can be saved, or the reason why one cannot."""
+"""Turn the rows of a file into records that can be saved, or into the reasons why they cannot.
+
+A ``Plan`` says what the columns mean, and ``read_records`` reads a file by it. Nothing here needs a database or a
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self
 from uuid import UUID, uuid5
 
-from audiocatalog.cli.plan import FIELDS, Format, Plan, text_of
 from audiocatalog.cli.rows import CsvFile, JsonLinesFile, Lines, Place, Row, UnusableFile
-from audiocatalog.cli.text import printable, quoted
-from audiocatalog.errors import InvalidInput, Problem
+from audiocatalog.cli.text import escape_controls, lone_surrogate, quoted
+from audiocatalog.errors import InvalidInput, Problem, kind_of
 from audiocatalog.metadata import (
     LIMITS,
     METADATA_FIELDS,
@@ -22,19 +25,109 @@ from audiocatalog.metadata import (
     TrackRecord,
     WholeLimit,
 )
+from audiocatalog.status import TrackStatus
 
-#: The namespace of the ids that are made from a path or a column. It never changes: importing a file for the second
-#: time finds the tracks of the first time by it.
+Format = Literal["csv", "jsonl"]
+
+#: The fields that a file can hold.
+FIELDS: Final = (*METADATA_FIELDS, "audio_path", "thumbnail_path", "id")
+
+#: The namespace of the ids that are made from a path or a column. It must never change: by it, a second import of a
+#: file finds the tracks of the first.
 ID_NAMESPACE: Final = UUID("a3d0c9f4-3b8f-4c8e-9a55-6a1f0d6c2e71")
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(?:[0-9]{1,18}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MOST_IGNORED_COLUMNS: Final = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Template:
+    """
+    A pattern for paths: *parts* are literal text and, at every odd index, the name of a column.
+
+    >>> Template.parse("s3://music/{id}.mp3").parts
+    ('s3://music/', 'id', '.mp3')
+
+    """
+
+    parts: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """
+        Return the template in *text*, where ``{column}`` stands for a cell, and ``{{`` and ``}}`` for braces.
+
+        Raises:
+            UnusableFile: a brace stands alone.
+        """
+        literals, parts = re.split(r"(\{\{|\}\}|\{[^{}]+\})", text), [""]
+        for index, piece in enumerate(literals):
+            if index % 2 and piece not in {"{{", "}}"}:
+                parts += [piece[1:-1], ""]
+                continue
+            if not index % 2 and re.search("[{}]", piece):
+                raise UnusableFile(f"the template {quoted(text)} has a single brace: columns are written {{column}}")
+            parts[-1] += piece[:1] if index % 2 else piece
+        return cls(tuple(parts))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns in the template."""
+        return self.parts[1::2]
+
+    def fill(self, cells: Mapping[str, Any]) -> str | Problem:
+        """Return the path for a row, or the problem with one of its cells."""
+        filled = list(self.parts)
+        for index in range(1, len(filled), 2):
+            text = _text_of("audio_path", filled[index], cells)
+            if isinstance(text, Problem):
+                return text
+            filled[index] = text
+        return "".join(filled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    What the columns of a file mean.
+
+    *columns* maps fields to columns of another name. *audio_path* makes the path of each row. *id_from* names a column
+    whose values differ from track to track; ids are made from them. *status* is the status of new tracks.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    audio_path: Template | None = None
+    id_from: str | None = None
+    status: TrackStatus = TrackStatus.COMPLETED
+
+    def __post_init__(self) -> None:
+        if self.audio_path is not None and "audio_path" in self.columns:
+            raise UnusableFile("the path comes either from a column or from a template, not from both")
+        if self.id_from is not None and "id" in self.columns:
+            raise UnusableFile("the id is either a column of UUIDs or made from one, not both")
+
+    def sources(self) -> dict[str, str]:
+        """Return the column of each field that is read from a column."""
+        sources = {name: self.columns.get(name, name) for name in FIELDS}
+        if self.audio_path is not None:
+            del sources["audio_path"]
+        if self.id_from is not None:
+            del sources["id"]
+        return sources
+
+    def named_columns(self) -> set[str]:
+        """Return the columns that the user named, which the file must have."""
+        named = set(self.columns.values())
+        if self.audio_path is not None:
+            named.update(self.audio_path.columns)
+        if self.id_from is not None:
+            named.add(self.id_from)
+        return named
+
+
 class Refusal(NamedTuple):
-    """Say which row of a file cannot be saved, and why."""
+    """The place of a row that cannot be saved, and the reason."""
 
     place: Place
     reason: str
@@ -43,11 +136,11 @@ class Refusal(NamedTuple):
         return f"{self.place}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class ReadRecord(TrackRecord):
-    """Hold a record that was read from a file, and its *place* there."""
+class ReadRecord(NamedTuple):
+    """The place of a row, and the record that was read from it."""
 
-    place: Place = field(kw_only=True)
+    place: Place
+    record: TrackRecord
 
 
 def read_records(
@@ -56,10 +149,11 @@ def read_records(
     """
     Give a record or a refusal for every row of *file*, in constant memory.
 
-    *ignored* is told once of every column that means nothing: for CSV at the start, for JSON Lines where it is met.
+    *ignored* is called with the columns that are not used: for CSV before the first row, for JSON Lines at the first
+    row that has them.
 
     Raises:
-        UnusableFile: the file as a whole does not fit *plan*: before its first row, if it is CSV.
+        UnusableFile: the file does not fit *plan*. For CSV, this is raised before the first row.
     """
     with Lines(file) as lines:
         if file_format == "csv":
@@ -107,7 +201,7 @@ def _read_json_lines(
 
 
 class _Builder:
-    """Make records of rows, and tell every rule that a row breaks, not only the first."""
+    """Make records from rows, and collect every problem of a row, not only the first."""
 
     def __init__(self, plan: Plan, sources: Mapping[str, str], *, from_text: bool) -> None:
         self._plan = plan
@@ -115,7 +209,7 @@ class _Builder:
         self._from_text = from_text
 
     def build(self, row: Row) -> ReadRecord | Refusal:
-        """Return the record that *row* holds, or why it holds none."""
+        """Return the record in *row*, or its refusal."""
         if row.problem is not None:
             return Refusal(row.place, row.problem)
         values = self._values(row.cells)
@@ -127,21 +221,19 @@ class _Builder:
         except InvalidInput as error:
             problems += error.problems
             metadata = TrackMetadata()
-        # A path that was found wrong above is not to be complained of twice.
+        # A path that is refused above must not be refused a second time below.
         path = "-" if sound["audio_path"] is None else sound["audio_path"]
         try:
-            record = ReadRecord(
-                metadata, path, sound["id"], sound.get("thumbnail_path"), self._plan.status, place=row.place
-            )
+            record = TrackRecord(metadata, path, sound["id"], sound.get("thumbnail_path"), self._plan.status)
         except InvalidInput as error:
             problems += error.problems
         if problems:
             problems.sort(key=lambda problem: FIELDS.index(problem.field))
             return Refusal(row.place, "; ".join(f"{problem.field}: {problem.rule}" for problem in problems))
-        return record
+        return ReadRecord(row.place, record)
 
     def _values(self, cells: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a value for every field of a row, None where it is unknown, or the problem with it."""
+        """Return the value of every field, None where it is unknown, or the problem with it."""
         values = {name: cells.get(column) for name, column in self._sources.items()}
         if self._from_text:
             values = {name: _from_text(name, cell or "") for name, cell in values.items()}
@@ -154,25 +246,39 @@ class _Builder:
 
     def _id(self, cells: Mapping[str, Any], values: Mapping[str, Any]) -> Any:  # noqa: ANN401  # JSON holds anything.
         if self._plan.id_from is not None:
-            text = text_of("id", self._plan.id_from, cells)
+            text = _text_of("id", self._plan.id_from, cells)
             return text if isinstance(text, Problem) else uuid5(ID_NAMESPACE, text)
-        # A CSV file has an id column or has none, but each object of JSON Lines may have an id of its own.
+        # In CSV, all rows have an id or none has; in JSON Lines, some objects may have one.
         column = self._sources.get("id")
         if column is not None and (self._from_text or column in cells):
             return Problem("id", "missing") if values["id"] is None else values["id"]
         path = values["audio_path"]
-        if not isinstance(path, str) or _SURROGATE.search(path):
-            return None
-        # The form in which the path will be stored.
+        if not isinstance(path, str) or lone_surrogate(path):
+            return None  # The path is refused, so the id does not matter.
+        # Paths are stored in NFC.
         return uuid5(ID_NAMESPACE, unicodedata.normalize("NFC", path))
 
 
+def _text_of(name: str, column: str, cells: Mapping[str, Any]) -> str | Problem:
+    """Return the text in *column*, from which the field *name* is made, or the problem with it."""
+    value = cells.get(column)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is None or value == "":
+        return Problem(name, f"the column {quoted(column)} is empty")
+    if not isinstance(value, str):
+        return Problem(name, f"the column {quoted(column)} must be text or a whole number, not {kind_of(value)}")
+    if lone_surrogate(value):
+        return Problem(name, f"the column {quoted(column)} is not UTF-8")
+    return value
+
+
 def _from_text(name: str, cell: str) -> str | float | Problem | None:
-    """Return the value that the text in a CSV cell stands for, None if there is no text."""
+    """Return the value of a CSV cell, None if the cell is empty, or the problem with it."""
     if not cell:
         return None
-    if broken := _SURROGATE.search(cell):
-        return Problem(name, f"not UTF-8: it holds the byte {printable(broken.group())}")
+    if broken := lone_surrogate(cell):
+        return Problem(name, f"not UTF-8: it holds the byte {escape_controls(broken)}")
     limit = LIMITS.get(name)
     if limit is None or isinstance(limit, TextLimit):
         return cell

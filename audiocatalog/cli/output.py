@@ -15,16 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from audiocatalog import Health, Hit, SearchPage, StatusChange, StatusCount, Track
-from audiocatalog.cli.text import clock, counted, printable, time_span
+from audiocatalog.cli.text import clock, counted, escape_controls, time_span
 from audiocatalog.search.page import Span
 from audiocatalog.tracks import TRACK_COLUMNS
 from audiocatalog.transitions import CHANGE_COLUMNS
 
-#: From here on, a hit fits on one line with its id.
+#: From this width on, a hit and its id fit on one line.
 _WIDE: Final = 132
-#: In a pipe no line is folded: programs take lines for records.
+#: The width of a pipe or a file: lines are not folded, because programs read them one by one.
 _ENDLESS: Final = 100_000
-#: A narrower terminal folds the lines itself; a table would have to leave something out.
+#: Tables are never narrower than this, so that no text is cut off; a narrower terminal folds the lines itself.
 _NARROWEST: Final = 80
 _BAR: Final = 18
 _MATCH: Final = "bold underline"
@@ -32,7 +32,7 @@ _UNKNOWN: Final = "-"
 
 
 class Output(Console):
-    """A terminal, a pipe or a file, and how wide it is: as wide as need be, up to *most*, where nobody watches."""
+    """A terminal with its own width, or a pipe or file of width *most*."""
 
     def __init__(self, most: int = _ENDLESS) -> None:
         super().__init__(highlight=False, markup=False, emoji=False)
@@ -40,15 +40,15 @@ class Output(Console):
         self.width = min(max(self.width, _NARROWEST), most) if measured else most
 
     def on_broken_pipe(self) -> None:
-        """Leave it to the command, as any other broken pipe."""
-        raise  # noqa: PLE0704  # Called while the error is being handled.
+        """Raise the error again; ``failures`` handles every broken pipe."""
+        raise  # noqa: PLE0704  # Called while the error is handled.
 
     def symbol(self, beautiful: str, plain: str) -> str:
-        """Return *beautiful* where the output can hold it, or else *plain*."""
+        """Return *beautiful* if the output is in Unicode, else *plain*."""
         return beautiful if self.encoding.startswith("utf") else plain
 
     def lay_out(self, table: Table) -> None:
-        """Print *table*, without the spaces after its last column where somebody may compare or keep them."""
+        """Print *table*; in a pipe or file, without the spaces at the ends of the lines."""
         if self.is_terminal:
             self.print(table)
             return
@@ -57,7 +57,7 @@ class Output(Console):
         click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
     def table(self, *headings: str, right: Sequence[str] = ()) -> Table:
-        """Return an empty table; *right* names the columns of numbers."""
+        """Return an empty table; the columns named by *right* are aligned to the right."""
         table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2), header_style="dim")
         for heading in headings:
             table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
@@ -65,7 +65,7 @@ class Output(Console):
 
 
 def print_json(value: object) -> None:
-    """Print *value* as one line of JSON, in ASCII where the output cannot hold more."""
+    """Print *value* as one line of JSON, in ASCII unless the output is in Unicode."""
     unicode = (getattr(sys.stdout, "encoding", None) or "ascii").lower().startswith("utf")
     click.echo(json.dumps(value, ensure_ascii=not unicode))
 
@@ -116,7 +116,7 @@ def _one_line_each(output: Output, page: SearchPage) -> Table:
 
 
 def _two_lines_each(output: Output, page: SearchPage) -> Table:
-    """Return the same table for narrow terminals, where a UUID is half a line."""
+    """Return the table for narrow terminals, with album and id on a second line."""
     table = output.table("artist, album", "title, id", "year", "length", "status", right=("year", "length"))
     for column in table.columns[2:]:
         column.no_wrap = True
@@ -134,16 +134,16 @@ def _figures(track: Track) -> tuple[str, str, str]:
 
 
 def _highlighted(hit: Hit, field: str) -> Text:
-    """Return a field of a hit with the matches set off, made printable piece by piece: that changes lengths."""
+    """Return a field of a hit with its matches marked. Escaping changes lengths, so each piece is escaped alone."""
     value, text, done = getattr(hit.track, field), Text(), 0
     if value is None:
         return Text(_UNKNOWN)
     spans: Sequence[Span] = hit.highlights.get(field, ())
     for start, end in spans:
-        text.append(printable(value[done:start]))
-        text.append(printable(value[start:end]), _MATCH)
+        text.append(escape_controls(value[done:start]))
+        text.append(escape_controls(value[start:end]), _MATCH)
         done = end
-    return text.append(printable(value[done:]))
+    return text.append(escape_controls(value[done:]))
 
 
 def print_track(track: Track) -> None:
@@ -171,18 +171,18 @@ def _in_units(column: str, value: Any) -> str:  # noqa: ANN401  # Columns of eve
         case "created_at" | "updated_at":
             return _moment(value)
         case _:
-            return printable(str(value))
+            return escape_controls(str(value))
 
 
 def print_change(change: StatusChange) -> None:
     """Print one move of a track."""
     output = Output()
-    reason = f": {printable(change.reason)}" if change.reason else ""
-    output.print(f"{_move(output, change)}, by {printable(change.actor)} at {_moment(change.at)}{reason}")
+    reason = f": {escape_controls(change.reason)}" if change.reason else ""
+    output.print(f"{_move(output, change)}, by {escape_controls(change.actor)} at {_moment(change.at)}{reason}")
 
 
 def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
-    """Print the moves of a track, and how long it stayed where each of them brought it."""
+    """Print the moves of a track, and how long it stayed in each status."""
     output = Output()
     table = output.table("when (UTC)", "from", "", "to", "stayed", "who", "why")
     for column in table.columns[:5]:
@@ -196,8 +196,8 @@ def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
             arrow,
             str(change.to_status),
             stayed if end else f"{stayed} so far",
-            printable(change.actor),
-            printable(change.reason or _UNKNOWN),
+            escape_controls(change.actor),
+            escape_controls(change.reason or _UNKNOWN),
         )
     output.lay_out(table)
 
@@ -208,7 +208,7 @@ def print_counts(counts: Sequence[StatusCount], now: datetime) -> None:
     total = sum(count.tracks for count in counts)
     table = output.table("status", "tracks", "", "oldest (UTC)", right=("tracks",))
     for count in counts:
-        # Whatever is there can be seen, be it one in a million.
+        # A status with any tracks has a bar of at least one character.
         length = max(1, round(_BAR * count.tracks / total)) if count.tracks else 0
         since = ""
         if count.oldest is not None:
@@ -220,7 +220,7 @@ def print_counts(counts: Sequence[StatusCount], now: datetime) -> None:
 
 
 def print_health(health: Health) -> None:
-    """Print the server's versions and the pool's figures."""
+    """Print the versions of the server and schema, and the state of the pool."""
     output = Output()
     table = output.table("", "")
     table.show_header = False
@@ -245,7 +245,7 @@ def _moment(at: datetime) -> str:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  # Columns of every type.
-    """Return *value* as JSON has it: text for ids, statuses and times."""
+    """Return *value* for JSON: ids, statuses and times as text."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return value if value is None or isinstance(value, int | float) else str(value)

@@ -1,6 +1,6 @@
-"""The rows of a CSV or JSON Lines file, one at a time, so that no row can take another one down with it.
+"""Read the rows of a CSV or JSON Lines file one at a time; a bad row does not affect the others.
 
-It knows nothing of tracks, and keeps no more than one row in memory.
+Nothing here knows what a track is. At most one row is held in memory.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final, NamedTuple, Self
 
-from audiocatalog.cli.text import quoted
+from audiocatalog.cli.text import lone_surrogate, quoted
+from audiocatalog.errors import kind_of
 
-#: A row longer than this is refused. The text that a track can hold is 400 times shorter.
+#: Rows of more characters are refused. The longest text of a track is far shorter.
 LONGEST_ROW: Final = 16 * 2**20
 
-#: What a file begins with that is no text in UTF-8.
+#: The first bytes of files that are not UTF-8 text, and what to tell the user about them.
 _OTHER_FORMATS: Final = {
     b"\xff\xfe": "the file is UTF-16 text: save it as UTF-8",
     b"\xfe\xff": "the file is UTF-16 text: save it as UTF-8",
@@ -28,12 +29,12 @@ _OTHER_FORMATS: Final = {
 
 
 class UnusableFile(ValueError):
-    """Say why no row of a file can be read with the options that were given."""
+    """Refuse a whole file, because it cannot be read with the given options."""
 
 
 class Place(NamedTuple):
     """
-    Say where a row stands: the *row*, counted from 1, and the *line* of the file unless it follows from the row.
+    The place of a row: its number from 1, and its *line* in the file unless that follows from the number.
 
     >>> str(Place(17)), str(Place(17, 23))
     ('row 17', 'row 17 (line 23)')
@@ -48,7 +49,7 @@ class Place(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Hold the cells of a row, by their columns, or the *problem* for which they cannot be told."""
+    """The cells of a row by column, and the *problem* if the row cannot be read."""
 
     place: Place
     cells: dict[str, Any]
@@ -56,7 +57,7 @@ class Row(NamedTuple):
 
 
 class CsvFile:
-    """Read CSV: *columns* come from the first line, then every row is a mapping of them to text, "" where missing."""
+    """Read CSV: *columns* come from the first line; each further row maps them to its cells, as far as it has any."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -81,8 +82,8 @@ class CsvFile:
         """
         Give each record's count, first line, cells and problem.
 
-        A quotation mark that nobody closed makes one cell of many lines. The error then stands far below its cause, so
-        only the first line is refused and the others are read again, as what they were before that mark.
+        A quotation mark that is never closed makes many lines one cell, and the error is noticed far below its cause.
+        So only the first line is refused, and the lines after it are read again as rows of their own.
         """
         lines, count = self._lines, 0
         usual_limit = csv.field_size_limit(sys.maxsize)
@@ -92,13 +93,13 @@ class CsvFile:
                 try:
                     start = lines.begin_record()
                     for cells in reader:
-                        if cells:  # An empty line has none.
+                        if cells:  # An empty line has no cells.
                             count += 1
                             yield count, start, cells, None
                         start = lines.begin_record()
                 except (csv.Error, _TooLong) as error:
                     count += 1
-                    several = lines.take_back_all_but_the_first()
+                    several = lines.put_back_all_but_the_first()
                     doubt = isinstance(error, csv.Error) or several
                     yield count, start, [], f"{error}{': is a quotation mark missing or not doubled?' if doubt else ''}"
                 else:
@@ -108,7 +109,7 @@ class CsvFile:
 
 
 class JsonLinesFile:
-    """Read JSON Lines: one object on each line; empty lines are left out."""
+    """Read JSON Lines: one object on each line. Empty lines are skipped."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -131,7 +132,7 @@ class JsonLinesFile:
 
 
 class _TooLong(Exception):
-    """Say that a row is longer than ``LONGEST_ROW``."""
+    """The row is longer than ``LONGEST_ROW``."""
 
     def __init__(self) -> None:
         super().__init__(f"longer than {LONGEST_ROW:,} characters")
@@ -139,10 +140,10 @@ class _TooLong(Exception):
 
 class Lines:
     """
-    Hand out the lines of *file*, remember those of the record that is being read, and take lines back.
+    Give the lines of *file*, remember those of the current record, and put lines back.
 
-    Used in a ``with`` block, which leaves the file open. Bytes that are not UTF-8 become lone surrogates, by which the
-    cell that holds them is refused later, alone.
+    Used in a ``with`` block, which leaves the file open. Bytes that are not UTF-8 become lone surrogates; a cell with
+    one is refused later, if it is used.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -156,7 +157,7 @@ class Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A reader that was given up ends some time later, perhaps after its file.
+        # A generator that is abandoned ends some time later; the file may be closed by then.
         if not self._text.closed:
             self._text.detach()
 
@@ -164,7 +165,7 @@ class Lines:
         return self
 
     def __next__(self) -> str:
-        # A line may end in \r alone, and inside a record any line may: the text layer knows all three ends.
+        # A line ends in \n, \r\n or \r; the text layer knows all three.
         line = self._returned.popleft() if self._returned else self._text.readline(LONGEST_ROW + 1)
         if not line:
             raise StopIteration
@@ -180,20 +181,20 @@ class Lines:
         return line
 
     def begin_record(self) -> int:
-        """Forget the lines of the last record and return the number of the next line."""
+        """Forget the lines of the last record; return the number of the next line."""
         self._record.clear()
         self._length = 0
         return self._number + 1
 
-    def take_back_all_but_the_first(self) -> bool:
-        """Hand out the record's other lines once more, and say whether there are any."""
+    def put_back_all_but_the_first(self) -> bool:
+        """Put back the lines of the record after its first, and return whether there are any."""
         again = self._record[1:]
         self._returned.extendleft(reversed(again))
         self._number -= len(again)
         return bool(again)
 
     def _cut(self, line: str) -> str:
-        """Leave out the rest of a line of which no more than the beginning was read."""
+        """Skip the rest of a line that is too long, and return the beginning that was read."""
         rest = line
         while rest and rest[-1] not in "\r\n":
             rest = self._text.readline(LONGEST_ROW + 1)
@@ -208,8 +209,8 @@ def _check_format(first_line: str) -> None:
 
 
 def _parse_object(text: str) -> tuple[dict[str, Any], str | None]:
-    """Return the object that *text* is, or the reason why it is none."""
-    if (character := next((c for c in text if "\udc80" <= c <= "\udcff"), None)) is not None:
+    """Return the object that *text* holds, or the problem with it."""
+    if (character := lone_surrogate(text)) is not None:
         return {}, f"not UTF-8: it holds the byte {quoted(character)}"
     try:
         value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object_of)
@@ -218,11 +219,11 @@ def _parse_object(text: str) -> tuple[dict[str, Any], str | None]:
     except json.JSONDecodeError as error:
         return {}, f"not readable as JSON: {error.msg} at character {error.pos + 1}"
     except ValueError as error:
-        # Python refuses whole numbers of thousands of digits in a sentence about its own settings.
+        # Python's own message for a number of thousands of digits is about a setting of the interpreter.
         reason = "a number of too many digits" if str(error).startswith("Exceeds") else str(error)
         return {}, f"not readable as JSON: {reason}"
     if not isinstance(value, dict):
-        return {}, f"a JSON object was expected, not {type(value).__name__}"
+        return {}, f"a JSON object was expected, not {kind_of(value)}"
     return value, None
 
 

@@ -1,7 +1,7 @@
 """
-What the demo does: the body of each function here is printed as it stands, run, and its claim checked.
+The code that the demo shows. The demo prints the body of each function, runs it and checks the claim that it returns.
 
-The last statement, which returns the claim, is left out of the print.
+The docstring and the last statement, which returns the claim, are not printed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from audiocatalog import Catalog, SearchFilters, SearchPage, TrackMetadata, Trac
 from audiocatalog.cli.text import counted
 from audiocatalog.errors import InvalidInput, TransitionConflict
 
-#: The id of the track whose life is told.
+#: The id of the track that the demo follows.
 IDIOTEQUE: Final = UUID("01920000-0000-7000-8000-00000001d107")
 
 PENDING: Final = TrackStatus.PENDING
 PROCESSING: Final = TrackStatus.PROCESSING
 
-#: What people type, and the artists whom it must find on the first page.
+#: Queries as people type them, and the artists that must be on the first page.
 QUERIES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("acdc", ("AC/DC",)),
     ("ac dc", ("AC/DC",)),
@@ -51,12 +51,12 @@ QUERIES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("किशोर", ("किशोर कुमार",)),
 )
 
-#: What people type who mean no music.
+#: Queries that are syntax elsewhere.
 HOSTILE: Final = ('"', "'", "&|!():*<->", "((((", "rock & (", "\\", "a:*b", "'; DROP TABLE audio_tracks; --")
 
 
 class Claim(NamedTuple):
-    """Say what came out, and whether it *holds* what was promised."""
+    """Whether the claim *holds*, and the *answer* to print."""
 
     holds: bool
     answer: str
@@ -94,13 +94,13 @@ def save_other_content(catalog: Catalog) -> None:
 
 
 def make_bad_metadata(_: Catalog) -> None:
-    """Break the rule of every field."""
+    """Make metadata with six bad fields."""
     values = {"title": "", "year": 99, "duration": nan, "channels": "2", "bitrate": True, "hue": 1}
     TrackMetadata.from_mapping(values)
 
 
 def race(catalog: Catalog) -> Claim:
-    """Have eight workers take the track."""
+    """Let eight workers try to take the track."""
 
     def take(worker: str) -> str:
         try:
@@ -116,7 +116,7 @@ def race(catalog: Catalog) -> Claim:
 
 
 def complete(catalog: Catalog) -> Claim:
-    """Have the winner finish."""
+    """Complete the track."""
     change = catalog.update_status(IDIOTEQUE, TrackStatus.COMPLETED, reason="tags extracted")
     track = catalog.get(IDIOTEQUE)
     return Claim(
@@ -125,12 +125,12 @@ def complete(catalog: Catalog) -> Claim:
 
 
 def break_the_rules(catalog: Catalog) -> None:
-    """Move the track where no move leads."""
+    """Make a move that is not allowed."""
     catalog.update_status(IDIOTEQUE, TrackStatus.FAILED)
 
 
 def fail_half_way(catalog: Catalog) -> Claim:
-    """Leave a unit of work by an exception."""
+    """End a unit of work by an exception."""
     before = count(catalog)
     try:
         with catalog.unit_of_work() as work:
@@ -147,23 +147,23 @@ def fail_half_way(catalog: Catalog) -> Claim:
 
 
 def swallow_an_error(catalog: Catalog) -> None:
-    """Go on after an error of the database."""
+    """Ignore an error of the database."""
     with catalog.unit_of_work() as work:
         work.save(TrackMetadata(title="Lost in the Void"), audio_path="s3://demo/void")
         with suppress(DBAPIError):
-            # From here on, PostgreSQL throws everything away, and would not say so.
+            # From here on, PostgreSQL discards everything, and its COMMIT reports no error.
             work.session.execute(sqlalchemy.text("SELECT 1 / 0"))
 
 
 def search_with_filters(catalog: Catalog) -> SearchPage:
-    """Search within bounds."""
+    """Search with filters."""
     filters = SearchFilters(year=(1990, 1999), format=["mp3", "flac"], duration=(None, 240))
     page = catalog.search("rock", filters=filters, limit=5)
-    return page  # noqa: RET504  # The line above is shown, this one is not.
+    return page  # noqa: RET504  # The demo prints the line above, but not this one.
 
 
 def search_with_malice(catalog: Catalog) -> Claim:
-    """Search for what would be syntax elsewhere."""
+    """Search for text that is syntax elsewhere."""
     for query in HOSTILE:
         catalog.search(query)
     total = count(catalog)

@@ -1,4 +1,4 @@
-"""Which catalogue a command works on, and for whom."""
+"""Which database a command works on, and which actor it records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from audiocatalog import Catalog
 from audiocatalog.cli.failures import WrongSettings
 from audiocatalog.engine import url_from_environment
 from audiocatalog.errors import InvalidInput
-from audiocatalog.unit_of_work import clean_actor
+from audiocatalog.metadata import clean_actor
 
 _URL: Final = "AUDIOCATALOG_DATABASE_URL"
 _NO_DATABASE: Final = (
@@ -29,7 +29,7 @@ _NO_DATABASE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Hold the options that come before every command."""
+    """The options that come before the command: --url, --local and --actor."""
 
     url: str | None
     local: str | None
@@ -37,7 +37,7 @@ class Target:
 
     @contextmanager
     def catalog(self) -> Iterator[Catalog]:
-        """Open the catalogue for the length of a command."""
+        """Open the catalogue while a command runs."""
         with (
             self._environment(create=False) as environment,
             Catalog.from_env(actor=self._actor(), environment=environment) as catalog,
@@ -46,7 +46,7 @@ class Target:
 
     @contextmanager
     def database(self) -> Iterator[URL]:
-        """Give the URL of the database, which need not hold a catalogue yet, for the length of a command."""
+        """Give the URL of the database while a command runs; it may have no schema yet."""
         with self._environment(create=True) as environment:
             yield url_from_environment(environment)
 
@@ -55,7 +55,7 @@ class Target:
 
     @contextmanager
     def _environment(self, *, create: bool) -> Iterator[Mapping[str, str]]:
-        """Give the environment with the database in it that the options name."""
+        """Give the environment variables, with the URL of the database that the options name."""
         if self.url is not None and self.local is not None:
             raise click.UsageError("--url and --local name two databases: leave one of them out")
         if "" in (self.url, self.local):
@@ -73,10 +73,10 @@ class Target:
 
 @contextmanager
 def _served(folder: Path, *, create: bool) -> Iterator[str]:
-    """Run a server on *folder*; only `upgrade` makes one, so that a misspelt name makes none."""
+    """Run a server on *folder*. Only `upgrade` creates the folder, so that a misspelt name does not."""
     if not create and not _holds_cluster(folder):
         raise WrongSettings(f"{folder} holds no catalogue: make one there by `audiocatalog --local {folder} upgrade`")
-    # Imported here because most commands talk to a server that runs anyway.
+    # Imported here because only --local needs it.
     from audiocatalog.embedded import EmbeddedPostgres  # noqa: PLC0415
 
     with EmbeddedPostgres(folder, durable=True) as server:
@@ -87,11 +87,11 @@ def _holds_cluster(folder: Path) -> bool:
     try:
         return (folder / "PG_VERSION").exists()
     except PermissionError:
-        return True  # A closed folder is for the server to open, or to complain of.
+        return True  # The server will report a folder that it cannot read.
 
 
 def _user_name() -> str:
-    """Return the name of the user whom the system runs this for, where it has one that can be recorded."""
+    """Return the name of the system's user, or "audiocatalog" if there is none that can be recorded."""
     try:
         return clean_actor(getpass.getuser())
     except (OSError, KeyError, ImportError, InvalidInput):

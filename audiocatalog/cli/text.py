@@ -1,4 +1,4 @@
-"""Text of other people's made fit for a terminal, and numbers made fit for people."""
+"""Text and numbers for a terminal: control characters escaped, text quoted, times and counts formatted."""
 
 from __future__ import annotations
 
@@ -6,34 +6,44 @@ import itertools
 import re
 from typing import Final
 
-# What moves the cursor, changes colours or turns the line around: controls, line separators, the direction overrides
-# of bidirectional text, and the lone surrogates that stand for bytes which are not UTF-8.
-_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Characters that can move the cursor, change colours or reverse a line: controls, line separators and the direction
+# overrides of bidirectional text. Also lone surrogates, which stand for bytes that are not UTF-8.
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# The surrogates that Python puts in the place of such bytes ("surrogateescape").
 _ESCAPED_BYTES: Final = range(0xDC80, 0xDD00)
 _LONGEST_QUOTE: Final = 40
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
-def printable(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""
-    Return *text* with every character that would act on a terminal written out.
+    Return *text* with every character escaped that would act on a terminal.
 
-    >>> printable("one\ntwo")
+    >>> escape_controls("one\ntwo")
     'one\\ntwo'
 
     """
-    return _UNPRINTABLE.sub(lambda match: _written_out(match.group()), text)
+    return _CONTROLS.sub(lambda match: _escape(match.group()), text)
+
+
+def lone_surrogate(text: str) -> str | None:
+    """Return the first character of *text* that UTF-8 cannot encode: a lone surrogate, or None if there is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return text[error.start]
+    return None
 
 
 def quoted(text: str) -> str:
-    """Return *text* between quotation marks, printable and not too long for a message."""
+    """Return *text* in quotation marks for a message: at most 40 characters, control characters escaped."""
     shown = text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 1]}…"
-    return f'"{printable(shown)}"'
+    return f'"{escape_controls(shown)}"'
 
 
 def counted(number: int, noun: str) -> str:
     """
-    Return *number* with its *noun*, in the plural where it is one.
+    Return *number* and *noun*, in the plural unless the number is 1.
 
     >>> counted(1, "row"), counted(12_000, "row")
     ('1 row', '12,000 rows')
@@ -44,7 +54,7 @@ def counted(number: int, noun: str) -> str:
 
 def clock(seconds: float) -> str:
     """
-    Return a length of sound as players show it.
+    Return the length of a track as players show it.
 
     >>> clock(225.4), clock(3725)
     ('3:45', '1:02:05')
@@ -57,7 +67,7 @@ def clock(seconds: float) -> str:
 
 def time_span(seconds: float) -> str:
     """
-    Return a span of time in the two largest units that say something.
+    Return a span of time in its one or two largest units.
 
     >>> time_span(0.0421), time_span(75), time_span(93_784)
     ('42 ms', '1 min 15 s', '1 d 2 h')
@@ -76,7 +86,7 @@ def time_span(seconds: float) -> str:
     return f"{rest} s"
 
 
-def _written_out(character: str) -> str:
+def _escape(character: str) -> str:
     code = ord(character)
     if code in _ESCAPED_BYTES:
         return f"\\x{code - 0xDC00:02x}"

@@ -1,0 +1,227 @@
+"""Connections: what no session may bring along, what happens when the server goes away, how long anybody waits."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from audiocatalog import Catalog, SaveOutcome, TrackMetadata, TrackStatus, errors, migrations
+from tests.conftest import libpq
+from tests.factories import TrackRecordFactory
+
+
+@contextmanager
+def database_settings(url: str, **settings: str) -> Iterator[None]:
+    """Set what every new session of the database begins with."""
+    name = make_url(url).database
+    with psycopg.connect(libpq(url), autocommit=True) as admin:
+        for setting, value in settings.items():
+            admin.execute(f"ALTER DATABASE \"{name}\" SET {setting} = '{value}'")
+        try:
+            yield
+        finally:
+            admin.execute(f'ALTER DATABASE "{name}" RESET ALL')
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+def test_no_default_of_the_database_or_the_environment_changes_what_is_read(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, *, pooler: bool
+) -> None:
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    monkeypatch.setenv("PGDATESTYLE", "SQL, DMY")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    record = TrackRecordFactory(metadata=TrackMetadata(title="宇多田 0/1", duration=0.1 + 0.2))
+    with (
+        database_settings(database_url, DateStyle="German", extra_float_digits="0", TimeZone="Asia/Tokyo"),
+        Catalog(database_url, pooler=pooler) as catalog,
+    ):
+        catalog.run(lambda work: work.save_record(record))
+        assert catalog.run(lambda work: work.save_record(record)).outcome is SaveOutcome.UNCHANGED
+        found = catalog.get(record.id)
+        assert str(found.created_at.utcoffset()) == "0:00:00"
+        assert found.duration == 0.1 + 0.2
+        assert catalog.search("宇多田").total == 1
+
+
+@pytest.mark.parametrize("setting", ["standard_conforming_strings", "search_path"])
+def test_words_depend_on_no_setting_of_the_session(database_url: str, setting: str) -> None:
+    value = {"standard_conforming_strings": "off", "search_path": "evil, public, pg_catalog"}[setting]
+    with psycopg.connect(libpq(database_url), autocommit=True) as admin:
+        admin.execute("CREATE SCHEMA evil")
+        admin.execute("CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE sql AS $$ SELECT 'pwned'::text $$")
+        try:
+            usual = admin.execute(
+                "SELECT audiocatalog_search_vector_v1('AC/DC', '宇多田ヒカル', NULL, NULL)"
+            ).fetchone()
+            admin.execute(f"SET {setting} = {value}")
+            changed = admin.execute(
+                "SELECT audiocatalog_search_vector_v1('AC/DC', '宇多田ヒカル', NULL, NULL)"
+            ).fetchone()
+        finally:
+            admin.execute("DROP SCHEMA evil CASCADE")
+    assert usual == changed
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+def test_a_single_move_waits_for_a_lock_no_longer_than_it_may(database_url: str, *, pooler: bool) -> None:
+    with Catalog(database_url, lock_timeout=0.3, pooler=pooler) as catalog:
+        track = catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a"))
+        with psycopg.connect(libpq(database_url)) as other:
+            other.execute("UPDATE audio_tracks SET updated_at = now() WHERE id = %s", [track.id])
+            begun = time.monotonic()
+            with pytest.raises(errors.TransientConflict):
+                catalog.update_status(track.id, TrackStatus.PENDING)
+            assert time.monotonic() - begun < 3
+
+
+def test_a_row_that_refers_to_a_track_does_not_hold_it_up(database_url: str, catalog: Catalog) -> None:
+    track = catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a"))
+    with psycopg.connect(libpq(database_url)) as host:
+        host.execute("CREATE TABLE favourites (track_id uuid REFERENCES audio_tracks)")
+        host.commit()
+        try:
+            host.execute("INSERT INTO favourites VALUES (%s)", [track.id])
+            assert catalog.update_status(track.id, TrackStatus.PENDING).version == 2
+        finally:
+            host.rollback()
+            host.execute("DROP TABLE favourites")
+
+
+def test_a_warm_connection_survives_a_migration(empty_database: Callable[[], str]) -> None:
+    """A statement that was prepared before a column changed its type fails once in the server, and never outside."""
+    url = empty_database()
+    migrations.upgrade(url)
+    with Catalog(url, pool_size=1) as catalog:
+        track = catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a", status=TrackStatus.PENDING))
+        for _ in range(12):
+            catalog.get(track.id)
+        with psycopg.connect(libpq(url), autocommit=True) as admin:
+            admin.execute("ALTER TABLE audio_tracks ALTER format TYPE varchar(60)")
+        for _ in range(12):
+            assert catalog.get(track.id).id == track.id
+        assert catalog.update_status(track.id, TrackStatus.PROCESSING).version == 2
+
+
+def test_a_single_move_whose_answer_is_lost_has_an_unknown_outcome(database_url: str) -> None:
+    with Catalog(database_url, lock_timeout=20, statement_timeout=20) as catalog:
+        track = catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a"))
+        caught: list[errors.CatalogError] = []
+
+        def move() -> None:
+            try:
+                catalog.update_status(track.id, TrackStatus.PENDING)
+            except errors.CatalogError as error:
+                caught.append(error)
+
+        with psycopg.connect(libpq(database_url)) as other:
+            other.execute("UPDATE audio_tracks SET updated_at = now() WHERE id = %s", [track.id])
+            thread = threading.Thread(target=move)
+            thread.start()
+            with psycopg.connect(libpq(database_url), autocommit=True) as admin:
+                for _ in range(500):
+                    ended = admin.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                    ).fetchall()
+                    if ended:
+                        break
+                    time.sleep(0.01)
+            thread.join()
+    assert [type(error) for error in caught] == [errors.CommitOutcomeUnknown]
+    assert not caught[0].retryable
+
+
+def test_lost_connections_do_not_use_up_the_pool(database_url: str) -> None:
+    with (
+        Catalog(database_url, pool_size=1, pool_timeout=2) as catalog,
+        psycopg.connect(libpq(database_url), autocommit=True) as admin,
+    ):
+        for _ in range(4):
+            with pytest.raises(errors.DatabaseUnavailable), catalog.unit_of_work() as work:
+                process = work.session.connection().exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+                admin.execute("SELECT pg_terminate_backend(%s, 5000)", [process])
+                work.find(uuid4())
+        assert catalog.health().connections == 1
+
+
+def test_an_outage_is_told_as_one_and_ends_when_the_server_is_back(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    migrations.upgrade(url)
+    name = make_url(url).database
+    with (
+        psycopg.connect(libpq(make_url(url).set(database="postgres")), autocommit=True) as admin,
+        Catalog(url, pool_size=2, pool_timeout=0.5) as catalog,
+    ):
+        assert catalog.find(uuid4()) is None
+        admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name])
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            with pytest.raises(errors.CatalogError) as caught:
+                catalog.find(uuid4())
+            assert not isinstance(caught.value, errors.PoolTimeout)
+        admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        begun = time.monotonic()
+        while True:
+            try:
+                assert catalog.find(uuid4()) is None
+                break
+            except errors.CatalogError:
+                assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 3
+
+
+def test_callers_of_a_silent_server_wait_together_and_not_in_turn() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/x?connect_timeout=2"
+        with Catalog(url) as catalog:
+            outcomes: list[object] = []
+
+            def ask() -> None:
+                try:
+                    catalog.find(uuid4())
+                except errors.DatabaseUnavailable as error:
+                    outcomes.append(error)
+
+            threads = [threading.Thread(target=ask) for _ in range(5)]
+            begun = time.monotonic()
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(outcomes) == 5
+            assert time.monotonic() - begun < 4.5
+
+
+def test_many_who_wait_in_vain_open_no_connections_of_their_own(database_url: str) -> None:
+    with Catalog(database_url, pool_size=1, pool_timeout=0.5) as catalog, catalog.unit_of_work() as work:
+        most = 0
+
+        def ask() -> None:
+            with pytest.raises(errors.PoolTimeout):
+                catalog.find(uuid4())
+
+        threads = [threading.Thread(target=ask) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            count = (
+                work.session.connection()
+                .exec_driver_sql(
+                    "SELECT count(*), pg_stat_clear_snapshot() FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND application_name = 'audiocatalog'"
+                )
+                .scalar_one()
+            )
+            most = max(most, count)
+            time.sleep(0.01)
+        # The unit of work's own, one that asks whether the server is there, and those of other catalogues of this run.
+        assert most <= 2 + 8
