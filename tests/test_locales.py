@@ -33,10 +33,10 @@ HARD = [
 ]
 
 LOCALES = {
-    "C": "LOCALE 'C'",
-    "C.UTF-8": "LOCALE 'C.UTF-8'",
-    "glibc en_US": "LOCALE 'en_US.UTF-8'",
-    "glibc tr_TR": "LOCALE 'tr_TR.UTF-8'",
+    "C": "LOCALE_PROVIDER libc LOCALE 'C'",
+    "C.UTF-8": "LOCALE_PROVIDER libc LOCALE 'C.UTF-8'",
+    "glibc en_US": "LOCALE_PROVIDER libc LOCALE 'en_US.UTF-8'",
+    "glibc tr_TR": "LOCALE_PROVIDER libc LOCALE 'tr_TR.UTF-8'",
     "ICU tr": "LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR' LOCALE 'C.UTF-8'",
     "builtin": "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'",
 }
