@@ -118,8 +118,9 @@ class Catalog:
         self.close()
 
     def __repr__(self) -> str:
-        """Return where the catalogue is, without the password."""
-        return f"<Catalog {self._database.url.render_as_string(hide_password=True)}>"
+        """Return where the catalogue is, and nothing else of the URL: a password may stand in many places of it."""
+        url = self._database.url
+        return f"<Catalog {url.database} at {url.host or url.query.get('host', 'localhost')}>"
 
     def close(self) -> None:
         """Close the pool; a unit of work that is still open keeps its connection to its end."""
@@ -276,9 +277,8 @@ def _settings_from(environment: Mapping[str, str]) -> dict[str, int | float | bo
             try:
                 found[name] = read(text)
             except ValueError:
-                raise ConfigurationError(
-                    f"{variable} cannot be read as {read.__name__.strip('_')}", field=name
-                ) from None
+                kind = {int: "a whole number", float: "a number of seconds"}.get(read, "true or false")  # type: ignore[call-overload]
+                raise ConfigurationError(f"{variable} must be {kind}", field=name) from None
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakSet
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -118,6 +119,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not isinstance(self.pool_size, int) or isinstance(self.pool_size, bool) or not 1 <= self.pool_size <= 1000:  # noqa: PLR2004
             raise ConfigurationError("pool_size must be a whole number from 1 to 1000", field="pool_size")
+        if not isinstance(self.pooler, bool):
+            raise ConfigurationError("pooler must be True or False", field="pooler")
         for name in ("pool_timeout", "statement_timeout", "search_timeout", "lock_timeout"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0.001 <= value <= 86_400:  # noqa: PLR2004
@@ -150,6 +153,12 @@ class Database:
     def __init__(self, url: str | URL, settings: Settings) -> None:
         self.url = parse_url(url)
         self.settings = settings
+        self._parents: tuple[object, ...] = ()
+        self._begin_anew()
+        self._closed = False
+        _databases.add(self)
+
+    def _begin_anew(self) -> None:
         self._lock = threading.Lock()
         self._probe_lock = threading.Lock()
         self._probe_began = self._probe_ended = 0.0
@@ -158,7 +167,15 @@ class Database:
         self._engine: Engine | None = None
         self._autocommit: Engine | None = None
         self._pool: Pool | None = None
-        self._closed = False
+
+    def forget_connections(self) -> None:
+        """
+        Begin anew in a forked child: a connection that two processes use gives each the other's answers.
+
+        The parent's engine and pool are kept, unused, so that nothing closes what is not the child's.
+        """
+        self._parents = (*self._parents, self._engine, self._pool)
+        self._begin_anew()
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -298,6 +315,18 @@ class Database:
         if self.settings.pooler:
             parameters["prepare_threshold"] = None
         return parameters
+
+
+_databases: WeakSet[Database] = WeakSet()
+
+
+def _forget_all_connections() -> None:
+    for database in list(_databases):
+        database.forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all_connections)
 
 
 def check_server(connection: psycopg.Connection[Any]) -> None:

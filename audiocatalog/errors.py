@@ -292,6 +292,7 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
     ConstraintViolation: "a constraint of the database refused a row",
     CatalogInternalError: "an unexpected database error; its cause says more",
 }
+_IDLED = "the unit of work did nothing for longer than 10 s, so the server ended it; nothing of it was kept"
 _CHECK_NAME = re.compile(r"^ck_(?:audio_tracks|audio_track_status_changes)_(?P<field>.+)_(?:range|visible|known)$")
 _OUR_NAME = re.compile(r"^(?:(?:pk|uq|ck|fk)_)?(?:audio_tracks|audio_track_status_changes)(?:_|$)")
 _OUR_KEYS = (
@@ -356,8 +357,9 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
         kind = StaleStatement
     elif kind is DatabaseUnavailable and phase == "commit":
         kind = CommitOutcomeUnknown
+    description = _IDLED if sqlstate == "25P03" else _DESCRIPTION[kind]
     return kind(
-        f"{operation}: {_DESCRIPTION[kind]}", operation=operation, phase=phase, sqlstate=sqlstate, constraint=constraint
+        f"{operation}: {description}", operation=operation, phase=phase, sqlstate=sqlstate, constraint=constraint
     )
 
 

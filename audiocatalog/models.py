@@ -145,11 +145,12 @@ def _one_of(column: str, statuses: frozenset[TrackStatus]) -> str:
 
 def _legal_moves() -> str:
     """Return the table of statuses as the text of a CHECK."""
-    # No comparison may be null, for a CHECK lets null pass: hence the empty text in place of no status.
-    return " OR ".join(
-        f"(coalesce(from_status, '') = {str(start or '')!r} AND {_one_of('to_status', ends)})"
+    moves = " OR ".join(
+        f"(from_status {'IS NULL' if start is None else f'= {str(start)!r}'} AND {_one_of('to_status', ends)})"
         for start, ends in TRANSITIONS.items()
     )
+    # A comparison with no status is null, and a CHECK lets null pass.
+    return f"coalesce({moves}, false)"
 
 
 class Track(Base):
@@ -196,6 +197,7 @@ class Track(Base):
     __table_args__ = (
         CheckConstraint(_one_of("status", frozenset(TrackStatus)), name="status_known"),
         CheckConstraint("version >= 1", name="version_range"),
+        *(CheckConstraint(f"isfinite({field})", name=f"{field}_range") for field in ("created_at", "updated_at")),
         *_rules(),
         # Every search goes through it: a vector is found by the words in it.
         Index("ix_audio_tracks_search_vector", "search_vector", postgresql_using="gin"),
@@ -232,6 +234,8 @@ class StatusChange(Base):
 
     __table_args__ = (
         CheckConstraint(_legal_moves(), name="legal_transition"),
+        CheckConstraint("version >= 1", name="version_range"),
+        CheckConstraint("isfinite(at)", name="at_range"),
         *(CheckConstraint(f"{VISIBLE_FUNCTION}({field})", name=f"{field}_visible") for field in CHANGE_LIMITS),
         # One answer for each operation id; also the index by which it is found again.
         UniqueConstraint("track_id", "operation_id"),

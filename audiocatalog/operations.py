@@ -52,6 +52,8 @@ def save_track(
     reason: str | None,
 ) -> Track:
     """Save a track as ``UnitOfWork.save`` says."""
+    if not isinstance(record, TrackRecord):
+        raise InvalidInput(Problem("record", f"a TrackRecord, not {kind_of(record)}"), operation="save")
     check_expected_version(expected_version, replace=replace)
     parameters = save_parameters(record, actor=actor, reason=clean_reason(reason), expected_version=expected_version)
     with translated("save"):

@@ -123,6 +123,8 @@ def check_expected_version(expected_version: object, *, replace: bool) -> None:
     Raises:
         InvalidInput: names ``expected_version``.
     """
+    if not isinstance(replace, bool):
+        raise InvalidInput(Problem("replace", "True or False"), operation="save")
     if expected_version is None:
         return
     if not isinstance(expected_version, int) or isinstance(expected_version, bool) or not 1 <= expected_version < 2**31:

@@ -413,10 +413,17 @@ def test_the_environment_sets_the_catalogue_up(database_url: str) -> None:
         Catalog.from_env(environment=environment | {"AUDIOCATALOG_POOL_SIZE": "many"})
 
 
-def test_a_database_in_another_encoding_is_refused(server_url: str) -> None:
-    name = f"audiocatalog_latin_{os.getpid()}"
+def test_a_catalogue_shows_no_part_of_its_url_that_could_be_secret() -> None:
+    for url in (f"postgresql://u:{SECRET}@h/d", f"postgresql:///d?host=h&user=u&password={SECRET}"):
+        shown = repr(Catalog(url))
+        assert shown == "<Catalog d at h>"
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_in_another_encoding_is_refused(server_url: str, encoding: str) -> None:
+    name = f"audiocatalog_{encoding.lower()}_{os.getpid()}"
     with psycopg.connect(libpq(server_url), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        admin.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
         try:
             url = make_url(server_url).set(database=name)
             with pytest.raises(errors.ConfigurationError, match="UTF8"):

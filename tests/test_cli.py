@@ -109,7 +109,7 @@ class TestCommand:
 
     def test_a_setting_in_the_environment_that_is_wrong_ends_with_2(self, run: Run) -> None:
         result = run("stats", AUDIOCATALOG_POOL_SIZE="many")
-        assert (result.exit_code, result.stderr) == (2, "error: AUDIOCATALOG_POOL_SIZE cannot be read as int\n")
+        assert (result.exit_code, result.stderr) == (2, "error: AUDIOCATALOG_POOL_SIZE must be a whole number\n")
 
 
 class TestUpgrade:

@@ -130,6 +130,7 @@ def test_a_downgrade_that_loses_data_asks_first(empty_database: Callable[[], str
     migrations.upgrade(url)
     with pytest.raises(CommandError, match="lose_data"):
         command.downgrade(config_for(url), "base")
+    assert alembic_command(url, "-x", "lose_data=no", "downgrade", "base").returncode != 0
     assert migrations.current(url) == SCHEMA_REVISION
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -137,6 +138,26 @@ def test_a_single_move_whose_answer_is_lost_has_an_unknown_outcome(database_url:
             thread.join()
     assert [type(error) for error in caught] == [errors.CommitOutcomeUnknown]
     assert not caught[0].retryable
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_shares_no_connection(database_url: str) -> None:
+    with Catalog(database_url, pool_size=2) as catalog:
+        tracks = [catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a")).id for _ in range(20)]
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                try:
+                    right = all(catalog.get(track).id == track for _ in range(20) for track in tracks)
+                    os._exit(0 if right else 1)
+                except BaseException:  # noqa: BLE001
+                    os._exit(2)
+            children.append(child)
+        for _ in range(20):
+            assert [catalog.get(track).id for track in tracks] == tracks
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
 
 
 def test_lost_connections_do_not_use_up_the_pool(database_url: str) -> None:

@@ -122,11 +122,12 @@ BEGIN ATOMIC
       || coalesce(setweight(audiocatalog_lexemes_v1(audiocatalog_words_v1(audiocatalog_fold_v1(genre))), 'D'), ''::tsvector);
 END;
 
--- Read what somebody typed: every term must be there, as a phrase of its pieces or in one of its joined spellings.
+-- Read what somebody typed: every term must be there, as a phrase of its pieces or in one of its joined spellings. A term
+-- that is repeated counts once.
 CREATE FUNCTION audiocatalog_search_query_v1(query text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-  SELECT coalesce(string_agg('(' || wanted || ')', ' & ' ORDER BY place)::tsquery, ''::tsquery)
+  SELECT coalesce(string_agg(DISTINCT '(' || wanted || ')', ' & ')::tsquery, ''::tsquery)
   FROM (
     SELECT place, string_agg('''' || replace(phrase, ' ', ''' <-> ''') || '''', ' | ') AS wanted
     FROM regexp_split_to_table(audiocatalog_fold_v1(query) COLLATE "C", E'[ \u0009-\u000d\u00a0\u3000]+')

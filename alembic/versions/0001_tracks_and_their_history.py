@@ -61,6 +61,10 @@ def upgrade() -> None:
             "status IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED')", name=op.f("ck_audio_tracks_status_known")
         ),
         sa.CheckConstraint("version >= 1", name=op.f("ck_audio_tracks_version_range")),
+        *(
+            sa.CheckConstraint(f"isfinite({field})", name=op.f(f"ck_audio_tracks_{field}_range"))
+            for field in ("created_at", "updated_at")
+        ),
         # The text of a track shows something; its length is the column's.
         *(
             sa.CheckConstraint(f"audiocatalog_visible_v1({field})", name=op.f(f"ck_audio_tracks_{field}_visible"))
@@ -98,14 +102,16 @@ def upgrade() -> None:
             "track_id", "operation_id", name=op.f("uq_audio_track_status_changes_track_id_operation_id")
         ),
         sa.CheckConstraint(
-            # No comparison may be null, for a CHECK lets null pass: hence the empty text in place of no status.
-            "(coalesce(from_status, '') = '' AND to_status IN ('PENDING', 'COMPLETED'))"
-            " OR (coalesce(from_status, '') = 'PENDING' AND to_status IN ('PROCESSING', 'FAILED'))"
-            " OR (coalesce(from_status, '') = 'PROCESSING' AND to_status IN ('PENDING', 'COMPLETED', 'FAILED'))"
-            " OR (coalesce(from_status, '') = 'FAILED' AND to_status IN ('PENDING'))"
-            " OR (coalesce(from_status, '') = 'COMPLETED' AND to_status IN ('PENDING'))",
+            # A comparison with no status is null, and a CHECK lets null pass.
+            "coalesce((from_status IS NULL AND to_status IN ('PENDING', 'COMPLETED'))"
+            " OR (from_status = 'PENDING' AND to_status IN ('PROCESSING', 'FAILED'))"
+            " OR (from_status = 'PROCESSING' AND to_status IN ('PENDING', 'COMPLETED', 'FAILED'))"
+            " OR (from_status = 'FAILED' AND to_status IN ('PENDING'))"
+            " OR (from_status = 'COMPLETED' AND to_status IN ('PENDING')), false)",
             name=op.f("ck_audio_track_status_changes_legal_transition"),
         ),
+        sa.CheckConstraint("version >= 1", name=op.f("ck_audio_track_status_changes_version_range")),
+        sa.CheckConstraint("isfinite(at)", name=op.f("ck_audio_track_status_changes_at_range")),
         *(
             sa.CheckConstraint(
                 f"audiocatalog_visible_v1({field})", name=op.f(f"ck_audio_track_status_changes_{field}_visible")
@@ -116,7 +122,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    if not (context.config.attributes.get("lose_data") or "lose_data" in context.get_x_argument(as_dictionary=True)):
+    asked = context.get_x_argument(as_dictionary=True).get("lose_data") == "yes"
+    if not (asked or context.config.attributes.get("lose_data") is True):
         raise CommandError("this downgrade drops every track and its history; to do so, add `-x lose_data=yes`")
     op.drop_table("audio_track_status_changes")
     op.drop_table("audio_tracks")

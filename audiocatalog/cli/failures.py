@@ -64,15 +64,17 @@ def plain_failures() -> Iterator[None]:
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as error:
+        # A full disk, say: what is still to be written would fail again at exit.
+        _discard_output()
         what = f"{error.filename}: " if error.filename else ""
         raise Failure(f"{what}{error.strerror or error}") from None
 
 
 def _discard_output() -> None:
-    """Discard the rest of the output: Python flushes it at exit, and would report the pipe again."""
+    """Discard the rest of the output: Python flushes it at exit, and would report the failure again."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # Only its descriptor is needed.
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except BrokenPipeError:
+            except OSError:
                 os.dup2(nowhere.fileno(), stream.fileno())
