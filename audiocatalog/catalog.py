@@ -179,11 +179,17 @@ class Catalog:
         return self._at_once(lambda connection: find_track(connection, track_id))
 
     def search(
-        self, query: str, *, filters: SearchFilters | None = None, limit: int = 20, offset: int = 0
+        self,
+        query: str,
+        *,
+        filters: SearchFilters | None = None,
+        limit: int = 20,
+        offset: int = 0,
+        after: None = None,
     ) -> SearchPage:
         """Return what ``UnitOfWork.search`` returns, in a transaction of its own."""
         with self.unit_of_work() as work:
-            return work.search(query, filters=filters, limit=limit, offset=offset)
+            return work.search(query, filters=filters, limit=limit, offset=offset, after=after)
 
     def update_status(
         self,

@@ -140,11 +140,14 @@ def search_tracks(
     filters: SearchFilters | None,
     limit: int,
     offset: int,
+    after: None,
     timeout: float,
 ) -> SearchPage:
     """Search as ``UnitOfWork.search`` says, within *timeout* seconds for each statement."""
     text = check_query(query)
     check_page(limit, offset)
+    if after is not None:
+        raise InvalidInput(Problem("after", "None: this version hands out no cursors"), operation="search")
     if filters is not None and not isinstance(filters, SearchFilters):
         raise InvalidInput(Problem("filters", f"SearchFilters, not {kind_of(filters)}"), operation="search")
     with translated("search"):

@@ -197,7 +197,13 @@ class UnitOfWork:
         return read_history(self._connection(), parse_id(id))
 
     def search(
-        self, query: str, *, filters: SearchFilters | None = None, limit: int = 20, offset: int = 0
+        self,
+        query: str,
+        *,
+        filters: SearchFilters | None = None,
+        limit: int = 20,
+        offset: int = 0,
+        after: None = None,
     ) -> SearchPage:
         """
         Return the tracks in which every word of *query* is found, best first.
@@ -205,7 +211,8 @@ class UnitOfWork:
         Words are found whatever their case, accents and punctuation, in title, artist, album and genre, in this order
         of weight; an exact title or artist comes before all others. A query without a searchable word finds nothing.
 
-        *filters* narrow the search. *limit* is from 1 to 100, *offset* from 0 to 10,000.
+        *filters* narrow the search. *limit* is from 1 to 100, *offset* from 0 to 10,000. *after* is the place of a
+        cursor, which this version does not hand out: it can only be None.
 
         Raises:
             InvalidInput: the query is longer than 1,000 characters or 32 terms, or limit or offset are out of bounds.
@@ -217,7 +224,13 @@ class UnitOfWork:
 
         """
         return search_tracks(
-            self._connection(), query, filters=filters, limit=limit, offset=offset, timeout=self._search_timeout
+            self._connection(),
+            query,
+            filters=filters,
+            limit=limit,
+            offset=offset,
+            after=after,
+            timeout=self._search_timeout,
         )
 
     def _connection(self) -> Connection:

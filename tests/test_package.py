@@ -108,7 +108,8 @@ with Catalog(url, actor="extractor", pool_size=5, pool_timeout=5.0, statement_ti
         assert (change.track_id, change.from_status, change.to_status) == (track.id, "COMPLETED", "PENDING")
         assert (change.actor, change.reason, change.operation_id) == ("extractor", "re-encode", None)
         assert [change.to_status for change in work.history(track.id)] == ["COMPLETED", "PENDING"]
-        page = work.search("radiohead idioteque", filters=SearchFilters(year=(1995, 2005)), limit=20, offset=0)
+        page = work.search("radiohead idioteque", filters=SearchFilters(year=(1995, 2005)), limit=20, offset=0,
+                           after=None)
         assert [hit.track.id for hit in page.hits] == [track.id]
         assert page.hits[0].score > 0 and page.hits[0].highlights["title"] == ((0, 9),)
         assert (page.total, page.total_is_exact) == (1, True)

@@ -261,6 +261,12 @@ def test_filters_narrow_a_search(work: UnitOfWork, shelf: dict[str, Any], filter
     assert page.total == len(names.split())
 
 
+def test_there_are_no_cursors_yet(work: UnitOfWork) -> None:
+    assert work.search("x", after=None).total == 0
+    with pytest.raises(errors.InvalidInput, match="after"):
+        work.search("x", after="cursor")  # type: ignore[arg-type]
+
+
 def test_filters_are_search_filters(work: UnitOfWork) -> None:
     with pytest.raises(errors.InvalidInput, match="filters"):
         work.search("x", filters={"year": 1999})  # type: ignore[arg-type]
