@@ -197,12 +197,14 @@ class Database:
         with self._checking_out():
             connection = (engine if self.settings.pooler else self._autocommit or engine).connect()
         with connection:
+            if self.settings.pooler:
+                with translated("connect", "connect"):
+                    connection.begin()
             try:
+                yield connection
                 if self.settings.pooler:
-                    with connection.begin():
-                        yield connection
-                else:
-                    yield connection
+                    with translated("commit", "commit"):
+                        connection.commit()
             except StaleStatement:
                 # psycopg forgets its prepared statements at a rollback, which this connection never sees: end it.
                 driver_connection(connection).pgconn.finish()

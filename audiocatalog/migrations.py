@@ -25,8 +25,6 @@ LOCK_KEY: Final = 0x6175_6469_6F63_6174  # "audiocat"
 _POLL_INTERVAL: Final = 0.2
 # A statement that waits for a table's lock makes all others wait behind it; better to give up and be run again.
 _MIGRATION_LIMITS: Final = "-c lock_timeout=3s -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
-
-
 # Alembic keeps the migration under way in a global of its module, so that two threads would share one.
 _ALEMBIC_IS_GLOBAL: Final = threading.Lock()
 

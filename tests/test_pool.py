@@ -173,6 +173,17 @@ def test_lost_connections_do_not_use_up_the_pool(database_url: str) -> None:
         assert catalog.health().connections == 1
 
 
+def test_behind_a_pooler_a_lost_commit_of_a_single_call_is_one_of_our_errors(database_url: str) -> None:
+    with (
+        Catalog(database_url, pooler=True) as catalog,
+        psycopg.connect(libpq(database_url), autocommit=True) as admin,
+    ):
+        with pytest.raises(errors.CommitOutcomeUnknown), catalog._database.autocommit() as connection:
+            process = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            admin.execute("SELECT pg_terminate_backend(%s, 5000)", [process])
+        assert catalog.find(uuid4()) is None
+
+
 def test_an_outage_is_told_as_one_and_ends_when_the_server_is_back(empty_database: Callable[[], str]) -> None:
     url = empty_database()
     migrations.upgrade(url)
