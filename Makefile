@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check bench constraints clean
+.PHONY: help install demo test lint types check bench bench-search constraints clean
 
 help: ## Show what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -37,8 +37,12 @@ types: install ## Check the types
 
 check: lint types test ## Do all of it
 
-bench: install ## Measure saves, reads, moves and searches beside bare psycopg
+bench: install ## Measure saves, reads and moves beside bare psycopg
 	@$(BIN)/python benchmarks/operations.py $(ARGS)
+
+bench-search: install ## Measure searches beside naive SQL, SQLite FTS5 and tantivy; ARGS="--help" says more
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m benchmarks.search $(ARGS)
 
 constraints: install ## Write constraints.txt anew: the versions that everything is tested with
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

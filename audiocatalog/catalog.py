@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,12 +14,17 @@ from sqlalchemy import URL, Connection
 
 from audiocatalog.engine import Database, Settings, url_from_environment
 from audiocatalog.errors import CatalogError, ConfigurationError, InvalidInput, Problem, StaleStatement, translated
+from audiocatalog.explaining import explain_hit, refresh_vocabulary
 from audiocatalog.identifiers import parse_id
 from audiocatalog.metadata import clean_actor
 from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE, StatusChange, Track
 from audiocatalog.operations import find_track, move_track, required
+from audiocatalog.search.explanation import Explanation
 from audiocatalog.search.filters import SearchFilters
-from audiocatalog.search.page import SearchPage
+from audiocatalog.search.page import SearchPage, SearchSort
+from audiocatalog.search.request import Request
+from audiocatalog.search.vocabulary import Vocabulary
+from audiocatalog.searching import search_tracks
 from audiocatalog.status import TrackStatus
 from audiocatalog.tracks import STATUS_COUNTS, StatusCount, counts_of
 from audiocatalog.unit_of_work import UnitOfWork
@@ -185,11 +190,41 @@ class Catalog:
         filters: SearchFilters | None = None,
         limit: int = 20,
         offset: int = 0,
-        after: None = None,
+        after: str | None = None,
+        sort: SearchSort | str = SearchSort.RELEVANCE,
+        facets: Collection[str] = (),
     ) -> SearchPage:
-        """Return what ``UnitOfWork.search`` returns, in a transaction of its own."""
+        """Return what ``UnitOfWork.search`` returns, alone: in one round trip, or one more where nothing matches."""
+        timeout = self._settings.search_timeout
+        request = Request.make(
+            query, filters=filters, limit=limit, offset=offset, after=after, sort=sort, facets=facets, timeout=timeout
+        )
+        return self._at_once(lambda connection: search_tracks(connection, request, timeout=timeout))
+
+    def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
+        """Return what ``UnitOfWork.explain`` returns, alone."""
+        timeout = self._settings.search_timeout
+        return self._at_once(lambda connection: explain_hit(connection, query, id, filters=filters, timeout=timeout))
+
+    def refresh_vocabulary(self, *, timeout: float = 3600.0) -> Vocabulary:
+        """
+        Count the words of all tracks anew, which searches look at where nothing matches as it was typed.
+
+        It reads every track once (10 million take about a minute) and blocks nobody; searches see the new words when it
+        ends. Words of tracks that came later are found all the same, if they are typed right. Run it after an import,
+        and every day or so.
+
+        Raises:
+            TransientConflict: another count is under way.
+            QueryTimeout: it took longer than *timeout* seconds; nothing was changed.
+        """
+        if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0.001 <= timeout <= 86_400:  # noqa: PLR2004
+            raise InvalidInput(
+                Problem("timeout", "a number of seconds from 0.001 to 86400", (0.001, 86_400)),
+                operation="refresh_vocabulary",
+            )
         with self.unit_of_work() as work:
-            return work.search(query, filters=filters, limit=limit, offset=offset, after=after)
+            return refresh_vocabulary(work.session.connection(), timeout=timeout)
 
     def update_status(
         self,

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Computed,
     Dialect,
@@ -25,8 +26,9 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     func,
+    text,
 )
-from sqlalchemy.dialects.postgresql import TIMESTAMP, TSVECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from audiocatalog.metadata import CHANGE_LIMITS, LIMITS, METADATA_FIELDS, NumberLimit, TextLimit, WholeLimit
@@ -38,8 +40,13 @@ SCHEMA_REVISION: Final = "0001"
 VERSION_TABLE: Final = "audiocatalog_version"
 #: The SQL functions of alembic/functions/search_v1.sql: both sides of a search fold text by them.
 SEARCH_VECTOR_FUNCTION: Final = "audiocatalog_search_vector_v1"
-SEARCH_QUERY_FUNCTION: Final = "audiocatalog_search_query_v1"
 FOLD_FUNCTION: Final = "audiocatalog_fold_v1"
+WORDS_FUNCTION: Final = "audiocatalog_words_v1"
+NAME_FUNCTION: Final = "audiocatalog_name_v1"
+SPELL_FUNCTION: Final = "audiocatalog_spell_v1"
+SLIPS_FUNCTION: Final = "audiocatalog_slips_v1"
+#: The parts of the table that common words are sought in: one track of so many, chosen by its id.
+SAMPLES: Final = (4096, 512, 64, 8)
 #: The SQL function of alembic/functions/visible_v1.sql, twin of ``metadata.INVISIBLE``.
 VISIBLE_FUNCTION: Final = "audiocatalog_visible_v1"
 
@@ -110,10 +117,15 @@ class StatusText(TypeDecorator[TrackStatus]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> TrackStatus | None:  # noqa: ARG002
         """Return the status that *value* names."""
-        return _STATUS_BY_NAME.get(value, value) if value is not None else None  # type: ignore[arg-type]
+        return None if value is None else status_of(value)
 
 
 _STATUS_BY_NAME: Final[dict[str, TrackStatus]] = {str(status): status for status in TrackStatus}
+
+
+def status_of(name: str) -> TrackStatus:
+    """Return the status that *name* names, or a name that only newer code knows as it is."""
+    return _STATUS_BY_NAME.get(name, name)  # type: ignore[arg-type]
 
 
 def _text(field: str) -> String:
@@ -189,7 +201,21 @@ class Track(Base):
     #: never read back, for it is as long as the rest of the row.
     search_vector: Mapped[str] = mapped_column(
         TSVECTOR,
-        Computed(f"{SEARCH_VECTOR_FUNCTION}(title, artist, album, genre)", persisted=True),
+        Computed(f"{SEARCH_VECTOR_FUNCTION}(title, artist, album, genre, year)", persisted=True),
+        deferred=True,
+        deferred_raiseload=True,
+    )
+    #: The title as one name, folded, without spaces and punctuation: found as a whole, by its beginning, and sorted by.
+    title_name: Mapped[str] = mapped_column(
+        String(200, collation="C"),
+        Computed(f"{NAME_FUNCTION}({FOLD_FUNCTION}(title))", persisted=True),
+        deferred=True,
+        deferred_raiseload=True,
+    )
+    #: Likewise; empty where the artist is not known.
+    artist_name: Mapped[str] = mapped_column(
+        String(200, collation="C"),
+        Computed(f"coalesce({NAME_FUNCTION}({FOLD_FUNCTION}(artist)), '')", persisted=True),
         deferred=True,
         deferred_raiseload=True,
     )
@@ -199,8 +225,23 @@ class Track(Base):
         CheckConstraint("version >= 1", name="version_range"),
         *(CheckConstraint(f"isfinite({field})", name=f"{field}_range") for field in ("created_at", "updated_at")),
         *_rules(),
-        # Every search goes through it: a vector is found by the words in it.
+        # A track is found by its words, common words in a part of the table that stands for all of it.
         Index("ix_audio_tracks_search_vector", "search_vector", postgresql_using="gin"),
+        *(
+            Index(
+                f"ix_audio_tracks_search_vector_{share}",
+                "search_vector",
+                postgresql_using="gin",
+                postgresql_where=text(f"(uuid_hash(id) & {share - 1}) = 0"),
+            )
+            for share in SAMPLES
+        ),
+        # Or by its names as a whole, by one and the beginning of the other, and in their order.
+        Index("ix_audio_tracks_title_name", "title_name", "artist_name", "id"),
+        Index("ix_audio_tracks_artist_name", "artist_name", "title_name", "id"),
+        # The order and the ranges by which people narrow a search; no status: its moves must not write any index.
+        Index("ix_audio_tracks_year", "year", "id"),
+        Index("ix_audio_tracks_created_at", "created_at", "id"),
     )
     # Without this, every ORM insert would have the server send the whole search vector back.
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
@@ -245,6 +286,35 @@ class StatusChange(Base):
     def __repr__(self) -> str:
         """Return the move without its actor and reason, which are data."""
         return f"<StatusChange {self.track_id} {self.from_status} -> {self.to_status}>"
+
+
+class SearchWord(Base):
+    """Hold a word of the tracks, as it was when the words were last counted; a new word is found without being here."""
+
+    __tablename__ = "audio_search_words"
+
+    word: Mapped[str] = mapped_column(String(200, collation="C"), primary_key=True)
+    #: How many tracks hold it.
+    tracks: Mapped[int] = mapped_column(Integer)
+    #: The word and what is left of it without each of its letters: two words that share one differ by a slip or two.
+    slips: Mapped[list[str]] = mapped_column(
+        ARRAY(Text), Computed(f"{SLIPS_FUNCTION}(word)", persisted=True), deferred=True
+    )
+
+    __table_args__ = (
+        CheckConstraint("tracks >= 1", name="tracks_range"),
+        Index("ix_audio_search_words_slips", "slips", postgresql_using="gin"),
+    )
+
+
+class SearchCount(Base):
+    """Tell when the words were counted, in how many tracks, and how many words there were."""
+
+    __tablename__ = "audio_search_counts"
+
+    at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), primary_key=True)
+    tracks: Mapped[int] = mapped_column(BigInteger)
+    words: Mapped[int] = mapped_column(Integer)
 
 
 # Objects are made of rows without a session (tracks.track_of), which nothing else would configure the mapping for.

@@ -7,14 +7,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from audiocatalog.engine import milliseconds
 from audiocatalog.errors import InvalidInput, Phase, Problem, TrackNotFound, kind_of, translated
 from audiocatalog.identifiers import parse_id
 from audiocatalog.metadata import TrackRecord, clean_reason
 from audiocatalog.models import SaveOutcome, StatusChange, Track
-from audiocatalog.search.filters import SearchFilters
-from audiocatalog.search.page import Hit, SearchPage, highlights_of, words_of
-from audiocatalog.search.statement import COUNTED_HITS, MATCHING_WORDS, check_page, check_query, search_statement
 from audiocatalog.status import TrackStatus
 from audiocatalog.tracks import (
     FIND,
@@ -133,48 +129,6 @@ def read_history(connection: Connection, track_id: UUID) -> list[StatusChange]:
     return changes
 
 
-def search_tracks(
-    connection: Connection,
-    query: str,
-    *,
-    filters: SearchFilters | None,
-    limit: int,
-    offset: int,
-    after: None,
-    timeout: float,
-) -> SearchPage:
-    """Search as ``UnitOfWork.search`` says, within *timeout* seconds for each statement."""
-    text = check_query(query)
-    check_page(limit, offset)
-    if after is not None:
-        raise InvalidInput(Problem("after", "None: this version hands out no cursors"), operation="search")
-    if filters is not None and not isinstance(filters, SearchFilters):
-        raise InvalidInput(Problem("filters", f"SearchFilters, not {kind_of(filters)}"), operation="search")
-    with translated("search"):
-        usual = _exchange_statement_timeout(connection, milliseconds(timeout))
-        rows = connection.execute(search_statement(filters), {"query": text, "limit": limit, "offset": offset}).all()
-        scored = [(float(row.score), track_of(row[2:])) for row in rows if row.id is not None]
-        words = words_of([track for _, track in scored])
-        matching = (
-            set(connection.execute(MATCHING_WORDS, {"query": text, "words": words}).scalars()) if words else set()
-        )
-        _exchange_statement_timeout(connection, usual)
-    total = rows[0].total
-    return SearchPage(
-        hits=tuple(Hit(track, score, highlights_of(track, matching)) for score, track in scored),
-        total=min(total, COUNTED_HITS),
-        total_is_exact=total <= COUNTED_HITS,
-    )
-
-
 def _find(connection: Connection, track_id: UUID) -> Track | None:
     row = connection.execute(FIND, find_parameters(track_id)).one_or_none()
     return None if row is None else track_of(row)
-
-
-def _exchange_statement_timeout(connection: Connection, value: str) -> str:
-    """Set the transaction's statement time-out to *value* and return what it was."""
-    row = connection.exec_driver_sql(
-        "SELECT current_setting('statement_timeout') AS before, set_config('statement_timeout', %s, true)", (value,)
-    ).one()
-    return str(row.before)

@@ -22,8 +22,8 @@ from audiocatalog.status import TrackStatus
 TRACKS: Final[Table] = Track.__table__  # type: ignore[assignment]  # A mapped class has a Table, typed FromClause.
 CHANGES: Final[Table] = StatusChange.__table__  # type: ignore[assignment]
 
-#: Every column but the search vector, which no reader needs.
-TRACK_COLUMNS: Final = tuple(column for column in TRACKS.columns if column.name != "search_vector")
+#: Every column but those that are made for searching, which no reader needs.
+TRACK_COLUMNS: Final = tuple(column for column in TRACKS.columns if column.computed is None)
 _TRACK_KEYS: Final = tuple(column.name for column in TRACK_COLUMNS)
 
 

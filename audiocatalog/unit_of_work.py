@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Final, Self
@@ -15,12 +15,16 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from audiocatalog.errors import UnitOfWorkEnded, from_driver, translated
+from audiocatalog.explaining import explain_hit
 from audiocatalog.identifiers import parse_id
 from audiocatalog.metadata import TrackMetadata, TrackRecord, clean_actor
 from audiocatalog.models import StatusChange, Track
-from audiocatalog.operations import find_track, move_track, read_history, required, save_track, search_tracks
+from audiocatalog.operations import find_track, move_track, read_history, required, save_track
+from audiocatalog.search.explanation import Explanation
 from audiocatalog.search.filters import SearchFilters
-from audiocatalog.search.page import SearchPage
+from audiocatalog.search.page import SearchPage, SearchSort
+from audiocatalog.search.request import Request
+from audiocatalog.searching import search_tracks
 from audiocatalog.status import TrackStatus
 
 _logger: Final = logging.getLogger("audiocatalog")
@@ -203,35 +207,61 @@ class UnitOfWork:
         filters: SearchFilters | None = None,
         limit: int = 20,
         offset: int = 0,
-        after: None = None,
+        after: str | None = None,
+        sort: SearchSort | str = SearchSort.RELEVANCE,
+        facets: Collection[str] = (),
     ) -> SearchPage:
         """
-        Return the tracks in which every word of *query* is found, best first.
+        Return the tracks that *query* finds, best first.
 
-        Words are found whatever their case, accents and punctuation, in title, artist, album and genre, in this order
-        of weight; an exact title or artist comes before all others. A query without a searchable word finds nothing.
+        Words are found whatever their case, accents and punctuation, in title, artist, album, genre and year; the last
+        one may go on, unless a space follows it. A query may hold ``"phrases"``, ``-exclusions``, ``one OR another``,
+        ``artist:``, ``title:``, ``album:`` and ``genre:`` before a word, ``year:1990..1999`` and ``duration:..4:30``;
+        an id finds its track. Whatever fits none of this is a word. Where no track holds all words, those that hold
+        like ones, or most of them, are found instead, and the page's *suggestion* says what may have been meant. A
+        query without words lists what its ranges and the filters leave, the newest first, or nothing if there is none.
 
-        *filters* narrow the search. *limit* is from 1 to 100, *offset* from 0 to 10,000. *after* is the place of a
-        cursor, which this version does not hand out: it can only be None.
+        *filters* narrow the search. *limit* is from 1 to 100, *offset* from 0 to 10,000; *after* is the ``next`` of
+        the page before and neither skips nor repeats a track while others are written. *sort* is another order.
+        *facets* names what to count among the hits: genre, decade, artist, format, status.
 
         Raises:
-            InvalidInput: the query is longer than 1,000 characters or 32 terms, or limit or offset are out of bounds.
-            QueryTimeout: it took longer than the catalogue's ``search_timeout``.
+            InvalidInput: the query is longer than 1,000 characters or 32 terms, or another argument breaks its rule.
+            QueryTimeout: it took longer than the catalogue's ``search_timeout``; the unit of work goes on.
 
         >>> page = catalog.search("ac dc", filters=SearchFilters(year=(1975, 1980)))  # doctest: +SKIP
         >>> [hit.track.title for hit in page.hits]  # doctest: +SKIP
         ['Highway to Hell']
 
         """
-        return search_tracks(
-            self._connection(),
+        request = Request.make(
             query,
             filters=filters,
             limit=limit,
             offset=offset,
             after=after,
+            sort=sort,
+            facets=facets,
             timeout=self._search_timeout,
         )
+        return search_tracks(self._connection(), request, timeout=self._search_timeout)
+
+    def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
+        """
+        Say why the track with *id* stands where it stands in the search for *query*, or why it is not there.
+
+        Raises:
+            TrackNotFound: there is no such track.
+            InvalidInput: the query holds no word, or an argument breaks its rule.
+
+        >>> print(work.explain("ac dc live", track.id))  # doctest: +SKIP
+        not found: it does not hold 'live'
+          'ac' in artist
+          'dc' in artist
+          'live' in nowhere
+
+        """
+        return explain_hit(self._connection(), query, id, filters=filters, timeout=self._search_timeout)
 
     def _connection(self) -> Connection:
         """Return the connection, once what the host has added to the session is written: reads must see it."""

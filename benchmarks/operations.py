@@ -4,7 +4,8 @@
     make bench ARGS="--url URL"      # a database of yours, upgraded before; the tracks made here stay in it
 
 Each pair alternates in blocks, so that whatever else the machine does hits both; the medians of the blocks are printed
-with their ratio. Bare psycopg runs the same statements, prepared, with the same parameters.
+with their ratio. Bare psycopg runs the same statements, prepared, with the same parameters. Searches have a benchmark
+of their own: make bench-search.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from sqlalchemy.dialects import postgresql
 
 from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus, migrations
 from audiocatalog.embedded import EmbeddedPostgres
-from audiocatalog.search.statement import search_statement
 from audiocatalog.tracks import FIND, INSERT, save_parameters
 from audiocatalog.transitions import MOVE, move_parameters
 
@@ -54,11 +54,9 @@ def record(number: int) -> TrackRecord:
 
 def pairs(catalog: Catalog, bare: psycopg.Connection[Any], tracks: list[Any]) -> dict[str, tuple[Operation, Operation]]:
     """Return each operation by this package and by bare psycopg."""
-    page = {"limit": 20, "offset": 0}
     find, _ = as_psycopg(FIND)
     insert, _ = as_psycopg(INSERT)
     move, move_constants = as_psycopg(MOVE)
-    search, search_constants = as_psycopg(search_statement(None))
 
     def save(number: int) -> object:
         with catalog.unit_of_work() as work:
@@ -82,9 +80,6 @@ def pairs(catalog: Catalog, bare: psycopg.Connection[Any], tracks: list[Any]) ->
         )
         return bare.execute(move, move_constants | parameters).fetchone()
 
-    def words(number: int) -> str:
-        return f"song {number % len(tracks)}"
-
     return {
         "get by id": (
             lambda number: catalog.get(tracks[number % len(tracks)]),
@@ -92,10 +87,6 @@ def pairs(catalog: Catalog, bare: psycopg.Connection[Any], tracks: list[Any]) ->
         ),
         "save, in a unit of work": (save, bare_save),
         "update_status, alone": (update, bare_update),
-        "search, two words": (
-            lambda number: catalog.search(words(number)),
-            lambda number: bare.execute(search, search_constants | page | {"query": words(number)}).fetchall(),
-        ),
     }
 
 

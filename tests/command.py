@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from click.testing import CliRunner, Result
 
 from audiocatalog.cli import main
+from tests.conftest import libpq
 
 Run = Callable[..., Result]
 
@@ -33,6 +36,22 @@ def invoke(*arguments: str, data: bytes | str | None = None, **environment: str 
 def run_on(database_url: str) -> Run:
     """Return what runs the command on a database."""
     return lambda *arguments, **options: invoke("--url", database_url, "--actor", "tester", *arguments, **options)
+
+
+def forget_words(database_url: str) -> None:
+    """Empty the vocabulary, which outlives the tracks that it was counted in."""
+    with psycopg.connect(libpq(database_url), autocommit=True) as admin:
+        admin.execute("DELETE FROM audio_search_words")
+        admin.execute("DELETE FROM audio_search_counts")
+
+
+@contextmanager
+def locked(database_url: str, table: str) -> Iterator[None]:
+    """Let everybody else wait for *table*."""
+    with psycopg.connect(libpq(database_url)) as admin:
+        admin.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        yield
+        admin.rollback()
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:

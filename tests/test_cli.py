@@ -39,13 +39,16 @@ class TestCommand:
         assert result.exit_code == 0
         commands = result.stdout.partition("Commands:\n")[2]
         names = [line.split()[0] for line in commands.splitlines()]
-        assert names == ["upgrade", "import", "search", "show", "status", "history", "stats", "health", "demo"]
+        assert names == [
+            *("upgrade", "import", "search", "explain", "show", "status", "history", "stats", "vocabulary", "health"),
+            "demo",
+        ]
         for code in (0, 1, 2, 3, 130):
             assert f"\n    {code} " in result.stdout
 
     def test_every_command_has_help_of_ascii_lines_that_fit(self) -> None:
-        for name in main.commands:
-            text = invoke(name, "--help").stdout
+        for name in [[command] for command in main.commands] + [["vocabulary", "refresh"]]:
+            text = invoke(*name, "--help").stdout
             assert text.isascii()
             assert max(map(len, text.splitlines())) <= 100
             assert "..." not in invoke("--help").stdout.partition("Commands:\n")[2]
@@ -73,11 +76,23 @@ class TestCommand:
             (("show", "seven"), "not a valid UUID"),
             (("status", "01920000-0000-7000-8000-00000001d107", "DONE"), "DONE"),
             (("search",), "QUERY"),
-            (("search", "x", "--year", ".."), "'..' is not a number"),
-            (("search", "x", "--year", "1990..2000..2010"), "is not a number"),
-            (("search", "x", "--year", "19901999x"), "is not a number"),
-            (("search", "x", "--duration", "nan"), "'nan' is not a number"),
+            (("search", "x", "--year", ".."), "'--year': '..' is not a year, A..B, A.. or ..B"),
+            (("search", "x", "--year", "1990..2000..2010"), "is not a year"),
+            (("search", "x", "--year", "19901999x"), "is not a year"),
+            (("search", "x", "--duration", "nan"), "'--duration': 'nan' is not a length such as"),
+            (("search", "x", "--duration", "4:70"), "is not a length"),
+            (("search", "x", "--bitrate", "320m"), "'--bitrate': '320m' is not a bitrate such as"),
+            (("search", "x", "--created-since", "today"), "'--created-since': 'today' is not a time such as"),
             (("search", "x", "--limit", "101"), "101"),
+            (("search", "x", "--sort", "best"), "'--sort': 'best'"),
+            (("search", "x", "--facet", "mood"), "'--facet': 'mood'"),
+            (("search", "x", "--after", "y", "--offset", "1"), "--after and --offset both say"),
+            (("search", "pink", "-floyd"), "put the query in quotes"),
+            (("search", "pink", "--floyd"), "o such option: --floyd"),
+            (("explain", "x"), "QUERY"),
+            (("explain", "x", "y"), "'ID'"),
+            (("vocabulary", "refresh", "--timeout", "0"), "'--timeout'"),
+            (("vocabulary", "refresh", "--url", "x"), "--url comes before the command"),
         ],
     )
     def test_a_wrong_command_line_ends_with_2(self, arguments: tuple[str, ...], reason: str) -> None:
@@ -210,7 +225,7 @@ class TestLocal:
             assert invoke(*local, "import", "-", "--format", "jsonl", data=data).exit_code == 0
             # The folder that somebody names goes before what the environment names.
             found = invoke(*local, "search", "joga", "--json", AUDIOCATALOG_DATABASE_URL="postgresql://127.0.0.1:1/x")
-            assert json.loads(found.stdout)["title"] == "Jóga"
+            assert json.loads(found.stdout)["hits"][0]["title"] == "Jóga"
 
     def test_a_folder_that_cannot_be_made_is_one_line(self) -> None:
         result = invoke("--local", "/proc/nowhere", "upgrade")

@@ -65,10 +65,16 @@ def test_it_tells_a_story_and_leaves_nothing_behind(folder: Path) -> None:
         *(
             "The database that you named is left alone.",
             "506 inserted",
+            " words of 506 tracks in ",
             "506 unchanged",
             "README.md",
             "claims were checked and held",
             "no error",
+            'did you mean "radiohead idioteque"?',
+            "Björk, Hyperballad",
+            "not found: it holds what the query excludes: 'creep'",
+            "1990s      7",
+            "the two pages hold the same 40",
         ),
     ):
         assert word in out

@@ -19,13 +19,14 @@ from audiocatalog.cli.import_command import Tally
 from audiocatalog.cli.importing import ReadRecord, Refusal
 from audiocatalog.cli.rows import Place
 from audiocatalog.errors import PermissionDenied
-from tests.command import ROOT, Run, ended, invoke, process, run_on
+from tests.command import ROOT, Run, ended, forget_words, invoke, locked, process, run_on
 from tests.conftest import libpq
 
 
 @pytest.fixture
-def run(database_url: str) -> Run:
-    return run_on(database_url)
+def run(database_url: str) -> Iterator[Run]:
+    yield run_on(database_url)
+    forget_words(database_url)
 
 
 class TestImport:
@@ -36,8 +37,10 @@ class TestImport:
         file.write_text(self.HEADER + "Jóga,Björk,1997,p\nHunter,Björk,1997,q\n", encoding="utf-8")
         first, second = run("import", str(file)), run("import", str(file))
         assert (first.exit_code, first.stderr) == (second.exit_code, second.stderr) == (0, "")
-        assert first.stdout.startswith("2 rows in ")
-        assert first.stdout.endswith(": 2 inserted, 0 updated, 0 unchanged, 0 refused\n")
+        rows, words = first.stdout.splitlines()
+        assert rows.startswith("2 rows in ")
+        assert rows.endswith(": 2 inserted, 0 updated, 0 unchanged, 0 refused")
+        assert words.startswith("counted 5 words of 2 tracks in ")
         assert second.stdout.endswith(": 0 inserted, 0 updated, 2 unchanged, 0 refused\n")
         (hit,) = catalog.search("joga")
         with catalog.unit_of_work() as work:
@@ -58,7 +61,8 @@ class TestImport:
             r'row 2: year: a whole number from 1000 to 9999, not "19\x1b99"',
             'row 4 (line 6): year: a whole number from 1000 to 9999, not "x"',
         ]
-        assert result.stdout.endswith(": 2 inserted, 0 updated, 0 unchanged, 2 refused\n")
+        assert result.stdout.splitlines()[0].endswith(": 2 inserted, 0 updated, 0 unchanged, 2 refused")
+        assert "words of 2 tracks" in result.stdout
 
     def test_other_content_is_refused_or_replaces(self, run: Run, catalog: Catalog) -> None:
         def save(title: str, *options: str) -> Result:
@@ -148,6 +152,65 @@ class TestImport:
         saved = int(err.removeprefix("error: interrupted, ").split()[0].replace(",", ""))
         assert err.endswith(" rows safely saved: the same command can be run again\n")
         assert 0 < saved <= catalog.stats()[2].tracks
+
+
+class TestVocabulary:
+    """The import counts the words at its end, where it changed any."""
+
+    def save(self, run: Run, title: str, *options: str, **environment: str) -> Result:
+        data = json.dumps({"title": title, "audio_path": "p"})
+        return run("import", "-", "--format", "jsonl", *options, data=data, **environment)
+
+    def test_what_was_imported_is_found_by_a_slip(self, run: Run) -> None:
+        assert self.save(run, "Hyperballad").exit_code == 0
+        assert 'did you mean "hyperballad"?' in run("search", "hyperbalad").stdout
+
+    def test_it_is_counted_where_something_changed(self, run: Run) -> None:
+        def counted(result: Result) -> int | None:
+            assert result.exit_code in {0, 3}
+            vocabulary = json.loads(result.stdout)["vocabulary"]
+            return vocabulary and vocabulary["words"]
+
+        assert counted(self.save(run, "one", "--json")) == 1
+        assert counted(self.save(run, "one", "--json")) is None
+        assert counted(self.save(run, "one two", "--json")) is None
+        assert counted(self.save(run, "one two", "--json", "--replace")) == 3
+        assert counted(self.save(run, "three", "--json", "--replace", "--no-vocabulary")) is None
+
+    def test_it_can_be_left_out(self, run: Run) -> None:
+        result = self.save(run, "Hyperballad", "--no-vocabulary")
+        assert (result.exit_code, result.stderr, result.stdout.count("\n")) == (0, "", 1)
+        assert "did you mean" not in run("search", "hyperbalad").stdout
+
+    def test_a_terminal_shows_that_it_is_under_way(self, run: Run) -> None:
+        result = self.save(run, "Hyperballad", FORCE_COLOR="1", TERM="xterm")
+        assert "counting the words of all tracks ..." in result.stderr
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_its_failure_is_a_warning(self, run: Run, database_url: str, options: tuple[str, ...]) -> None:
+        with locked(database_url, "audio_search_words"):
+            result = self.save(run, "Hyperballad", *options, AUDIOCATALOG_LOCK_TIMEOUT="0.1")
+        assert result.exit_code == 0
+        assert result.stderr.startswith("warning: ")
+        assert result.stderr.endswith(
+            "; the import is complete, but its words are not counted yet: run `audiocatalog vocabulary refresh`\n"
+        )
+        assert result.stdout.count("\n") == 1
+        if options:
+            assert json.loads(result.stdout)["inserted"] == 1
+            assert json.loads(result.stdout)["vocabulary"] is None
+        else:
+            assert "1 inserted" in result.stdout
+
+    def test_an_interruption_says_that_all_is_saved(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupt(_: Catalog) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Catalog, "refresh_vocabulary", interrupt)
+        result = self.save(run, "Hyperballad")
+        assert result.exit_code == 130
+        assert "1 inserted" in result.stdout
+        assert result.stderr.startswith("error: interrupted; the import is complete, ")
 
 
 @pytest.fixture

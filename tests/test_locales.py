@@ -30,6 +30,18 @@ HARD = [
     "မြန်မာ",
     "हिन्दी",
     "١٢٣",
+    "ᲐᲑᲒ აბგ Ⴀ",
+    "ƆDƆ ƏŊ ꞋA",
+    "Ⲁⲃ ᎠᎣ 𐐀𐐨 Ⰰ ꙀѠ",
+    "Hawaiʻi Don`t rock''n''roll",
+    "צה״ל ג׳ורג׳ בית־לחם",
+    "سلام، دنيا؟ می\u200cخواهم",
+    "हिन्दी। गीत॥",
+    "ဟို။ ፡ሰላም።",
+    "\ufeffCre\u00adep\u3164 Kid\u2028A",
+    "Foo™ ℠ © ♥ !!!",
+    "P!nk $NOT BO$$ М@Т ii!İ I!I",
+    "夜空's 夜゠空",
 ]
 
 LOCALES = {
@@ -56,8 +68,8 @@ def words_of(url: str) -> list[tuple[str, str]]:
         names = [row[field] for row in csv.DictReader(file) for field in ("title", "artist", "album")] + HARD
     with psycopg.connect(libpq(url)) as connection:
         return connection.execute(
-            "SELECT audiocatalog_search_vector_v1(name, NULL, NULL, NULL)::text,"
-            " audiocatalog_search_query_v1(name)::text"
+            "SELECT audiocatalog_search_vector_v1(name, name, name, name, 1999)::text,"
+            " audiocatalog_spell_v1(audiocatalog_words_v1(audiocatalog_fold_v1(name)), false)"
             " FROM unnest(%s::text[]) WITH ORDINALITY AS names(name, place) ORDER BY place",
             [names],
         ).fetchall()

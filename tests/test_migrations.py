@@ -256,7 +256,7 @@ def test_the_alembic_command_fails_in_one_line(url: str, message: str) -> None:
 def test_the_sql_can_be_printed_without_a_database() -> None:
     done = alembic_command("", "upgrade", "head", "--sql")
     assert done.returncode == 0, done.stderr
-    for expected in ("CREATE TABLE audio_tracks", "CREATE TABLE audio_track_status_changes", "search_query_v1"):
+    for expected in ("CREATE TABLE audio_tracks", "CREATE TABLE audio_track_status_changes", "search_vector_v1"):
         assert expected in done.stdout
     assert "%%" not in done.stdout
 

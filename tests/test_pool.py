@@ -55,17 +55,14 @@ def test_no_default_of_the_database_or_the_environment_changes_what_is_read(
 @pytest.mark.parametrize("setting", ["standard_conforming_strings", "search_path"])
 def test_words_depend_on_no_setting_of_the_session(database_url: str, setting: str) -> None:
     value = {"standard_conforming_strings": "off", "search_path": "evil, public, pg_catalog"}[setting]
+    words = "SELECT audiocatalog_search_vector_v1('AC/DC', '宇多田ヒカル', 'Rock’n’Roll', E'C:\\\\X', 1999)"
     with psycopg.connect(libpq(database_url), autocommit=True) as admin:
         admin.execute("CREATE SCHEMA evil")
         admin.execute("CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE sql AS $$ SELECT 'pwned'::text $$")
         try:
-            usual = admin.execute(
-                "SELECT audiocatalog_search_vector_v1('AC/DC', '宇多田ヒカル', NULL, NULL)"
-            ).fetchone()
+            usual = admin.execute(words).fetchone()
             admin.execute(f"SET {setting} = {value}")
-            changed = admin.execute(
-                "SELECT audiocatalog_search_vector_v1('AC/DC', '宇多田ヒカル', NULL, NULL)"
-            ).fetchone()
+            changed = admin.execute(words).fetchone()
         finally:
             admin.execute("DROP SCHEMA evil CASCADE")
     assert usual == changed

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from audiocatalog import SearchFilters, TrackMetadata, TrackStatus, UnitOfWork, errors
-from audiocatalog.engine import driver_connection
+from audiocatalog import SearchFilters, TrackMetadata, UnitOfWork, errors
 from audiocatalog.search.page import SEARCHED_FIELDS
-from audiocatalog.search.statement import COUNTED_HITS, search_statement
-from tests.factories import TrackFactory
 
 
 def save(work: UnitOfWork, **values: Any) -> Any:
@@ -41,6 +37,9 @@ def found(work: UnitOfWork, query: str, **options: Any) -> list[Any]:
         ("Guns N’ Roses", ["Guns N' Roses", "guns n roses", "Guns N’ Roses"]),
         ("Hall & Oates", ["Hall & Oates", "hall and oates"]),
         ("Don't Stop", ["dont stop", "don't stop", "don’t stop"]),
+        ("L'Arc~en~Ciel", ["L'Arc~en~Ciel", "l’arc en ciel", "larc en ciel", "arc en ciel", "l arc en ciel"]),
+        ("Rock'n'Roll", ["Rock'n'Roll", "Rock’n’Roll", "rock n roll", "rocknroll", "rock 'n' roll"]),
+        ("'N Sync", ["'N Sync", "nsync", "n sync", "*NSYNC", "’n sync"]),
         # nothing but signs
         ("!!!", ["!!!"]),
         ("+", ["+"]),
@@ -81,18 +80,63 @@ def test_a_name_is_found_as_people_type_it(work: UnitOfWork, name: str, queries:
 
 
 @pytest.mark.parametrize(
-    ("name", "query"), [("宇多田", "田多"), ("Radiohead", "radio"), ("AC/DC", "dc ac x"), ("MØ", "moo")]
+    ("name", "query"),
+    [
+        ("宇多田", "田多"),
+        ("宇多田", '"田多"'),
+        ("Radiohead", "radio "),
+        ("AC/DC", "dc ac x"),
+        ("MØ", "moo"),
+        ("MØ", "m "),
+    ],
 )
-def test_what_is_not_there_is_not_found(work: UnitOfWork, name: str, query: str) -> None:
-    save(work, artist=name)
-    assert found(work, query) == []
+def test_what_is_not_there_is_not_found_as_it_was_typed(work: UnitOfWork, name: str, query: str) -> None:
+    save(work, title="Song", artist=name, album=name, genre=name)
+    assert found(work, query, sort="newest") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ('"dark side"', "album phrase"),
+        ("dark side ", "album phrase apart"),
+        ("dark -side ", "dark"),
+        ("side -artist:dark ", "album phrase"),
+        ('dark -"dark side"', "apart dark"),
+        ("title:dark ", "phrase dark"),
+        ("album:dark OR artist:dark ", "album apart"),
+        ("dark year:1973", "album"),
+        ("dark year:1980..", "phrase"),
+        ("dark duration:..1:40", "dark"),
+        ("dark duration:1:41..", "apart"),
+        ("dar", "album apart dark phrase"),
+        ("dar ", ""),
+    ],
+)
+def test_a_query_means_what_its_language_says(work: UnitOfWork, query: str, names: str) -> None:
+    saved = {
+        save(work, title="Money", album="The Dark Side of the Moon", year=1973): "album",
+        save(work, title="Dark Side", artist="Somebody", year=1984): "phrase",
+        save(work, title="Side", artist="Dark", duration=120.0): "apart",
+        save(work, title="Dark", artist="Somebody", duration=100.5): "dark",
+    }
+    assert sorted(saved[track] for track in found(work, query, sort="newest")) == sorted(names.split())
+
+
+def test_a_query_that_is_an_id_is_a_lookup(work: UnitOfWork) -> None:
+    track = save(work, title="By Its Id")
+    save(work, title=str(track))
+    for query in (str(track), str(track).upper(), track.hex):
+        page = work.search(query)
+        assert ([hit.track.id for hit in page], page.total, page.next) == ([track], 1, None)
+    assert work.search("01890a5d-ac96-774b-bcce-b302099a8057").total == 0
 
 
 def test_words_may_stand_in_different_fields(work: UnitOfWork) -> None:
     track = save(work, title="Idioteque", artist="Radiohead", album="Kid A", genre="Electronic")
     for query in ("radiohead idioteque", "idioteque kid a", "electronic radiohead"):
         assert found(work, query) == [track]
-    assert found(work, "radiohead creep") == []
+    assert found(work, "radiohead creep", sort="newest") == []
 
 
 def test_an_exact_title_comes_first_then_an_exact_artist_then_the_weights(work: UnitOfWork) -> None:
@@ -104,31 +148,6 @@ def test_an_exact_title_comes_first_then_an_exact_artist_then_the_weights(work: 
     page = work.search("hurt")
     assert [hit.track.id for hit in page] == [title, artist, longer, album, genre]
     assert [hit.score for hit in page] == sorted((hit.score for hit in page), reverse=True)
-
-
-def test_pages_follow_each_other_without_gap_or_overlap(work: UnitOfWork) -> None:
-    tracks = {save(work, title="Same Song") for _ in range(25)}
-    pages = [found(work, "same song", limit=10, offset=offset) for offset in (0, 10, 20, 30)]
-    assert [len(page) for page in pages] == [10, 10, 5, 0]
-    assert {track for page in pages for track in page} == tracks
-
-
-def test_the_total_counts_all_pages_even_from_behind_the_last(work: UnitOfWork) -> None:
-    for _ in range(5):
-        save(work, title="Counted")
-    for offset in (0, 3, 9):
-        page = work.search("counted", limit=2, offset=offset)
-        assert (page.total, page.total_is_exact) == (5, True)
-    assert len(work.search("counted", limit=2)) == 2
-
-
-def test_a_total_beyond_the_bound_says_so(session: object, work: UnitOfWork) -> None:
-    work.session.connection().exec_driver_sql(
-        "INSERT INTO audio_tracks (id, status, title, audio_path)"
-        f" SELECT gen_random_uuid(), 'COMPLETED', 'many', 'a' FROM generate_series(1, {COUNTED_HITS + 1})"
-    )
-    page = work.search("many", limit=1)
-    assert (page.total, page.total_is_exact) == (COUNTED_HITS, False)
 
 
 @pytest.mark.parametrize("query", ["", " ", "\t\n", "'", '"', "\\", "\u200b", "\u0300", "\ufeff", "🙂"])
@@ -180,14 +199,19 @@ def test_a_title_with_a_word_is_found_by_itself(work: UnitOfWork, title: str) ->
     except errors.InvalidInput:
         return
     track = work.save(metadata, audio_path="a")
-    words = (
+    name = (
         work.session.connection()
-        .exec_driver_sql("SELECT numnode(audiocatalog_search_query_v1(%s))", (metadata.title,))
+        .exec_driver_sql("SELECT audiocatalog_name_v1(audiocatalog_fold_v1(%s))", (metadata.title,))
         .scalar_one()
     )
-    if words:
+    if name:
         filters = SearchFilters(created_since=track.created_at)
-        assert track.id in [hit.track.id for hit in work.search(title, filters=filters, limit=100)]
+        try:
+            page = work.search(title, filters=filters, limit=100)
+        except errors.InvalidInput as error:
+            assert error.limit == 32  # noqa: PT017  # Signs that stand for several words make too many.
+        else:
+            assert track.id in [hit.track.id for hit in page]
 
 
 @pytest.mark.parametrize("letter", ["a", "ა", "\U00010400"])
@@ -200,7 +224,7 @@ def test_highlights_mark_the_original_text(work: UnitOfWork) -> None:
     save(work, title="Jóga (live)", artist="Björk", album="Live at AC/DC's", genre="宇多田ヒカル")
     for query, marked in {
         "bjork joga": {"artist": ["Björk"], "title": ["Jóga"]},
-        "live": {"title": ["(live)"], "album": ["Live"]},
+        "live": {"title": ["live"], "album": ["Live"]},
         "ヒカル": {"genre": ["ヒカル"]},
         "BJÖRK": {"artist": ["Björk"]},
     }.items():
@@ -211,79 +235,6 @@ def test_highlights_mark_the_original_text(work: UnitOfWork) -> None:
         } == marked
 
 
-# Filters
-
-
-@pytest.fixture
-def shelf(session: object, work: UnitOfWork) -> dict[str, Any]:
-    rows: dict[str, dict[str, Any]] = {
-        "old": {
-            "artist": "Björk",
-            "genre": "Pop",
-            "year": 1993,
-            "duration": 100.0,
-            "bitrate": 128_000,
-            "format": "mp3",
-        },
-        "mid": {"artist": "Bjork", "genre": "Electronic", "year": 1997, "duration": 200.0, "format": "FLAC"},
-        "new": {"artist": "Radiohead", "genre": "rock", "year": 2007, "album": "In Rainbows", "bitrate": 320_000},
-        "bare": {"artist": None, "status": TrackStatus.PENDING},
-    }
-    return {str(TrackFactory(title="shelf", **values).id): name for name, values in rows.items()}
-
-
-@pytest.mark.parametrize(
-    ("filters", "names"),
-    [
-        (SearchFilters(), "old mid new bare"),
-        (SearchFilters(status=TrackStatus.PENDING), "bare"),
-        (SearchFilters(status=["PENDING", "COMPLETED"]), "old mid new bare"),
-        (SearchFilters(artist="bjork"), "old mid"),
-        (SearchFilters(artist=("BJÖRK", "radiohead")), "old mid new"),
-        (SearchFilters(genre={"pop", "Rock"}), "old new"),
-        (SearchFilters(album="in rainbows"), "new"),
-        (SearchFilters(format="flac"), "mid"),
-        (SearchFilters(year=1997), "mid"),
-        (SearchFilters(year=(1993, 1997)), "old mid"),
-        (SearchFilters(year=(1994, None)), "mid new"),
-        (SearchFilters(year=(None, 1996)), "old"),
-        (SearchFilters(year=(None, None)), "old mid new"),
-        (SearchFilters(duration=(150, 200.0)), "mid"),
-        (SearchFilters(bitrate=(320_000, None)), "new"),
-        (SearchFilters(artist="bjork", year=(1990, 1995)), "old"),
-        (SearchFilters(created_since=datetime(2000, 1, 1, tzinfo=UTC)), "old mid new bare"),
-        (SearchFilters(updated_since=datetime.now(UTC) + timedelta(days=1)), ""),
-    ],
-)
-def test_filters_narrow_a_search(work: UnitOfWork, shelf: dict[str, Any], filters: SearchFilters, names: str) -> None:
-    page = work.search("shelf", filters=filters)
-    assert {shelf[str(hit.track.id)] for hit in page} == set(names.split())
-    assert page.total == len(names.split())
-
-
-def test_there_are_no_cursors_yet(work: UnitOfWork) -> None:
-    assert work.search("x", after=None).total == 0
-    with pytest.raises(errors.InvalidInput, match="after"):
-        work.search("x", after="cursor")  # type: ignore[arg-type]
-
-
 def test_filters_are_search_filters(work: UnitOfWork) -> None:
     with pytest.raises(errors.InvalidInput, match="filters"):
         work.search("x", filters={"year": 1999})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-def test_a_search_uses_its_index_and_parses_the_query_once(work: UnitOfWork, mode: str) -> None:
-    connection = work.session.connection()
-    statement = search_statement(SearchFilters(year=(1990, 1999))).params(query="QUERY", limit=20, offset=0)
-    text = str(statement.compile(connection, compile_kwargs={"literal_binds": True})).replace("'QUERY'", "$1")
-    connection.exec_driver_sql(f"SET LOCAL plan_cache_mode = {mode}")
-    connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # The table is too small to need its index.
-    driver = driver_connection(connection)
-    driver.execute(f"PREPARE {mode} (text) AS {text}")
-    plan = "\n".join(line for (line,) in driver.execute(f"EXPLAIN (VERBOSE) EXECUTE {mode} ('song 77')"))
-    driver.execute(f"DEALLOCATE {mode}")
-    assert plan.count("ix_audio_tracks_search_vector") == 2, plan  # the hits and their count
-    # Where the query is known, it is parsed while planning; elsewhere once, by a scan of the function.
-    conditions = [line for line in plan.splitlines() if "Cond" in line or "Filter" in line]
-    assert not any("audiocatalog_search_query_v1" in line for line in conditions), plan

@@ -1,4 +1,4 @@
--- How text becomes words, for stored tracks and for queries alike. Version 1.
+-- How text becomes words and names, for stored tracks and for queries alike. Version 1.
 --
 -- Every function is immutable and depends on no setting of a session: what it calls is bound when it is created (BEGIN
 -- ATOMIC) or named with its schema, and patterns are written as E'' strings. So it survives pg_dump and can feed a stored
@@ -11,131 +11,380 @@
 -- PostgreSQL take their letters and cases from the locale.
 -- In this file, a blank line ends a statement.
 
--- Fold case, accents, ligatures, full width and typographic punctuation.
+-- Fold case, accents, ligatures, full width and typographic punctuation, and drop what cannot be seen but blanks.
 CREATE FUNCTION audiocatalog_fold_v1(value text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 BEGIN
   -- One byte for each character is ASCII: nothing but case to fold.
   IF pg_catalog.octet_length(value) <> pg_catalog.char_length(value) THEN
-    -- Decompose, drop the marks of Latin, Greek, Cyrillic, Hebrew and Arabic, and compose again, which puts Hangul
-    -- syllables and voiced kana back together.
+    -- An accent that stands alone is an apostrophe, and would decompose to a space; marks of trade to letters.
+    -- Decompose, drop the marks of Latin, Greek, Cyrillic, Hebrew and Arabic and what is invisible, and compose again,
+    -- which puts Hangul syllables and voiced kana back together.
     value := normalize(
       pg_catalog.regexp_replace(
-        normalize(value, NFKD) COLLATE "C",
-        E'[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]',
+        normalize(pg_catalog.translate(value, '´™℠🅪🅫🅬', '''®®®®®'), NFKD) COLLATE "C",
+        E'[\u00ad\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u061c'
+        '\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u08ca-\u08e1'
+        '\u08e3-\u08ff\u115f\u1160\u17b4\u17b5\u180b-\u180f\u1ab0-\u1aff\u1dc0-\u1dff\u200b-\u200f'
+        '\u202a-\u202e\u2060-\u206f\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\ufeff\ufff0-\ufffb'
+        '\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]',
         '', 'g'),
       NFKC);
-    value := pg_catalog.translate(value,
-      '’‘‛ʼ´`′‐‑‒–—―−'
-      'øØłŁđĐðÐħĦıŋŊŧŦəƏȺⱥȾⱦςёєЄґҐ'
-      'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ'
-      'АБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯЂЅІЈЉЊЋЏҒҖҚҢҮҰҲҺӘӨ'
-      'ԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ',
-      '''''''''''''''-------'
-      'oollddddhhinnttəəaattσееегг'
-      'αβγδεζηθικλμνξοπρστυφχψω'
-      'абвгдежзиклмнопрстуфхцчшщъыьэюяђѕіјљњћџғҗқңүұҳһәө'
-      'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
-    value := pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
-      value, 'ß', 'ss'), 'ẞ', 'ss'), 'æ', 'ae'), 'Æ', 'ae'), 'œ', 'oe'), 'Œ', 'oe'), 'þ', 'th'), 'Þ', 'th');
+    -- A table is read from its beginning for every character, so each waits for a letter of its own.
+    IF value COLLATE "C" ~
+      E'[\u00c6-\u02ee\u055a\u05f3\u05f4\u1e9e\u2010-\u2032\u2212\u2c65\u2c66\ua78b\ua78c]'
+    THEN
+      value := pg_catalog.translate(value,
+        '’‘‛ʼʹʺʻʽʾʿˮ′ꞌꞋ՚׳״‐‑‒–—―−'
+        'øØłŁđĐðÐħĦıŋŊŧŦəƏȺⱥȾⱦ',
+        '''''''''''''''''''''''''''''''''''-------'
+        'oollddddhhinnttəəaatt');
+      IF value COLLATE "C" ~ '[ßẞæÆœŒþÞ]' THEN
+        value := pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+          pg_catalog.translate(value, 'ẞÆŒÞ', 'ßæœþ'), 'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe'), 'þ', 'th');
+      END IF;
+    END IF;
+    IF value COLLATE "C" ~ E'[\u0391-\u0587]' THEN
+      value := pg_catalog.translate(value,
+        'ςєЄґҐ'
+        'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ'
+        'АБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯЂЅІЈЉЊЋЏҒҖҚҢҮҰҲҺӘӨ'
+        'ԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ',
+        'σеегг'
+        'αβγδεζηθικλμνξοπρστυφχψω'
+        'абвгдежзиклмнопрстуфхцчшщъыьэюяђѕіјљњћџғҗқңүұҳһәө'
+        'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
+    END IF;
+    -- Rarer capitals of Latin, Greek and Cyrillic.
+    IF value COLLATE "C" ~
+      E'[\u0181-\u01bc\u01e4-\u01f7\u021c-\u0224\u023b-\u024e\u0370-\u037f\u03cf-\u03ff\u0460-\u0480'
+      '\u04fa-\u052e\u1efa-\u1efe\u2132\u2183\u2c60-\u2c7f\ua640-\ua66c\ua680-\ua69a\ua722-\ua7dc\ua7f5'
+      'ҊҌҎҔҘҜҞҠҤҦҨҪҬҴҶҸҼҾӀӃӅӇӉӋӍӔӠӶ]'
+    THEN
+      value := pg_catalog.translate(value,
+        'ƁƂƄƆƇƉƊƋƎƐƑƓƔƖƗƘƜƝƟƢƤƦƧƩƬƮƱƲƳƵƷƸƼǤǮǶǷȜȠȢȤȻȽɁɃɄɅɆɈɊɌɎͰͲͶͿϏϘϚϜϞϠϢϤϦϨϪϬϮϷϺϽϾϿѠѢѤѦѨѪѬѮѰѲѴѶѸѺѼѾҀҊҌҎҔҘҜҞҠҤ'
+        'ҦҨҪҬҴҶҸҼҾӀӃӅӇӉӋӍӔӠӶӺӼӾԀԂԄԆԈԊԌԎԐԒԔԖԘԚԜԞԠԢԤԦԨԪԬԮỺỼỾℲↃⱠⱢⱣⱤⱧⱩⱫⱭⱮⱯⱰⱲⱵⱾⱿꙀꙂꙄꙆꙈꙊꙌꙎꙐꙒꙔꙖꙘꙚꙜꙞꙠꙢꙤꙦꙨꙪꙬꚀꚂꚄꚆꚈꚊꚌꚎꚐꚒꚔ'
+        'ꚖꚘꚚꜢꜤꜦꜨꜪꜬꜮꜲꜴꜶꜸꜺꜼꜾꝀꝂꝄꝆꝈꝊꝌꝎꝐꝒꝔꝖꝘꝚꝜꝞꝠꝢꝤꝦꝨꝪꝬꝮꝹꝻꝽꝾꞀꞂꞄꞆꞍꞐꞒꞖꞘꞚꞜꞞꞠꞢꞤꞦꞨꞪꞫꞬꞭꞮꞰꞱꞲꞳꞴꞶꞸꞺꞼꞾꟀꟂꟄꟅꟆꟇꟉꟋꟌ꟎Ꟑ꟒꟔ꟖꟘꟚꟜꟵ',
+        'ɓƃƅɔƈɖɗƌǝɛƒɠɣɩɨƙɯɲɵƣƥʀƨʃƭʈʊʋƴƶʒƹƽǥʒƕƿȝƞȣȥȼƚɂƀʉʌɇɉɋɍɏͱͳͷϳϗϙϛϝϟϡϣϥϧϩϫϭϯϸϻͻͼͽѡѣѥѧѩѫѭѯѱѳѵѵѹѻѽѿҁҋҍҏҕҙҝҟҡҥ'
+        'ҧҩҫҭҵҷҹҽҿӏӄӆӈӊӌӎӕӡӷӻӽӿԁԃԅԇԉԋԍԏԑԓԕԗԙԛԝԟԡԣԥԧԩԫԭԯỻỽỿⅎↄⱡɫᵽɽⱨⱪⱬɑɱɐɒⱳⱶȿɀꙁꙃꙅꙇꙉꙋꙍꙏꙑꙓꙕꙗꙙꙛꙝꙟꙡꙣꙥꙧꙩꙫꙭꚁꚃꚅꚇꚉꚋꚍꚏꚑꚓꚕ'
+        'ꚗꚙꚛꜣꜥꜧꜩꜫꜭꜯꜳꜵꜷꜹꜻꜽꜿꝁꝃꝅꝇꝉꝋꝍꝏꝑꝓꝕꝗꝙꝛꝝꝟꝡꝣꝥꝧꝩꝫꝭꝯꝺꝼᵹꝿꞁꞃꞅꞇɥꞑꞓꞗꞙꞛꞝꞟꞡꞣꞥꞧꞩɦɜɡɬɪʞʇʝꭓꞵꞷꞹꞻꞽꞿꟁꟃꞔʂᶎꟈꟊɤꟍ꟏ꟑꟓꟕꟗꟙꟛƛꟶ');
+    END IF;
+    -- Capitals of Georgian, Cherokee, Glagolitic, Coptic and the scripts beyond the first plane.
+    IF value COLLATE "C" ~
+      E'[\u10a0-\u10cd\u13a0-\u13f5\u1c89-\u1cbf\u2c00-\u2c2f\u2c80-\u2cf2\U00010400-\U00010427'
+      '\U000104b0-\U000104d3\U00010570-\U00010595\U00010c80-\U00010cb2\U00010d50-\U00010d65'
+      '\U000118a0-\U000118bf\U00016e40-\U00016e5f\U0001e900-\U0001e921]'
+    THEN
+      value := pg_catalog.translate(value,
+        'ႠႡႢႣႤႥႦႧႨႩႪႫႬႭႮႯႰႱႲႳႴႵႶႷႸႹႺႻႼႽႾႿჀჁჂჃჄჅჇჍᎠᎡᎢᎣᎤᎥᎦᎧᎨᎩᎪᎫᎬᎭᎮᎯᎰᎱᎲᎳᎴᎵᎶᎷᎸᎹᎺᎻᎼᎽᎾᎿᏀᏁᏂᏃᏄᏅᏆᏇᏈᏉᏊᏋᏌᏍᏎᏏᏐᏑᏒᏓᏔᏕᏖᏗᏘᏙᏚᏛ'
+        'ᏜᏝᏞᏟᏠᏡᏢᏣᏤᏥᏦᏧᏨᏩᏪᏫᏬᏭᏮᏯᏰᏱᏲᏳᏴᏵᲉᲐᲑᲒᲓᲔᲕᲖᲗᲘᲙᲚᲛᲜᲝᲞᲟᲠᲡᲢᲣᲤᲥᲦᲧᲨᲩᲪᲫᲬᲭᲮᲯᲰᲱᲲᲳᲴᲵᲶᲷᲸᲹᲺᲽᲾᲿⰀⰁⰂⰃⰄⰅⰆⰇⰈⰉⰊⰋⰌⰍⰎⰏⰐⰑⰒⰓⰔⰕⰖⰗⰘⰙⰚ'
+        'ⰛⰜⰝⰞⰟⰠⰡⰢⰣⰤⰥⰦⰧⰨⰩⰪⰫⰬⰭⰮⰯⲀⲂⲄⲆⲈⲊⲌⲎⲐⲒⲔⲖⲘⲚⲜⲞⲠⲢⲤⲦⲨⲪⲬⲮⲰⲲⲴⲶⲸⲺⲼⲾⳀⳂⳄⳆⳈⳊⳌⳎⳐⳒⳔⳖⳘⳚⳜⳞⳠⳢⳫⳭⳲ𐐀𐐁𐐂𐐃𐐄𐐅𐐆𐐇𐐈𐐉𐐊𐐋𐐌𐐍𐐎𐐏𐐐𐐑𐐒𐐓𐐔𐐕𐐖𐐗𐐘𐐙'
+        '𐐚𐐛𐐜𐐝𐐞𐐟𐐠𐐡𐐢𐐣𐐤𐐥𐐦𐐧𐒰𐒱𐒲𐒳𐒴𐒵𐒶𐒷𐒸𐒹𐒺𐒻𐒼𐒽𐒾𐒿𐓀𐓁𐓂𐓃𐓄𐓅𐓆𐓇𐓈𐓉𐓊𐓋𐓌𐓍𐓎𐓏𐓐𐓑𐓒𐓓𐕰𐕱𐕲𐕳𐕴𐕵𐕶𐕷𐕸𐕹𐕺𐕼𐕽𐕾𐕿𐖀𐖁𐖂𐖃𐖄𐖅𐖆𐖇𐖈𐖉𐖊𐖌𐖍𐖎𐖏𐖐𐖑𐖒𐖔𐖕𐲀𐲁𐲂𐲃𐲄𐲅𐲆𐲇𐲈𐲉𐲊𐲋𐲌𐲍𐲎'
+        '𐲏𐲐𐲑𐲒𐲓𐲔𐲕𐲖𐲗𐲘𐲙𐲚𐲛𐲜𐲝𐲞𐲟𐲠𐲡𐲢𐲣𐲤𐲥𐲦𐲧𐲨𐲩𐲪𐲫𐲬𐲭𐲮𐲯𐲰𐲱𐲲𐵐𐵑𐵒𐵓𐵔𐵕𐵖𐵗𐵘𐵙𐵚𐵛𐵜𐵝𐵞𐵟𐵠𐵡𐵢𐵣𐵤𐵥𑢠𑢡𑢢𑢣𑢤𑢥𑢦𑢧𑢨𑢩𑢪𑢫𑢬𑢭𑢮𑢯𑢰𑢱𑢲𑢳𑢴𑢵𑢶𑢷𑢸𑢹𑢺𑢻𑢼𑢽𑢾𑢿𖹀𖹁𖹂𖹃𖹄𖹅𖹆𖹇𖹈𖹉'
+        '𖹊𖹋𖹌𖹍𖹎𖹏𖹐𖹑𖹒𖹓𖹔𖹕𖹖𖹗𖹘𖹙𖹚𖹛𖹜𖹝𖹞𖹟𞤀𞤁𞤂𞤃𞤄𞤅𞤆𞤇𞤈𞤉𞤊𞤋𞤌𞤍𞤎𞤏𞤐𞤑𞤒𞤓𞤔𞤕𞤖𞤗𞤘𞤙𞤚𞤛𞤜𞤝𞤞𞤟𞤠𞤡',
+        'ⴀⴁⴂⴃⴄⴅⴆⴇⴈⴉⴊⴋⴌⴍⴎⴏⴐⴑⴒⴓⴔⴕⴖⴗⴘⴙⴚⴛⴜⴝⴞⴟⴠⴡⴢⴣⴤⴥⴧⴭꭰꭱꭲꭳꭴꭵꭶꭷꭸꭹꭺꭻꭼꭽꭾꭿꮀꮁꮂꮃꮄꮅꮆꮇꮈꮉꮊꮋꮌꮍꮎꮏꮐꮑꮒꮓꮔꮕꮖꮗꮘꮙꮚꮛꮜꮝꮞꮟꮠꮡꮢꮣꮤꮥꮦꮧꮨꮩꮪꮫ'
+        'ꮬꮭꮮꮯꮰꮱꮲꮳꮴꮵꮶꮷꮸꮹꮺꮻꮼꮽꮾꮿᏸᏹᏺᏻᏼᏽᲊაბგდევზთიკლმნოპჟრსტუფქღყშჩცძწჭხჯჰჱჲჳჴჵჶჷჸჹჺჽჾჿⰰⰱⰲⰳⰴⰵⰶⰷⰸⰹⰺⰻⰼⰽⰾⰿⱀⱁⱂⱃⱄⱅⱆⱇⱈⱉⱊ'
+        'ⱋⱌⱍⱎⱏⱐⱑⱒⱓⱔⱕⱖⱗⱘⱙⱚⱛⱜⱝⱞⱟⲁⲃⲅⲇⲉⲋⲍⲏⲑⲓⲕⲗⲙⲛⲝⲟⲡⲣⲥⲧⲩⲫⲭⲯⲱⲳⲵⲷⲹⲻⲽⲿⳁⳃⳅⳇⳉⳋⳍⳏⳑⳓⳕⳗⳙⳛⳝⳟⳡⳣⳬⳮⳳ𐐨𐐩𐐪𐐫𐐬𐐭𐐮𐐯𐐰𐐱𐐲𐐳𐐴𐐵𐐶𐐷𐐸𐐹𐐺𐐻𐐼𐐽𐐾𐐿𐑀𐑁'
+        '𐑂𐑃𐑄𐑅𐑆𐑇𐑈𐑉𐑊𐑋𐑌𐑍𐑎𐑏𐓘𐓙𐓚𐓛𐓜𐓝𐓞𐓟𐓠𐓡𐓢𐓣𐓤𐓥𐓦𐓧𐓨𐓩𐓪𐓫𐓬𐓭𐓮𐓯𐓰𐓱𐓲𐓳𐓴𐓵𐓶𐓷𐓸𐓹𐓺𐓻𐖗𐖘𐖙𐖚𐖛𐖜𐖝𐖞𐖟𐖠𐖡𐖣𐖤𐖥𐖦𐖧𐖨𐖩𐖪𐖫𐖬𐖭𐖮𐖯𐖰𐖱𐖳𐖴𐖵𐖶𐖷𐖸𐖹𐖻𐖼𐳀𐳁𐳂𐳃𐳄𐳅𐳆𐳇𐳈𐳉𐳊𐳋𐳌𐳍𐳎'
+        '𐳏𐳐𐳑𐳒𐳓𐳔𐳕𐳖𐳗𐳘𐳙𐳚𐳛𐳜𐳝𐳞𐳟𐳠𐳡𐳢𐳣𐳤𐳥𐳦𐳧𐳨𐳩𐳪𐳫𐳬𐳭𐳮𐳯𐳰𐳱𐳲𐵰𐵱𐵲𐵳𐵴𐵵𐵶𐵷𐵸𐵹𐵺𐵻𐵼𐵽𐵾𐵿𐶀𐶁𐶂𐶃𐶄𐶅𑣀𑣁𑣂𑣃𑣄𑣅𑣆𑣇𑣈𑣉𑣊𑣋𑣌𑣍𑣎𑣏𑣐𑣑𑣒𑣓𑣔𑣕𑣖𑣗𑣘𑣙𑣚𑣛𑣜𑣝𑣞𑣟𖹠𖹡𖹢𖹣𖹤𖹥𖹦𖹧𖹨𖹩'
+        '𖹪𖹫𖹬𖹭𖹮𖹯𖹰𖹱𖹲𖹳𖹴𖹵𖹶𖹷𖹸𖹹𖹺𖹻𖹼𖹽𖹾𖹿𞤢𞤣𞤤𞤥𞤦𞤧𞤨𞤩𞤪𞤫𞤬𞤭𞤮𞤯𞤰𞤱𞤲𞤳𞤴𞤵𞤶𞤷𞤸𞤹𞤺𞤻𞤼𞤽𞤾𞤿𞥀𞥁𞥂𞥃');
+    END IF;
   END IF;
-  RETURN pg_catalog.replace(pg_catalog.lower(value COLLATE "C"), '&', ' and ');
+  RETURN pg_catalog.replace(pg_catalog.replace(pg_catalog.lower(value COLLATE "C"), '`', ''''), '&', ' and ');
 END
 $$;
 
--- Return the words of folded text on two lines. The first parts them by spaces: apostrophes vanish, other punctuation
--- parts, and the characters of scripts that are written without spaces stand alone, so that a phrase of them is a
--- substring. The second spells words that hold punctuation in one piece, plain (acdc) and with $ ! @ read as letters
--- (P!nk is pink), and words that are nothing but punctuation (!!!) by their code. Words of more than 200 characters are
--- cut into pieces, for a vector holds none beyond 2,046 bytes.
+-- Return the words of folded text on up to three lines. The first parts them by spaces: apostrophes vanish, other
+-- punctuation parts, and the characters of scripts that are written without spaces stand alone, so that a phrase of
+-- them is a substring. The second spells words that hold punctuation in one piece, plain (acdc) and, as names do, with
+-- $ ! @ read as letters (P!nk is pink), and words that are nothing but punctuation (!!!) by their code, behind a = that
+-- nobody can type. The third parts words at their apostrophes as well (rock n roll). Words of more than 200 characters
+-- are cut into pieces, for a vector holds none beyond 2,046 bytes.
 CREATE FUNCTION audiocatalog_words_v1(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
-DECLARE
-  separators constant text :=
-    E'[\u0001-\u002f\u003a-\u0060\u007b-\u00bf\u00d7\u00f7\u2000-\u2bff\u3000-\u3004\u3008-\u3020\u3030\u30fb\ufe00-\ufe6f\ufff0-\uffff\U0001f000-\U0001faff]+';
-  alone constant text :=
-    E'([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30fa\u30fd-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])';
-  parted text := pg_catalog.replace(folded, '''', '');
-  joined text := '';
-  word text;
-  piece text;
 BEGIN
   IF folded COLLATE "C" ~ '^[0-9a-z ]*$' AND pg_catalog.char_length(folded) <= 200 THEN
     RETURN folded;
   END IF;
-  IF pg_catalog.octet_length(parted) <> pg_catalog.char_length(parted) THEN
-    parted := pg_catalog.regexp_replace(parted COLLATE "C", alone, E' \\1 ', 'g');
-  END IF;
-  parted := pg_catalog.regexp_replace(parted COLLATE "C", separators, ' ', 'g');
-  IF folded COLLATE "C" ~ separators THEN
-    FOREACH word IN ARRAY pg_catalog.regexp_split_to_array(folded COLLATE "C", E'[ \u0009-\u000d\u00a0\u3000]+') LOOP
+  DECLARE
+    signs constant text :=
+      E'\u0001-\u002f\u003a-\u0060\u007b-\u00bf\u00d7\u00f7\u02c2-\u02c5\u02d2-\u02eb\u02ed\u02ef-\u02ff\u0375\u03f6'
+      '\u0482\u055b-\u055f\u0589-\u058f\u05be-\u05c6\u0600-\u061f\u066a-\u066d\u06d4\u06dd\u06de\u06e9\u06fd\u06fe'
+      '\u0700-\u070d\u07f6-\u07f9\u07fe\u07ff\u0830-\u083e\u085e\u0888\u0964\u0965\u0970\u09f2\u09f3\u09fa\u09fb'
+      '\u09fd\u0a76\u0af0\u0af1\u0b70\u0bf3-\u0bfa\u0c77\u0c7f\u0c84\u0d4f\u0d79\u0df4\u0e3f\u0e4f\u0e5a\u0e5b'
+      '\u0f01-\u0f17\u0f1a-\u0f1f\u0f34\u0f36\u0f38\u0f3a-\u0f3d\u0f85\u0fbe-\u0fc5\u0fc7-\u0fda\u104a-\u104f'
+      '\u109e\u109f\u10fb\u1360-\u1368\u1390-\u1399\u1400\u166d\u166e\u1680\u169b\u169c\u16eb-\u16ed\u1735\u1736'
+      '\u17d4-\u17d6\u17d8-\u17db\u1800-\u180a\u1940-\u1945\u19de-\u19ff\u1a1e\u1a1f\u1aa0-\u1aa6\u1aa8-\u1aad'
+      '\u1b4e\u1b4f\u1b5a-\u1b6a\u1b74-\u1b7f\u1bfc-\u1bff\u1c3b-\u1c3f\u1c7e\u1c7f\u1cc0-\u1cc7\u1cd3\u2000-\u2131'
+      '\u2133-\u214d\u214f-\u217f\u2189-\u2bff\u2ce5-\u2cea\u2cf9-\u2cfc\u2cfe\u2cff\u2d70\u2e00-\u2e2e'
+      '\u2e30-\u2ef2\u2ff0-\u3004\u3008-\u3020\u3030\u3037\u303d-\u303f\u30a0\u30fb\u3190\u3191\u31c0-\u31ef\u327f'
+      '\u4dc0-\u4dff\ua490-\ua4c6\ua4fe\ua4ff\ua60d-\ua60f\ua673\ua67e\ua6f2-\ua716\ua720\ua721\ua789\ua78a'
+      '\ua828-\ua82b\ua836-\ua839\ua874-\ua877\ua8ce\ua8cf\ua8f8-\ua8fa\ua8fc\ua92e\ua92f\ua95f\ua9c1-\ua9cd'
+      '\ua9de\ua9df\uaa5c-\uaa5f\uaa77-\uaa79\uaade\uaadf\uaaf0\uaaf1\uab5b\uab6a\uab6b\uabeb\ufbb2-\ufbc2'
+      '\ufd3e-\ufd4f\ufdcf\ufdfd-\ufe6f\ufff0-\uffff\U0001d000-\U0001d24f\U0001d300-\U0001d356\U0001f000-\U0001fbef';
+    separators constant text := '[' || signs || ']+';
+    letter constant text := '[^' || signs || ']';
+    alone constant text :=
+      E'([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30fa\u30fd-\u30ff\u3400-\u9fff'
+      '\uf900-\ufaff\U00020000-\U0003ffff])';
+    ascii constant boolean := pg_catalog.octet_length(folded) = pg_catalog.char_length(folded);
+    parted text := pg_catalog.regexp_replace(pg_catalog.replace(folded, '''', '') COLLATE "C", separators, ' ', 'g');
+    joined text := '';
+    pieces text := '';
+    word text;
+    piece text;
+    closed text;
+    apart text;
+  BEGIN
+    FOREACH word IN ARRAY pg_catalog.regexp_split_to_array(
+      folded COLLATE "C", E'[\u0001-\u0020\u007f-\u00a0\u1680\u2028\u2029\u2800\u3000]+')
+    LOOP
       piece := pg_catalog.regexp_replace(word COLLATE "C", separators, '', 'g');
-      IF piece = '' AND word <> '' THEN
-        joined := joined || ' symbol' || pg_catalog.encode(pg_catalog.convert_to(pg_catalog.left(word, 50), 'UTF8'), 'hex');
-      ELSIF pg_catalog.char_length(piece) > 200 THEN
+      IF piece = word OR pg_catalog.char_length(piece) > 200 THEN
         CONTINUE;
-      ELSIF word COLLATE "C" ~ '[$!@]' THEN
-        joined := joined || ' ' || piece || ' '
-          || pg_catalog.regexp_replace(pg_catalog.translate(word, '$!@', 'sia') COLLATE "C", separators, '', 'g');
-      -- Punctuation at the ends of a word parts nothing.
-      ELSIF pg_catalog.btrim(pg_catalog.regexp_replace(word COLLATE "C", separators, ' ', 'g')) <> piece THEN
+      ELSIF piece = '' THEN
+        joined := joined || ' =symbol:'
+          || pg_catalog.encode(pg_catalog.convert_to(pg_catalog.left(word, 50), 'UTF8'), 'hex');
+        CONTINUE;
+      END IF;
+      -- Punctuation at the ends of a word parts nothing, and apostrophes close up.
+      closed := pg_catalog.btrim(
+        pg_catalog.regexp_replace(pg_catalog.replace(word, '''', '') COLLATE "C", separators, ' ', 'g'));
+      IF closed <> piece THEN
         joined := joined || ' ' || piece;
       END IF;
+      IF pg_catalog.strpos(word, '''') > 0 THEN
+        apart := pg_catalog.btrim(pg_catalog.regexp_replace(word COLLATE "C", separators, ' ', 'g'));
+        IF apart <> closed THEN
+          pieces := pieces || ' ' || apart;
+        END IF;
+      END IF;
+      IF word COLLATE "C" ~ '[$!@]' THEN
+        IF pg_catalog.strpos(word, '$') > 0 THEN
+          word := pg_catalog.regexp_replace(
+            word COLLATE "C", '[$](?=[$]*' || letter || ')|(?<=' || letter || '[$]*)[$]', 's', 'g');
+        END IF;
+        IF pg_catalog.strpos(word, '!') > 0 THEN
+          word := pg_catalog.regexp_replace(word COLLATE "C", '(?<=' || letter || ')!(?=' || letter || ')', 'i', 'g');
+        END IF;
+        IF pg_catalog.strpos(word, '@') > 0 THEN
+          word := pg_catalog.regexp_replace(word COLLATE "C", '(?<=' || letter || ')@(?=' || letter || ')', 'a', 'g');
+        END IF;
+        word := pg_catalog.regexp_replace(word COLLATE "C", separators, '', 'g');
+        IF word <> piece THEN
+          joined := joined || ' ' || word;
+        END IF;
+      END IF;
     END LOOP;
-  END IF;
-  IF pg_catalog.char_length(parted) > 200 THEN
-    parted := pg_catalog.regexp_replace(parted COLLATE "C", '([^ ]{200})', E'\\1 ', 'g');
-  END IF;
-  RETURN parted || E'\n' || pg_catalog.ltrim(joined);
+    IF NOT ascii THEN
+      parted := pg_catalog.regexp_replace(parted COLLATE "C", alone, E' \\1 ', 'g');
+      pieces := pg_catalog.regexp_replace(pieces COLLATE "C", alone, E' \\1 ', 'g');
+    END IF;
+    IF pg_catalog.char_length(parted) > 200 THEN
+      parted := pg_catalog.regexp_replace(parted COLLATE "C", '([^ ]{200})', E'\\1 ', 'g');
+    END IF;
+    RETURN parted || E'\n' || pg_catalog.ltrim(joined) || E'\n' || pg_catalog.ltrim(pieces);
+  END;
 END
 $$;
 
--- Number words and return them as a vector.
-CREATE FUNCTION audiocatalog_lexemes_v1(words text) RETURNS tsvector
+-- Return folded text as a name to compare as a whole: no spaces, no punctuation, $ ! @ read as letters where they stand
+-- beside letters or digits (Ke$ha) or between them (P!nk, M@tt), at most 200 characters. AC/DC, ac dc and acdc are one
+-- name. Text of nothing but punctuation is a name as it stands.
+CREATE FUNCTION audiocatalog_name_v1(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+BEGIN
+  IF folded COLLATE "C" ~ '^[0-9a-z ]*$' THEN
+    RETURN pg_catalog.left(pg_catalog.replace(folded, ' ', ''), 200);
+  END IF;
+  DECLARE
+    signs constant text :=
+      E'\u0001-\u002f\u003a-\u0060\u007b-\u00bf\u00d7\u00f7\u02c2-\u02c5\u02d2-\u02eb\u02ed\u02ef-\u02ff\u0375\u03f6'
+      '\u0482\u055b-\u055f\u0589-\u058f\u05be-\u05c6\u0600-\u061f\u066a-\u066d\u06d4\u06dd\u06de\u06e9\u06fd\u06fe'
+      '\u0700-\u070d\u07f6-\u07f9\u07fe\u07ff\u0830-\u083e\u085e\u0888\u0964\u0965\u0970\u09f2\u09f3\u09fa\u09fb'
+      '\u09fd\u0a76\u0af0\u0af1\u0b70\u0bf3-\u0bfa\u0c77\u0c7f\u0c84\u0d4f\u0d79\u0df4\u0e3f\u0e4f\u0e5a\u0e5b'
+      '\u0f01-\u0f17\u0f1a-\u0f1f\u0f34\u0f36\u0f38\u0f3a-\u0f3d\u0f85\u0fbe-\u0fc5\u0fc7-\u0fda\u104a-\u104f'
+      '\u109e\u109f\u10fb\u1360-\u1368\u1390-\u1399\u1400\u166d\u166e\u1680\u169b\u169c\u16eb-\u16ed\u1735\u1736'
+      '\u17d4-\u17d6\u17d8-\u17db\u1800-\u180a\u1940-\u1945\u19de-\u19ff\u1a1e\u1a1f\u1aa0-\u1aa6\u1aa8-\u1aad'
+      '\u1b4e\u1b4f\u1b5a-\u1b6a\u1b74-\u1b7f\u1bfc-\u1bff\u1c3b-\u1c3f\u1c7e\u1c7f\u1cc0-\u1cc7\u1cd3\u2000-\u2131'
+      '\u2133-\u214d\u214f-\u217f\u2189-\u2bff\u2ce5-\u2cea\u2cf9-\u2cfc\u2cfe\u2cff\u2d70\u2e00-\u2e2e'
+      '\u2e30-\u2ef2\u2ff0-\u3004\u3008-\u3020\u3030\u3037\u303d-\u303f\u30a0\u30fb\u3190\u3191\u31c0-\u31ef\u327f'
+      '\u4dc0-\u4dff\ua490-\ua4c6\ua4fe\ua4ff\ua60d-\ua60f\ua673\ua67e\ua6f2-\ua716\ua720\ua721\ua789\ua78a'
+      '\ua828-\ua82b\ua836-\ua839\ua874-\ua877\ua8ce\ua8cf\ua8f8-\ua8fa\ua8fc\ua92e\ua92f\ua95f\ua9c1-\ua9cd'
+      '\ua9de\ua9df\uaa5c-\uaa5f\uaa77-\uaa79\uaade\uaadf\uaaf0\uaaf1\uab5b\uab6a\uab6b\uabeb\ufbb2-\ufbc2'
+      '\ufd3e-\ufd4f\ufdcf\ufdfd-\ufe6f\ufff0-\uffff\U0001d000-\U0001d24f\U0001d300-\U0001d356\U0001f000-\U0001fbef';
+    letter constant text := '[^' || signs || ']';
+    name text := folded;
+  BEGIN
+    IF name COLLATE "C" ~ '[$!@]' THEN
+      IF pg_catalog.strpos(name, '$') > 0 THEN
+        name := pg_catalog.regexp_replace(
+          name COLLATE "C", '[$](?=[$]*' || letter || ')|(?<=' || letter || '[$]*)[$]', 's', 'g');
+      END IF;
+      IF pg_catalog.strpos(name, '!') > 0 THEN
+        name := pg_catalog.regexp_replace(name COLLATE "C", '(?<=' || letter || ')!(?=' || letter || ')', 'i', 'g');
+      END IF;
+      IF pg_catalog.strpos(name, '@') > 0 THEN
+        name := pg_catalog.regexp_replace(name COLLATE "C", '(?<=' || letter || ')@(?=' || letter || ')', 'a', 'g');
+      END IF;
+    END IF;
+    name := pg_catalog.regexp_replace(name COLLATE "C", '[' || signs || ']+', '', 'g');
+    IF name = '' THEN
+      name := pg_catalog.regexp_replace(
+        folded COLLATE "C", E'[\u0001-\u0020\u007f-\u00a0\u1680\u2028\u2029\u2800\u3000]+', '', 'g');
+    END IF;
+    RETURN pg_catalog.left(name, 200);
+  END;
+END
+$$;
+
+-- Number and weigh the words of a track and return them as a vector: title A, artist B, album C, genre and year D. A gap
+-- between two fields keeps phrases inside one. The initials of an artist's words are there (=initials:nin), and album and genre are there as whole names too, for filters, as no
+-- word begins: =genre:hiphop.
+CREATE FUNCTION audiocatalog_weigh_v1(
+  title text, artist text, album text, genre text, year integer, album_name text, genre_name text) RETURNS tsvector
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
 DECLARE
   word text;
   place integer := 0;
+  initials text := '';
   written text := '';
 BEGIN
-  FOREACH word IN ARRAY pg_catalog.string_to_array(pg_catalog.translate(words, E'\n', ' '), ' ') LOOP
+  -- No word holds a quote or a backslash: both are punctuation.
+  FOREACH word IN ARRAY pg_catalog.string_to_array(pg_catalog.translate(coalesce(title, ''), E'\n', ' '), ' ') LOOP
     IF word <> '' THEN
       place := place + 1;
-      -- No word holds a quote or a backslash: both are punctuation.
-      written := written || '''' || word || ''':' || place || ' ';
+      written := written || '''' || word || ''':' || place || 'A ';
     END IF;
   END LOOP;
+  IF artist IS NOT NULL THEN
+    place := place + 1;
+    FOREACH word IN ARRAY pg_catalog.string_to_array(pg_catalog.translate(artist, E'\n', ' '), ' ') LOOP
+      IF word <> '' THEN
+        place := place + 1;
+        written := written || '''' || word || ''':' || place || 'B ';
+        initials := initials || pg_catalog.left(word, 1);
+      END IF;
+    END LOOP;
+    IF initials COLLATE "C" ~ '^[a-z]{3,8}$' THEN
+      written := written || '''=initials:' || initials || ''' ';
+    END IF;
+  END IF;
+  IF album IS NOT NULL THEN
+    place := place + 1;
+    FOREACH word IN ARRAY pg_catalog.string_to_array(pg_catalog.translate(album, E'\n', ' '), ' ') LOOP
+      IF word <> '' THEN
+        place := place + 1;
+        written := written || '''' || word || ''':' || place || 'C ';
+      END IF;
+    END LOOP;
+    written := written || '''=album:' || pg_catalog.replace(pg_catalog.replace(album_name, E'\\', E'\\\\'), '''', '''''') || ''' ';
+  END IF;
+  IF genre IS NOT NULL THEN
+    place := place + 1;
+    FOREACH word IN ARRAY pg_catalog.string_to_array(pg_catalog.translate(genre, E'\n', ' '), ' ') LOOP
+      IF word <> '' THEN
+        place := place + 1;
+        written := written || '''' || word || ''':' || place || 'D ';
+      END IF;
+    END LOOP;
+    written := written || '''=genre:' || pg_catalog.replace(pg_catalog.replace(genre_name, E'\\', E'\\\\'), '''', '''''') || ''' ';
+  END IF;
+  IF year IS NOT NULL THEN
+    written := written || '''' || year || ''':' || place + 2 || 'D';
+  END IF;
   RETURN written::tsvector;
 END
 $$;
 
--- Weigh the words of a track: title A, artist B, album C, genre D.
-CREATE FUNCTION audiocatalog_search_vector_v1(title text, artist text, album text, genre text) RETURNS tsvector
+-- Return what a search looks into.
+CREATE FUNCTION audiocatalog_search_vector_v1(title text, artist text, album text, genre text, year integer)
+RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-  SELECT coalesce(setweight(audiocatalog_lexemes_v1(audiocatalog_words_v1(audiocatalog_fold_v1(title))), 'A'), ''::tsvector)
-      || coalesce(setweight(audiocatalog_lexemes_v1(audiocatalog_words_v1(audiocatalog_fold_v1(artist))), 'B'), ''::tsvector)
-      || coalesce(setweight(audiocatalog_lexemes_v1(audiocatalog_words_v1(audiocatalog_fold_v1(album))), 'C'), ''::tsvector)
-      || coalesce(setweight(audiocatalog_lexemes_v1(audiocatalog_words_v1(audiocatalog_fold_v1(genre))), 'D'), ''::tsvector);
+  SELECT audiocatalog_weigh_v1(
+    audiocatalog_words_v1(audiocatalog_fold_v1(title)),
+    audiocatalog_words_v1(audiocatalog_fold_v1(artist)),
+    audiocatalog_words_v1(audiocatalog_fold_v1(album)),
+    audiocatalog_words_v1(audiocatalog_fold_v1(genre)),
+    year,
+    audiocatalog_name_v1(audiocatalog_fold_v1(album)),
+    audiocatalog_name_v1(audiocatalog_fold_v1(genre)));
 END;
 
--- Read what somebody typed: every term must be there, as a phrase of its pieces or in one of its joined spellings. A term
--- that is repeated counts once.
-CREATE FUNCTION audiocatalog_search_query_v1(query text) RETURNS tsquery
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-BEGIN ATOMIC
-  SELECT coalesce(string_agg(DISTINCT '(' || wanted || ')', ' & ')::tsquery, ''::tsquery)
-  FROM (
-    SELECT place, string_agg('''' || replace(phrase, ' ', ''' <-> ''') || '''', ' | ') AS wanted
-    FROM regexp_split_to_table(audiocatalog_fold_v1(query) COLLATE "C", E'[ \u0009-\u000d\u00a0\u3000]+')
-        WITH ORDINALITY AS terms(term, place),
-      LATERAL audiocatalog_words_v1(term) AS words,
-      LATERAL unnest(split_part(words, E'\n', 1) || string_to_array(split_part(words, E'\n', 2), ' ')) AS spelling,
-      LATERAL btrim(regexp_replace(spelling COLLATE "C", ' +', ' ', 'g')) AS phrase
-    WHERE phrase <> ''
-    GROUP BY place
-  ) AS read;
-END;
+-- Return what finds a term, given as its words: its pieces in a row, or one of its joined spellings, or its pieces with
+-- apostrophes parting too; a phrase by its pieces alone. A ~ stands behind each piece and a ^ behind the last of each
+-- spelling, in place of a field's weight and the mark of a prefix. A run of more than 16 pieces is sought as several, for
+-- the server compares the places of all of them with each other. Empty for a term without words.
+CREATE FUNCTION audiocatalog_spell_v1(words text, phrase boolean) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+  lines text[];
+  spellings text[];
+  spelling text;
+  piece text;
+  last text;
+  place integer;
+  written text;
+  alternatives text := '';
+BEGIN
+  IF words COLLATE "C" ~ '^[0-9a-z]+$' THEN
+    RETURN '''' || words || '''^';
+  END IF;
+  lines := pg_catalog.string_to_array(words, E'\n');
+  spellings := ARRAY[lines[1]];
+  IF NOT phrase OR pg_catalog.btrim(lines[1]) = '' THEN
+    spellings := spellings || pg_catalog.string_to_array(lines[2], ' ') || lines[3];
+  END IF;
+  FOREACH spelling IN ARRAY spellings LOOP
+    CONTINUE WHEN spelling IS NULL;
+    written := '';
+    place := 0;
+    FOREACH piece IN ARRAY pg_catalog.string_to_array(spelling, ' ') LOOP
+      IF piece <> '' THEN
+        written := written || CASE WHEN place = 0 THEN '' WHEN pg_catalog.mod(place, 16) = 0 THEN '~ & ' ELSE '~ <-> ' END
+          || '''' || piece || '''';
+        place := place + 1;
+        last := piece;
+      END IF;
+    END LOOP;
+    IF written <> '' THEN
+      -- Behind other pieces, a short one is no beginning: too many words begin so.
+      alternatives := alternatives || CASE alternatives WHEN '' THEN '' ELSE ' | ' END || written
+        || CASE WHEN place > 1 AND pg_catalog.char_length(last) < 3 THEN '~' ELSE '^' END;
+    END IF;
+  END LOOP;
+  RETURN alternatives;
+END
+$$;
+
+-- Return a word and what people make of it: what is left without each of its letters, so that two words that share one of
+-- these differ by a letter left out, added, changed or exchanged with its neighbour, or by two; of a Hangul word also its
+-- parts of two syllables and more.
+CREATE FUNCTION audiocatalog_slips_v1(word text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+  found text[] := ARRAY[word];
+  length constant integer := pg_catalog.char_length(word);
+BEGIN
+  IF length BETWEEN 3 AND 30 THEN
+    FOR place IN 1 .. length LOOP
+      found := found || (pg_catalog.left(word, place - 1) || pg_catalog.substr(word, place + 1));
+    END LOOP;
+  END IF;
+  IF length BETWEEN 3 AND 12 AND word COLLATE "C" ~ E'^[\uac00-\ud7a3]+$' THEN
+    FOR begun IN 1 .. length - 1 LOOP
+      FOR size IN 2 .. length - begun + 1 LOOP
+        found := found || pg_catalog.substr(word, begun, size);
+      END LOOP;
+    END LOOP;
+  END IF;
+  RETURN found;
+END
+$$;

@@ -53,7 +53,19 @@ def upgrade() -> None:
         sa.Column(
             "search_vector",
             postgresql.TSVECTOR(),
-            sa.Computed("audiocatalog_search_vector_v1(title, artist, album, genre)", persisted=True),
+            sa.Computed("audiocatalog_search_vector_v1(title, artist, album, genre, year)", persisted=True),
+            nullable=False,
+        ),
+        sa.Column(
+            "title_name",
+            sa.String(200, collation="C"),
+            sa.Computed("audiocatalog_name_v1(audiocatalog_fold_v1(title))", persisted=True),
+            nullable=False,
+        ),
+        sa.Column(
+            "artist_name",
+            sa.String(200, collation="C"),
+            sa.Computed("coalesce(audiocatalog_name_v1(audiocatalog_fold_v1(artist)), '')", persisted=True),
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audio_tracks")),
@@ -82,8 +94,44 @@ def upgrade() -> None:
             )
         ),
     )
-    # Every search goes through it: a vector is found by the words in it.
+    # A track is found by its words, common words in a part of the table that stands for all of it.
     op.create_index("ix_audio_tracks_search_vector", "audio_tracks", ["search_vector"], postgresql_using="gin")
+    for share in (8, 64, 512, 4096):
+        op.create_index(
+            f"ix_audio_tracks_search_vector_{share}",
+            "audio_tracks",
+            ["search_vector"],
+            postgresql_using="gin",
+            postgresql_where=sa.text(f"(uuid_hash(id) & {share - 1}) = 0"),
+        )
+    # Or by its names as a whole, by one and the beginning of the other, and in their order.
+    op.create_index("ix_audio_tracks_title_name", "audio_tracks", ["title_name", "artist_name", "id"])
+    op.create_index("ix_audio_tracks_artist_name", "audio_tracks", ["artist_name", "title_name", "id"])
+    # The order and the ranges by which people narrow a search; no status: its moves must not write any index.
+    op.create_index("ix_audio_tracks_year", "audio_tracks", ["year", "id"])
+    op.create_index("ix_audio_tracks_created_at", "audio_tracks", ["created_at", "id"])
+    # The words of all tracks, counted now and then: what is there to be found when nothing matches as it was typed.
+    op.create_table(
+        "audio_search_words",
+        sa.Column("word", sa.String(200, collation="C"), nullable=False),
+        sa.Column("tracks", sa.Integer(), nullable=False),
+        sa.Column(
+            "slips",
+            postgresql.ARRAY(sa.Text()),
+            sa.Computed("audiocatalog_slips_v1(word)", persisted=True),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("word", name=op.f("pk_audio_search_words")),
+        sa.CheckConstraint("tracks >= 1", name=op.f("ck_audio_search_words_tracks_range")),
+    )
+    op.create_index("ix_audio_search_words_slips", "audio_search_words", ["slips"], postgresql_using="gin")
+    op.create_table(
+        "audio_search_counts",
+        sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("tracks", sa.BigInteger(), nullable=False),
+        sa.Column("words", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("at", name=op.f("pk_audio_search_counts")),
+    )
     op.create_table(
         "audio_track_status_changes",
         sa.Column("track_id", sa.Uuid(), nullable=False),
@@ -125,12 +173,14 @@ def downgrade() -> None:
     asked = context.get_x_argument(as_dictionary=True).get("lose_data") == "yes"
     if not (asked or context.config.attributes.get("lose_data") is True):
         raise CommandError("this downgrade drops every track and its history; to do so, add `-x lose_data=yes`")
-    op.drop_table("audio_track_status_changes")
-    op.drop_table("audio_tracks")
+    for table in ("audio_search_counts", "audio_search_words", "audio_track_status_changes", "audio_tracks"):
+        op.drop_table(table)
     for signature in (
-        "audiocatalog_search_query_v1(text)",
-        "audiocatalog_search_vector_v1(text, text, text, text)",
-        "audiocatalog_lexemes_v1(text)",
+        "audiocatalog_slips_v1(text)",
+        "audiocatalog_spell_v1(text, boolean)",
+        "audiocatalog_search_vector_v1(text, text, text, text, integer)",
+        "audiocatalog_weigh_v1(text, text, text, text, integer, text, text)",
+        "audiocatalog_name_v1(text)",
         "audiocatalog_words_v1(text)",
         "audiocatalog_fold_v1(text)",
         "audiocatalog_visible_v1(text)",

@@ -8,11 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from audiocatalog.cli.commands import health, history, search, show, stats, status, upgrade
+from audiocatalog.cli.commands import health, history, show, stats, status, upgrade
 from audiocatalog.cli.demo import tell_story
 from audiocatalog.cli.failures import plain_failures
 from audiocatalog.cli.import_command import import_file
+from audiocatalog.cli.search_commands import explain, search
 from audiocatalog.cli.target import Target
+from audiocatalog.cli.vocabulary_command import vocabulary
 
 __all__ = ["main"]
 
@@ -93,5 +95,6 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
     context.obj = Target(url, local, actor)
 
 
-for _command in (upgrade, import_file, search, show, status, history, stats, health, tell_story):
+_commands = (upgrade, import_file, search, explain, show, status, history, stats, vocabulary, health, tell_story)
+for _command in _commands:
     main.add_command(_command)

@@ -6,6 +6,7 @@ The code that it shows is in ``story``. ``Stage`` prints and checks; the functio
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import os
 import textwrap
@@ -24,7 +25,8 @@ from audiocatalog.cli.commands import history, stats, upgrade
 from audiocatalog.cli.failures import Failure
 from audiocatalog.cli.import_command import import_file
 from audiocatalog.cli.importing import Plan, read_records
-from audiocatalog.cli.output import Output, print_page
+from audiocatalog.cli.output import Output
+from audiocatalog.cli.pages import print_page
 from audiocatalog.cli.target import Target
 from audiocatalog.errors import CatalogError, IllegalTransition, InvalidInput, SaveConflict, TransactionAborted
 from audiocatalog.migrations import config_path
@@ -117,7 +119,8 @@ class Stage:
         self.code(body_of(function))
         page = function(catalog)
         self.output.print()
-        print_page(page, 0, self.output)
+        # The way to the next page is told in the words of the command line, which this is not.
+        print_page(dataclasses.replace(page, next=None), output=self.output)
         return page
 
     def refusal(self, function: Callable[[Catalog], None], catalog: Catalog, expected: type[_Error]) -> _Error:
@@ -133,7 +136,8 @@ class Stage:
 
     def _answer(self, text: str, style: str) -> None:
         arrow = self.output.symbol("→", "->")
-        for number, line in enumerate(textwrap.wrap(text, self.output.width - 8)):
+        lines = [part for line in text.splitlines() for part in textwrap.wrap(line, self.output.width - 8)]
+        for number, line in enumerate(lines):
             self.output.print(Text(f"    {arrow if number == 0 else ' ' * len(arrow)} {line}", style))
 
 
@@ -230,6 +234,30 @@ def _search(stage: Stage, catalog: Catalog, _: Target) -> None:
     stage.act(story.search_with_malice, catalog)
 
 
+def _search_further(stage: Stage, catalog: Catalog, _: Target) -> None:
+    stage.say("A misspelt search finds what is spelled like it. The import has counted the words for this.")
+    page = stage.search(story.search_misspelt, catalog)
+    stage.check(holds=page.suggestion == "radiohead idioteque", claim="it is told what may have been meant")
+    stage.check(holds=page.hits[0].track.title == "Idioteque", claim="what was meant is found first")
+    stage.say("The last word may be a beginning, so a search can follow each keystroke.")
+    stage.act(story.search_while_typing, catalog)
+    stage.say("Words can be bound to a field or left out, and years have a range.")
+    found = {hit.track.title for hit in stage.search(story.search_precisely, catalog)}
+    stage.check(holds=found == story.FOUND_PRECISELY, claim="field, exclusion and range are kept")
+    stage.say("And where is Creep? Of any track it can be asked why it is found, or why not.")
+    stage.act(story.ask_why, catalog)
+
+
+def _browse(stage: Stage, catalog: Catalog, _: Target) -> None:
+    stage.say("Facets count the hits by genre, decade, artist, format or status.")
+    page = stage.search(story.count_decades, catalog)
+    decades = page.facets["decade"]
+    counted = sum(value.tracks for value in decades.values)
+    stage.check(holds=decades.is_exact and counted == page.total, claim="every hit is counted in one decade")
+    stage.say("A page begins behind the last hit of the one before, whatever has been saved in between.")
+    stage.act(story.turn_a_page, catalog)
+
+
 def _look(stage: Stage, _: Catalog, target: Target) -> None:
     stage.say("How many tracks are in each status?")
     stage.run("audiocatalog stats", stats, [], target)
@@ -254,5 +282,7 @@ _CHAPTERS: Final[tuple[tuple[str, Callable[[Stage, Catalog, Target], None]], ...
     ("Statuses: PENDING, PROCESSING, COMPLETED, FAILED", _move),
     ("All or nothing", _abort),
     ("Searching for music as people type it", _search),
+    ("Slips, half-typed words, and saying exactly what is meant", _search_further),
+    ("Browsing", _browse),
     ("Counting", _look),
 )

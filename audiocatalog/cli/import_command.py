@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import PurePath
 from types import TracebackType
-from typing import BinaryIO, Final, Protocol, Self, get_args
+from typing import Any, BinaryIO, Final, Protocol, Self, get_args
 
 import click
 from rich.console import Console
@@ -21,12 +21,13 @@ from rich.text import Text
 
 from audiocatalog import Catalog, SaveOutcome, TrackStatus, UnitOfWork
 from audiocatalog.cli import output
-from audiocatalog.cli.commands import as_json
 from audiocatalog.cli.failures import ROWS_REFUSED, Failure, Interrupted, failure_of
 from audiocatalog.cli.importing import FIELDS, Format, Plan, ReadRecord, Refusal, Template, read_records
+from audiocatalog.cli.options import as_json
 from audiocatalog.cli.rows import UnusableFile
 from audiocatalog.cli.target import Target
-from audiocatalog.cli.text import counted, quoted, time_span
+from audiocatalog.cli.text import counted, escape_controls, quoted, time_span
+from audiocatalog.cli.vocabulary_command import Count, count_words
 from audiocatalog.errors import CatalogError, CatalogInternalError, ConstraintViolation, InvalidInput, SaveConflict
 from audiocatalog.status import TRANSITIONS
 
@@ -37,6 +38,7 @@ _BAD_ROW: Final = (InvalidInput, ConstraintViolation, CatalogInternalError)
 _SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _FIRST_STATUS: Final = click.Choice(sorted(TRANSITIONS[None]), case_sensitive=False)
 _SECONDS_BETWEEN_LINES: Final = 10.0
+_UNCOUNTED: Final = "the import is complete, but its words are not counted yet: run `audiocatalog vocabulary refresh`"
 
 
 @click.command("import")
@@ -52,6 +54,7 @@ _SECONDS_BETWEEN_LINES: Final = 10.0
 @click.option("--id-from", metavar="COLUMN", help="Make ids from a column that differs for each track.")
 @click.option("--status", type=_FIRST_STATUS, default="COMPLETED", show_default=True, help="The status of new tracks.")
 @click.option("--replace", is_flag=True, help="Overwrite tracks that exist with other content.")
+@click.option("--no-vocabulary", is_flag=True, help="Do not count the words of all tracks at the end.")
 @as_json
 @click.pass_obj
 @click.pass_context
@@ -66,6 +69,7 @@ def import_file(
     id_from: str | None,
     status: str,
     replace: bool,
+    no_vocabulary: bool,
     as_json: bool,
 ) -> None:
     """
@@ -76,6 +80,9 @@ def import_file(
     made from its audio_path. So a file can be imported again: tracks that are there already stay as they are.
 
     A row that is refused is named on stderr with the reason. All other rows are saved.
+
+    If there is any new content, the words of all tracks are counted at the end, as by `audiocatalog vocabulary
+    refresh`: misspelt searches are compared with them. --no-vocabulary leaves this to you.
     """
     try:
         plan = Plan(
@@ -105,14 +112,21 @@ def import_file(
                     refused=lambda refusal: report.say(str(refusal)),
                     saved=lambda: report.update(None if size is None else file.tell()),
                 )
-            seconds = time.monotonic() - begin
+            summary = Summary(tally, time.monotonic() - begin)
+            if not as_json:
+                click.echo(str(summary))
+            if (tally.inserted or tally.updated) and not no_vocabulary:
+                summary.words = _count_words(catalog)
     except CatalogError as error:
         if not tally.rows:
             raise
         raise Failure(f"{failure_of(error).message}; stopped, {_what_is_safe(tally)}") from None
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted, {_what_is_safe(tally)}") from None
-    _print_summary(tally, seconds, as_json=as_json)
+    if as_json:
+        output.print_json(summary.json())
+    elif summary.words:
+        click.echo(str(summary.words))
     if tally.refused:
         context.exit(ROWS_REFUSED)
 
@@ -163,14 +177,15 @@ def _what_is_safe(tally: Tally) -> str:
     return f"{counted(tally.saved, 'row')} safely saved: the same command can be run again"
 
 
-def _print_summary(tally: Tally, seconds: float, *, as_json: bool) -> None:
-    rate = tally.rows / max(seconds, 0.001)
-    if as_json:
-        summary = {"rows": tally.rows, **dataclasses.asdict(tally)}
-        output.print_json(summary | {"seconds": round(seconds, 3), "rows_per_second": round(rate, 1)})
-        return
-    counts = ", ".join(f"{count:,} {name}" for name, count in dataclasses.asdict(tally).items())
-    click.echo(f"{counted(tally.rows, 'row')} in {seconds:.1f} s ({rate:,.0f} rows/s): {counts}")
+def _count_words(catalog: Catalog) -> Count | None:
+    """Count the words of all tracks; if that fails, the import is complete all the same, so only warn."""
+    try:
+        return count_words(catalog)
+    except CatalogError as error:
+        click.echo(f"warning: {escape_controls(failure_of(error).message)}; {_UNCOUNTED}", err=True)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {_UNCOUNTED}") from None
+    return None
 
 
 @dataclass(slots=True)
@@ -195,6 +210,34 @@ class Tally:
     def add(self, outcome: SaveOutcome) -> None:
         """Count a row that was saved."""
         setattr(self, outcome, getattr(self, outcome) + 1)
+
+
+@dataclass(slots=True)
+class Summary:
+    """Tell what an import of so many *seconds* has done, and the count of the *words* if there was one."""
+
+    tally: Tally
+    seconds: float
+    words: Count | None = None
+
+    @property
+    def rate(self) -> float:
+        """Rows per second."""
+        return self.tally.rows / max(self.seconds, 0.001)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count:,} {name}" for name, count in dataclasses.asdict(self.tally).items())
+        return f"{counted(self.tally.rows, 'row')} in {self.seconds:.1f} s ({self.rate:,.0f} rows/s): {counts}"
+
+    def json(self) -> dict[str, Any]:
+        """Return the summary, ready for JSON."""
+        return {
+            "rows": self.tally.rows,
+            **dataclasses.asdict(self.tally),
+            "seconds": round(self.seconds, 3),
+            "rows_per_second": round(self.rate, 1),
+            "vocabulary": self.words and self.words.json(),
+        }
 
 
 def save_records(

@@ -14,21 +14,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from audiocatalog import Health, Hit, SearchPage, StatusChange, StatusCount, Track
-from audiocatalog.cli.text import clock, counted, escape_controls, time_span
-from audiocatalog.search.page import Span
+from audiocatalog import Health, StatusChange, StatusCount, Track
+from audiocatalog.cli.text import clock, escape_controls, time_span
 from audiocatalog.tracks import TRACK_COLUMNS
 from audiocatalog.transitions import CHANGE_COLUMNS
 
-#: From this width on, a hit and its id fit on one line.
-_WIDE: Final = 132
 #: The width of a pipe or a file: lines are not folded, because programs read them one by one.
 _ENDLESS: Final = 100_000
 #: Tables are never narrower than this, so that no text is cut off; a narrower terminal folds the lines itself.
 _NARROWEST: Final = 80
 _BAR: Final = 18
-_MATCH: Final = "bold underline"
-_UNKNOWN: Final = "-"
+#: What is printed for an unknown value.
+UNKNOWN: Final = "-"
 
 
 class Output(Console):
@@ -75,11 +72,6 @@ def track_json(track: Track) -> dict[str, Any]:
     return {column.name: _plain(getattr(track, column.name)) for column in TRACK_COLUMNS}
 
 
-def hit_json(hit: Hit) -> dict[str, Any]:
-    """Return the track, score and highlights of *hit*, ready for JSON."""
-    return track_json(hit.track) | {"score": hit.score, "highlights": dict(hit.highlights)}
-
-
 def change_json(change: StatusChange) -> dict[str, Any]:
     """Return all columns of *change*, ready for JSON."""
     return {column.name: _plain(getattr(change, column.name)) for column in CHANGE_COLUMNS}
@@ -90,62 +82,6 @@ def counts_json(counts: Iterable[StatusCount]) -> dict[str, Any]:
     return {count.status: {"tracks": count.tracks, "oldest": _plain(count.oldest)} for count in counts}
 
 
-def print_page(page: SearchPage, offset: int, output: Output | None = None) -> None:
-    """Print the hits of a search and how many there are in all."""
-    output = output or Output()
-    if page.hits:
-        output.lay_out(_one_line_each(output, page) if output.width >= _WIDE else _two_lines_each(output, page))
-        output.print()
-    total = counted(page.total, "track") if page.total_is_exact else f"more than {page.total:,} tracks"
-    last = offset + len(page)
-    if len(page) < page.total and page.hits:
-        total = f"{offset + 1:,} to {last:,} of {total}"
-        if last < page.total:
-            total += f"; go on by --offset {last}"
-    output.print(total if page.total else "no tracks")
-
-
-def _one_line_each(output: Output, page: SearchPage) -> Table:
-    table = output.table("artist", "title", "album", "year", "length", "status", "id", right=("year", "length"))
-    for column in table.columns[3:]:
-        column.no_wrap = True
-    for hit in page:
-        texts = (_highlighted(hit, field) for field in ("artist", "title", "album"))
-        table.add_row(*texts, *_figures(hit.track), Text(str(hit.track.id), "dim"))
-    return table
-
-
-def _two_lines_each(output: Output, page: SearchPage) -> Table:
-    """Return the table for narrow terminals, with album and id on a second line."""
-    table = output.table("artist, album", "title, id", "year", "length", "status", right=("year", "length"))
-    for column in table.columns[2:]:
-        column.no_wrap = True
-    table.columns[1].min_width = len(str(page.hits[0].track.id))
-    for hit in page:
-        album = _highlighted(hit, "album") if hit.track.album else Text()
-        table.add_row(_highlighted(hit, "artist"), _highlighted(hit, "title"), *_figures(hit.track))
-        table.add_row(album, Text(str(hit.track.id), "dim"), style="dim")
-    return table
-
-
-def _figures(track: Track) -> tuple[str, str, str]:
-    length = _UNKNOWN if track.duration is None else clock(track.duration)
-    return str(track.year or _UNKNOWN), length, str(track.status)
-
-
-def _highlighted(hit: Hit, field: str) -> Text:
-    """Return a field of a hit with its matches marked. Escaping changes lengths, so each piece is escaped alone."""
-    value, text, done = getattr(hit.track, field), Text(), 0
-    if value is None:
-        return Text(_UNKNOWN)
-    spans: Sequence[Span] = hit.highlights.get(field, ())
-    for start, end in spans:
-        text.append(escape_controls(value[done:start]))
-        text.append(escape_controls(value[start:end]), _MATCH)
-        done = end
-    return text.append(escape_controls(value[done:]))
-
-
 def print_track(track: Track) -> None:
     """Print every column of *track*, in units that people use."""
     output = Output()
@@ -153,7 +89,7 @@ def print_track(track: Track) -> None:
     table.show_header = False
     for column in TRACK_COLUMNS:
         value = getattr(track, column.name)
-        text = Text(_UNKNOWN, "dim") if value is None else Text(_in_units(column.name, value))
+        text = Text(UNKNOWN, "dim") if value is None else Text(_in_units(column.name, value))
         table.add_row(Text(column.name, "dim"), text)
     output.lay_out(table)
 
@@ -197,7 +133,7 @@ def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
             str(change.to_status),
             stayed if end else f"{stayed} so far",
             escape_controls(change.actor),
-            escape_controls(change.reason or _UNKNOWN),
+            escape_controls(change.reason or UNKNOWN),
         )
     output.lay_out(table)
 

@@ -55,6 +55,10 @@ QUERIES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 HOSTILE: Final = ('"', "'", "&|!():*<->", "((((", "rock & (", "\\", "a:*b", "'; DROP TABLE audio_tracks; --")
 
 
+#: What a query finds that is bound to a field, leaves out a word and has a range of years.
+FOUND_PRECISELY: Final = {"Idioteque", "Paranoid Android"}
+
+
 class Claim(NamedTuple):
     """Whether the claim *holds*, and the *answer* to print."""
 
@@ -168,6 +172,59 @@ def search_with_malice(catalog: Catalog) -> Claim:
         catalog.search(query)
     total = count(catalog)
     return Claim(total > 0, f"{len(HOSTILE)} answers, no error, and still {counted(total, 'track')}")
+
+
+def search_misspelt(catalog: Catalog) -> SearchPage:
+    """Search for misspelt words."""
+    page = catalog.search("raidohead idioteqe", limit=1)
+    return page  # noqa: RET504
+
+
+def search_while_typing(catalog: Catalog) -> Claim:
+    """Search at each keystroke."""
+    pages = [catalog.search(typed) for typed in ("bj", "bjo", "bjor", "bjork h", "bjork hy")]
+    titles = [f"{page.hits[0].track.artist}, {page.hits[0].track.title}" for page in pages]
+    return Claim(
+        all(title.startswith("Björk") for title in titles) and titles[-1].endswith("Hyperballad"),
+        f"{titles[0]} ... {titles[-1]}",
+    )
+
+
+def search_precisely(catalog: Catalog) -> SearchPage:
+    """Search for exactly what is meant."""
+    page = catalog.search("artist:radiohead -creep year:1990..2000")
+    return page  # noqa: RET504
+
+
+def ask_why(catalog: Catalog) -> Claim:
+    """Ask why a track is not found."""
+    creep = catalog.search("radiohead creep").hits[0].track
+    explanation = catalog.explain("artist:radiohead -creep year:1990..2000", creep.id)
+    return Claim(
+        explanation.position is None and "excludes: 'creep'" in explanation.reason,
+        str(explanation),
+    )
+
+
+def count_decades(catalog: Catalog) -> SearchPage:
+    """Count the hits by decade."""
+    page = catalog.search("love", limit=1, facets=["decade"])
+    return page  # noqa: RET504
+
+
+def turn_a_page(catalog: Catalog) -> Claim:
+    """Save a track between two pages."""
+    before = catalog.search("rock", limit=40)
+    first = catalog.search("rock", limit=20)
+    with catalog.unit_of_work() as work:
+        work.save(TrackMetadata(title="Rock", artist="Rock"), audio_path="s3://demo/rock")
+    second = catalog.search("rock", limit=20, after=first.next)
+    pages = [hit.track.id for page in (first, second) for hit in page]
+    now = catalog.search("rock", limit=40)
+    return Claim(
+        pages == [hit.track.id for hit in before] != [hit.track.id for hit in now],
+        f"a new track is among the first {len(now)} now, and the two pages hold the same {len(pages)} as before",
+    )
 
 
 def count(catalog: Catalog) -> int:

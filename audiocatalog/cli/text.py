@@ -52,6 +52,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def about(number: int) -> str:
+    """
+    Return an estimated *number*, without digits that nobody knows.
+
+    >>> about(15_704), about(984)
+    ('about 15,700', 'about 984')
+
+    """
+    return f"about {round(number, min(0, 3 - len(str(number)))):,}"
+
+
 def clock(seconds: float) -> str:
     """
     Return the length of a track as players show it.

@@ -7,13 +7,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, literal
-
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.metadata import LIMITS, NumberLimit, TextLimit, WholeLimit, clean_text
-from audiocatalog.models import FOLD_FUNCTION
+from audiocatalog.models import FOLD_FUNCTION, NAME_FUNCTION
 from audiocatalog.status import TrackStatus
-from audiocatalog.tracks import TRACKS
 
 _MOST_VALUES: Final = 100
 
@@ -60,14 +57,22 @@ class SearchFilters:
         if problems:
             raise InvalidInput(problems, operation="search")
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Return what a track's row must meet."""
-        found = []
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of the filters that are given, in the order of their conditions."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name) is not None)
+
+    def conditions(self) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Return what a track's row ``t`` must meet, as SQL, and the parameters of it."""
+        written: list[str] = []
+        parameters: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None:
-                found.append(_CONDITIONS[field.name](field.name, value))
-        return found
+                condition, named = _CONDITIONS[field.name](field.name, value)
+                written.append(condition)
+                parameters |= named
+        return tuple(written), parameters
 
 
 def _several(value: object) -> tuple[object, ...]:
@@ -135,36 +140,61 @@ _CLEANERS: Final[dict[str, Callable[[str, Any], object]]] = {
 }
 
 
-def _is_one_of(field: str, values: tuple[str, ...]) -> ColumnElement[bool]:
-    return TRACKS.c[field].in_(values)
+_Condition = tuple[str, dict[str, Any]]
+
+# The names of the values, folded once for the statement and not once for each row.
+_NAMES: Final = (
+    f"SELECT {NAME_FUNCTION}({FOLD_FUNCTION}(value)) AS name FROM unnest(%(only_{{field}})s::text[]) AS value"
+)
+# A name of nothing but punctuation may hold signs that quotes do not take as they are.
+_QUOTED: Final = r"replace(replace(name, E'\\', E'\\\\'), '''', '''''')"
 
 
-def _reads_as_one_of(field: str, values: tuple[str, ...]) -> ColumnElement[bool]:
-    fold = getattr(func, FOLD_FUNCTION)
-    same: ColumnElement[bool] = fold(TRACKS.c[field]).in_([fold(literal(value)) for value in values])
-    return same
+def _is_status(field: str, values: tuple[TrackStatus, ...]) -> _Condition:
+    return "t.status = ANY (%(only_status)s::text[])", {f"only_{field}": [str(value) for value in values]}
 
 
-def _lies_between(field: str, ends: tuple[float | None, float | None]) -> ColumnElement[bool]:
+def _is_named(field: str, values: tuple[str, ...]) -> _Condition:
+    names = _NAMES.format(field=field)
+    return f"t.{field}_name = ANY (ARRAY({names})::varchar[])", {f"only_{field}": list(values)}
+
+
+def _is_kept_as_name(field: str, values: tuple[str, ...]) -> _Condition:
+    """Look for the name of a field in the search vector, where it is kept for this: an index answers it."""
+    written = f"string_agg('''={field}:' || {_QUOTED} || '''', ' | ')::tsquery"
+    names = _NAMES.format(field=field)
+    return f"t.search_vector @@ (SELECT {written} FROM ({names}) AS names)", {f"only_{field}": list(values)}
+
+
+def _reads_as(field: str, values: tuple[str, ...]) -> _Condition:
+    names = _NAMES.format(field=field)
+    return f"{NAME_FUNCTION}({FOLD_FUNCTION}(t.{field})) = ANY (ARRAY({names}))", {f"only_{field}": list(values)}
+
+
+def lies_between(field: str, ends: tuple[float | None, float | None], kind: str = "only") -> _Condition:
+    """Return the condition that a number is known and lies within a range, both ends included."""
     lowest, highest = ends
-    column = TRACKS.c[field]
-    # A range with two open ends still asks that the value is known.
-    bounds: list[ColumnElement[bool]] = [column.is_not(None)]
+    written = [f"t.{field} IS NOT NULL"]
+    parameters = {}
     if lowest is not None:
-        bounds.append(column >= lowest)
+        written.append(f"t.{field} >= %({kind}_{field}_from)s")
+        parameters[f"{kind}_{field}_from"] = lowest
     if highest is not None:
-        bounds.append(column <= highest)
-    return and_(*bounds)
+        written.append(f"t.{field} <= %({kind}_{field}_to)s")
+        parameters[f"{kind}_{field}_to"] = highest
+    return " AND ".join(written), parameters
 
 
-def _is_since(field: str, time: datetime) -> ColumnElement[bool]:
-    since: ColumnElement[bool] = TRACKS.c[field.replace("_since", "_at")] >= time
-    return since
+def _is_since(field: str, time: datetime) -> _Condition:
+    return f"t.{field.replace('_since', '_at')} >= %(only_{field})s", {f"only_{field}": time}
 
 
-_CONDITIONS: Final[dict[str, Callable[[str, Any], ColumnElement[bool]]]] = {
-    "status": _is_one_of,
-    **dict.fromkeys(_TEXTS, _reads_as_one_of),
-    **dict.fromkeys(_RANGES, _lies_between),
+_CONDITIONS: Final[dict[str, Callable[[str, Any], _Condition]]] = {
+    "status": _is_status,
+    "artist": _is_named,
+    "album": _is_kept_as_name,
+    "genre": _is_kept_as_name,
+    "format": _reads_as,
+    **dict.fromkeys(_RANGES, lies_between),
     **dict.fromkeys(_TIMES, _is_since),
 }

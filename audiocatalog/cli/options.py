@@ -1,0 +1,138 @@
+"""Options that several commands share, and what their values mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import click
+
+from audiocatalog import SearchFilters, TrackStatus
+from audiocatalog.cli.failures import Failure
+from audiocatalog.errors import InvalidInput, QueryTimeout
+
+as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+status_choice: Final = click.Choice([str(status) for status in TrackStatus], case_sensitive=False)
+whole: Final = click.option("--whole", is_flag=True, help="The last word is complete: do not take it as a beginning.")
+
+#: The lowest and the highest number that a text stands for.
+_Ends = tuple[float, float]
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+#: Arguments of a search that are not called like their options.
+_ARGUMENTS: Final[Mapping[str, str]] = {"query": "QUERY", "id": "ID", "facets": "--facet"}
+#: What to do where the rule alone does not say it.
+_ADVICE: Final[Mapping[str, str]] = {
+    "after": "it is not of this search: give the QUERY, --whole, the filters and --sort as for the page before it, or "
+    "leave --after out",
+}
+
+
+def _whole_number(text: str) -> _Ends:
+    return int(text), int(text)
+
+
+def _bits(text: str) -> _Ends:
+    number = int(text.rstrip("k")) * (1000 if text.endswith("k") else 1)
+    return number, number
+
+
+def _seconds(text: str) -> _Ends:
+    """Read seconds, or a time as players show it: without a fraction, 4:30 stands for that whole second."""
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds, seconds + 0.999 if ":" in text and "." not in text else seconds
+
+
+def _range(read: Callable[[str], _Ends], pattern: str, kind: str) -> Callable[..., Any]:
+    """Return a callback that reads ``A..B``, ``A..``, ``..B`` or ``A``, whose ends match *pattern*."""
+    form = re.compile(rf"({pattern})?(\.\.)?({pattern})?", re.ASCII)
+
+    def read_range(context: click.Context, option: click.Parameter, text: str | None) -> Any:  # noqa: ANN401
+        if text is None:
+            return None
+        match = form.fullmatch(text)
+        if match is None or not (match[1] or match[3]):
+            raise click.BadParameter(f"{text!r} is not {kind}, A..B, A.. or ..B", context, option)
+        lowest, highest = match[1], match[3] if match[2] else match[1]
+        return (read(lowest)[0] if lowest else None, read(highest)[1] if highest else None)
+
+    return read_range
+
+
+def _read_time(context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text.removesuffix(" UTC"))
+    except ValueError:
+        expected = "a time such as 2024-05-31 or 2024-05-31T14:30+02:00"
+        raise click.BadParameter(f"{text!r} is not {expected}", context, option) from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+_YEAR: Final = _range(_whole_number, "[0-9]{1,9}", "a year")
+_LENGTH: Final = _range(
+    _seconds, r"[0-9]{1,9}(?::[0-5][0-9]){0,2}(?:\.[0-9]{1,9})?", "a length such as 270 (seconds) or 4:30"
+)
+_BITRATE: Final = _range(_bits, "[0-9]{1,10}k?", "a bitrate such as 320000 or 320k")
+
+_FILTERS: Final = (
+    click.option("--status", type=status_choice, multiple=True, help="Only this status."),
+    click.option("--genre", multiple=True, help="Only this genre."),
+    click.option("--format", multiple=True, help="Only this format, such as flac."),
+    click.option("--artist", multiple=True, help="Only this artist."),
+    click.option("--album", multiple=True, help="Only this album."),
+    click.option("--year", metavar="A..B", callback=_YEAR, help="Only 1999, 1990..1999, 1990.. or ..1999."),
+    click.option("--duration", metavar="A..B", callback=_LENGTH, help="Only 3:00..4:30, or seconds: 180..270."),
+    click.option(
+        "--bitrate", metavar="A..B", callback=_BITRATE, help="Only these bit/s: 256000..320000 or 256k..320k."
+    ),
+    click.option("--created-since", metavar="TIME", callback=_read_time, help="Only new since 2024-05-31 (UTC)."),
+    click.option("--updated-since", metavar="TIME", callback=_read_time, help="Only changed since 2024-05-31T14:30."),
+)
+
+
+def filters(command: _Command) -> _Command:
+    """Give *command* the options that narrow a search."""
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
+
+
+def filters_of(options: Mapping[str, Any]) -> SearchFilters | None:
+    """Return the filters that are given among *options*, None if there are none."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    return SearchFilters(**given) if given else None
+
+
+def text_of(words: tuple[str, ...], *, whole: bool) -> str:
+    """Return the query that *words* make: the last one is a beginning unless it is *whole*, which a space says."""
+    return " ".join(words) + (" " if whole else "")
+
+
+@contextmanager
+def refusals_by_option() -> Iterator[None]:
+    """Let the refusal of a search name the options of the command line, and say what to do."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise Failure(
+            "; ".join(
+                f"{_ARGUMENTS.get(problem.field) or _option(problem.field)}: {_ADVICE.get(problem.field, problem.rule)}"
+                for problem in error.problems
+            )
+        ) from None
+    except QueryTimeout:
+        raise Failure(
+            "the search took too long: narrow it, as by --artist or --year, or allow more seconds by "
+            "AUDIOCATALOG_SEARCH_TIMEOUT"
+        ) from None
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

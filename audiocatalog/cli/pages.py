@@ -1,0 +1,138 @@
+"""The pages of a search as the command prints them: hits with what matched, counts, and the way to the next page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from audiocatalog import Facet, Hit, SearchPage, Track
+from audiocatalog.cli.output import UNKNOWN, Output, track_json
+from audiocatalog.cli.text import about, clock, counted, escape_controls
+from audiocatalog.search.page import Span
+
+#: From this width on, a hit and its id fit on one line.
+_WIDE: Final = 132
+_MATCH: Final = "bold underline"
+_PARTIAL: Final = (
+    "time ran out before everything was looked at: narrow the search, or allow more seconds by "
+    "AUDIOCATALOG_SEARCH_TIMEOUT"
+)
+
+
+def page_json(page: SearchPage) -> dict[str, Any]:
+    """Return *page* with all that it tells, ready for JSON."""
+    return {
+        "hits": [track_json(hit.track) | {"score": hit.score, "highlights": dict(hit.highlights)} for hit in page],
+        "total": page.total,
+        "total_is_exact": page.total_is_exact,
+        "next": page.next,
+        "suggestion": page.suggestion,
+        "facets": {
+            name: {
+                "values": [value._asdict() for value in facet.values],
+                "is_exact": facet.is_exact,
+                "is_complete": facet.is_complete,
+            }
+            for name, facet in page.facets.items()
+        },
+        "is_partial": page.is_partial,
+    }
+
+
+def print_page(page: SearchPage, offset: int | None = 0, output: Output | None = None) -> None:
+    """Print a page, which begins behind *offset* hits, or behind a cursor if that is None."""
+    output = output or Output()
+    if page.suggestion:
+        output.print(Text.assemble('did you mean "', (escape_controls(page.suggestion), "bold"), '"?'))
+        output.print()
+    if page.hits:
+        output.lay_out(_one_line_each(output, page) if output.width >= _WIDE else _two_lines_each(output, page))
+        output.print()
+    output.print(_place(page, offset))
+    if page.next:
+        # Soft, so that a terminal copies it as one word.
+        way = f"next page: --after {page.next}{' (without --offset)' if offset else ''}"
+        output.print(Text(way, "dim"), soft_wrap=True)
+    if page.is_partial:
+        output.print(_PARTIAL, style="yellow")
+    _print_facets(output, page.facets)
+
+
+def _place(page: SearchPage, offset: int | None) -> str:
+    """Say which of how many hits these are."""
+    if not page.hits and not page.total:
+        return "no hits"
+    total = counted(page.total, "hit") if page.total_is_exact else f"{about(page.total)} hits"
+    is_all = page.total_is_exact and len(page) == page.total
+    if is_all or not page.hits:
+        return total
+    if offset is None:
+        return f"{len(page):,} more of {total}"
+    first, last = offset + 1, offset + len(page)
+    return f"{first:,} of {total}" if first == last else f"{first:,} to {last:,} of {total}"
+
+
+def _print_facets(output: Output, facets: Mapping[str, Facet]) -> None:
+    for name, facet in facets.items():
+        table = output.table(name, "hits", right=("hits",))
+        for value, tracks in facet.values:
+            shown = f"{value}s" if name == "decade" else escape_controls(str(value))
+            table.add_row(Text(shown), f"{tracks:,}" if facet.is_exact else about(tracks))
+        if not facet.is_complete:
+            table.add_row(Text("and others", "dim"), "")
+        elif not facet.values:
+            table.add_row(Text("none", "dim"), "")
+        output.print()
+        output.lay_out(table)
+
+
+def _one_line_each(output: Output, page: SearchPage) -> Table:
+    table = output.table("artist", "title", "album", "year", "length", "status", "id", right=("year", "length"))
+    for column in table.columns[3:]:
+        column.no_wrap = True
+    for hit in page:
+        texts = (_highlighted(hit, "artist"), _highlighted(hit, "title"), _album(hit, UNKNOWN))
+        table.add_row(*texts, *_figures(hit.track), Text(str(hit.track.id), "dim"))
+    return table
+
+
+def _two_lines_each(output: Output, page: SearchPage) -> Table:
+    """Return the table for narrow terminals, with album and id on a second line."""
+    table = output.table("artist, album", "title, id", "year", "length", "status", right=("year", "length"))
+    for column in table.columns[2:]:
+        column.no_wrap = True
+    table.columns[1].min_width = len(str(page.hits[0].track.id))
+    for hit in page:
+        table.add_row(_highlighted(hit, "artist"), _highlighted(hit, "title"), *_figures(hit.track))
+        table.add_row(_album(hit, ""), Text(str(hit.track.id), "dim"), style="dim")
+    return table
+
+
+def _figures(track: Track) -> tuple[str, str, str]:
+    length = UNKNOWN if track.duration is None else clock(track.duration)
+    return str(track.year or UNKNOWN), length, str(track.status)
+
+
+def _album(hit: Hit, unknown: str) -> Text:
+    """Return the album of a hit, and the genre if that is what matched: it has no column of its own."""
+    album = _highlighted(hit, "album") if hit.track.album else Text(unknown)
+    if "genre" not in hit.highlights:
+        return album
+    genre = Text.assemble("(", _highlighted(hit, "genre"), ")")
+    return Text.assemble(album, " ", genre) if hit.track.album else genre
+
+
+def _highlighted(hit: Hit, field: str) -> Text:
+    """Return a field of a hit with its matches marked. Escaping changes lengths, so each piece is escaped alone."""
+    value, text, done = getattr(hit.track, field), Text(), 0
+    if value is None:
+        return Text(UNKNOWN)
+    spans: Sequence[Span] = hit.highlights.get(field, ())
+    for start, end in spans:
+        text.append(escape_controls(value[done:start]))
+        text.append(escape_controls(value[start:end]), _MATCH)
+        done = end
+    return text.append(escape_controls(value[done:]))

@@ -1,0 +1,134 @@
+"""The commands search and explain."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Final
+from uuid import UUID
+
+import click
+
+from audiocatalog import SearchSort
+from audiocatalog.cli import options, output, pages
+from audiocatalog.cli.options import as_json
+from audiocatalog.cli.target import Target
+from audiocatalog.search.page import FACETS, MAXIMUM_LIMIT, MAXIMUM_OFFSET
+
+_SORT: Final = click.Choice([str(sort) for sort in SearchSort], case_sensitive=False)
+
+
+class _QueryCommand(click.Command):
+    """Explain how to leave out a word, to those whose word was taken for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse *args*."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name.startswith("--"):
+                raise
+            raise click.UsageError(
+                f"No such option: {error.option_name}. To leave out a word, put the query in quotes: 'pink -floyd'", ctx
+            ) from None
+
+
+@click.command(cls=_QueryCommand)
+@click.argument("query", nargs=-1)
+@options.whole
+@click.option("--sort", type=_SORT, default="relevance", show_default=True, help="The order of the hits.")
+@click.option(
+    "--facet", "facets", type=click.Choice(FACETS, case_sensitive=False), multiple=True, help="Count the hits by this."
+)
+@options.filters
+@click.option(
+    "--limit", type=click.IntRange(1, MAXIMUM_LIMIT), default=20, show_default=True, help="At most this many hits."
+)
+@click.option("--offset", type=click.IntRange(0, MAXIMUM_OFFSET), default=0, help="Skip this many hits.")
+@click.option("--after", metavar="CURSOR", help="The next page, as the page before names it.")
+@as_json
+@click.pass_obj
+@click.pass_context
+def search(
+    context: click.Context,
+    target: Target,
+    /,
+    *,
+    query: tuple[str, ...],
+    sort: str,
+    facets: tuple[str, ...],
+    limit: int,
+    offset: int,
+    after: str | None,
+    whole: bool,
+    as_json: bool,
+    **filters: Any,  # noqa: ANN401  # Values of several types, which SearchFilters checks.
+) -> None:
+    """
+    Find tracks by words of title, artist, album, genre and year.
+
+    Case, accents and punctuation do not matter, the last word may be a beginning, and where nothing matches, what is
+    spelled like it is found. Put a query in quotes to keep its own quotes, or an exclusion:
+
+    \b
+      audiocatalog search sigur ro
+      audiocatalog search '"dark side" -live'
+      audiocatalog search 'artist:bjork OR artist:"sigur ros"' year:1997..1999
+      audiocatalog search love --sort year --facet genre --facet decade
+      audiocatalog search --status FAILED --updated-since 2024-05-31
+
+    --status, --genre, --format, --artist, --album and --facet can be given several times: a track matches if it has
+    one of the values. Without a QUERY, all tracks that the filters leave are listed, the newest first.
+    """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
+    if after is not None and offset:
+        raise click.UsageError("--after and --offset both say where the page begins: leave one of them out", context)
+    with options.refusals_by_option():
+        narrowed = options.filters_of(filters)
+        if not query and narrowed is None:
+            raise click.UsageError(
+                "Missing argument 'QUERY...': say what to look for, or narrow all tracks by --status or the like",
+                context,
+            )
+        with target.catalog() as catalog:
+            page = catalog.search(
+                options.text_of(query, whole=whole),
+                filters=narrowed,
+                limit=limit,
+                offset=offset,
+                after=after,
+                sort=sort,
+                facets=facets,
+            )
+    if as_json:
+        output.print_json(pages.page_json(page))
+    else:
+        pages.print_page(page, offset=None if after is not None else offset)
+
+
+@click.command(cls=_QueryCommand)
+@click.argument("query", nargs=-1, required=True)
+@click.argument("id", type=click.UUID)
+@options.whole
+@options.filters
+@as_json
+@click.pass_obj
+def explain(
+    target: Target,
+    /,
+    *,
+    query: tuple[str, ...],
+    id: UUID,  # noqa: A002
+    whole: bool,
+    as_json: bool,
+    **filters: Any,  # noqa: ANN401
+) -> None:
+    """
+    Say why a track is found where it is, or not at all.
+
+    ID is the track's. Give the QUERY and the filters as they were given to `search`.
+    """
+    with options.refusals_by_option(), target.catalog() as catalog:
+        explanation = catalog.explain(options.text_of(query, whole=whole), id, filters=options.filters_of(filters))
+    if as_json:
+        output.print_json(dataclasses.asdict(explanation) | {"id": str(explanation.id)})
+    else:
+        click.echo(str(explanation))

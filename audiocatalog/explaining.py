@@ -1,0 +1,69 @@
+"""Explanations of searches and counts of their words, on a connection, whoever holds it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from audiocatalog.engine import driver_connection, milliseconds
+from audiocatalog.errors import InvalidInput, Problem, TrackNotFound, TransientConflict, translated
+from audiocatalog.identifiers import parse_id
+from audiocatalog.search.explanation import (
+    Explanation,
+    explain_terms,
+    explaining_sql,
+    reason_of_absence,
+    reason_of_place,
+)
+from audiocatalog.search.filters import SearchFilters
+from audiocatalog.search.reading import terms_of
+from audiocatalog.search.request import Request
+from audiocatalog.search.vocabulary import LOCK_VOCABULARY, REFRESH_VOCABULARY, Vocabulary
+from audiocatalog.search.widening import AS_TYPED
+from audiocatalog.searching import ask, find_candidates
+
+_MOST_CANDIDATES: Final = 10_000
+
+
+def explain_hit(
+    connection: Connection, query: str, track_id: UUID | str, *, filters: SearchFilters | None, timeout: float
+) -> Explanation:
+    """Explain a search as ``UnitOfWork.explain`` says."""
+    identifier = parse_id(track_id)
+    request = Request.make(query, filters=filters, timeout=timeout)
+    if request.query.id is not None or not request.query.wanted:
+        raise InvalidInput(Problem("query", "at least one word to explain"), operation="explain")
+    request.parameters["limit"] = _MOST_CANDIDATES
+    with translated("explain"):
+        rows = ask(
+            connection, explaining_sql(request.shape.conditions), request.parameters | {"id": identifier}, timeout
+        )
+        if not rows:
+            raise TrackNotFound(identifier, operation="explain")
+        ((met, found),) = rows
+        candidates = find_candidates(connection, request, timeout)
+    terms = explain_terms(terms_of(request.query), found)
+    unmet = tuple(name for name, is_met in zip(request.condition_names, met, strict=True) if not is_met)
+    for position, (candidate, score) in enumerate(candidates.scores, 1):
+        if candidate == identifier:
+            total = len(candidates.scores)
+            is_widened = candidates.is_widened and score < AS_TYPED
+            place = score if is_widened or not candidates.is_widened else score - AS_TYPED
+            reason = reason_of_place(position, total, place, widened=is_widened, suggestion=candidates.suggestion)
+            return Explanation(identifier, position, score, reason, terms)
+    return Explanation(identifier, None, None, reason_of_absence(terms, unmet, candidates.level), terms, unmet)
+
+
+def refresh_vocabulary(connection: Connection, *, timeout: float) -> Vocabulary:
+    """Count the words as ``Catalog.refresh_vocabulary`` says; the caller commits."""
+    driver = driver_connection(connection)
+    with translated("refresh_vocabulary"):
+        driver.execute(f"SET LOCAL statement_timeout = '{milliseconds(timeout)}'")
+        row: Any = driver.execute(LOCK_VOCABULARY).fetchone()
+        if not row[0]:
+            raise TransientConflict("another count of the words is under way", operation="refresh_vocabulary")
+        counted: Any = driver.execute(REFRESH_VOCABULARY, {"at": datetime.now(UTC)}).fetchone()
+    return Vocabulary(*counted)

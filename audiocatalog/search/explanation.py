@@ -1,0 +1,105 @@
+"""Why a track stands where it stands in a search, or why it is not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+from uuid import UUID
+
+from audiocatalog.models import SPELL_FUNCTION
+from audiocatalog.search.query import Term
+from audiocatalog.search.reading import READ
+from audiocatalog.search.statement import TIERS
+
+_WEIGHTS: Final = {"title": "A", "artist": "B", "album": "C", "genre or year": "D"}
+#: Leaders of an artist and a title of the same name stand this much above the rest.
+_LEADING: Final = {130: 90, 120: 100, 110: 90}
+
+
+@dataclass(frozen=True, slots=True)
+class TermExplanation:
+    """Tell in which *fields* of the track a *term* of the query is; a term may be *excluded* by the query."""
+
+    term: str
+    fields: tuple[str, ...]
+    excluded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """
+    Tell why the track with *id* stands where it stands in a search.
+
+    *position* counts from 1; None if the track is not among the hits. *score* is what it is sorted by, *reason* says it
+    in words, *terms* where each term of the query is, and *unmet* which filters and ranges the track does not meet.
+    """
+
+    id: UUID
+    position: int | None
+    score: float | None
+    reason: str
+    terms: tuple[TermExplanation, ...]
+    unmet: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return it as people read it."""
+        lines = [self.reason]
+        for one in self.terms:
+            where = ", ".join(one.fields) or "nowhere"
+            lines.append(f"  {'excluded: ' if one.excluded else ''}{one.term!r} in {where}")
+        return "\n".join(lines)
+
+
+@lru_cache(maxsize=256)
+def explaining_sql(conditions: tuple[str, ...]) -> str:
+    """Return the statement that tells for track ``id`` in which fields each term is, and which conditions it meets."""
+    found = ", ".join(
+        f"CASE WHEN field IN ('', '{weight}') AND spelling <> '' THEN t.search_vector @@ "
+        f"replace(replace(spelling, '~', ':{weight}'), '^', ':{weight}' || open)::tsquery END"
+        for weight in _WEIGHTS.values()
+    )
+    met = ", ".join(f"({condition}) IS TRUE" for condition in conditions)
+    return f"""
+WITH {READ}
+SELECT ARRAY[{met}]::bool[] AS met, (
+  SELECT jsonb_agg(jsonb_build_array(wanted, {found}) ORDER BY place)
+  FROM (SELECT *, {SPELL_FUNCTION}(words, phrase) AS spelling FROM term WHERE part IS NOT NULL) AS term
+) AS found
+FROM audio_tracks AS t WHERE t.id = %(id)s"""
+
+
+def explain_terms(terms: list[Term], found: list[list[Any]]) -> tuple[TermExplanation, ...]:
+    """Return the *terms* with what ``explaining_sql`` tells of each."""
+    return tuple(
+        TermExplanation(
+            f"{term.field}:{term.text}" if term.field else term.text,
+            tuple(field for field, is_there in zip(_WEIGHTS, places, strict=True) if is_there),
+            excluded=not wanted,
+        )
+        for term, (wanted, *places) in zip(terms, found, strict=True)
+    )
+
+
+def reason_of_place(position: int, total: int, score: float, *, widened: bool, suggestion: str | None) -> str:
+    """Say why a hit stands where it stands."""
+    if widened:
+        meant = f" (read as {suggestion!r})" if suggestion else ""
+        return f"hit {position} of {total}: no track holds all words as they were typed; {TIERS[0]}{meant}"
+    leading = next((tier for least, tier in _LEADING.items() if least <= score < least + 10), None)
+    if leading is not None:
+        return f"hit {position} of {total}: {TIERS[leading]}, and it is one of the first of that name"
+    return f"hit {position} of {total}: {TIERS[max(tier for tier in TIERS if tier <= score)]}"
+
+
+def reason_of_absence(terms: tuple[TermExplanation, ...], unmet: tuple[str, ...], level: int) -> str:
+    """Say why a track is not among the hits."""
+    if unmet:
+        return f"not found: it does not meet {', '.join(unmet)}"
+    if excluded := [one.term for one in terms if one.excluded and one.fields]:
+        return f"not found: it holds what the query excludes: {', '.join(map(repr, excluded))}"
+    if missing := [one.term for one in terms if not one.excluded and not one.fields]:
+        return f"not found: it does not hold {', '.join(map(repr, missing))}"
+    if level > 1:
+        return f"not looked at: the words are so common that one in {level} of their tracks stands for all"
+    return "not found: others match what was typed more closely, so it was not looked at"

@@ -1,0 +1,87 @@
+"""Which characters of a track matched what was looked for."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from audiocatalog.models import Track
+from audiocatalog.search.folding import Folded, read
+from audiocatalog.search.page import SEARCHED_FIELDS, Span
+
+
+@dataclass(frozen=True, slots=True)
+class WantedWords:
+    """
+    Hold one thing that was looked for, as the server spelled it.
+
+    *spellings* are alternatives, each a run of folded words: ``(("ac", "dc"), ("acdc",))``. With *prefix*, the last
+    word of each may go on. It counts in *fields* only; None stands for all that are searched.
+    """
+
+    spellings: tuple[tuple[str, ...], ...]
+    prefix: bool = False
+    fields: frozenset[str] | None = None
+    #: What to look for where every word stands between spaces, as ``read`` writes them; made once for all hits.
+    needles: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        end = "" if self.prefix else " "
+        needles = tuple(f" {' '.join(words)}{end}" for words in self.spellings if any(words))
+        object.__setattr__(self, "needles", needles)
+
+
+def highlights_of(track: Track, wanted: Collection[WantedWords]) -> dict[str, tuple[Span, ...]]:
+    """Return the spans of each field of *track* that match the *wanted* words: in order, none touching another."""
+    found = {}
+    for name in SEARCHED_FIELDS:
+        text = getattr(track, name)
+        if text and (spans := _matches(read(text), name, wanted)):
+            found[name] = _merged(spans, text)
+    return found
+
+
+def _matches(words: Folded, name: str, wanted: Iterable[WantedWords]) -> list[Span]:
+    """Return where the *wanted* words stand in the field called *name*, in no order."""
+    text, starts, ends = words
+    spans = []
+    for one in wanted:
+        if one.fields is not None and name not in one.fields:
+            continue
+        for needle in one.needles:
+            at = text.find(needle)
+            while at >= 0:
+                last = at + len(needle) - (1 if one.prefix else 2)
+                spans.append((starts[at + 1], ends[last]))
+                at = text.find(needle, at + 1)
+    return spans
+
+
+def _merged(spans: Iterable[Span], text: str) -> tuple[Span, ...]:
+    """Sort *spans* of *text*, let each take the combining marks behind it, and make one of those that touch."""
+    merged = _joined(sorted(spans))
+    if not text.isascii():
+        limits = [*(start for start, _ in merged[1:]), len(text)]
+        merged = _joined(
+            (start, _behind_marks(text, end, limit)) for (start, end), limit in zip(merged, limits, strict=True)
+        )
+    return tuple(merged)
+
+
+def _joined(spans: Iterable[Span]) -> list[Span]:
+    """Make one of sorted *spans* that touch or overlap."""
+    joined: list[Span] = []
+    for start, end in spans:
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _behind_marks(text: str, at: int, limit: int) -> int:
+    """Return where the combining marks end that stand in *text* from *at*, at most *limit*."""
+    while at < limit and unicodedata.category(text[at]).startswith("M"):
+        at += 1
+    return at

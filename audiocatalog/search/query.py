@@ -1,0 +1,250 @@
+"""What somebody typed into a search box, read into terms, exclusions and ranges; every text means something.
+
+::
+
+    dark side          both words; the last may go on, unless a space follows it
+    "dark side"        a phrase: these words next to each other, in this order
+    -live  -"radio edit"  -artist:cher        none of these
+    mono OR stereo     one of the two; binds closer than the space between other terms
+    artist:cher  title:"hey jude"  album:…  genre:…        in this field
+    year:1990  year:1990..1999  year:1990..  year:..1999   both ends included
+    duration:270  duration:4:30  duration:..4:30  duration:3:00..1:02:03.5   seconds, m:ss or h:mm:ss
+    01890a5d-ac96-774b-bcce-b302099a8057      the track of this id, if nothing else is typed
+
+What fits no rule is a word like any other: ``7"``, ``blink-182``, ``Artist - Title``, ``Title: Something``, ``year:x``.
+Case, accents and punctuation stay as typed: the server folds them, for queries and for stored text alike.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain, islice
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+from audiocatalog.errors import InvalidInput, Problem
+from audiocatalog.identifiers import parse_id
+from audiocatalog.metadata import INVISIBLE, LIMITS, NumberLimit, TextLimit, WholeLimit, clean_text
+
+MAXIMUM_CHARACTERS: Final = 1000
+MAXIMUM_TERMS: Final = 32
+
+#: The fields that a term can be bound to.
+TERM_FIELDS: Final = ("title", "artist", "album", "genre")
+
+_VISIBLE: Final = re.compile(f"[^{INVISIBLE}]")
+_WORD: Final = re.compile(r"\S+")
+#: What closes a phrase, by what opens it; countries differ in which quote comes first.
+_CLOSING: Final[Mapping[str, str]] = {'"': '"', "“": "”", "„": "“”", "”": "”", "«": "»", "»": "«»"}
+_QUOTE: Final = re.compile(f"[{''.join(_CLOSING)}]")
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """
+    Name one thing to look for: a word as typed, which may hold punctuation (AC/DC), or a phrase.
+
+    *field* is one of TERM_FIELDS, or None for any of them. A *phrase* is words that stand next to each other in this
+    order, here with one space between them; a *prefix* is a word that may go on.
+    """
+
+    text: str
+    field: str | None = None
+    phrase: bool = False
+    prefix: bool = False
+
+
+class Range(NamedTuple, Generic[Number]):
+    """Bound a value by *lowest* and *highest*, both included; one of them may be None, an open end."""
+
+    lowest: Number | None
+    highest: Number | None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """
+    Hold what was typed, as *text* (in NFC, trimmed, empty where nothing is visible) and as what it means.
+
+    A track must meet every group of *wanted*, each by one of its alternatives, and no term of *unwanted*; its *year*
+    and its *duration* (seconds) must lie within their ranges. *wanted* is empty if only ranges narrow the search, and
+    if there is an *id*, to which nothing else applies.
+    """
+
+    text: str
+    wanted: tuple[tuple[Term, ...], ...] = ()
+    unwanted: tuple[Term, ...] = ()
+    year: Range[int] | None = None
+    duration: Range[float] | None = None
+    id: UUID | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether there are words and nothing else, so that the whole text may be a name."""
+        terms = [term for group in self.wanted for term in group]
+        return (
+            0 < len(terms) == len(self.wanted)
+            and not any(term.field or term.phrase for term in terms)
+            and not (self.unwanted or self.year or self.duration)
+        )
+
+
+def parse_query(text: object) -> Query:
+    """
+    Read what somebody typed; the only texts that are refused are those that break a limit.
+
+    Where rules meet: of two ranges of one field, what they have in common counts, and a range that would leave nothing
+    is a word. OR joins wanted terms only; beside an exclusion, a range or another OR, it is a word. A range cannot be
+    excluded: ``-year:1990`` excludes the word. Exclusions without anything to exclude from are words, hyphens and all.
+    Words without a visible character are dropped.
+
+    Raises:
+        InvalidInput: *text* is no text, longer than 1,000 characters, of more than 32 terms (the words of a phrase
+            count one by one, a range counts as one), or not storable as text.
+
+    >>> query = parse_query('artist:cher "believe" -live year:1998..')
+    >>> [[term.text for term in alternatives] for alternatives in query.wanted], query.unwanted
+    ([['cher'], ['believe']], (Term(text='live', field=None, phrase=False, prefix=False),))
+    >>> query.year
+    Range(lowest=1998, highest=None)
+
+    """
+    typed = clean_text("query", text, TextLimit(MAXIMUM_CHARACTERS))
+    if isinstance(typed, Problem):
+        raise InvalidInput(typed, operation="search")
+    typed = typed or ""
+    trimmed = typed.strip()
+    with suppress(InvalidInput):
+        return Query(trimmed, id=parse_id(trimmed))
+
+    terms: list[Term | None] = []  # None holds the place of what is not wanted, so that OR does not reach over it.
+    unwanted: list[Term] = []
+    ranges: dict[str, Range[Any]] = {}
+    # If there are more than these, at least 33 of them are not the OR between two others.
+    for term, excluded in islice(_read_terms(trimmed), 2 * MAXIMUM_TERMS):
+        limits = {} if excluded else _read_range(term, ranges)
+        ranges |= limits
+        if excluded:
+            unwanted.append(term)
+        terms.append(None if excluded or limits else term)
+    if unwanted and not (any(terms) or ranges):
+        terms, unwanted = [Term(word) for word in _visible_words(trimmed)], []
+    last = terms[-1] if terms else None
+    if last and not last.phrase and last != _OR and not (typed[-1].isspace() or typed[-1] in _CLOSING):
+        terms[-1] = replace(last, prefix=True)
+    wanted = tuple(_groups(terms))
+    range_count = terms.count(None) - len(unwanted)
+    if range_count + sum(_count_terms(term.text) for term in chain(*wanted, unwanted)) > MAXIMUM_TERMS:
+        raise InvalidInput(Problem("query", f"at most {MAXIMUM_TERMS} terms", MAXIMUM_TERMS), operation="search")
+    return Query(trimmed, wanted, tuple(unwanted), ranges.get("year"), ranges.get("duration"))
+
+
+_OR: Final = Term("OR")
+
+
+def _visible_words(text: str) -> list[str]:
+    return [word for word in text.split() if _VISIBLE.search(word)]
+
+
+def _read_terms(text: str) -> Iterator[tuple[Term, bool]]:
+    """Part *text* into words and phrases, and tell of each whether it is excluded."""
+    closing = _closing_quotes(text)
+    letters = [0, *accumulate(map(str.isalnum, text))]  # How many letters and digits stand before each place.
+    place = 0
+    while match := _WORD.search(text, place):
+        word, (start, place) = match.group(), match.span()
+        hyphen = word.startswith("-")
+        field = _field_before(word[hyphen:])
+        begin = start + hyphen + (len(field) + 1 if field else 0)
+        end = closing.get(begin, place)
+        if hyphen and letters[start] == letters[end]:
+            yield Term(word), False
+        elif phrase := " ".join(_visible_words(text[begin + 1 : end])) if begin in closing else "":
+            place = end + 1
+            yield Term(phrase, field, phrase=True), hyphen
+        elif _VISIBLE.search(word):
+            yield Term(text[begin:place], field), hyphen
+
+
+def _closing_quotes(text: str) -> dict[int, int]:
+    """Return the places of the quotes that could open a phrase, each with the place of the one that would close it."""
+    nearest: dict[str, int] = {}
+    closing = {}
+    for match in reversed(list(_QUOTE.finditer(text))):
+        quote, place = match.group(), match.start()
+        if ends := [nearest[end] for end in _CLOSING[quote] if end in nearest]:
+            closing[place] = min(ends)
+        if not text[place + 1 : place + 2].strip():
+            nearest[quote] = place
+    return closing
+
+
+def _field_before(word: str) -> str | None:
+    """Return the field that *word* begins with, if something visible follows its colon."""
+    name, _, rest = word.partition(":")
+    field = name.lower()
+    return field if field in TERM_FIELDS and _VISIBLE.search(rest) else None
+
+
+def _seconds(clock: str) -> float:
+    seconds = 0.0
+    for part in clock.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
+
+
+_NUMBERS: Final[Mapping[str, tuple[re.Pattern[str], Callable[[str], float]]]] = {
+    "year": (re.compile(r"\d+", re.ASCII), int),
+    "duration": (re.compile(r"\d+(:[0-5]\d){0,2}(\.\d+)?", re.ASCII), _seconds),
+}
+
+
+def _read_range(term: Term, before: Mapping[str, Range[Any]]) -> dict[str, Range[Any]]:
+    """Return what *term* leaves of the range of its field; nothing if it is no range, or leaves nothing."""
+    name, _, written = term.text.partition(":")
+    field = name.lower()
+    if term.phrase or term.field or field not in _NUMBERS:
+        return {}
+    limit = LIMITS[field]
+    assert isinstance(limit, WholeLimit | NumberLimit)  # noqa: S101
+    pattern, number = _NUMBERS[field]
+    first, dots, last = written.partition("..")
+    ends = [first, last if dots else first]
+    if not any(ends) or not all(pattern.fullmatch(end) for end in ends if end):
+        return {}
+    lowest, highest = (number(end) if end else None for end in ends)
+    if any(end is not None and not limit.lowest <= end <= limit.highest for end in (lowest, highest)):
+        return {}
+    other = before.get(field, Range(None, None))
+    lowest = max((end for end in (lowest, other.lowest) if end is not None), default=None)
+    highest = min((end for end in (highest, other.highest) if end is not None), default=None)
+    empty = lowest is not None and highest is not None and lowest > highest
+    return {} if empty else {field: Range(lowest, highest)}
+
+
+def _count_terms(text: str) -> int:
+    """Return how many terms the server makes of *text*: some signs stand for several words, & among them."""
+    return len(unicodedata.normalize("NFKD", text).replace("&", " and ").split())
+
+
+def _groups(terms: Sequence[Term | None]) -> Iterator[tuple[Term, ...]]:
+    """Join the terms that OR stands between; None parts."""
+    group: list[Term] = []
+    joined = False
+    for before, term, after in zip([None, *terms], terms, [*terms[1:], None], strict=False):
+        if term == _OR and {before, after}.isdisjoint({None, _OR}):
+            joined = True
+        elif term:
+            if group and not joined:
+                yield tuple(group)
+                group = []
+            group.append(term)
+            joined = False
+    if group:
+        yield tuple(group)

@@ -1,0 +1,39 @@
+"""The words of all tracks, counted now and then: what is looked at when nothing matches as it was typed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+#: One count at a time; held to the end of the transaction.
+LOCK_VOCABULARY: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('audiocatalog vocabulary', 0))"
+
+#: Count the words and write what changed by more than a tenth, in the order of the words, so that no row is rewritten
+#: for nothing and two counts cannot wait for each other.
+REFRESH_VOCABULARY: Final = """
+WITH counted AS MATERIALIZED (
+  SELECT word, ndoc AS tracks FROM ts_stat('SELECT search_vector FROM audio_tracks')
+  WHERE left(word, 1) <> '=' AND char_length(word) <= 200
+),
+gone AS (
+  DELETE FROM audio_search_words AS known
+  WHERE NOT EXISTS (SELECT FROM counted WHERE counted.word = known.word)
+),
+written AS (
+  INSERT INTO audio_search_words AS known (word, tracks)
+  SELECT counted.word, counted.tracks FROM counted LEFT JOIN audio_search_words AS known ON known.word = counted.word
+  WHERE known.word IS NULL OR abs(known.tracks - counted.tracks) * 10 > known.tracks
+  ORDER BY counted.word
+  ON CONFLICT (word) DO UPDATE SET tracks = excluded.tracks
+)
+INSERT INTO audio_search_counts (at, tracks, words)
+SELECT %(at)s, (SELECT count(*) FROM audio_tracks), (SELECT count(*) FROM counted)
+RETURNING at, tracks, words"""
+
+
+class Vocabulary(NamedTuple):
+    """Tell when the words were counted, in how many *tracks*, and how many different *words* there were."""
+
+    at: datetime
+    tracks: int
+    words: int

@@ -1,0 +1,44 @@
+"""What the tests of searches share: tracks by the handful or by the thousand, and what a search makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from audiocatalog import Catalog, TrackMetadata, UnitOfWork
+from audiocatalog.engine import driver_connection
+from audiocatalog.explaining import refresh_vocabulary
+
+#: Columns that a row may leave out.
+_DEFAULTS = {"status": "'COMPLETED'", "audio_path": "'a'", "id": "gen_random_uuid()"}
+
+
+def save(work: UnitOfWork, **values: Any) -> UUID:
+    """Store a track of these *values* and return its id."""
+    return work.save(TrackMetadata(**values), audio_path="a").id
+
+
+def found(work: UnitOfWork | Catalog, query: str, **options: Any) -> list[UUID]:
+    """Return the ids of one page."""
+    return [hit.track.id for hit in work.search(query, **options)]
+
+
+def titles(work: UnitOfWork | Catalog, query: str, **options: Any) -> list[str]:
+    """Return the titles of one page."""
+    return [hit.track.title for hit in work.search(query, **options)]
+
+
+def insert_many(connection: Connection, number: int, **columns: str) -> None:
+    """Insert *number* tracks whose *columns* are SQL, in which ``n`` counts from 1."""
+    written = _DEFAULTS | columns
+    driver_connection(connection).execute(
+        f"INSERT INTO audio_tracks ({', '.join(written)}) SELECT {', '.join(written.values())}"
+        f" FROM generate_series(1, {number}) AS n"
+    )
+
+
+def count_words(work: UnitOfWork) -> None:
+    """Refresh the vocabulary inside the unit of work, which may not end."""
+    refresh_vocabulary(work.session.connection(), timeout=60)
