@@ -223,15 +223,16 @@ def _page(request: Request, answer: _Answer, wanted: Sequence[WantedWords], sugg
         key = (last[first],) if answer.way in {"typed", "widened"} else (last[first], *last[first + 2])
         following = Cursor(answer.way, level, key, hits[-1].track.id).text(request.identity)
     found, sampled = answer.about("found"), answer.about("sampled")
-    counted_all = level == 1 and (bool(request.query.wanted) or found <= COUNTED)
+    is_partial = answer.is_partial or bool(answer.about("late"))
+    is_exact = level == 1 and (bool(request.query.wanted) or found <= COUNTED) and not is_partial
     return SearchPage(
         hits=tuple(hits),
         total=max(found, sampled * level) if level > 1 else min(found, COUNTED),
-        total_is_exact=counted_all and not answer.is_partial and not answer.about("late"),
+        total_is_exact=is_exact,
         next=following,
         suggestion=suggestion,
-        facets=_facets(request, answer, level),
-        is_partial=answer.is_partial or bool(answer.about("late")),
+        facets=_facets(request, answer, level, is_exact=is_exact),
+        is_partial=is_partial,
     )
 
 
@@ -241,13 +242,13 @@ def _track(values: Sequence[Any]) -> Track:
     return track_of(read_values)
 
 
-def _facets(request: Request, answer: _Answer, level: int) -> dict[str, Facet]:
+def _facets(request: Request, answer: _Answer, level: int, *, is_exact: bool) -> dict[str, Facet]:
     facets = {}
     for place, name in enumerate(request.shape.facets, len(_ABOUT)):
         values = answer.rows[0][place]
         facets[name] = Facet(
             tuple(FacetValue(value, tracks * level) for value, tracks in values[:MOST_VALUES]),
-            is_exact=level == 1 and not answer.is_partial,
+            is_exact=is_exact,
             is_complete=len(values) <= MOST_VALUES,
         )
     return facets

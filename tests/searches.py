@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 from uuid import UUID
 
+import pytest
 from sqlalchemy import Connection
 
-from audiocatalog import Catalog, TrackMetadata, UnitOfWork
+from audiocatalog import Catalog, TrackMetadata, UnitOfWork, searching
 from audiocatalog.engine import driver_connection
 from audiocatalog.explaining import refresh_vocabulary
 
@@ -42,3 +45,32 @@ def insert_many(connection: Connection, number: int, **columns: str) -> None:
 def count_words(work: UnitOfWork) -> None:
     """Refresh the vocabulary inside the unit of work, which may not end."""
     refresh_vocabulary(work.session.connection(), timeout=60)
+
+
+class Asked(NamedTuple):
+    """Hold one statement of a search as it was sent."""
+
+    statement: str
+    parameters: Mapping[str, Any]
+    planned: Mapping[str, str]
+
+
+@contextmanager
+def what_is_asked() -> Iterator[list[Asked]]:
+    """Give the list of the statements of all searches inside, each of which is sent as ever in one round trip."""
+    asked: list[Asked] = []
+    ask = searching.ask
+
+    def note(
+        connection: Connection,
+        statement: str,
+        parameters: Mapping[str, Any],
+        timeout: float,
+        planned: Mapping[str, str] = searching._PLANNED,
+    ) -> Sequence[tuple[Any, ...]]:
+        asked.append(Asked(statement, dict(parameters), planned))
+        return ask(connection, statement, parameters, timeout, planned)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "ask", note)
+        yield asked

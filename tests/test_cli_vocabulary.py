@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import pytest
@@ -63,8 +63,7 @@ class TestRefresh:
         assert result.stderr.splitlines()[1].startswith("error: ")
 
 
-def test_it_needs_a_schema(database_url: str, empty_database: object) -> None:
-    assert callable(empty_database)
+def test_it_needs_a_schema(empty_database: Callable[[], str]) -> None:
     result = invoke("--url", empty_database(), "vocabulary", "refresh")
     assert result.exit_code == 1
     assert "audiocatalog upgrade" in result.stderr

@@ -330,6 +330,7 @@ DECLARE
   piece text;
   last text;
   place integer;
+  run text;
   written text;
   alternatives text := '';
 BEGIN
@@ -344,18 +345,24 @@ BEGIN
   FOREACH spelling IN ARRAY spellings LOOP
     CONTINUE WHEN spelling IS NULL;
     written := '';
+    run := '';
     place := 0;
     FOREACH piece IN ARRAY pg_catalog.string_to_array(spelling, ' ') LOOP
-      IF piece <> '' THEN
-        written := written || CASE WHEN place = 0 THEN '' WHEN pg_catalog.mod(place, 16) = 0 THEN '~ & ' ELSE '~ <-> ' END
-          || '''' || piece || '''';
-        place := place + 1;
-        last := piece;
+      EXIT WHEN place = 64;
+      CONTINUE WHEN piece = '';
+      IF place > 0 AND pg_catalog.mod(place, 8) = 0 THEN
+        IF pg_catalog.strpos(written, run) = 0 THEN
+          written := written || run || '~ & ';
+        END IF;
+        run := '';
       END IF;
+      run := run || CASE run WHEN '' THEN '' ELSE '~ <-> ' END || '''' || piece || '''';
+      place := place + 1;
+      last := piece;
     END LOOP;
-    IF written <> '' THEN
+    IF place > 0 THEN
       -- Behind other pieces, a short one is no beginning: too many words begin so.
-      alternatives := alternatives || CASE alternatives WHEN '' THEN '' ELSE ' | ' END || written
+      alternatives := alternatives || CASE alternatives WHEN '' THEN '' ELSE ' | ' END || written || run
         || CASE WHEN place > 1 AND pg_catalog.char_length(last) < 3 THEN '~' ELSE '^' END;
     END IF;
   END LOOP;

@@ -90,8 +90,10 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
       130  interrupted
       141  the reader of the output closed it
     """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
-    # psycopg_pool logs every failed attempt to connect; the error that is printed at the end is enough.
-    logging.getLogger("psycopg").addHandler(logging.NullHandler())
+    # The pools log each failed attempt to connect, and what an interruption left unfinished; the error that is printed
+    # at the end is enough.
+    for library in ("psycopg", "sqlalchemy"):
+        logging.getLogger(library).addHandler(logging.NullHandler())
     context.obj = Target(url, local, actor)
 
 

@@ -24,6 +24,7 @@ _ENDLESS: Final = 100_000
 #: Tables are never narrower than this, so that no text is cut off; a narrower terminal folds the lines itself.
 _NARROWEST: Final = 80
 _BAR: Final = 18
+_PIECE: Final = 2**14
 #: What is printed for an unknown value.
 UNKNOWN: Final = "-"
 
@@ -64,7 +65,11 @@ class Output(Console):
 def print_json(value: object) -> None:
     """Print *value* as one line of JSON, in ASCII unless the output is in Unicode."""
     unicode = (getattr(sys.stdout, "encoding", None) or "ascii").lower().startswith("utf")
-    click.echo(json.dumps(value, ensure_ascii=not unicode))
+    text = json.dumps(value, ensure_ascii=not unicode)
+    # In pieces: where Python does not buffer, a long write to a pipe that is closed half-way ends without an error.
+    for start in range(0, len(text), _PIECE):
+        click.echo(text[start : start + _PIECE], nl=False)
+    click.echo()
 
 
 def track_json(track: Track) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _print_facets(output: Output, facets: Mapping[str, Facet]) -> None:
         table = output.table(name, "hits", right=("hits",))
         for value, tracks in facet.values:
             shown = f"{value}s" if name == "decade" else escape_controls(str(value))
-            table.add_row(Text(shown), f"{tracks:,}" if facet.is_exact else about(tracks))
+            table.add_row(Text(shown), f"{tracks:,}" if facet.is_exact else about(tracks, digits=2))
         if not facet.is_complete:
             table.add_row(Text("and others", "dim"), "")
         elif not facet.values:

@@ -52,15 +52,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def about(number: int) -> str:
+def about(number: int, digits: int = 3) -> str:
     """
-    Return an estimated *number*, without digits that nobody knows.
+    Return an estimated *number*, with no more *digits* than are known.
 
-    >>> about(15_704), about(984)
-    ('about 15,700', 'about 984')
+    >>> about(15_704), about(984), about(984, digits=2)
+    ('about 15,700', 'about 984', 'about 980')
 
     """
-    return f"about {round(number, min(0, 3 - len(str(number)))):,}"
+    return f"about {round(number, min(0, digits - len(str(number)))):,}"
 
 
 def clock(seconds: float) -> str:

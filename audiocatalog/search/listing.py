@@ -71,8 +71,8 @@ def listing_sql(shape: Shape, sort: SearchSort, *, has_words: bool) -> str:
     """Return the statement for tracks that hold the words, or for all that meet the conditions, in the order *sort*."""
     matches = "ts_match_vq(t.search_vector, (SELECT loose FROM asked))" if has_words else "true"
     meets = f"""(t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE{shape.narrowed}"""
-    words = f"t.search_vector @@ (SELECT driving FROM asked) AND {matches} AND {meets}"
-    tables, sources = samples("sample", words) if has_words else ([], [])
+    words = f"t.search_vector @@ (SELECT driving FROM asked) AND {matches}"
+    tables, sources = samples("sample", words, f" AND {meets}") if has_words else ([], [])
     poor = " AND ".join(f"(SELECT count(*) FROM sample_{share}) < {ENOUGH}" for share in SAMPLES) or "false"
     if not has_words:
         poor = "false"

@@ -80,7 +80,8 @@ class SearchPage:
     """
     Hold a page of *hits*, best first, and what is true of all that were found.
 
-    *total* is exact up to at least 1,000 hits, as *total_is_exact* says; beyond, it is an estimate. *next* is what to
+    *total* is exact up to at least 1,000 hits, as *total_is_exact* says; beyond, it is an estimate, or 10,000 for more
+    than that in a list without words. *next* is what to
     pass as ``after`` for the page behind this one; None if there is none. *suggestion* is what may have been meant,
     where the hits hold other words than those that were typed. *facets* holds those that were asked for. *is_partial*
     tells that time ran out before everything was looked at.

@@ -147,6 +147,8 @@ def read_parameters(query: Query) -> dict[str, Any]:
         "phrases": [row.term.phrase for row in rows],
         "open": ["*" if row.term.prefix else "" for row in rows],
         "accented": accented_patterns(query.text),
+        "hyphened": hyphened_patterns(query),
+        "is_one_word": sum(row.reading == 0 for row in rows) == 1,
     }
 
 
@@ -156,8 +158,19 @@ def accented_patterns(text: str) -> list[str]:
         f"%{form.translate(_ESCAPED)}%"
         for word in text.split()
         if any(_is_accented(letter) for letter in word)
-        for form in sorted({word, word.lower(), word.upper(), word.title(), word.capitalize()})
+        for form in _cases(word)
     ]
+
+
+def hyphened_patterns(query: Query) -> list[str] | None:
+    """Return patterns of LIKE for the excluded words behind their hyphens; None if nothing is excluded."""
+    if not query.unwanted:
+        return None
+    return [f"%-{form.translate(_ESCAPED)}%" for term in query.unwanted for form in _cases(term.text)]
+
+
+def _cases(word: str) -> list[str]:
+    return sorted({word, word.lower(), word.upper(), word.title(), word.capitalize()})
 
 
 _ESCAPED: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})

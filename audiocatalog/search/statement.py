@@ -25,6 +25,8 @@ ENOUGH: Final = 200
 _MOST_NAMED: Final = 200
 _MOST_NAMED_BY_PAIR: Final = 20
 _MOST_KNOWN: Final = 200
+#: Of a query of one long word in a script without spaces, so many characters are looked at where nothing matches.
+MOST_WORDS: Final = 32
 #: So few hits leave room for what else may have been meant.
 FEW: Final = 3
 #: Of an artist and a title of the same name, so many tracks lead the list.
@@ -33,11 +35,13 @@ LEADERS: Final = 3
 MOST_VALUES: Final = 20
 
 COLUMNS: Final = ", ".join(f"t.{column.name}" for column in TRACK_COLUMNS)
-CANDIDATE: Final = "SELECT t.id, t.title, t.artist, t.title_name, t.artist_name, t.search_vector FROM audio_tracks AS t"
+_CANDIDATE_COLUMNS: Final = "t.id, t.title, t.artist, t.title_name, t.artist_name, t.search_vector"
+CANDIDATE: Final = f"SELECT {_CANDIDATE_COLUMNS} FROM audio_tracks AS t"
+_ALL_OF: Final = "SELECT * FROM audio_tracks AS t"
 
 #: The tiers of exactness, and what they are called when a hit is explained.
 TIERS: Final = {
-    200: "its names are the whole text, signs and all",
+    200: "its names begin with the whole text, signs and all",
     100: "its title is what was typed",
     90: "its artist is what was typed",
     80: "its title and artist are what was typed",
@@ -52,7 +56,10 @@ TIERS: Final = {
 }
 
 # What was typed is more than its bare words, and names the track all the same: "Bird Sprite -Awakening of Light-".
+# Where a hyphen would exclude a word, the track must hold both: "wonderwall -oasis" names no track.
 _IS_NAMED_BY_TEXT: Final = """(asked.text_name <> asked.name
+    AND (%(hyphened)s::text[] IS NULL OR t.title LIKE ANY (%(hyphened)s::text[])
+      OR t.artist LIKE ANY (%(hyphened)s::text[]))
     AND (starts_with(t.title_name || t.artist_name, asked.text_name)
       OR starts_with(t.artist_name || t.title_name, asked.text_name)))"""
 
@@ -106,9 +113,11 @@ class Shape:
         return "".join(f"\n    AND {condition}" for condition in self.conditions)
 
 
-def samples(prefix: str, condition: str, *gates: str, shares: tuple[int, ...] = SAMPLES) -> tuple[list[str], list[str]]:
+def samples(
+    prefix: str, words: str, narrowed: str, *gates: str, shares: tuple[int, ...] = SAMPLES, enough: int = ENOUGH
+) -> tuple[list[str], list[str]]:
     """
-    Return the tables of the tracks that meet *condition*, sparse samples first, and what to read from them.
+    Return the tables of the tracks that hold *words*, *narrowed*, sparse samples first, and what to read from them.
 
     Each is sought only if all *gates* are open and no sparser one holds enough, or if ``level`` names it; none is
     begun when the time for it is over.
@@ -118,15 +127,18 @@ def samples(prefix: str, condition: str, *gates: str, shares: tuple[int, ...] = 
     for share in (*shares, 1):
         sampled = f"(uuid_hash(t.id) & {share - 1}) = 0 AND " if share > 1 else ""
         due = " AND ".join([*gates, *poor, "clock_timestamp() < statement_timestamp() + %(time)s::interval"])
+        gate = f"CASE WHEN %(level)s::int IS NULL THEN (SELECT {due}) ELSE %(level)s::int = {share} END"
+        # A sample is small, so its tracks are narrowed one by one; of the whole table, an index may do that as well.
+        source = f"({_ALL_OF} WHERE {sampled}{words} AND {gate} OFFSET 0) AS t" if share > 1 else "audio_tracks AS t"
+        condition = "true" if share > 1 else f"{words} AND {gate}"
         tables.append(f"""{prefix}_{share} AS MATERIALIZED (
-  {CANDIDATE}
-  WHERE {sampled}{condition}
-    AND CASE WHEN %(level)s::int IS NULL THEN (SELECT {due}) ELSE %(level)s::int = {share} END
+  SELECT {_CANDIDATE_COLUMNS} FROM {source}
+  WHERE {condition}{narrowed}
 )""")
         count = f"(SELECT count(*) FROM {prefix}_{share})"
-        poor.append(f"{count} < {ENOUGH}")
-        enough = f" WHERE %(level)s::int = {share} OR {count} >= {ENOUGH}" if share > 1 else ""
-        sources.append(f"SELECT *, {share} AS share FROM {prefix}_{share}{enough}")
+        poor.append(f"{count} < {enough}")
+        stands = f" WHERE %(level)s::int = {share} OR {count} >= {enough}" if share > 1 else ""
+        sources.append(f"SELECT *, {share} AS share FROM {prefix}_{share}{stands}")
     return tables, sources
 
 
@@ -157,8 +169,8 @@ def _named(narrowed: str) -> str:
     )
 
 
-# Nothing, or next to nothing and that not by its names: then other words may have been meant.
-_LITTLE: Final = f"(SELECT count(*) <= {FEW} AND coalesce(max(score), 0) < 70 FROM found)"
+# Nothing, or next to nothing and that not by its names, or all by one word: then others may have been meant.
+_LITTLE: Final = f"(SELECT count(*) <= {FEW} AND (coalesce(max(score), 0) < 70 OR %(is_one_word)s) FROM found)"
 
 # What the catalogue knows about the words, asked for only then: words like each of them, words that two neighbours make
 # together, and pairs of words that one would part into.
@@ -167,7 +179,7 @@ _KNOWN: Final = f"""
 CASE WHEN {_LITTLE} OR %(look_further)s THEN (
   WITH word AS MATERIALIZED (
     SELECT DISTINCT word FROM term, unnest(string_to_array(split_part(words, E'\\n', 1), ' ')) AS word
-    WHERE wanted AND word <> ''
+    WHERE wanted AND word <> '' LIMIT {MOST_WORDS}
   ),
   known AS (
     SELECT word.word, near.word AS known, near.tracks
@@ -264,10 +276,10 @@ ORDER BY page.score DESC, page.id"""
 @lru_cache(maxsize=256)
 def search_sql(shape: Shape) -> str:
     """Return the statement that looks for what was typed, as it was typed."""
-    words = f"""t.search_vector @@ (SELECT driving FROM asked)
+    words = """t.search_vector @@ (SELECT driving FROM asked)
     AND ts_match_vq(t.search_vector, (SELECT loose FROM asked))
-    AND (t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE{shape.narrowed}"""
-    tables, sources = samples("sample", words)
+    AND (t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE"""
+    tables, sources = samples("sample", words, shape.narrowed)
     named = f"SELECT *, 0 AS share FROM (\n  {_named(shape.narrowed)}\n  ) AS named"
     return f"WITH {READ},\n{_joined(tables)},{paged(_SCORED, [named, *sources], shape.facets)}" + told(
         words="(SELECT array_agg(words ORDER BY place) FROM term)", little=_LITTLE, known=_KNOWN, facets=shape.facets

@@ -19,7 +19,7 @@ from rapidfuzz.distance import OSA
 from audiocatalog.search.highlights import WantedWords
 from audiocatalog.search.query import Term
 from audiocatalog.search.reading import MOST_WORDS_OF_NAMES, WEIGHT_OF
-from audiocatalog.search.statement import CANDIDATE, Shape, paged, samples, told
+from audiocatalog.search.statement import CANDIDATE, ENOUGH, MOST_WORDS, Shape, paged, samples, told
 
 #: So many alternatives are tried in all, shared among the words; where every word is in doubt, fewer.
 _MOST_ALTERNATIVES: Final = 60
@@ -36,6 +36,9 @@ _DOUBTFUL: Final = 20
 _MOST_READINGS: Final = 48
 #: Fewer samples than for words that match: these seldom do.
 _SAMPLES: Final = (64, 8)
+#: Stages that look for all words; those behind look for fewer, and are content with fewer tracks.
+_WHOLE_STAGES: Final = 2
+_ENOUGH_WITHOUT: Final = 10
 _MOST_TRACKS_BY_NAME: Final = 50
 _MOST_TRACKS_BY_PAIR: Final = 20
 #: What lies between a name and its possessive: less than a slip.
@@ -126,7 +129,7 @@ def doubtful_words(terms: Sequence[Term], words: Sequence[str], known: Iterable[
         for joined in alternatives.get(f"{one.word} {other.word}", ()):
             for at in (place, place + 1):
                 found[at] = replace(found[at], alternatives=(*found[at].alternatives, joined))
-    return found
+    return found[:MOST_WORDS]
 
 
 def _alternatives(known: Iterable[Sequence[Any]]) -> Mapping[str, tuple[Alternative, ...]]:
@@ -215,7 +218,7 @@ def widened_parameters(
     whole_readings = [literal, [likely.get(word, word) for word in literal]]
     whole_runs = {run for reading in whole_readings for run in _runs(reading)} - runs
     pairs = {pair for reading in (*readings, *whole_readings) for pair in _pairs(reading)}
-    whole_names = {"".join(reading) for reading in (*readings, *whole_readings)} - {""}
+    whole_names = set(_with_articles("".join(reading) for reading in (*readings, *whole_readings) if reading))
     return {
         "near": [one.query(_share(_MOST_ALTERNATIVES, doubtful)) for one in doubtful],
         "exact": [one.query(sum(other.slips <= _POSSESSIVE for other in one.alternatives)) for one in doubtful],
@@ -228,7 +231,7 @@ def widened_parameters(
         "typed_ids": [identifier for identifier, _ in typed_hits],
         "typed_scores": [AS_TYPED + score for _, score in typed_hits],
         "literal": sorted(whole_runs),
-        "names": sorted({"".join(typed), "".join(best)}),
+        "names": sorted(_with_articles({"".join(typed), "".join(best)})),
         "other_names": sorted(whole_names),
         "runs": sorted(runs | whole_runs),
         "likely_runs": sorted({run for reading in (typed, best, *whole_readings) for run in _runs(reading)}),
@@ -236,6 +239,12 @@ def widened_parameters(
         "tails": [tail for _, tail in pairs],
         "length": max(1, len("".join(typed))),
     }
+
+
+def _with_articles(names: Iterable[str]) -> Iterable[str]:
+    """Return *names* with the article that people leave out or add."""
+    for name in names:
+        yield from (name, f"the{name}", name.removeprefix("the") or name)
 
 
 def _runs(words: Sequence[str]) -> Iterable[str]:
@@ -286,14 +295,16 @@ def widened_sql(shape: Shape) -> str:
     """Return the statement for tracks that hold words like the typed ones, or some of them."""
     # What is named by the text with its hyphens may hold what its reading as a query excludes.
     meets = f"""((t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE
-      OR ARRAY[t.title_name, t.artist_name] && (SELECT literal FROM asked))
+      OR (ARRAY[t.title_name, t.artist_name] && (SELECT literal FROM asked)
+        AND (t.title LIKE ANY (%(hyphened)s::text[]) OR t.artist LIKE ANY (%(hyphened)s::text[]))))
     AND (t.search_vector @@ (SELECT required FROM asked)) IS NOT FALSE{shape.narrowed}"""
     tables: list[str] = []
     sources = ["SELECT *, 0 AS share FROM named"]
     gates = ["NOT (%(names_suffice)s AND (SELECT strong FROM named_well))"]
-    for stage in range(_MOST_MISSING + 2):
-        condition = f"t.search_vector @@ (SELECT stages[{stage + 1}] FROM asked) AND {meets}"
-        more, found = samples(f"stage_{stage}", condition, *gates, shares=_SAMPLES)
+    for stage in range(_WHOLE_STAGES + _MOST_MISSING):
+        words = f"t.search_vector @@ (SELECT stages[{stage + 1}] FROM asked)"
+        enough = ENOUGH if stage < _WHOLE_STAGES else _ENOUGH_WITHOUT
+        more, found = samples(f"stage_{stage}", words, f" AND {meets}", *gates, shares=_SAMPLES, enough=enough)
         tables += more
         sources += found
         gates += [f"NOT EXISTS (SELECT FROM stage_{stage}_{share})" for share in (*_SAMPLES, 1)]
