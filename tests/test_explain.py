@@ -150,12 +150,10 @@ def test_a_track_that_others_stand_in_front_of_says_so(work: UnitOfWork) -> None
 
 
 def test_it_is_read_as_lines(work: UnitOfWork, dark: dict[str, UUID]) -> None:
-    assert str(work.explain("room dark side", dark["all words"])).splitlines() == [
-        "hit 1 of 1: it holds all words",
-        "  'room' in artist",
-        "  'dark' in artist",
-        "  'side' in title",
-    ]
+    first, *others = str(work.explain("room dark side", dark["all words"])).splitlines()
+    assert first.startswith("hit 1 of ")
+    assert first.endswith(": it holds all words")
+    assert others == ["  'room' in artist", "  'dark' in artist", "  'side' in title"]
     assert str(work.explain("dark side -live", dark["all words"])).splitlines() == [
         "not found: it holds what the query excludes: 'live'",
         "  'dark' in artist",

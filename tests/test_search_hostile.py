@@ -151,7 +151,7 @@ def library(server_url: str) -> Iterator[Catalog]:
             with catalog.unit_of_work() as work:
                 for _ in range(400):
                     words = [chance.choice(PIECES).replace("\0", "") for _ in range(chance.randint(1, 6))]
-                    values = {
+                    values: dict[str, Any] = {
                         "artist": chance.choice([None, "The Band", "AC/DC", "P!nk", "宇多田ヒカル", "Love"]),
                         "genre": chance.choice([None, "Rock", "=genre:rock", "C:\\'x"]),
                         "year": chance.choice([None, 1990, 2001]),

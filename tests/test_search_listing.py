@@ -115,7 +115,7 @@ def test_a_list_without_words_has_the_newest_first(work: UnitOfWork, shelf: dict
 @pytest.fixture
 def mixed(session: object, work: UnitOfWork) -> list[Track]:
     """Give tracks of all sorts, a hundred of them with the word mixed."""
-    tracks = []
+    tracks: list[Any] = []
     for n in range(120):
         title = f"{['Mixed', 'mixed', 'MÎXED', 'Other'][n % 4 if n % 5 else 0]} {'xaßé'[n % 3]}{n % 7}"
         artist = [None, "zz top", "Änne", "the Who", "AC/DC", "Ðz"][n % 6]

@@ -55,7 +55,7 @@ def asked(library: Catalog, query: str, **options: Any) -> list[Asked]:
     return statements
 
 
-def prepare(connection: psycopg.Connection[Any], one: Asked, name: str = "statement") -> sql.Composable:
+def prepare(connection: psycopg.Connection[Any], one: Asked, name: str = "statement") -> sql.Composed:
     """Prepare a statement as the server keeps it, with the settings of its own, and return how to execute it."""
     for setting, value in one.planned.items():
         connection.execute(sql.SQL("SET {} = {}").format(sql.Identifier(setting), value))
@@ -280,7 +280,7 @@ def test_the_plan_is_one_for_the_first_and_the_hundredth_query_and_for_all_queri
     statements = [asked(library, query, **options)[0] for query in queries]
     assert len({one.statement for one in statements}) == 1
 
-    def shown(execute: sql.Composable) -> str:
+    def shown(execute: sql.Composed) -> str:
         return "\n".join(line for (line,) in explainer.execute(sql.SQL("EXPLAIN (COSTS OFF) ") + execute))
 
     execute = prepare(explainer, statements[0])

@@ -27,7 +27,7 @@ def admin(database_url: str) -> Iterator[Admin]:
 
 
 def words(admin: Admin) -> dict[str, int]:
-    return dict(admin.execute("SELECT word, tracks FROM audio_search_words").fetchall())
+    return {word: tracks for word, tracks in admin.execute("SELECT word, tracks FROM audio_search_words")}
 
 
 def places(admin: Admin) -> list[tuple[Any, ...]]:

@@ -218,7 +218,7 @@ def widened_parameters(
     whole_readings = [literal, [likely.get(word, word) for word in literal]]
     whole_runs = {run for reading in whole_readings for run in _runs(reading)} - runs
     pairs = {pair for reading in (*readings, *whole_readings) for pair in _pairs(reading)}
-    whole_names = set(_with_articles("".join(reading) for reading in (*readings, *whole_readings) if reading))
+    whole_names = {"".join(reading) for reading in (*readings, *whole_readings)} - {""}
     return {
         "near": [one.query(_share(_MOST_ALTERNATIVES, doubtful)) for one in doubtful],
         "exact": [one.query(sum(other.slips <= _POSSESSIVE for other in one.alternatives)) for one in doubtful],
@@ -231,7 +231,8 @@ def widened_parameters(
         "typed_ids": [identifier for identifier, _ in typed_hits],
         "typed_scores": [AS_TYPED + score for _, score in typed_hits],
         "literal": sorted(whole_runs),
-        "names": sorted(_with_articles({"".join(typed), "".join(best)})),
+        "names": sorted({"".join(typed), "".join(best)}),
+        "artist_names": sorted(set(_with_articles({"".join(typed), "".join(best)}))),
         "other_names": sorted(whole_names),
         "runs": sorted(runs | whole_runs),
         "likely_runs": sorted({run for reading in (typed, best, *whole_readings) for run in _runs(reading)}),
@@ -270,8 +271,8 @@ def _pairs(words: Sequence[str]) -> Iterable[tuple[str, str]]:
 _SCORED: Final = """
   SELECT t.id, false AS accented,
     CASE
-      WHEN asked.names
-        && ARRAY[t.title_name, t.artist_name, t.title_name || t.artist_name, t.artist_name || t.title_name] THEN 3.0
+      WHEN t.artist_name = ANY (asked.artist_names)
+        OR asked.names && ARRAY[t.title_name, t.title_name || t.artist_name, t.artist_name || t.title_name] THEN 3.0
       WHEN asked.other_names
         && ARRAY[t.title_name, t.artist_name, t.title_name || t.artist_name, t.artist_name || t.title_name] THEN 2.0
       ELSE 0.0
@@ -281,7 +282,8 @@ _SCORED: Final = """
     + 3.0 * least(1.0, (CASE WHEN t.title_name = ANY (asked.likely_runs) THEN char_length(t.title_name) ELSE 0 END
         + CASE WHEN t.artist_name = ANY (asked.likely_runs) THEN char_length(t.artist_name) ELSE 0 END) / asked.length)
     + 0.9 * least(asked.length, t.length) / greatest(asked.length, t.length) AS score,
-    CASE WHEN t.title_name = ANY (asked.names) THEN 'T' WHEN t.artist_name = ANY (asked.names) THEN 'A' END AS exact
+    CASE WHEN t.title_name = ANY (asked.names) THEN 'T'
+      WHEN t.artist_name = ANY (asked.artist_names) THEN 'A' END AS exact
   FROM (
     SELECT *, char_length(title_name) + char_length(artist_name) AS length FROM source OFFSET 0
   ) AS t, asked
@@ -315,7 +317,7 @@ WITH wanted AS MATERIALIZED (
 ),
 asked AS MATERIALIZED (
   SELECT %(names)s::varchar[] AS names, %(other_names)s::varchar[] AS other_names, %(runs)s::text[] AS runs,
-    %(likely_runs)s::text[] AS likely_runs,
+    %(likely_runs)s::text[] AS likely_runs, %(artist_names)s::varchar[] AS artist_names,
     %(length)s::float8 AS length,
     %(stages)s::tsquery[] AS stages, %(unwanted)s::tsquery AS unwanted, %(required)s::tsquery AS required,
     %(literal)s::varchar[] AS literal
@@ -352,6 +354,7 @@ def _named(meets: str) -> str:
         (
             by("other_names", "title_name", "artist_name"),
             by("runs", "artist_name", "title_name"),
+            by("artist_names", "artist_name", "title_name"),
             by_pair("title_name", "artist_name"),
             by_pair("artist_name", "title_name"),
         )
