@@ -21,7 +21,7 @@ from audiocatalog.search.explanation import (
 from audiocatalog.search.filters import SearchFilters
 from audiocatalog.search.reading import terms_of
 from audiocatalog.search.request import Request
-from audiocatalog.search.vocabulary import LOCK_VOCABULARY, REFRESH_VOCABULARY, Vocabulary
+from audiocatalog.search.vocabulary import ANALYZE_VOCABULARY, LOCK_VOCABULARY, REFRESH_VOCABULARY, Vocabulary
 from audiocatalog.search.widening import AS_TYPED
 from audiocatalog.searching import ask, find_candidates
 
@@ -66,4 +66,5 @@ def refresh_vocabulary(connection: Connection, *, timeout: float) -> Vocabulary:
         if not row[0]:
             raise TransientConflict("another count of the words is under way", operation="refresh_vocabulary")
         counted: Any = driver.execute(REFRESH_VOCABULARY, {"at": datetime.now(UTC)}).fetchone()
+        driver.execute(ANALYZE_VOCABULARY)
     return Vocabulary(*counted)

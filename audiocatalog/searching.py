@@ -100,7 +100,7 @@ def _find(
         return answer, _wanted_words(terms, words), None
     doubtful = doubtful_words(terms, words[: len(terms)], answer.about("known") or ())
     found = bool(answer.about("found"))
-    if not doubtful or (found and request.cursor is None and all(one.is_sure for one in doubtful)):
+    if not doubtful or (found and request.cursor is None and not any(one.looks_mistyped for one in doubtful)):
         return answer, _wanted_words(terms, words), None
     excluded = request.query.unwanted
     unwanted = unwanted_query(excluded, words[len(terms) : len(terms) + len(excluded)])
@@ -164,7 +164,8 @@ def ask(
     """
     Execute *statement*, *planned* by settings of its own, in one round trip, and return its rows.
 
-    Inside a transaction, a savepoint gives the settings back, and the transaction if the time runs out.
+    Inside a transaction, a savepoint gives the settings back, and the transaction if the time runs out. What surrounds
+    the statement is never prepared: a prepared ROLLBACK could not be executed where it is needed.
     """
     driver = driver_connection(connection)
     settings = settings_call({**planned, "statement_timeout": milliseconds(timeout)}, local=True)
@@ -175,20 +176,20 @@ def ask(
     try:
         with driver.pipeline():
             if not is_alone:
-                driver.execute(f"SAVEPOINT {_SAVEPOINT}")
-            driver.execute(settings)
+                driver.execute(f"SAVEPOINT {_SAVEPOINT}", prepare=False)
+            driver.execute(settings, prepare=False)
             values = [parameters[name] for name in names]
             cursor.execute(numbered, values, prepare=driver.prepare_threshold is not None)
             if not is_alone:
-                driver.execute(f"ROLLBACK TO {_SAVEPOINT}")
-                driver.execute(f"RELEASE {_SAVEPOINT}")
+                driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
+                driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
         return cursor.fetchall()
     except psycopg.Error:
         if not is_alone and driver.info.transaction_status == TransactionStatus.INERROR:
             # There is none where the transaction was given up before the search began.
             with suppress(psycopg.Error):
-                driver.execute(f"ROLLBACK TO {_SAVEPOINT}")
-                driver.execute(f"RELEASE {_SAVEPOINT}")
+                driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
+                driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
         raise
 
 

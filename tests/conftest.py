@@ -118,8 +118,8 @@ def database_url(migrated_url: str) -> Iterator[str]:
     """Give the migrated database for real commits; its tables are emptied after the test."""
     yield migrated_url
     with psycopg.connect(libpq(migrated_url), autocommit=True) as admin:
-        admin.execute("DELETE FROM audio_track_status_changes")
-        admin.execute("DELETE FROM audio_tracks")
+        for table in ("audio_track_status_changes", "audio_tracks", "audio_search_words", "audio_search_counts"):
+            admin.execute(f"DELETE FROM {table}")
 
 
 @pytest.fixture(scope="session")

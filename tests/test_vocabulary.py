@@ -19,15 +19,14 @@ Admin = psycopg.Connection[Any]
 
 @pytest.fixture
 def admin(database_url: str) -> Iterator[Admin]:
-    """Give a connection beside the catalogue's, whose tables of words are emptied afterwards."""
+    """Give a connection beside the catalogue's."""
     with psycopg.connect(libpq(database_url), autocommit=True) as connection:
-        connection.execute("TRUNCATE audio_search_words, audio_search_counts")
         yield connection
-        connection.execute("TRUNCATE audio_search_words, audio_search_counts")
 
 
 def words(admin: Admin) -> dict[str, int]:
-    return {word: tracks for word, tracks in admin.execute("SELECT word, tracks FROM audio_search_words")}
+    rows: list[tuple[str, int]] = admin.execute("SELECT word, tracks FROM audio_search_words").fetchall()
+    return dict(rows)
 
 
 def places(admin: Admin) -> list[tuple[Any, ...]]:
@@ -45,18 +44,8 @@ def test_every_word_is_counted_once_for_each_track_that_holds_it(catalog: Catalo
     keep(catalog, title="Björk's Time", artist="!!!")
     keep(catalog, title="宇多")
     counted = catalog.refresh_vocabulary()
-    assert words(admin) == {
-        "time": 2,
-        "ac": 1,
-        "dc": 1,
-        "acdc": 1,
-        "rock": 1,
-        "1999": 1,
-        "宇": 1,
-        "多": 1,
-        **{word: 1 for word in ("bjorks", "bjork", "s") if word in words(admin)},
-    }
-    assert {"bjorks", "bjork"} <= words(admin).keys()
+    once = ["ac", "dc", "acdc", "rock", "1999", "宇", "多", "bjorks", "bjork", "s"]
+    assert words(admin) == {"time": 2} | dict.fromkeys(once, 1)
     assert (counted.tracks, counted.words) == (3, len(words(admin)))
     assert abs((datetime.now(UTC) - counted.at).total_seconds()) < 60
     rows = admin.execute("SELECT at, tracks, words FROM audio_search_counts").fetchall()

@@ -25,11 +25,13 @@ class _Part(NamedTuple):
     columns: tuple[str, ...]
     types: tuple[str, ...]
     descending: bool = False
+    #: Columns that are alike in the whole stretch, named so that their index is walked.
+    sorted_by: tuple[str, ...] = ()
 
     @property
     def order(self) -> str:
         direction = " DESC" if self.descending else ""
-        return ", ".join(f"t.{column}{direction}" for column in (*self.columns, "id"))
+        return ", ".join(f"t.{column}{direction}" for column in (*self.sorted_by, *self.columns, "id"))
 
     def behind(self, number: int) -> str:
         """Return the condition to stand behind the last hit, whose part and key are parameters."""
@@ -57,7 +59,7 @@ _PARTS: Final = {
     SearchSort.NEWEST: (_Part("true", ("created_at",), ("timestamptz",), descending=True),),
 }
 # The second stretch of a year has no year to compare with.
-_NO_YEAR: Final = _Part("t.year IS NULL", (), (), descending=True)
+_NO_YEAR: Final = _Part("t.year IS NULL", (), (), descending=True, sorted_by=("year",))
 
 
 def parts_of(sort: SearchSort) -> tuple[_Part, ...]:

@@ -169,8 +169,8 @@ def _named(narrowed: str) -> str:
     )
 
 
-# Nothing, or next to nothing and that not by its names, or all by one word: then others may have been meant.
-_LITTLE: Final = f"(SELECT count(*) <= {FEW} AND (coalesce(max(score), 0) < 70 OR %(is_one_word)s) FROM found)"
+# Nothing, or next to nothing by a single word: then others may have been meant.
+_LITTLE: Final = f"(SELECT count(*) <= CASE WHEN %(is_one_word)s THEN {FEW} ELSE 0 END FROM found)"
 
 # What the catalogue knows about the words, asked for only then: words like each of them, words that two neighbours make
 # together, and pairs of words that one would part into.

@@ -30,6 +30,9 @@ INSERT INTO audio_search_counts (at, tracks, words)
 SELECT %(at)s, (SELECT count(*) FROM audio_tracks), (SELECT count(*) FROM counted)
 RETURNING at, tracks, words"""
 
+#: Tell the planner how many words there are now; a role that does not own the table is only warned.
+ANALYZE_VOCABULARY: Final = "ANALYZE audio_search_words"
+
 
 class Vocabulary(NamedTuple):
     """Tell when the words were counted, in how many *tracks*, and how many different *words* there were."""

@@ -32,6 +32,9 @@ _MOST_TELLING: Final = 6
 _SHORT: Final = 5
 #: A word is in doubt if a like one is so many times as frequent.
 _DOUBTFUL: Final = 20
+#: A word that was found, if it is no shorter than this and a like one is so many times as frequent.
+_LONG: Final = 6
+_MISTYPED: Final = 100
 #: In so many ways a text is read as names, one word exchanged for another in each.
 _MOST_READINGS: Final = 48
 #: Fewer samples than for words that match: these seldom do.
@@ -83,6 +86,17 @@ class Doubtful:
             bool(self.alternatives)
             and not self.alternatives[0].slips
             and frequent < _DOUBTFUL * self.alternatives[0].tracks
+        )
+
+    @property
+    def looks_mistyped(self) -> bool:
+        """Whether even a word that was found looks like a slip or a possessive of a far more frequent one."""
+        return any(
+            other.slips == _POSSESSIVE
+            or (
+                len(self.word) >= _LONG and other.slips <= 1 and other.tracks >= _MISTYPED * self.alternatives[0].tracks
+            )
+            for other in self.alternatives[1:]
         )
 
     @property
