@@ -34,7 +34,7 @@ _TRACK_WIDTH: Final = len(TRACK_COLUMNS)
 _ABOUT: Final = ("found", "share", "sampled", "late", "words", "little", "known")
 # The statements are made so that one plan is the right one for all queries, and the index the way to take: the server
 # shall not choose by what it guesses of a query, nor compile or share out what takes a few milliseconds.
-_PLANNED: Final[Mapping[str, str]] = {
+PLANNED: Final[Mapping[str, str]] = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_sort": "off",
@@ -132,7 +132,7 @@ def _answer(connection: Connection, request: Request, timeout: float) -> _Answer
         # The page is one of the wider search; of this one, all of its few hits are needed.
         parameters |= {"look_further": True, "after_score": None, "after_id": None, "offset": 0}
     try:
-        planned = _PLANNED if has_words else _PLANNED_FREELY
+        planned = PLANNED if has_words else _PLANNED_FREELY
         return _Answer(ask(connection, statement, parameters, timeout, planned), way)
     except psycopg.errors.QueryCanceled as error:
         if parameters["level"] is not None or way != "typed":
@@ -159,7 +159,7 @@ def ask(
     statement: str,
     parameters: Mapping[str, Any],
     timeout: float,
-    planned: Mapping[str, str] = _PLANNED,
+    planned: Mapping[str, str] = PLANNED,
 ) -> Sequence[tuple[Any, ...]]:
     """
     Execute *statement*, *planned* by settings of its own, in one round trip, and return its rows.

@@ -66,7 +66,7 @@ def what_is_asked() -> Iterator[list[Asked]]:
         statement: str,
         parameters: Mapping[str, Any],
         timeout: float,
-        planned: Mapping[str, str] = searching._PLANNED,
+        planned: Mapping[str, str] = searching.PLANNED,
     ) -> Sequence[tuple[Any, ...]]:
         asked.append(Asked(statement, dict(parameters), planned))
         return ask(connection, statement, parameters, timeout, planned)

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from audiocatalog.errors import ConfigurationError
-from benchmarks.search import latency, names, plots, quality, report
+from benchmarks.search import hostile, latency, names, plans, plots, quality, report
 from benchmarks.search.data import NoDataError, data_file
 from benchmarks.search.load import Reuse, say
 from benchmarks.search.peers import PEERS, installed
 from benchmarks.search.server import Server, running
 
-_PARTS: Final = ("quality", "names", "latency")
+_PARTS: Final = ("quality", "names", "latency", "hostile", "plans")
 _NO_DATA: Final = 3
 
 
@@ -58,6 +58,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--queries", type=int, help="at most so many queries of each file and kind, for a quick look")
     parser.add_argument("--runs", type=int, default=3, help="times each query of a latency is asked; the median counts")
+    parser.add_argument("--hostile-queries", type=int, default=20_000, help="so many random and hostile ones")
     parser.add_argument("--url", help="a server of yours, on which databases are made; default: an embedded one")
     parser.add_argument(
         "--shared-buffers", help="of the embedded server; default: a quarter of the memory, at most 8 GB"
@@ -107,6 +108,10 @@ def _measure(server: Server, folder: Path, options: argparse.Namespace) -> dict[
             reuse=reuse,
             refresh=options.refresh_vocabulary,
         )
+    if "hostile" in parts:
+        found["hostile"] = hostile.measure(server, queries=options.hostile_queries, reuse=reuse)
+    if "plans" in parts:
+        found["plans"] = plans.measure(server, scale=max(options.scales), reuse=reuse)
     return found
 
 

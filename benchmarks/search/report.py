@@ -31,6 +31,10 @@ def tables_of(report: dict[str, Any]) -> list[Table]:
         tables += _name_tables(report["names"])
     if "latency" in report:
         tables += _latency_tables(report["latency"])
+    if "hostile" in report:
+        tables.append(_hostile_table(report["hostile"]))
+    if "plans" in report:
+        tables.append(_plan_table(report["plans"]))
     return tables
 
 
@@ -139,6 +143,37 @@ def _latency_tables(latency: dict[str, Any]) -> list[Table]:
             rows = [[kind, *(_cell(kinds[kind][system].get(scale)) for system in systems)] for kind in kinds]
             tables.append(Table(title, ["kind of query", *systems], rows))
     return tables
+
+
+def _hostile_table(hostile: dict[str, Any]) -> Table:
+    title = f"{hostile['queries']:,} random and hostile queries on {hostile['tracks']:,} tracks"
+    rows = [
+        ["p50", f"{_milliseconds(hostile['p50_ms'])} ms"],
+        ["p95", f"{_milliseconds(hostile['p95_ms'])} ms"],
+        ["errors", _errors(hostile["errors"])],
+        *([f"worst: {text}", f"{_milliseconds(milliseconds)} ms"] for milliseconds, text in hostile["worst"]),
+    ]
+    return Table(title, ["", "measured"], rows)
+
+
+def _plan_table(plans: list[dict[str, Any]]) -> Table:
+    rows = [
+        [
+            plan["kind"],
+            plan["query"],
+            ", ".join(f"{_short(index)} {rows:,}" for index, rows in plan["read"].items() if rows) or "nothing",
+            ", ".join(_short(index) for index in plan["unread"]) or "none",
+            _milliseconds(plan["ms"]),
+        ]
+        for plan in plans
+    ]
+    return Table(
+        "Indexes that each kind of query reads", ["kind", "query", "read, entries", "never executed", "ms"], rows
+    )
+
+
+def _short(index: str) -> str:
+    return index.replace("ix_audio_tracks_", "").replace("ix_audio_search_words_", "words by ").replace("pk_audio_", "")
 
 
 def _cell(figures: dict[str, Any] | None) -> str:
