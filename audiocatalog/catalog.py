@@ -194,7 +194,11 @@ class Catalog:
         sort: SearchSort | str = SearchSort.RELEVANCE,
         facets: Collection[str] = (),
     ) -> SearchPage:
-        """Return what ``UnitOfWork.search`` returns, alone: in one round trip, or one more where nothing matches."""
+        """
+        Return what ``UnitOfWork.search`` returns, alone.
+
+        It takes one round trip, or one more where other words may have been meant.
+        """
         timeout = self._settings.search_timeout
         request = Request.make(
             query, filters=filters, limit=limit, offset=offset, after=after, sort=sort, facets=facets, timeout=timeout
@@ -208,7 +212,7 @@ class Catalog:
 
     def refresh_vocabulary(self, *, timeout: float = 3600.0) -> Vocabulary:
         """
-        Count the words of all tracks anew, which searches look at where nothing matches as it was typed.
+        Count the words of all tracks anew, which searches look at where other words may have been meant.
 
         It reads every track once (10 million take about a minute) and blocks nobody; searches see the new words when it
         ends. Words of tracks that came later are found all the same, if they are typed right. Run it after an import,

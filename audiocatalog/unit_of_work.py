@@ -218,7 +218,8 @@ class UnitOfWork:
         one may go on, unless a space follows it. A query may hold ``"phrases"``, ``-exclusions``, ``one OR another``,
         ``artist:``, ``title:``, ``album:`` and ``genre:`` before a word, ``year:1990..1999`` and ``duration:..4:30``;
         an id finds its track. Whatever fits none of this is a word. Where no track holds all words, those that hold
-        like ones, or most of them, are found instead, and the page's *suggestion* says what may have been meant. A
+        like ones, or most of them, are found instead; behind the few tracks that hold a single word which looks like a
+        slip, those that hold what may have been meant. The page's *suggestion* says it. A
         query without words lists what its ranges and the filters leave, the newest first, or nothing if there is none.
 
         *filters* narrow the search. *limit* is from 1 to 100, *offset* from 0 to 10,000; *after* is the ``next`` of

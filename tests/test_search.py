@@ -44,6 +44,7 @@ def found(work: UnitOfWork, query: str, **options: Any) -> list[Any]:
         ("!!!", ["!!!"]),
         ("+", ["+"]),
         ("÷", ["÷"]),
+        ("Alt-J (∆)", ["∆", "alt-j", "altj ∆"]),
         # words that others throw away
         ("The Who", ["The Who", "who", "the"]),
         ("The The", ["The The", "the the"]),

@@ -145,8 +145,9 @@ BEGIN
       IF piece = word OR pg_catalog.char_length(piece) > 200 THEN
         CONTINUE;
       ELSIF piece = '' THEN
-        joined := joined || ' =symbol:'
-          || pg_catalog.encode(pg_catalog.convert_to(pg_catalog.left(word, 50), 'UTF8'), 'hex');
+        -- Brackets and quotes around a sign are not a part of it, unless there is nothing else.
+        joined := joined || ' =symbol:' || pg_catalog.encode(pg_catalog.convert_to(pg_catalog.left(
+          coalesce(nullif(pg_catalog.btrim(word, '()[]{}"'), ''), word), 50), 'UTF8'), 'hex');
         CONTINUE;
       END IF;
       -- Punctuation at the ends of a word parts nothing, and apostrophes close up.

@@ -104,6 +104,7 @@ _VANISHING = re.compile(f"[{VANISHING}]")
 _RUN = re.compile(f"[^{SEPARATORS}]+")
 _WORD = re.compile(f"(?![{SEPARATORS}])[{ALONE}]|[^{SEPARATORS}{ALONE}]{{1,{LONGEST_WORD}}}")
 _TERM_WITH_PUNCTUATION = re.compile(f"(?<![^{BLANKS}])[^{SEPARATORS}]*+[^{BLANKS}]+")
+_AROUND_SIGNS: Final = '()[]{}"'
 _SIGN = re.compile("[$!@]")
 # What stands for letters beside letters or digits: Ke$ha, Bo$$; or between two: P!nk, M@tt.
 _DOLLARS = re.compile(rf"(?<=[^{SEPARATORS}])\$+|(?<!\$)\$++(?=[^{SEPARATORS}])")
@@ -195,7 +196,7 @@ def _spellings(folded: Folded) -> Iterator[Line]:
         start, end = term.span()
         runs = [run.span() for run in _RUN.finditer(text, start, end)]
         if not runs:
-            yield _word(_symbol(folded, start, min(end, start + LONGEST_SYMBOL)))
+            yield _word(_symbol(folded, *_bare(folded.text, start, end)))
         elif sum(end - start for start, end in runs) <= LONGEST_WORD:
             # Between two runs, apostrophes have closed up already, and other punctuation has parted them.
             parted = [bool(text[end:start].strip("'")) for (_, end), (start, _) in pairwise(runs)]
@@ -229,6 +230,16 @@ def _together(folded: Folded, spans: Sequence[Span]) -> Folded:
         list(chain.from_iterable([starts[start:end] for start, end in spans])),
         list(chain.from_iterable([ends[start:end] for start, end in spans])),
     )
+
+
+def _bare(text: str, start: int, end: int) -> Span:
+    """Return where a sign stands without the brackets and quotes around it, unless it is nothing else."""
+    sign = text[start:end]
+    bare = sign.strip(_AROUND_SIGNS)
+    if bare:
+        start += len(sign) - len(sign.lstrip(_AROUND_SIGNS))
+        end = start + len(bare)
+    return start, min(end, start + LONGEST_SYMBOL)
 
 
 def _symbol(folded: Folded, start: int, end: int) -> Folded:
