@@ -32,6 +32,8 @@ _MOST_TELLING: Final = 6
 _SHORT: Final = 5
 #: A word is in doubt if a like one is so many times as frequent.
 _DOUBTFUL: Final = 20
+#: Shorter beginnings are left out: an index reads every word that begins so, once for each way to leave others out.
+_LEAST_BEGINNING: Final = 3
 #: A word that was found, if it is no shorter than this and a like one is so many times as frequent.
 _LONG: Final = 6
 _MISTYPED: Final = 100
@@ -114,7 +116,7 @@ class Doubtful:
     def query(self, most: int) -> str:
         """Return what finds the word or one of its *most* likely alternatives."""
         found = [f"'{self.word}'{self.mark}"]
-        if self.open:
+        if self.open and len(self.word) >= _LEAST_BEGINNING:
             found.append(f"'{self.word}':*{self.mark.removeprefix(':')}")
         found += [
             " <-> ".join(f"'{word}'{self.mark}" for word in alternative.words.split())
