@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from audiocatalog.engine import driver_connection, milliseconds
 from audiocatalog.errors import InvalidInput, Problem, TrackNotFound, TransientConflict, translated
 from audiocatalog.identifiers import parse_id
+from audiocatalog.pool import settings_call
 from audiocatalog.search.explanation import (
     Explanation,
     explain_terms,
@@ -61,7 +62,7 @@ def refresh_vocabulary(connection: Connection, *, timeout: float) -> Vocabulary:
     """Count the words as ``Catalog.refresh_vocabulary`` says; the caller commits."""
     driver = driver_connection(connection)
     with translated("refresh_vocabulary"):
-        driver.execute(f"SET LOCAL statement_timeout = '{milliseconds(timeout)}'")
+        driver.execute(settings_call({"statement_timeout": milliseconds(timeout)}, local=True))
         row: Any = driver.execute(LOCK_VOCABULARY).fetchone()
         if not row[0]:
             raise TransientConflict("another count of the words is under way", operation="refresh_vocabulary")

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 from sqlalchemy import Connection
 
 from audiocatalog.engine import driver_connection, milliseconds
@@ -23,6 +23,7 @@ from audiocatalog.search.highlights import WantedWords, highlights_of
 from audiocatalog.search.listing import COUNTED, listing_sql
 from audiocatalog.search.page import Cursor, Facet, FacetValue, Hit, SearchPage, SearchSort
 from audiocatalog.search.query import Term
+from audiocatalog.search.reading import terms_of
 from audiocatalog.search.request import Request
 from audiocatalog.search.statement import FEW, MOST_VALUES, search_sql
 from audiocatalog.search.widening import Doubtful, doubtful_words, unwanted_query, widened_parameters, widened_sql
@@ -93,7 +94,9 @@ def _find(
     connection: Connection, request: Request, timeout: float
 ) -> tuple[_Answer, Sequence[WantedWords], str | None]:
     """Return what is found, what to mark in it, and what may have been meant."""
-    terms = [term for group in request.query.wanted for term in group]
+    excluded = request.query.unwanted
+    asked = terms_of(request.query)
+    terms = asked[: len(asked) - len(excluded)]
     answer = _answer(connection, request, timeout)
     words = answer.about("words") or ()
     if not _is_to_be_widened(request, answer):
@@ -102,9 +105,8 @@ def _find(
     found = bool(answer.about("found"))
     if not doubtful or (found and request.cursor is None and not any(one.looks_mistyped for one in doubtful)):
         return answer, _wanted_words(terms, words), None
-    excluded = request.query.unwanted
-    unwanted = unwanted_query(excluded, words[len(terms) : len(terms) + len(excluded)])
-    literal = [word.split("\n")[0].replace(" ", "") for word in words[len(terms) + len(excluded) :]]
+    unwanted = unwanted_query(excluded, words[len(terms) : len(asked)])
+    literal = [word.split("\n")[0].replace(" ", "") for word in words[len(asked) :]]
     typed_hits = _scores(request, answer)
     parameters = request.parameters | widened_parameters(
         doubtful, unwanted=unwanted, literal=literal if excluded else (), typed_hits=typed_hits
@@ -184,13 +186,34 @@ def ask(
                 driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
                 driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
         return cursor.fetchall()
-    except psycopg.Error:
+    except psycopg.Error as error:
+        late = _leave_pipeline(driver, error)
         if not is_alone and driver.info.transaction_status == TransactionStatus.INERROR:
             # There is none where the transaction was given up before the search began.
             with suppress(psycopg.Error):
                 driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
                 driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
+        if late is not None:
+            raise late from error
         raise
+
+
+def _leave_pipeline(driver: psycopg.Connection[Any], error: psycopg.Error) -> psycopg.Error | None:
+    """
+    Read what a failed pipeline has left unread, so that *driver* stays usable; return what failed, if *error* hides it.
+
+    An error that comes after the last statement, when the transaction is ended, is followed by one answer more than
+    psycopg 3.3 reads; it then complains that the pipeline cannot be left.
+    """
+    pipe = driver.pgconn
+    if pipe.status == ConnStatus.BAD or pipe.pipeline_status == PipelineStatus.OFF:
+        return None
+    answers = iter(pipe.get_result, None)
+    while pipe.status != ConnStatus.BAD and (result := next(answers, None)) is not None:
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            pipe.exit_pipeline_mode()
+            break
+    return error.__context__ if isinstance(error.__context__, psycopg.Error) else None
 
 
 @lru_cache(maxsize=512)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from audiocatalog import Catalog, SearchFilters, SearchPage, TrackMetadata, UnitOfWork, errors, migrations
 from audiocatalog.engine import driver_connection
 from audiocatalog.search.page import FACETS, SearchSort
+from audiocatalog.searching import ask
 from tests.conftest import libpq, temporary_database
 from tests.searches import what_is_asked
 
@@ -381,6 +382,28 @@ def test_a_page_that_is_not_whole_says_so(heavy: str, timeout: float) -> None:
             assert page.is_partial or page.total > 1000 or page.total_is_exact
             if page.is_partial:
                 assert not page.total_is_exact
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
+def test_an_error_after_the_last_statement_leaves_the_connection_usable(library: Catalog, isolation: str) -> None:
+    # A time limit may strike while the transaction is ended; a deferred constraint always does.
+    with library.unit_of_work() as work:
+        engine = work.session.connection().engine
+    with engine.execution_options(isolation_level=isolation).connect() as connection:
+        driver = driver_connection(connection)
+        with driver.transaction():
+            driver.execute(
+                "CREATE TEMP TABLE pressed (n int UNIQUE DEFERRABLE INITIALLY DEFERRED) ON COMMIT DELETE ROWS"
+            )
+        twice = "INSERT INTO pressed VALUES (1), (1) RETURNING n"
+        if isolation == "AUTOCOMMIT":
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                ask(connection, twice, {}, 1.0)
+        else:
+            assert ask(connection, twice, {}, 1.0) == [(1,), (1,)]
+        assert driver.pgconn.pipeline_status == psycopg.pq.PipelineStatus.OFF
+        assert ask(connection, "SELECT %(n)s::int", {"n": 2}, 1.0) == [(2,)]
+        driver.execute("DROP TABLE pressed")
 
 
 def test_a_lock_does_not_hold_a_search_up_for_ever(heavy: str) -> None:

@@ -75,9 +75,7 @@ def listing_sql(shape: Shape, sort: SearchSort, *, has_words: bool) -> str:
     meets = f"""(t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE{shape.narrowed}"""
     words = f"t.search_vector @@ (SELECT driving FROM asked) AND {matches}"
     tables, sources = samples("sample", words, f" AND {meets}") if has_words else ([], [])
-    poor = " AND ".join(f"(SELECT count(*) FROM sample_{share}) < {ENOUGH}" for share in SAMPLES) or "false"
-    if not has_words:
-        poor = "false"
+    poor = [f"(SELECT count(*) FROM sample_{share}) < {ENOUGH}" for share in SAMPLES] if has_words else ["false"]
     few = "(SELECT few FROM extent)"
     walks = []
     for number, part in enumerate(parts_of(sort)):
@@ -98,7 +96,7 @@ def listing_sql(shape: Shape, sort: SearchSort, *, has_words: bool) -> str:
         counted = f"SELECT t.id, 1 AS share FROM audio_tracks AS t WHERE {meets} LIMIT {COUNTED + 1}"
     return f"""
 WITH {READ},{"".join(f"{chr(10)}{table}," for table in tables)}
-extent AS MATERIALIZED (SELECT {poor} AS few),
+extent AS MATERIALIZED (SELECT {" AND ".join(poor)} AS few),
 source AS MATERIALIZED ({counted}),
 found AS MATERIALIZED (SELECT id FROM source),
 page AS MATERIALIZED (

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem
-from audiocatalog.models import Track
+from audiocatalog.models import SAMPLES, Track
 
 #: The fields that a search looks into.
 SEARCHED_FIELDS: Final = ("title", "artist", "album", "genre")
@@ -81,10 +81,9 @@ class SearchPage:
     Hold a page of *hits*, best first, and what is true of all that were found.
 
     *total* is exact up to at least 1,000 hits, as *total_is_exact* says; beyond, it is an estimate, or 10,000 for more
-    than that in a list without words. *next* is what to
-    pass as ``after`` for the page behind this one; None if there is none. *suggestion* is what may have been meant,
-    where the hits hold other words than those that were typed. *facets* holds those that were asked for. *is_partial*
-    tells that time ran out before everything was looked at.
+    than that in a list without words. *next* is what to pass as ``after`` for the page behind this one; None if there
+    is none. *suggestion* is what may have been meant, where the hits hold other words than those that were typed.
+    *facets* holds those that were asked for. *is_partial* tells that time ran out before everything was looked at.
     """
 
     hits: tuple[Hit, ...]
@@ -135,7 +134,7 @@ class Cursor(NamedTuple):
             text = str.encode(value + "=" * (-len(value) % 4))  # type: ignore[arg-type]
             mark, way, level, key, identifier = json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
             cursor = cls(way, level, tuple(key), UUID(hex=identifier))
-            known = way in {"typed", "widened", *SearchSort} and level in {None, 1, 8, 64, 512, 4096}
+            known = way in {"typed", "widened", *SearchSort} and level in {None, 1, *SAMPLES}
         except (TypeError, ValueError, AttributeError, binascii.Error, RecursionError):
             raise InvalidInput(Problem("after", "what the page before gave as `next`"), operation="search") from None
         if not known or mark != _mark(search):

@@ -15,7 +15,7 @@ from audiocatalog.search.query import Query, Term
 #: What sorts behind every name that begins with the same characters.
 LAST: Final = "chr(1114111)"
 #: The weights of the fields in a search vector.
-WEIGHT_OF: Final = {None: "", "title": "A", "artist": "B", "album": "C", "genre": "D"}
+_WEIGHT_OF: Final = {None: "", "title": "A", "artist": "B", "album": "C", "genre": "D"}
 #: Beside a word that no more tracks hold, the beginning of another is looked for in those, not in the index.
 _RARE: Final = 2000
 #: Longer texts are no artist and title side by side.
@@ -135,6 +135,11 @@ def terms_of(query: Query) -> list[Term]:
     return [row.term for row in _rows(query) if row.part is not None]
 
 
+def mark_of(term: Term) -> str:
+    """Return what stands behind a word of a tsquery to bind it to the field of *term*; empty for any field."""
+    return f":{_WEIGHT_OF[term.field]}" if term.field else ""
+
+
 def read_parameters(query: Query) -> dict[str, Any]:
     """Return *query* as ``READ`` takes it."""
     rows = _rows(query)
@@ -143,7 +148,7 @@ def read_parameters(query: Query) -> dict[str, Any]:
         "parts": [row.part for row in rows],
         "wanted": [row.wanted for row in rows],
         "readings": [row.reading for row in rows],
-        "fields": [WEIGHT_OF[row.term.field] for row in rows],
+        "fields": [_WEIGHT_OF[row.term.field] for row in rows],
         "phrases": [row.term.phrase for row in rows],
         "open": ["*" if row.term.prefix else "" for row in rows],
         "accented": accented_patterns(query.text),

@@ -281,10 +281,6 @@ def search_sql(shape: Shape) -> str:
     AND (t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE"""
     tables, sources = samples("sample", words, shape.narrowed)
     named = f"SELECT *, 0 AS share FROM (\n  {_named(shape.narrowed)}\n  ) AS named"
-    return f"WITH {READ},\n{_joined(tables)},{paged(_SCORED, [named, *sources], shape.facets)}" + told(
+    return f"WITH {READ},\n{','.join(tables)},{paged(_SCORED, [named, *sources], shape.facets)}" + told(
         words="(SELECT array_agg(words ORDER BY place) FROM term)", little=_LITTLE, known=_KNOWN, facets=shape.facets
     )
-
-
-def _joined(tables: list[str]) -> str:
-    return ",\n".join(tables)

@@ -18,7 +18,7 @@ from rapidfuzz.distance import OSA
 
 from audiocatalog.search.highlights import WantedWords
 from audiocatalog.search.query import Term
-from audiocatalog.search.reading import MOST_WORDS_OF_NAMES, WEIGHT_OF
+from audiocatalog.search.reading import MOST_WORDS_OF_NAMES, mark_of
 from audiocatalog.search.statement import CANDIDATE, ENOUGH, MOST_WORDS, Shape, paged, samples, told
 
 #: So many alternatives are tried in all, shared among the words; where every word is in doubt, fewer.
@@ -134,7 +134,7 @@ def doubtful_words(terms: Sequence[Term], words: Sequence[str], known: Iterable[
     alternatives = _alternatives(known)
     found: list[Doubtful] = []
     for term, written in zip(terms, words, strict=True):
-        mark = f":{WEIGHT_OF[term.field]}" if term.field else ""
+        mark = mark_of(term)
         pieces = written.split("\n")[0].split()
         found += [
             Doubtful(piece, mark, term.prefix and place == len(pieces), alternatives.get(piece, ()))
@@ -200,7 +200,7 @@ def unwanted_query(terms: Sequence[Term], words: Sequence[str]) -> str | None:
     """Return what finds the excluded *terms*, whose words the server has written; None if there is none."""
     found = []
     for term, written in zip(terms, words, strict=True):
-        mark = f":{WEIGHT_OF[term.field]}" if term.field else ""
+        mark = mark_of(term)
         parted, joined, *_ = [*written.split("\n"), ""]
         spellings = [parted.split(), *([] if term.phrase else ([word] for word in joined.split()))]
         found += [" <-> ".join(f"'{word}'{mark}" for word in spelling) for spelling in spellings if spelling]
@@ -222,6 +222,7 @@ def widened_parameters(
     """
     typed = [one.word for one in doubtful]
     best = [one.best.replace(" ", "") for one in doubtful]
+    near = [one.query(_share(_MOST_ALTERNATIVES, doubtful)) for one in doubtful]
     most = _share(_MOST_READINGS, doubtful)
     readings = [typed, best] + [
         [*best[:place], alternative.words.replace(" ", ""), *best[place + 1 :]]
@@ -236,13 +237,13 @@ def widened_parameters(
     pairs = {pair for reading in (*readings, *whole_readings) for pair in _pairs(reading)}
     whole_names = {"".join(reading) for reading in (*readings, *whole_readings)} - {""}
     return {
-        "near": [one.query(_share(_MOST_ALTERNATIVES, doubtful)) for one in doubtful],
+        "near": near,
         "exact": [one.query(sum(other.slips <= _POSSESSIVE for other in one.alternatives)) for one in doubtful],
         # One word may be a part of a name; of several, a whole name says enough.
         "names_suffice": len(doubtful) > 1,
         "weights": [one.weight for one in doubtful],
         "stages": _stages([one for one in doubtful if one.alternatives] or doubtful),
-        "required": " & ".join(one.query(_share(_MOST_ALTERNATIVES, doubtful)) for one in doubtful if one.mark) or None,
+        "required": " & ".join(query for query, one in zip(near, doubtful, strict=True) if one.mark) or None,
         "unwanted": unwanted,
         "typed_ids": [identifier for identifier, _ in typed_hits],
         "typed_scores": [AS_TYPED + score for _, score in typed_hits],
