@@ -2,8 +2,9 @@
 
 from audiocatalog import errors, migrations
 from audiocatalog.catalog import Catalog, Health
+from audiocatalog.claims import Claim, ClaimOrder
 from audiocatalog.metadata import TrackMetadata, TrackRecord
-from audiocatalog.models import SaveOutcome, StatusChange, Track
+from audiocatalog.models import SaveOutcome, StatusChange, Task, Track
 from audiocatalog.search.explanation import Explanation, TermExplanation
 from audiocatalog.search.filters import SearchFilters
 from audiocatalog.search.page import Facet, FacetValue, Hit, SearchPage, SearchSort
@@ -11,10 +12,13 @@ from audiocatalog.search.vocabulary import Vocabulary
 from audiocatalog.status import TRANSITIONS, TrackStatus
 from audiocatalog.tracks import StatusCount
 from audiocatalog.unit_of_work import UnitOfWork
+from audiocatalog.worker import Worker
 
 __all__ = [
     "TRANSITIONS",
     "Catalog",
+    "Claim",
+    "ClaimOrder",
     "Explanation",
     "Facet",
     "FacetValue",
@@ -26,6 +30,7 @@ __all__ = [
     "SearchSort",
     "StatusChange",
     "StatusCount",
+    "Task",
     "TermExplanation",
     "Track",
     "TrackMetadata",
@@ -33,6 +38,7 @@ __all__ = [
     "TrackStatus",
     "UnitOfWork",
     "Vocabulary",
+    "Worker",
     "errors",
     "migrations",
 ]

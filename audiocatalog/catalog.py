@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
-from uuid import UUID
 
 import tenacity
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL
 
+from audiocatalog.claims import ClaimOrder
 from audiocatalog.engine import Database, Settings, url_from_environment
-from audiocatalog.errors import CatalogError, ConfigurationError, InvalidInput, Problem, StaleStatement, translated
-from audiocatalog.explaining import explain_hit, refresh_vocabulary
-from audiocatalog.identifiers import parse_id
+from audiocatalog.errors import (
+    CatalogError,
+    ConfigurationError,
+    InvalidInput,
+    Phase,
+    Problem,
+    StaleStatement,
+    translated,
+)
+from audiocatalog.explaining import refresh_vocabulary
 from audiocatalog.metadata import clean_actor
-from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE, StatusChange, Track
-from audiocatalog.operations import find_track, move_track, required
-from audiocatalog.search.explanation import Explanation
-from audiocatalog.search.filters import SearchFilters
-from audiocatalog.search.page import SearchPage, SearchSort
-from audiocatalog.search.request import Request
+from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
+from audiocatalog.operations import Driver, rows_of
 from audiocatalog.search.vocabulary import Vocabulary
-from audiocatalog.searching import search_tracks
-from audiocatalog.status import TrackStatus
 from audiocatalog.tracks import STATUS_COUNTS, StatusCount, counts_of
 from audiocatalog.unit_of_work import UnitOfWork
+from audiocatalog.verbs import Verbs
+from audiocatalog.worker import Worker
 
 _Result = TypeVar("_Result")
 
@@ -51,7 +55,7 @@ class Health:
     waiting: int
 
 
-class Catalog:
+class Catalog(Verbs):
     """
     Keep the way to one catalogue: a pool of connections, units of work, and what is done in one call.
 
@@ -83,6 +87,10 @@ class Catalog:
         search_timeout: float = 2.0,
         lock_timeout: float = 2.0,
         pooler: bool = False,
+        max_attempts: int = 5,
+        retry_delay: float = 10.0,
+        longest_retry_delay: float = 3600.0,
+        notify: bool = False,
     ) -> None:
         settings = Settings(
             pool_size=pool_size,
@@ -91,9 +99,12 @@ class Catalog:
             search_timeout=search_timeout,
             lock_timeout=lock_timeout,
             pooler=pooler,
+            max_attempts=max_attempts,
+            retry_delay=retry_delay,
+            longest_retry_delay=longest_retry_delay,
+            notify=notify,
         )
-        self._actor = clean_actor(actor)
-        self._settings = settings
+        super().__init__(clean_actor(actor), settings)
         self._database = Database(url, settings)
 
     @classmethod
@@ -103,7 +114,8 @@ class Catalog:
 
         The settings come from ``AUDIOCATALOG_ACTOR``, ``AUDIOCATALOG_POOL_SIZE``, ``AUDIOCATALOG_POOL_TIMEOUT``,
         ``AUDIOCATALOG_STATEMENT_TIMEOUT``, ``AUDIOCATALOG_SEARCH_TIMEOUT``, ``AUDIOCATALOG_LOCK_TIMEOUT`` (seconds) and
-        ``AUDIOCATALOG_POOLER`` (true or false), where they are set.
+        ``AUDIOCATALOG_POOLER`` (true or false), where they are set; for claims, ``AUDIOCATALOG_MAX_ATTEMPTS``,
+        ``AUDIOCATALOG_RETRY_DELAY``, ``AUDIOCATALOG_LONGEST_RETRY_DELAY`` and ``AUDIOCATALOG_NOTIFY``.
 
         Raises:
             ConfigurationError: no database is named, or a variable cannot be read.
@@ -140,7 +152,7 @@ class Catalog:
             DatabaseUnavailable: the server cannot be reached.
             SchemaMismatch: the schema is missing or too old.
         """
-        return UnitOfWork(self._database.session, actor=self._actor, search_timeout=self._settings.search_timeout)
+        return UnitOfWork(self._database.transaction, actor=self._actor, settings=self._settings)
 
     def run(self, unit: Callable[[UnitOfWork], _Result], *, deadline: float = 10.0) -> _Result:
         """
@@ -163,52 +175,43 @@ class Catalog:
         result: _Result = tries(self._run_once, unit)
         return result
 
-    def get(self, id: UUID | str) -> Track:  # noqa: A002
-        """
-        Return the track with *id*, in one round trip.
-
-        Raises:
-            TrackNotFound: there is none.
-            InvalidInput: *id* is no UUID.
-        """
-        return required(self.find(id), id)
-
-    def find(self, id: UUID | str) -> Track | None:  # noqa: A002
-        """
-        Return the track with *id*, or None if there is none, in one round trip.
-
-        Raises:
-            InvalidInput: *id* is no UUID.
-        """
-        track_id = parse_id(id)
-        return self._at_once(lambda connection: find_track(connection, track_id))
-
-    def search(
+    def work(
         self,
-        query: str,
         *,
-        filters: SearchFilters | None = None,
-        limit: int = 20,
-        offset: int = 0,
-        after: str | None = None,
-        sort: SearchSort | str = SearchSort.RELEVANCE,
-        facets: Collection[str] = (),
-    ) -> SearchPage:
+        worker: str | None = None,
+        limit: int = 10,
+        lease: timedelta = timedelta(minutes=5),
+        order: ClaimOrder | str = ClaimOrder.OLDEST,
+        poll: float = 1.0,
+        until_empty: bool = False,
+        listen: bool = False,
+    ) -> Worker:
         """
-        Return what ``UnitOfWork.search`` returns, alone.
+        Return a loop over waiting tracks: they are claimed *limit* at a time, and their leases kept alive.
 
-        It takes one round trip, or one more where other words may have been meant.
+        When none waits, it looks again every *poll* seconds or so; with *listen*, also as soon as a catalogue with
+        ``notify`` tells of one (not behind PgBouncer in transaction mode, where it only polls). It ends on SIGTERM, by
+        ``stop``, or, with *until_empty*, when none waits, and releases what it has not given. It needs a connection of
+        the pool besides the body's.
+
+        Raises:
+            InvalidInput: names the argument that breaks its rule.
+
+        >>> for claim in catalog.work(worker="extractor 3"):  # doctest: +SKIP
+        ...     catalog.complete(claim, extract(claim.track.audio_path))
+        >>> catalog.work().run(lambda claim: extract(claim.track.audio_path))  # doctest: +SKIP
+
         """
-        timeout = self._settings.search_timeout
-        request = Request.make(
-            query, filters=filters, limit=limit, offset=offset, after=after, sort=sort, facets=facets, timeout=timeout
+        return Worker(
+            self,
+            name=self._actor_or_default(worker),
+            limit=limit,
+            lease=lease,
+            order=order,
+            poll=poll,
+            until_empty=until_empty,
+            listening=self._database.listening if listen else None,
         )
-        return self._at_once(lambda connection: search_tracks(connection, request, timeout=timeout))
-
-    def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
-        """Return what ``UnitOfWork.explain`` returns, alone."""
-        timeout = self._settings.search_timeout
-        return self._at_once(lambda connection: explain_hit(connection, query, id, filters=filters, timeout=timeout))
 
     def refresh_vocabulary(self, *, timeout: float = 3600.0) -> Vocabulary:
         """
@@ -228,43 +231,12 @@ class Catalog:
                 operation="refresh_vocabulary",
             )
         with self.unit_of_work() as work:
-            return refresh_vocabulary(work.session.connection(), timeout=timeout)
-
-    def update_status(
-        self,
-        id: UUID | str,  # noqa: A002
-        to: TrackStatus,
-        *,
-        reason: str | None = None,
-        actor: str | None = None,
-        expected: TrackStatus | None = None,
-        operation_id: UUID | str | None = None,
-    ) -> StatusChange:
-        """
-        Move a track as ``UnitOfWork.update_status`` does, alone and in one round trip.
-
-        Raises, besides what is raised there:
-            CommitOutcomeUnknown: the connection was lost before the answer came. Ask again with the same
-                *operation_id*, if one was given: then the move is made once.
-        """
-        who = self._actor if actor is None else clean_actor(actor)
-        return self._at_once(
-            lambda connection: move_track(
-                connection,
-                id,
-                to,
-                actor=who,
-                reason=reason,
-                expected=expected,
-                operation_id=operation_id,
-                phase="commit",
-            )
-        )
+            return work._perform(lambda driver, _: refresh_vocabulary(driver, timeout=timeout))  # noqa: SLF001
 
     def stats(self) -> list[StatusCount]:
         """Return how many tracks are in each status, and since when the one that moved least recently."""
         with translated("stats"):
-            return self._at_once(lambda connection: counts_of(connection.execute(STATUS_COUNTS).all()))
+            return self._perform(lambda driver, _: counts_of(rows_of(driver, STATUS_COUNTS, ())))
 
     def health(self) -> Health:
         """
@@ -274,16 +246,18 @@ class Catalog:
             DatabaseUnavailable: it does not answer.
             SchemaMismatch: the schema is missing or too old.
         """
-        with self._database.autocommit() as connection, translated("health"):
-            row = connection.exec_driver_sql(
+        with self._database.autocommit() as driver, translated("health"):
+            ((version, encoding, revision),) = rows_of(
+                driver,
                 "SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding, "  # noqa: S608
-                f"(SELECT version_num FROM {VERSION_TABLE}) AS revision"
-            ).one()
+                f"(SELECT version_num FROM {VERSION_TABLE}) AS revision",
+                (),
+            )
             pool = self._database.statistics()
         return Health(
-            server_version=row.version,
-            server_encoding=row.encoding,
-            schema_revision=row.revision,
+            server_version=version,
+            server_encoding=encoding,
+            schema_revision=revision,
             expected_revision=SCHEMA_REVISION,
             pool_size=self._settings.pool_size,
             connections=pool.get("pool_size", 0),
@@ -291,14 +265,14 @@ class Catalog:
             waiting=pool.get("requests_waiting", 0),
         )
 
-    def _at_once(self, operation: Callable[[Connection], _Result]) -> _Result:
+    def _perform(self, operation: Callable[[Driver, Phase], _Result]) -> _Result:
         """Do *operation* alone, and again if the schema changed under its prepared statement: then it did nothing."""
         try:
-            with self._database.autocommit() as connection:
-                return operation(connection)
+            with self._database.autocommit() as driver:
+                return operation(driver, "commit")
         except StaleStatement:
-            with self._database.autocommit() as connection:
-                return operation(connection)
+            with self._database.autocommit() as driver:
+                return operation(driver, "commit")
 
     def _run_once(self, unit: Callable[[UnitOfWork], _Result]) -> _Result:
         with self.unit_of_work() as work:
@@ -314,6 +288,10 @@ def _settings_from(environment: Mapping[str, str]) -> dict[str, int | float | bo
         "search_timeout": float,
         "lock_timeout": float,
         "pooler": _read_switch,
+        "max_attempts": int,
+        "retry_delay": float,
+        "longest_retry_delay": float,
+        "notify": _read_switch,
     }
     found = {}
     for name, read in readers.items():

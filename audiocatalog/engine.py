@@ -13,8 +13,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 import psycopg
-from psycopg.pq import TransactionStatus
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
+from sqlalchemy import URL, Engine, NullPool, create_engine, event, make_url
 from sqlalchemy.orm import Session
 
 from audiocatalog.errors import (
@@ -23,11 +22,11 @@ from audiocatalog.errors import (
     PoolTimeout,
     SchemaMismatch,
     StaleStatement,
-    TransactionAborted,
     translated,
 )
 from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
 from audiocatalog.pool import Pool, PooledConnection, open_pool, settings_call, take
+from audiocatalog.transaction import Transaction, driver_connection, refuse_to_commit_an_aborted_transaction
 
 _DRIVER: Final = "postgresql+psycopg"
 _DIALECTS: Final = {"postgres", "postgresql", _DRIVER}
@@ -35,6 +34,7 @@ _READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608
 _OLDEST_SERVER: Final = 150000
 _IDLE_IN_TRANSACTION_TIMEOUT: Final = 10.0
 _WRONG_FOR_SECONDS: Final = 1.0
+_TIME_LIMITS: Final = ("pool_timeout", "statement_timeout", "search_timeout", "lock_timeout")
 # A dead peer is noticed after 15 seconds: keepalives cover waiting for an answer, the user time-out covers sending.
 CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 3,
@@ -115,13 +115,20 @@ class Settings:
     search_timeout: float = 2.0
     lock_timeout: float = 2.0
     pooler: bool = False
+    max_attempts: int = 5
+    retry_delay: float = 10.0
+    longest_retry_delay: float = 3600.0
+    notify: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pool_size, int) or isinstance(self.pool_size, bool) or not 1 <= self.pool_size <= 1000:  # noqa: PLR2004
-            raise ConfigurationError("pool_size must be a whole number from 1 to 1000", field="pool_size")
-        if not isinstance(self.pooler, bool):
-            raise ConfigurationError("pooler must be True or False", field="pooler")
-        for name in ("pool_timeout", "statement_timeout", "search_timeout", "lock_timeout"):
+        for name in ("pool_size", "max_attempts"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:  # noqa: PLR2004
+                raise ConfigurationError(f"{name} must be a whole number from 1 to 1000", field=name)
+        for name in ("pooler", "notify"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} must be True or False", field=name)
+        for name in (*_TIME_LIMITS, "retry_delay", "longest_retry_delay"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0.001 <= value <= 86_400:  # noqa: PLR2004
                 raise ConfigurationError(f"{name} must be a number of seconds from 0.001 to 86400", field=name)
@@ -165,7 +172,9 @@ class Database:
         self._probe_error: CatalogError | None = None
         self._parameters: dict[str, Any] = {}
         self._engine: Engine | None = None
-        self._autocommit: Engine | None = None
+        self._handed_over = threading.local()
+        self._knows_the_server = False
+        self._settings_of_a_transaction: str | None = None
         self._pool: Pool | None = None
 
     def forget_connections(self) -> None:
@@ -178,38 +187,53 @@ class Database:
         self._begin_anew()
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Give a session in a transaction on a connection that is already there; end both without committing."""
-        engine = self._open()
-        with Session(engine, expire_on_commit=False) as session:
-            with self._checking_out():
-                session.connection()
-            yield session
+    def transaction(self) -> Iterator[Transaction]:
+        """Give a transaction on a connection that is already there; end both without committing."""
+        self._open()
+        with self._checking_out():
+            transaction = Transaction(self._take(), self._session_on)
+        try:
+            with translated("connect", "connect"):
+                transaction.begin(self._settings_of_a_transaction)
+            yield transaction
+        finally:
+            transaction.close()
 
     @contextmanager
-    def autocommit(self) -> Iterator[Connection]:
+    def autocommit(self) -> Iterator[psycopg.Connection[Any]]:
         """
         Give a connection on which every statement is its own transaction, in one round trip.
 
         Behind a pooler it is one transaction, for only so can its time limits be set.
         """
-        engine = self._open()
+        if self.settings.pooler:
+            with self.transaction() as transaction:
+                yield transaction.driver
+                with translated("commit", "commit"):
+                    transaction.commit()
+            return
+        self._open()
         with self._checking_out():
-            connection = (engine if self.settings.pooler else self._autocommit or engine).connect()
+            driver = self._take()
+            if not driver.autocommit:
+                driver.autocommit = True
+        try:
+            yield driver
+        except StaleStatement:
+            # psycopg forgets its prepared statements at a rollback, which this connection never sees: end it.
+            driver.pgconn.finish()
+            raise
+        finally:
+            driver.close()
+
+    @contextmanager
+    def listening(self) -> Iterator[psycopg.Connection[Any]]:
+        """Give a connection of its own, outside the pool, that may wait for notifications as long as it likes."""
+        self._open()
+        with translated("connect", "connect"):
+            connection = psycopg.connect(**{**self._parameters, "autocommit": True})
         with connection:
-            if self.settings.pooler:
-                with translated("connect", "connect"):
-                    connection.begin()
-            try:
-                yield connection
-                if self.settings.pooler:
-                    with translated("commit", "commit"):
-                        connection.commit()
-            except StaleStatement:
-                # psycopg forgets its prepared statements at a rollback, which this connection never sees: end it.
-                driver_connection(connection).pgconn.finish()
-                connection.invalidate()
-                raise
+            yield connection
 
     def statistics(self) -> dict[str, int]:
         """Return the pool's own figures, by the names psycopg_pool gives them; empty before the first use."""
@@ -221,7 +245,7 @@ class Database:
             self._closed = True
             if self._engine is not None:
                 self._engine.dispose()
-                self._engine = self._autocommit = None
+                self._engine = None
             if self._pool is not None:
                 self._pool.close()
                 self._pool = None
@@ -276,16 +300,14 @@ class Database:
             if self._closed:
                 raise ConfigurationError("this catalogue has been closed")
             if self._engine is None:
-                engine = self._build()
-                self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-                self._engine = engine
+                self._engine = self._build()
             return self._engine
 
     def _build(self) -> Engine:
         engine = create_engine(
             self.url,
             poolclass=NullPool,  # psycopg_pool does the pooling: it serves callers in the order they came.
-            creator=self._take,
+            creator=self._connection_for_sqlalchemy,
             hide_parameters=True,
             use_native_hstore=False,  # Or the first connection would look for an extension's type.
         )
@@ -298,13 +320,44 @@ class Database:
             timeout=self.settings.pool_timeout,
             session_settings={} if self.settings.pooler else settings,
         )
-        event.listen(engine, "commit", _refuse_to_commit_an_aborted_transaction)
-        if self.settings.pooler:
-            # What is set for a session would stay on a connection that others get.
-            event.listen(
-                engine, "begin", lambda connection: connection.exec_driver_sql(settings_call(settings, local=True))
-            )
+        # What is set for a session behind a pooler would stay on a connection that others get.
+        self._settings_of_a_transaction = settings_call(settings, local=True) if self.settings.pooler else None
+        event.listen(
+            engine, "commit", lambda connection: refuse_to_commit_an_aborted_transaction(driver_connection(connection))
+        )
+        if limits := self._settings_of_a_transaction:
+            event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(limits))
         return engine
+
+    def _session_on(self, driver: PooledConnection) -> Session:
+        """Return a session that goes on with the transaction of *driver*, and gives it back when it ends."""
+        engine = self._open()
+        if not self._knows_the_server:
+            # What SQLAlchemy asks a server at the first connection, it asks in a transaction that it rolls back.
+            with self._handing_over(psycopg.connect(**self._parameters)), engine.connect():
+                self._knows_the_server = True
+        session = Session(engine, expire_on_commit=False)
+        with self._handing_over(driver):
+            session.connection()
+        return session
+
+    @contextmanager
+    def _handing_over(self, driver: psycopg.Connection[Any]) -> Iterator[None]:
+        self._handed_over.driver = driver
+        try:
+            yield
+        finally:
+            self._handed_over.driver = None
+
+    def _connection_for_sqlalchemy(self) -> psycopg.Connection[Any]:
+        """Return the connection that is handed over, or one of the pool where a host begins another transaction."""
+        handed_over: psycopg.Connection[Any] | None = getattr(self._handed_over, "driver", None)
+        if handed_over is not None:
+            self._handed_over.driver = None
+            return handed_over
+        driver = self._take()
+        driver.autocommit = False
+        return driver
 
     def _take(self) -> PooledConnection:
         assert self._pool is not None  # noqa: S101  # It is opened before the engine is handed out.
@@ -360,26 +413,4 @@ def check_schema(connection: psycopg.Connection[Any]) -> None:
         raise SchemaMismatch(
             f"the schema is at revision {revisions[0][0]}, this code needs {SCHEMA_REVISION}: "
             "run `audiocatalog upgrade`"
-        )
-
-
-def is_aborted(connection: Connection) -> bool:
-    """Tell whether the server has given up the transaction and will answer COMMIT by rolling back, without an error."""
-    return driver_connection(connection).info.transaction_status == TransactionStatus.INERROR
-
-
-def driver_connection(connection: Connection) -> psycopg.Connection[Any]:
-    """Return the psycopg connection below *connection*."""
-    found = connection.connection.driver_connection
-    assert isinstance(found, psycopg.Connection)  # noqa: S101
-    return found
-
-
-def _refuse_to_commit_an_aborted_transaction(connection: Connection) -> None:
-    if is_aborted(connection):
-        raise TransactionAborted(
-            "nothing was kept: an error inside the unit of work was caught and the work went on, "
-            "but the server had already rolled everything back",
-            operation="commit",
-            phase="commit",
         )

@@ -9,6 +9,7 @@
     ├── ConstraintViolation                    a constraint outside this package refused the host's own rows
     ├── IllegalTransition                      the table of statuses forbids this move
     ├── TransitionConflict                     another caller moved the track first
+    ├── ClaimLost                              the lease ran out, or somebody else moved the track
     ├── TransientConflict            retryable the server chose a loser: deadlock, lock time-out, serialization
     ├── StaleStatement               retryable the schema changed under a prepared statement
     ├── PoolTimeout (TimeoutError)             no connection became free in time
@@ -189,6 +190,19 @@ class TransitionConflict(CatalogError):
         self.actual = actual
 
 
+class ClaimLost(CatalogError):
+    """Say that a claim no longer holds: its lease ran out, or somebody else moved the track. Nothing was changed."""
+
+    def __init__(self, track_id: UUID, *, token: int, operation: str) -> None:
+        super().__init__(
+            f"the claim of track {track_id} with token {token} no longer holds: its lease ran out, or the track was "
+            "moved by somebody else; drop the work, or claim the track again",
+            operation=operation,
+        )
+        self.track_id = track_id
+        self.token = token
+
+
 class TransientConflict(CatalogError):
     """Say that the server gave way to another transaction; run the whole unit of work again."""
 
@@ -294,7 +308,7 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
 }
 _IDLED = "the unit of work did nothing for longer than 10 s, so the server ended it; nothing of it was kept"
 _CHECK_NAME = re.compile(r"^ck_(?:audio_tracks|audio_track_status_changes)_(?P<field>.+)_(?:range|visible|known)$")
-_OUR_NAME = re.compile(r"^(?:(?:pk|uq|ck|fk)_)?(?:audio_tracks|audio_track_status_changes)(?:_|$)")
+_OUR_NAME = re.compile(r"^(?:(?:pk|uq|ck|fk)_)?(?:audio_tracks|audio_track_status_changes|audiocatalog)(?:_|$)")
 _OUR_KEYS = (
     "pk_audio_tracks",
     "pk_audio_track_status_changes",

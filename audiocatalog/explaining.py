@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection
+import psycopg
 
-from audiocatalog.engine import driver_connection, milliseconds
+from audiocatalog.engine import milliseconds
 from audiocatalog.errors import InvalidInput, Problem, TrackNotFound, TransientConflict, translated
 from audiocatalog.identifiers import parse_id
 from audiocatalog.pool import settings_call
@@ -30,7 +30,7 @@ _MOST_CANDIDATES: Final = 10_000
 
 
 def explain_hit(
-    connection: Connection, query: str, track_id: UUID | str, *, filters: SearchFilters | None, timeout: float
+    driver: psycopg.Connection[Any], query: str, track_id: UUID | str, *, filters: SearchFilters | None, timeout: float
 ) -> Explanation:
     """Explain a search as ``UnitOfWork.explain`` says."""
     identifier = parse_id(track_id)
@@ -39,13 +39,11 @@ def explain_hit(
         raise InvalidInput(Problem("query", "at least one word to explain"), operation="explain")
     request.parameters["limit"] = _MOST_CANDIDATES
     with translated("explain"):
-        rows = ask(
-            connection, explaining_sql(request.shape.conditions), request.parameters | {"id": identifier}, timeout
-        )
+        rows = ask(driver, explaining_sql(request.shape.conditions), request.parameters | {"id": identifier}, timeout)
         if not rows:
             raise TrackNotFound(identifier, operation="explain")
         ((met, found),) = rows
-        candidates = find_candidates(connection, request, timeout)
+        candidates = find_candidates(driver, request, timeout)
     terms = explain_terms(terms_of(request.query), found)
     unmet = tuple(name for name, is_met in zip(request.condition_names, met, strict=True) if not is_met)
     for position, (candidate, score) in enumerate(candidates.scores, 1):
@@ -58,9 +56,8 @@ def explain_hit(
     return Explanation(identifier, None, None, reason_of_absence(terms, unmet, candidates.level), terms, unmet)
 
 
-def refresh_vocabulary(connection: Connection, *, timeout: float) -> Vocabulary:
+def refresh_vocabulary(driver: psycopg.Connection[Any], *, timeout: float) -> Vocabulary:
     """Count the words as ``Catalog.refresh_vocabulary`` says; the caller commits."""
-    driver = driver_connection(connection)
     with translated("refresh_vocabulary"):
         driver.execute(settings_call({"statement_timeout": milliseconds(timeout)}, local=True))
         row: Any = driver.execute(LOCK_VOCABULARY).fetchone()

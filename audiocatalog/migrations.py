@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import URL, Connection, NullPool, create_engine
+from sqlalchemy import URL, Connection, Dialect, NullPool, create_engine
+from sqlalchemy.dialects.postgresql import DOMAIN
 
-from audiocatalog.engine import CONNECTION_DEFAULTS, check_server, driver_connection, parse_url
+from audiocatalog.engine import CONNECTION_DEFAULTS, check_server, parse_url
 from audiocatalog.errors import SchemaMismatch, TransientConflict, translated
-from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
+from audiocatalog.models import DOMAINS, SCHEMA_REVISION, VERSION_TABLE
+from audiocatalog.transaction import driver_connection
 
 # Alembic is imported where it is used: most services that import this package never migrate.
 if TYPE_CHECKING:
@@ -27,6 +30,12 @@ _POLL_INTERVAL: Final = 0.2
 _MIGRATION_LIMITS: Final = "-c lock_timeout=3s -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
 # Alembic keeps the migration under way in a global of its module, so that two threads would share one.
 _ALEMBIC_IS_GLOBAL: Final = threading.Lock()
+_READ_DOMAINS: Final = """
+SELECT typname, format_type(typbasetype, typtypmod), conname::text, pg_get_constraintdef(pg_constraint.oid)
+FROM pg_type LEFT JOIN pg_constraint ON contypid = pg_type.oid
+WHERE typtype = 'd' AND typname = ANY (%(names)s) AND pg_type_is_visible(pg_type.oid)"""
+#: The server writes a CHECK in words of its own, but keeps the texts and numbers that stand in it, and their order.
+_LITERAL: Final = re.compile(r"'[^']*'|\b\d+\b")
 
 
 def upgrade(url: str | URL, revision: str = "head", *, lock_timeout: float = 300.0) -> None:
@@ -55,12 +64,17 @@ def check(url: str | URL) -> None:
     Compare the database at *url* with the models.
 
     Raises:
-        SchemaMismatch: Alembic sees a difference.
+        SchemaMismatch: Alembic sees a difference, or a column's length, range or list of values is another.
         DatabaseUnavailable: the server cannot be reached.
     """
     from alembic import command
 
     _run(url, command.check, lock_timeout=60.0)
+    with _connected(parse_url(url)) as connection, translated("check"):
+        rows = connection.exec_driver_sql(_READ_DOMAINS, {"names": [domain.name for domain in DOMAINS]}).all()
+        found = {(name, kind, constraint, *_LITERAL.findall(rule or "")) for name, kind, constraint, rule in rows}
+        if found != {_described(domain, connection.dialect) for domain in DOMAINS}:
+            raise SchemaMismatch("what the columns of the database take is not what this package takes")
 
 
 def current(url: str | URL) -> str | None:
@@ -103,6 +117,12 @@ def migrating(url: URL, *, timeout: float) -> Iterator[Connection]:
             time.sleep(_POLL_INTERVAL)
         with _connected(url, autocommit=False) as connection:
             yield connection
+
+
+def _described(domain: DOMAIN, dialect: Dialect) -> tuple[str | None, ...]:
+    """Return name, type and constraint of *domain*, and what its CHECK holds the value against."""
+    kind = domain.data_type.compile(dialect).lower().replace("varchar", "character varying")
+    return domain.name, kind, domain.constraint_name, *_LITERAL.findall(str(domain.check))
 
 
 @contextmanager

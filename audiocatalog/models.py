@@ -6,7 +6,7 @@ key holds the track's id, no triggers, no sequences, every constraint named.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
@@ -28,10 +28,11 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, TSVECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, DOMAIN, TIMESTAMP, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
 
-from audiocatalog.metadata import CHANGE_LIMITS, LIMITS, METADATA_FIELDS, NumberLimit, TextLimit, WholeLimit
+from audiocatalog.metadata import CHANGE_LIMITS, LIMITS, METADATA_FIELDS, Limit, NumberLimit, TextLimit, WholeLimit
 from audiocatalog.status import TRANSITIONS, TrackStatus
 
 #: The newest revision in alembic/versions; a database that stands before it is refused.
@@ -128,27 +129,50 @@ def status_of(name: str) -> TrackStatus:
     return _STATUS_BY_NAME.get(name, name)  # type: ignore[arg-type]
 
 
-def _text(field: str) -> String:
-    """Return the type of *field*: ``varchar(n)``, whose length check fires before the search vector is computed."""
-    limit = LIMITS[field]
-    assert isinstance(limit, TextLimit)  # noqa: S101
-    return String(limit.characters)
+class Ruled(TypeDecorator[Any]):
+    """
+    Give a column a domain as its type: the type that a value has, and the CHECK that it must pass.
+
+    PostgreSQL reads every CHECK of a table anew for each statement that writes a row, were it only its status: half of
+    the time of such a statement. The CHECK of a domain it keeps for the session, and asks it about the columns alone
+    that are written. So every rule about one column is a domain's.
+
+    In queries the column is what the domain is made of. A parameter must not be cast to the domain, for that would cut
+    a text that is too long instead of refusing it.
+    """
+
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
+    cache_ok = True
+
+    def __init__(self, domain: DOMAIN) -> None:
+        super().__init__()
+        self.domain = domain
+        self.impl = domain.data_type
+
+    def type_engine(self, dialect: Dialect) -> TypeEngine[Any]:  # noqa: ARG002
+        """Return what the column is declared as."""
+        return self.domain
 
 
-def _rules() -> list[CheckConstraint]:
-    """Return the CHECKs that refuse in SQL what ``TrackMetadata`` refuses in Python."""
-    checks = []
-    for field, limit in LIMITS.items():
-        match limit:
-            case TextLimit():
-                checks.append(CheckConstraint(f"{VISIBLE_FUNCTION}({field})", name=f"{field}_visible"))
-            case WholeLimit(lowest, highest):
-                checks.append(CheckConstraint(f"{field} BETWEEN {lowest} AND {highest}", name=f"{field}_range"))
-            case NumberLimit(lowest, highest):
-                # NaN sorts above infinity in PostgreSQL, so the upper bound refuses both.
-                between = f"{field} BETWEEN {lowest:.0f} AND {highest:.0f}"
-                checks.append(CheckConstraint(between, name=f"{field}_range"))
-    return checks
+def _ruled(name: str, data_type: TypeEngine[Any], constraint: str, check: str) -> Ruled:
+    domain = DOMAIN(f"audiocatalog_{name}", data_type, constraint_name=constraint, check=check, metadata=Base.metadata)
+    return Ruled(domain)
+
+
+def _limited(field: str, limit: Limit, table: str = "audio_tracks") -> Ruled:
+    """Return the type of *field*, which refuses in SQL what *limit* refuses in Python, by a CHECK that names it."""
+    match limit:
+        case TextLimit(characters):
+            # The length is the type's own, so that it is checked before the search vector is computed.
+            visible = f"{VISIBLE_FUNCTION}(VALUE)"
+            return _ruled(field, String(characters), f"ck_{table}_{field}_visible", visible)
+        case WholeLimit(lowest, highest):
+            between = f"VALUE BETWEEN {lowest} AND {highest}"
+            return _ruled(field, Integer(), f"ck_{table}_{field}_range", between)
+        case NumberLimit(lowest, highest):
+            # NaN sorts above infinity in PostgreSQL, so the upper bound refuses both.
+            between = f"VALUE BETWEEN {lowest:.0f} AND {highest:.0f}"
+            return _ruled(field, Double(), f"ck_{table}_{field}_range", between)
 
 
 def _one_of(column: str, statuses: frozenset[TrackStatus]) -> str:
@@ -165,6 +189,21 @@ def _legal_moves() -> str:
     return f"coalesce({moves}, false)"
 
 
+#: The type of each column that has a rule of its own.
+_STATUS: Final = _ruled(
+    "status", StatusText(), "ck_audio_tracks_status_known", _one_of("VALUE", frozenset(TrackStatus))
+)
+#: An instant that there is: ``infinity`` is none.
+_TIME: Final = _ruled("time", TIMESTAMP(timezone=True), "ck_audiocatalog_time_finite", "isfinite(VALUE)")
+_COUNT: Final = _ruled("count", Integer(), "ck_audiocatalog_count_range", "VALUE >= 1")
+_FIELDS: Final = {field: _limited(field, limit) for field, limit in LIMITS.items()}
+_CHANGE_FIELDS: Final = {
+    field: _limited(field, limit, "audio_track_status_changes") for field, limit in CHANGE_LIMITS.items()
+}
+#: All of them as PostgreSQL has them; Alembic compares them by no more than their names.
+DOMAINS: Final = tuple(ruled.domain for ruled in (_STATUS, _TIME, _COUNT, *_FIELDS.values(), *_CHANGE_FIELDS.values()))
+
+
 class Track(Base):
     """
     Show one track as it was when it was read; to change it, use ``save`` and ``update_status``.
@@ -176,27 +215,27 @@ class Track(Base):
 
     #: Made by the application (UUID version 7 unless given), never changed.
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    status: Mapped[TrackStatus] = mapped_column(StatusText)
-    artist: Mapped[str | None] = mapped_column(_text("artist"))
-    title: Mapped[str] = mapped_column(_text("title"))
-    album: Mapped[str | None] = mapped_column(_text("album"))
-    genre: Mapped[str | None] = mapped_column(_text("genre"))
-    year: Mapped[int | None] = mapped_column(Integer)
+    status: Mapped[TrackStatus] = mapped_column(_STATUS)
+    artist: Mapped[str | None] = mapped_column(_FIELDS["artist"])
+    title: Mapped[str] = mapped_column(_FIELDS["title"])
+    album: Mapped[str | None] = mapped_column(_FIELDS["album"])
+    genre: Mapped[str | None] = mapped_column(_FIELDS["genre"])
+    year: Mapped[int | None] = mapped_column(_FIELDS["year"])
     #: Seconds.
-    duration: Mapped[float | None] = mapped_column(Double)
-    channels: Mapped[int | None] = mapped_column(Integer)
+    duration: Mapped[float | None] = mapped_column(_FIELDS["duration"])
+    channels: Mapped[int | None] = mapped_column(_FIELDS["channels"])
     #: Hz.
-    sample_rate: Mapped[int | None] = mapped_column(Integer)
+    sample_rate: Mapped[int | None] = mapped_column(_FIELDS["sample_rate"])
     #: Bit/s.
-    bitrate: Mapped[int | None] = mapped_column(Integer)
-    format: Mapped[str | None] = mapped_column(_text("format"))
+    bitrate: Mapped[int | None] = mapped_column(_FIELDS["bitrate"])
+    format: Mapped[str | None] = mapped_column(_FIELDS["format"])
     #: Not unique: a unique key without the id would keep the table on one machine for ever.
-    audio_path: Mapped[str] = mapped_column(_text("audio_path"))
-    thumbnail_path: Mapped[str | None] = mapped_column(_text("thumbnail_path"))
-    created_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
-    updated_at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    audio_path: Mapped[str] = mapped_column(_FIELDS["audio_path"])
+    thumbnail_path: Mapped[str | None] = mapped_column(_FIELDS["thumbnail_path"])
+    created_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
     #: Raised by one by every write; tells a writer that somebody else was there.
-    version: Mapped[int] = mapped_column(Integer, server_default="1")
+    version: Mapped[int] = mapped_column(_COUNT, server_default="1")
     #: What a search looks into. Stored, for PostgreSQL 18 would make it virtual by default and could not index it;
     #: never read back, for it is as long as the rest of the row.
     search_vector: Mapped[str] = mapped_column(
@@ -221,10 +260,6 @@ class Track(Base):
     )
 
     __table_args__ = (
-        CheckConstraint(_one_of("status", frozenset(TrackStatus)), name="status_known"),
-        CheckConstraint("version >= 1", name="version_range"),
-        *(CheckConstraint(f"isfinite({field})", name=f"{field}_range") for field in ("created_at", "updated_at")),
-        *_rules(),
         # A track is found by its words, common words in a part of the table that stands for all of it.
         # What is written last is kept in a list that every search reads: a short one.
         Index(
@@ -249,6 +284,8 @@ class Track(Base):
         # The order and the ranges by which people narrow a search; no status: its moves must not write any index.
         Index("ix_audio_tracks_year", "year", "id"),
         Index("ix_audio_tracks_created_at", "created_at", "id"),
+        # Room for the next version of a row on its own page: then a change of status writes no index.
+        {"postgresql_with": {"fillfactor": 85}},
     )
     # Without this, every ORM insert would have the server send the whole search vector back.
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
@@ -270,29 +307,83 @@ class StatusChange(Base):
 
     track_id: Mapped[UUID] = mapped_column(ForeignKey(Track.id), primary_key=True)
     #: The version that the track got by this move: the row's own order, whatever the clocks say.
-    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    version: Mapped[int] = mapped_column(_COUNT, primary_key=True)
     from_status: Mapped[TrackStatus | None] = mapped_column(StatusText)
     to_status: Mapped[TrackStatus] = mapped_column(StatusText)
-    actor: Mapped[str] = mapped_column(String(CHANGE_LIMITS["actor"].characters))
-    reason: Mapped[str | None] = mapped_column(String(CHANGE_LIMITS["reason"].characters))
+    actor: Mapped[str] = mapped_column(_CHANGE_FIELDS["actor"])
+    reason: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["reason"])
     #: Given by a caller who may have to ask again: the second time, the first answer is returned.
     operation_id: Mapped[UUID | None]
+    #: Which try of the track it belongs to, counted from 1; None where nobody had claimed it.
+    attempt: Mapped[int | None] = mapped_column(Integer)
     #: The clock's time after the row was locked; the start of the transaction would put overlapping moves out of order.
-    at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.clock_timestamp())
+    at: Mapped[datetime] = mapped_column(_TIME, server_default=func.clock_timestamp())
 
     __table_args__ = (
         CheckConstraint(_legal_moves(), name="legal_transition"),
-        CheckConstraint("version >= 1", name="version_range"),
-        CheckConstraint("isfinite(at)", name="at_range"),
-        *(CheckConstraint(f"{VISIBLE_FUNCTION}({field})", name=f"{field}_visible") for field in CHANGE_LIMITS),
         # One answer for each operation id; also the index by which it is found again.
         UniqueConstraint("track_id", "operation_id"),
+        # What happened lately, for operators: rows come in the order of time, so that the smallest of indexes will do.
+        Index(
+            "ix_audio_track_status_changes_at",
+            "at",
+            postgresql_using="brin",
+            postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+        ),
     )
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
+
+    @property
+    def lasted(self) -> timedelta | None:
+        """How long the track stayed in *to_status*; None if it is still there, or if this was not read as history."""
+        return self.__dict__.get("_lasted")
 
     def __repr__(self) -> str:
         """Return the move without its actor and reason, which are data."""
         return f"<StatusChange {self.track_id} {self.from_status} -> {self.to_status}>"
+
+
+class Task(Base):
+    """
+    Show what remains to be done with a track that is not COMPLETED; written by the functions that move tracks.
+
+    It is a table of its own, because the claims are found by it: an index on the tracks themselves would have each
+    change of status write all their indexes, those of the searches too.
+    """
+
+    __tablename__ = "audio_track_tasks"
+
+    track_id: Mapped[UUID] = mapped_column(ForeignKey(Track.id), primary_key=True)
+    #: The track's own status.
+    status: Mapped[TrackStatus] = mapped_column(_STATUS)
+    #: When the track came to it.
+    since: Mapped[datetime] = mapped_column(_TIME)
+    #: From when a waiting track may be claimed; None if it does not wait.
+    ready_at: Mapped[datetime | None] = mapped_column(_TIME)
+    #: When the lease of a claimed track ends; None if it has none.
+    expires_at: Mapped[datetime | None] = mapped_column(_TIME)
+    #: What fences the claim: the version that the track got by it.
+    token: Mapped[int | None] = mapped_column(_COUNT)
+    worker: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["actor"])
+    #: How often the track was claimed since it was last moved by hand.
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    #: Why the last try failed.
+    last_error: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["reason"])
+
+    __table_args__ = (
+        CheckConstraint("(ready_at IS NOT NULL) = (status = 'PENDING')", name="ready_if_pending"),
+        CheckConstraint("(expires_at IS NULL) = (token IS NULL)", name="lease_has_token"),
+        # Those that wait, and those whose lease may have run out; neither holds what the other one does.
+        Index("ix_audio_track_tasks_ready_at", "ready_at", "track_id", postgresql_where=text("ready_at IS NOT NULL")),
+        Index(
+            "ix_audio_track_tasks_expires_at", "expires_at", "track_id", postgresql_where=text("expires_at IS NOT NULL")
+        ),
+    )
+    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
+
+    def __repr__(self) -> str:
+        """Return the id and status alone; worker and error are data."""
+        return f"<Task {self.track_id} {self.status}>"
 
 
 class SearchWord(Base):

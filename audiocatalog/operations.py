@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection
+import psycopg
 
-from audiocatalog.errors import InvalidInput, Phase, Problem, TrackNotFound, kind_of, translated
+from audiocatalog.errors import CatalogError, InvalidInput, Phase, Problem, TrackNotFound, kind_of, translated
 from audiocatalog.identifiers import parse_id
 from audiocatalog.metadata import TrackRecord, clean_reason
 from audiocatalog.models import SaveOutcome, StatusChange, Track
@@ -17,58 +18,61 @@ from audiocatalog.tracks import (
     INSERT,
     REPLACE,
     check_expected_version,
-    find_parameters,
-    save_parameters,
+    insert_values,
+    new_track,
+    replace_values,
     track_of,
     unchanged_or_conflict,
 )
-from audiocatalog.transitions import (
-    CHANGE_BY_OPERATION,
-    EXISTS,
-    HISTORY,
-    MOVE,
-    change_of,
-    check_repetition,
-    move_parameters,
-    moved,
-    refusal,
-)
+from audiocatalog.transitions import HISTORY, MOVE, MOVE_MANY, history_of, move_values, outcome_of
+
+Driver = psycopg.Connection[Any]
 
 # How often a save that may replace tries to, while others write the same track at the same moment.
 _REPLACE_TRIES: Final = 5
+#: So many tracks are moved by one call at the most.
+MOST_MOVES: Final = 10_000
+
+
+def rows_of(driver: Driver, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement whose placeholders are ``$1``, ``$2``: psycopg sends such as they are."""
+    return psycopg.RawCursor(driver).execute(statement, values).fetchall()
 
 
 def save_track(
-    connection: Connection,
+    driver: Driver,
     record: TrackRecord,
     *,
     replace: bool,
     expected_version: int | None,
     actor: str,
     reason: str | None,
+    notify: bool,
 ) -> Track:
     """Save a track as ``UnitOfWork.save`` says."""
     if not isinstance(record, TrackRecord):
         raise InvalidInput(Problem("record", f"a TrackRecord, not {kind_of(record)}"), operation="save")
     check_expected_version(expected_version, replace=replace)
-    parameters = save_parameters(record, actor=actor, reason=clean_reason(reason), expected_version=expected_version)
+    why = clean_reason(reason)
     with translated("save"):
-        if expected_version is None and (row := connection.execute(INSERT, parameters).one_or_none()):
-            return track_of(row, SaveOutcome.INSERTED)
+        if expected_version is None:
+            ((created_at,),) = rows_of(driver, INSERT, insert_values(record, actor=actor, reason=why, notify=notify))
+            if created_at is not None:
+                return new_track(record, created_at)
         for _ in range(_REPLACE_TRIES):
-            if replace and (row := connection.execute(REPLACE, parameters).one_or_none()):
-                return track_of(row, SaveOutcome.UPDATED)
-            existing = _find(connection, record.id)
+            if replace and (rows := rows_of(driver, REPLACE, replace_values(record, expected_version))):
+                return track_of(rows[0], SaveOutcome.UPDATED)
+            existing = _find(driver, record.id)
             # Between the two statements, somebody else may have replaced what was the same a moment ago.
             if not replace or expected_version is not None or existing is None or record.is_content_of(existing):
                 break
     return unchanged_or_conflict(existing, record, expected_version=expected_version)
 
 
-def find_track(connection: Connection, track_id: UUID) -> Track | None:
+def find_track(driver: Driver, track_id: UUID) -> Track | None:
     """Return the track with *track_id*, or None, in one round trip."""
     with translated("find"):
-        return _find(connection, track_id)
+        return _find(driver, track_id)
 
 
 def required(track: Track | None, track_id: UUID | str) -> Track:
@@ -84,7 +88,7 @@ def required(track: Track | None, track_id: UUID | str) -> Track:
 
 
 def move_track(
-    connection: Connection,
+    driver: Driver,
     track_id: UUID | str,
     to: TrackStatus,
     *,
@@ -92,43 +96,84 @@ def move_track(
     reason: str | None,
     expected: TrackStatus | None,
     operation_id: UUID | str | None,
+    notify: bool,
     phase: Phase = "statement",
 ) -> StatusChange:
     """
-    Move a track as ``UnitOfWork.update_status`` says: in one round trip, or one more after a lost race.
+    Move a track as ``UnitOfWork.update_status`` says, in one round trip.
 
     *phase* is ``commit`` where the statement is its own transaction: then a lost answer leaves the outcome open.
     """
     identifier = parse_id(track_id)
-    operation = None if operation_id is None else parse_id(operation_id, "operation_id")
-    target = TrackStatus.parse(to, "to")
-    start = None if expected is None else TrackStatus.parse(expected, "expected")
-    parameters = move_parameters(
-        identifier, target, actor=actor, reason=clean_reason(reason), expected=start, operation_id=operation
+    target, start, operation = _move_of(to, expected, operation_id)
+    values = move_values(
+        identifier,
+        target,
+        actor=actor,
+        reason=clean_reason(reason),
+        expected=start,
+        operation_id=operation,
+        notify=notify,
     )
     with translated("update_status", phase):
-        row = connection.execute(MOVE, parameters).one_or_none()
-        change = moved(row)
-        if change is None and operation is not None:
-            # The same operation may have been under way when this one began, and have won the race against it.
-            earlier = connection.execute(CHANGE_BY_OPERATION, parameters).one_or_none()
-            change = None if earlier is None else change_of(earlier)
-    if change is None:
-        raise refusal(row, identifier, target, start)
-    check_repetition(change, target)
-    return change
+        (row,) = rows_of(driver, MOVE, values)
+    outcome = outcome_of(row, target, start)
+    if isinstance(outcome, CatalogError):
+        raise outcome
+    return outcome
 
 
-def read_history(connection: Connection, track_id: UUID) -> list[StatusChange]:
+def move_tracks(
+    driver: Driver,
+    track_ids: Iterable[UUID | str],
+    to: TrackStatus,
+    *,
+    actor: str,
+    reason: str | None,
+    expected: TrackStatus | None,
+    operation_id: UUID | str | None,
+    notify: bool,
+    phase: Phase = "statement",
+) -> dict[UUID, StatusChange | CatalogError]:
+    """Move tracks as ``UnitOfWork.update_statuses`` says, in one round trip."""
+    if isinstance(track_ids, str):
+        raise InvalidInput(Problem("ids", "a collection of ids, not one text"), operation="update_statuses")
+    identifiers = list(dict.fromkeys(parse_id(track_id) for track_id in track_ids))
+    if len(identifiers) > MOST_MOVES:
+        raise InvalidInput(Problem("ids", f"at most {MOST_MOVES:,} ids", MOST_MOVES), operation="update_statuses")
+    target, start, operation = _move_of(to, expected, operation_id)
+    # Whoever locks several tracks locks them in the order of their ids, so that nobody waits in a circle.
+    values = move_values(
+        sorted(identifiers),
+        target,
+        actor=actor,
+        reason=clean_reason(reason),
+        expected=start,
+        operation_id=operation,
+        notify=notify,
+    )
+    with translated("update_statuses", phase):
+        rows = {row[0]: row for row in rows_of(driver, MOVE_MANY, values)} if identifiers else {}
+    return {identifier: outcome_of(rows[identifier], target, start) for identifier in identifiers}
+
+
+def read_history(driver: Driver, track_id: UUID) -> list[StatusChange]:
     """Return the changes of a track as ``UnitOfWork.history`` says."""
     with translated("history"):
-        changes = [change_of(row) for row in connection.execute(HISTORY, find_parameters(track_id))]
-        known = changes or connection.execute(EXISTS, find_parameters(track_id)).one_or_none()
-    if not known:
-        raise TrackNotFound(track_id, operation="history")
-    return changes
+        rows = rows_of(driver, HISTORY, (track_id,))
+    return history_of(rows, track_id)
 
 
-def _find(connection: Connection, track_id: UUID) -> Track | None:
-    row = connection.execute(FIND, find_parameters(track_id)).one_or_none()
-    return None if row is None else track_of(row)
+def _move_of(
+    to: TrackStatus, expected: TrackStatus | None, operation_id: UUID | str | None
+) -> tuple[TrackStatus, TrackStatus | None, UUID | None]:
+    return (
+        TrackStatus.parse(to, "to"),
+        None if expected is None else TrackStatus.parse(expected, "expected"),
+        None if operation_id is None else parse_id(operation_id, "operation_id"),
+    )
+
+
+def _find(driver: Driver, track_id: UUID) -> Track | None:
+    rows = rows_of(driver, FIND, (track_id,))
+    return track_of(rows[0]) if rows else None

@@ -90,7 +90,6 @@ def _set(connection: PooledConnection, settings: Mapping[str, str]) -> None:
         return
     connection.autocommit = True
     connection.execute(settings_call(settings, local=False))
-    connection.autocommit = False
 
 
 def _is_alive(connection: PooledConnection) -> bool:

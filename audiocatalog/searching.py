@@ -12,11 +12,11 @@ from uuid import UUID
 
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
-from sqlalchemy import Connection
 
-from audiocatalog.engine import driver_connection, milliseconds
+from audiocatalog.engine import milliseconds
 from audiocatalog.errors import QueryTimeout, translated
-from audiocatalog.models import SAMPLES, Track, status_of
+from audiocatalog.models import SAMPLES
+from audiocatalog.operations import find_track
 from audiocatalog.pool import settings_call
 from audiocatalog.search.folding import read
 from audiocatalog.search.highlights import WantedWords, highlights_of
@@ -27,9 +27,8 @@ from audiocatalog.search.reading import terms_of
 from audiocatalog.search.request import Request
 from audiocatalog.search.statement import FEW, MOST_VALUES, search_sql
 from audiocatalog.search.widening import Doubtful, doubtful_words, unwanted_query, widened_parameters, widened_sql
-from audiocatalog.tracks import FIND, TRACK_COLUMNS, find_parameters, track_of
+from audiocatalog.tracks import TRACK_COLUMNS, track_of
 
-_STATUS_PLACE: Final = [column.name for column in TRACK_COLUMNS].index("status")
 _TRACK_WIDTH: Final = len(TRACK_COLUMNS)
 #: The columns that tell what is true of all that was found; those of the facets follow.
 _ABOUT: Final = ("found", "share", "sampled", "late", "words", "little", "known")
@@ -64,14 +63,14 @@ class _Answer:
         return self.rows[0][_ABOUT.index(name)]
 
 
-def search_tracks(connection: Connection, request: Request, *, timeout: float) -> SearchPage:
+def search_tracks(driver: psycopg.Connection[Any], request: Request, *, timeout: float) -> SearchPage:
     """Search as ``UnitOfWork.search`` says, within *timeout* seconds."""
     if request.query.id is not None:
-        return _looked_up(connection, request, request.query.id)
+        return _looked_up(driver, request, request.query.id)
     if request.is_empty:
         return SearchPage(hits=(), total=0, total_is_exact=True)
     with translated("search"):
-        answer, wanted, suggestion = _find(connection, request, timeout)
+        answer, wanted, suggestion = _find(driver, request, timeout)
     return _page(request, answer, wanted, suggestion)
 
 
@@ -84,20 +83,20 @@ class Candidates(NamedTuple):
     suggestion: str | None
 
 
-def find_candidates(connection: Connection, request: Request, timeout: float) -> Candidates:
+def find_candidates(driver: psycopg.Connection[Any], request: Request, timeout: float) -> Candidates:
     """Return the candidates of a search by relevance."""
-    answer, _, suggestion = _find(connection, request, timeout)
+    answer, _, suggestion = _find(driver, request, timeout)
     return Candidates(_scores(request, answer), answer.about("share") or 1, answer.way == "widened", suggestion)
 
 
 def _find(
-    connection: Connection, request: Request, timeout: float
+    driver: psycopg.Connection[Any], request: Request, timeout: float
 ) -> tuple[_Answer, Sequence[WantedWords], str | None]:
     """Return what is found, what to mark in it, and what may have been meant."""
     excluded = request.query.unwanted
     asked = terms_of(request.query)
     terms = asked[: len(asked) - len(excluded)]
-    answer = _answer(connection, request, timeout)
+    answer = _answer(driver, request, timeout)
     words = answer.about("words") or ()
     if not _is_to_be_widened(request, answer):
         return answer, _wanted_words(terms, words), None
@@ -111,7 +110,7 @@ def _find(
     parameters = request.parameters | widened_parameters(
         doubtful, unwanted=unwanted, literal=literal if excluded else (), typed_hits=typed_hits
     )
-    answer = _Answer(ask(connection, widened_sql(request.shape), parameters, timeout), "widened")
+    answer = _Answer(ask(driver, widened_sql(request.shape), parameters, timeout), "widened")
     wanted = [*_wanted_words(terms, words), *(one.wanted for one in doubtful)]
     return answer, wanted, _suggestion(doubtful, answer.rows[len(typed_hits) :])
 
@@ -121,7 +120,7 @@ def _scores(request: Request, answer: _Answer) -> Sequence[tuple[UUID, float]]:
     return [(row[-_TRACK_WIDTH], row[place]) for row in answer.rows if row[-_TRACK_WIDTH] is not None]
 
 
-def _answer(connection: Connection, request: Request, timeout: float) -> _Answer:
+def _answer(driver: psycopg.Connection[Any], request: Request, timeout: float) -> _Answer:
     """Look for what was typed as it was typed; where that takes too long, in a small part of the table."""
     has_words = bool(request.query.wanted)
     if request.sort is SearchSort.RELEVANCE:
@@ -135,13 +134,13 @@ def _answer(connection: Connection, request: Request, timeout: float) -> _Answer
         parameters |= {"look_further": True, "after_score": None, "after_id": None, "offset": 0}
     try:
         planned = PLANNED if has_words else _PLANNED_FREELY
-        return _Answer(ask(connection, statement, parameters, timeout, planned), way)
+        return _Answer(ask(driver, statement, parameters, timeout, planned), way)
     except psycopg.errors.QueryCanceled as error:
         if parameters["level"] is not None or way != "typed":
             raise
         with suppress(psycopg.errors.QueryCanceled):
             parameters["level"] = SAMPLES[0]
-            return _Answer(ask(connection, statement, parameters, timeout), way, is_partial=True)
+            return _Answer(ask(driver, statement, parameters, timeout), way, is_partial=True)
         raise QueryTimeout(_TOO_LONG, operation="search", sqlstate=error.sqlstate) from error
 
 
@@ -157,7 +156,7 @@ def _is_to_be_widened(request: Request, answer: _Answer) -> bool:
 
 
 def ask(
-    connection: Connection,
+    driver: psycopg.Connection[Any],
     statement: str,
     parameters: Mapping[str, Any],
     timeout: float,
@@ -169,7 +168,6 @@ def ask(
     Inside a transaction, a savepoint gives the settings back, and the transaction if the time runs out. What surrounds
     the statement is never prepared: a prepared ROLLBACK could not be executed where it is needed.
     """
-    driver = driver_connection(connection)
     settings = settings_call({**planned, "statement_timeout": milliseconds(timeout)}, local=True)
     numbered, names = _numbered(statement)
     is_alone = driver.autocommit
@@ -223,11 +221,10 @@ def _numbered(statement: str) -> tuple[str, tuple[str, ...]]:
     return _PLACEHOLDER.sub(lambda match: f"${names.index(match[1]) + 1}", statement), names
 
 
-def _looked_up(connection: Connection, request: Request, track_id: UUID) -> SearchPage:
+def _looked_up(driver: psycopg.Connection[Any], request: Request, track_id: UUID) -> SearchPage:
     """Answer a query that is an id."""
-    with translated("search"):
-        row = connection.execute(FIND, find_parameters(track_id)).one_or_none()
-    hits = () if row is None or request.cursor else (Hit(track_of(row), 0.0, {}),)
+    track = find_track(driver, track_id)
+    hits = () if track is None or request.cursor else (Hit(track, 0.0, {}),)
     return SearchPage(hits=hits, total=len(hits), total_is_exact=True)
 
 
@@ -237,7 +234,7 @@ def _page(request: Request, answer: _Answer, wanted: Sequence[WantedWords], sugg
     rows = [row for row in answer.rows if row[-_TRACK_WIDTH] is not None]
     hits = []
     for row in rows[: request.limit]:
-        track = _track(row[-_TRACK_WIDTH:])
+        track = track_of(row[-_TRACK_WIDTH:])
         score = row[first] if answer.way in {"typed", "widened"} else 0.0
         hits.append(Hit(track, score, highlights_of(track, wanted)))
     level = answer.about("share") or 1
@@ -258,12 +255,6 @@ def _page(request: Request, answer: _Answer, wanted: Sequence[WantedWords], sugg
         facets=_facets(request, answer, level, is_exact=is_exact),
         is_partial=is_partial,
     )
-
-
-def _track(values: Sequence[Any]) -> Track:
-    read_values = list(values)
-    read_values[_STATUS_PLACE] = status_of(read_values[_STATUS_PLACE])
-    return track_of(read_values)
 
 
 def _facets(request: Request, answer: _Answer, level: int, *, is_exact: bool) -> dict[str, Facet]:
@@ -296,7 +287,7 @@ def _suggestion(doubtful: Sequence[Doubtful], rows: Sequence[tuple[Any, ...]]) -
     """Return the typed words with those in doubt replaced by what the first hit holds; None if that changes nothing."""
     if not rows or rows[0][-_TRACK_WIDTH] is None:
         return None
-    track = _track(rows[0][-_TRACK_WIDTH:])
+    track = track_of(rows[0][-_TRACK_WIDTH:])
     held = {word for text in (track.title, track.artist, track.album) for word, *_ in read(text or "").words()}
     words: list[str] = []
     for one in doubtful:

@@ -1,7 +1,8 @@
-"""The statements that find and save tracks, built once; no session and no await in here.
+"""The statements that find and save tracks, and what their rows mean; no connection and no await in here.
 
 A save is at most three statements: ``INSERT``, then ``REPLACE`` where that is asked for, then ``FIND`` and
-``unchanged_or_conflict``. The history's first row is written by the statement that inserts the track.
+``unchanged_or_conflict``. The first row of the history is written by the function
+that inserts the track: alembic/functions/lifecycle_v1.sql.
 """
 
 from __future__ import annotations
@@ -9,111 +10,81 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
-from uuid import UUID
 
-from sqlalchemy import BindParameter, Row, Table, bindparam, func, insert, null, or_, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert as insert_new
+from sqlalchemy import Table
 
 from audiocatalog.errors import InvalidInput, Problem, SaveConflict, TrackNotFound
-from audiocatalog.metadata import TrackRecord
-from audiocatalog.models import CONTENT_COLUMNS, SaveOutcome, StatusChange, Track
+from audiocatalog.metadata import LIMITS, NumberLimit, TextLimit, TrackRecord, WholeLimit
+from audiocatalog.models import CONTENT_COLUMNS, SaveOutcome, Track, status_of
 from audiocatalog.status import TrackStatus
 
 TRACKS: Final[Table] = Track.__table__  # type: ignore[assignment]  # A mapped class has a Table, typed FromClause.
-CHANGES: Final[Table] = StatusChange.__table__  # type: ignore[assignment]
 
 #: Every column but those that are made for searching, which no reader needs.
-TRACK_COLUMNS: Final = tuple(column for column in TRACKS.columns if column.computed is None)
-_TRACK_KEYS: Final = tuple(column.name for column in TRACK_COLUMNS)
+TRACK_COLUMNS: Final = tuple(column.name for column in TRACKS.columns if column.computed is None)
+_COLUMNS: Final = ", ".join(TRACK_COLUMNS)
 
 
-def _new(table: Table, column: str) -> BindParameter[Any]:
-    # The prefix keeps clear of the names that SQLAlchemy reserves for a statement's own columns.
-    return bindparam(f"new_{column}", type_=table.c[column].type)
+#: Read one track by its id.
+FIND: Final = f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = $1"
 
+#: Insert a new track and the first row of its history, and return when it was created; null if the id is taken.
+INSERT: Final = f"SELECT audiocatalog_save_v1({', '.join(f'${place}' for place in range(1, 18))})"
 
-_id = bindparam("track_id", type_=TRACKS.c.id.type)
-_expected_version = bindparam("expected_version", type_=TRACKS.c.version.type)
+_TYPES: Final = {TextLimit: "varchar", WholeLimit: "integer", NumberLimit: "double precision"}
+_new = ", ".join(f"${place}::{_TYPES[type(LIMITS[name])]}" for place, name in enumerate(CONTENT_COLUMNS, 3))
+#: Overwrite other content, at the expected version unless that is null; no row comes back if nothing was to be done.
+REPLACE: Final = f"""
+UPDATE audio_tracks
+SET ({", ".join(CONTENT_COLUMNS)}, version, updated_at) = ROW ({_new}, version + 1, now())
+WHERE id = $1 AND ($2::integer IS NULL OR version = $2) AND ({", ".join(CONTENT_COLUMNS)}) IS DISTINCT FROM ({_new})
+RETURNING {_COLUMNS}
+"""
 
-#: Read one track by ``track_id``.
-FIND: Final = select(*TRACK_COLUMNS).where(TRACKS.c.id == _id)
-
-_inserted = (
-    insert_new(TRACKS)
-    .values({"id": _id} | {name: _new(TRACKS, name) for name in ("status", *CONTENT_COLUMNS)})
-    .on_conflict_do_nothing(index_elements=[TRACKS.c.id])
-    .returning(*TRACK_COLUMNS)
-    .cte("inserted")
-)
-_first_change = (
-    insert(CHANGES)
-    .from_select(
-        ["track_id", "version", "from_status", "to_status", "actor", "reason"],
-        select(
-            _inserted.c.id,
-            _inserted.c.version,
-            null(),
-            _inserted.c.status,
-            _new(CHANGES, "actor"),
-            _new(CHANGES, "reason"),
-        ),
-        include_defaults=False,
-    )
-    .cte("first_change")
-)
-#: Insert a new track and its first history row; no row comes back if the id is taken.
-INSERT: Final = select(_inserted).add_cte(_first_change)
-
-#: Overwrite other content, at ``expected_version`` unless that is null; no row comes back if nothing was to be done.
-REPLACE: Final = (
-    update(TRACKS)
-    .where(
-        TRACKS.c.id == _id,
-        or_(_expected_version.is_(None), TRACKS.c.version == _expected_version),
-        tuple_(*(TRACKS.c[name] for name in CONTENT_COLUMNS)).is_distinct_from(
-            tuple_(*(_new(TRACKS, name) for name in CONTENT_COLUMNS))
-        ),
-    )
-    .values(
-        {name: _new(TRACKS, name) for name in CONTENT_COLUMNS}
-        | {"version": TRACKS.c.version + 1, "updated_at": func.now()}
-    )
-    .returning(*TRACK_COLUMNS)
-)
-
-
-#: Count the tracks in each status.
-STATUS_COUNTS: Final = select(
-    TRACKS.c.status, func.count().label("tracks"), func.min(TRACKS.c.updated_at).label("oldest")
-).group_by(TRACKS.c.status)
+#: Count the tracks, and those with which something remains to be done, by their status.
+STATUS_COUNTS: Final = """
+SELECT status::text, count(*), min(since) FROM audio_track_tasks GROUP BY status
+UNION ALL SELECT NULL, count(*), NULL FROM audio_tracks
+"""
 
 
 class StatusCount(NamedTuple):
-    """Say how many *tracks* are in a *status*, and when the least recently written of them was."""
+    """Say how many *tracks* are in a *status*, and since when the *oldest* of them is; None of those that are done."""
 
     status: TrackStatus
     tracks: int
     oldest: datetime | None
 
 
-def counts_of(rows: Sequence[Row[*tuple[Any, ...]]]) -> list[StatusCount]:
+def counts_of(rows: Sequence[tuple[Any, ...]]) -> list[StatusCount]:
     """Return the rows of ``STATUS_COUNTS`` with a count for every status there is, in the order of their table."""
-    found = {row.status: StatusCount(*row) for row in rows}
+    unfinished = {name: StatusCount(status_of(name), *rest) for name, *rest in rows if name is not None}
+    (total,) = (tracks for name, tracks, _ in rows if name is None)
+    done = total - sum(count.tracks for count in unfinished.values())
+    found = {TrackStatus.COMPLETED: StatusCount(TrackStatus.COMPLETED, done, None)} | unfinished
     return [found.get(status, StatusCount(status, 0, None)) for status in TrackStatus]
 
 
-def save_parameters(
-    record: TrackRecord, *, actor: str, reason: str | None, expected_version: int | None
-) -> dict[str, Any]:
-    """Return what ``INSERT``, ``REPLACE`` and ``FIND`` are executed with to save *record*."""
-    values = {f"new_{name}": value for name, value in record.content().items()}
-    return values | {
-        "track_id": record.id,
-        "new_status": record.status,
-        "new_actor": actor,
-        "new_reason": reason,
-        "expected_version": expected_version,
+def insert_values(record: TrackRecord, *, actor: str, reason: str | None, notify: bool) -> tuple[Any, ...]:
+    """Return what ``INSERT`` is executed with."""
+    return (record.id, str(record.status), *record.content().values(), actor, reason, notify)
+
+
+def replace_values(record: TrackRecord, expected_version: int | None) -> tuple[Any, ...]:
+    """Return what ``REPLACE`` is executed with."""
+    return (record.id, expected_version, *record.content().values())
+
+
+def new_track(record: TrackRecord, created_at: datetime) -> Track:
+    """Return the track that ``INSERT`` has made of *record*."""
+    values = record.content() | {
+        "id": record.id,
+        "status": record.status,
+        "created_at": created_at,
+        "updated_at": created_at,
+        "version": 1,
     }
+    return _track(values, SaveOutcome.INSERTED)
 
 
 def check_expected_version(expected_version: object, *, replace: bool) -> None:
@@ -149,20 +120,22 @@ def unchanged_or_conflict(existing: Track | None, record: TrackRecord, *, expect
     return existing
 
 
-def track_of(row: Row[*tuple[Any, ...]] | Sequence[Any], outcome: SaveOutcome | None = None) -> Track:
+def track_of(row: Sequence[Any], outcome: SaveOutcome | None = None) -> Track:
+    """Return the ``Track`` in a row of ``TRACK_COLUMNS``."""
+    values = dict(zip(TRACK_COLUMNS, row, strict=True))
+    values["status"] = status_of(values["status"])
+    return _track(values, outcome)
+
+
+def _track(values: dict[str, Any], outcome: SaveOutcome | None) -> Track:
     """
-    Return the ``Track`` in a row of ``TRACK_COLUMNS``.
+    Return a ``Track`` of *values*.
 
     It belongs to no session, so it never loads, expires or flushes; the constructor's attribute events, which cost
     ten times as much, are for objects that do.
     """
     track: Track = Track.__mapper__.class_manager.new_instance()
-    track.__dict__.update(zip(_TRACK_KEYS, row, strict=True))
+    track.__dict__.update(values)
     if outcome is not None:
         track.__dict__["_outcome"] = outcome
     return track
-
-
-def find_parameters(track_id: UUID) -> dict[str, Any]:
-    """Return what ``FIND`` is executed with."""
-    return {"track_id": track_id}

@@ -1,11 +1,17 @@
-"""The statements that move a track and read its history, built once; no session and no await in here."""
+"""The statements that move a track and read its history, and what their rows mean; no connection and no await in here.
+
+A move is one call of a function, which locks the track, compares its status and writes both rows:
+alembic/functions/lifecycle_v1.sql.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Text, Uuid, bindparam, func, insert, literal, select, true, update
+from sqlalchemy import Table
 
 from audiocatalog.errors import (
     CatalogError,
@@ -15,133 +21,101 @@ from audiocatalog.errors import (
     TrackNotFound,
     TransitionConflict,
 )
-from audiocatalog.models import StatusChange
+from audiocatalog.models import StatusChange, status_of
 from audiocatalog.status import TRANSITIONS, TrackStatus, sources
-from audiocatalog.tracks import CHANGES, TRACKS
 
-CHANGE_COLUMNS: Final = tuple(CHANGES.columns)
-_CHANGE_KEYS: Final = tuple(column.name for column in CHANGE_COLUMNS)
+CHANGES: Final[Table] = StatusChange.__table__  # type: ignore[assignment]  # A mapped class has a Table.
 
-_id = bindparam("track_id", type_=Uuid())
-_operation_id = bindparam("operation_id", type_=Uuid())
+CHANGE_COLUMNS: Final = tuple(column.name for column in CHANGES.columns)
 
-# The status as the statement's snapshot shows it: what the caller could have known.
-_seen = select(TRACKS.c.status).where(TRACKS.c.id == _id).cte("seen")
-# The status once the row is ours: another transaction may have moved it while we waited for the lock. It is the lock
-# that the update takes, which lets others refer to the track meanwhile.
-_locked = select(TRACKS.c.id, TRACKS.c.status).where(TRACKS.c.id == _id).with_for_update(key_share=True).cte("locked")
-_earlier = (
-    select(*CHANGE_COLUMNS).where(CHANGES.c.track_id == _id, CHANGES.c.operation_id == _operation_id).cte("earlier")
-)
-_moved = (
-    update(TRACKS)
-    .where(
-        TRACKS.c.id == _locked.c.id,
-        _locked.c.status == func.any(bindparam("sources", type_=ARRAY(Text()))),
-        ~select(literal(1)).select_from(_earlier).exists(),
-    )
-    .values(status=bindparam("to", type_=Text()), version=TRACKS.c.version + 1, updated_at=func.now())
-    .returning(TRACKS.c.id, TRACKS.c.version, _locked.c.status.label("from_status"), TRACKS.c.status.label("to_status"))
-    .cte("moved")
-)
-_logged = (
-    insert(CHANGES)
-    .from_select(
-        ["track_id", "version", "from_status", "to_status", "actor", "reason", "operation_id"],
-        select(
-            _moved.c.id,
-            _moved.c.version,
-            _moved.c.from_status,
-            _moved.c.to_status,
-            bindparam("actor", type_=CHANGES.c.actor.type),
-            bindparam("reason", type_=CHANGES.c.reason.type),
-            _operation_id,
-        ),
-        include_defaults=False,
-    )
-    .returning(*CHANGE_COLUMNS)
-    .cte("logged")
-)
-_answer = select(_logged).union_all(select(_earlier)).subquery("answer")
+#: Move a track and write its history row, both or neither. One row comes back: the status seen, the status found under
+#: the lock, and the change, new or earlier with the same operation id, or nulls.
+MOVE: Final = "SELECT $1::uuid, * FROM audiocatalog_move_v1($1, $2, $3, $4, $5, $6, $7)"
 
-#: Move a track and write its history row, both or neither. One row comes back if the track exists: the status seen,
-#: the status found under the lock, and the change, new or earlier with the same operation id, or nulls.
-MOVE: Final = select(_seen.c.status.label("seen"), _locked.c.status.label("actual"), *_answer.c).select_from(
-    _seen.outerjoin(_locked, true()).outerjoin(_answer, true())
-)
+#: Move each of many tracks likewise, in the order of the ids that are given.
+MOVE_MANY: Final = """
+SELECT asked.id, moved.* FROM unnest($1::uuid[]) AS asked (id)
+CROSS JOIN LATERAL audiocatalog_move_v1(asked.id, $2, $3, $4, $5, $6, $7) AS moved
+"""
 
-#: Read the change that an operation id made.
-CHANGE_BY_OPERATION: Final = select(_earlier)
+#: Read the history of a track, oldest first, with the time until each next change; one more row tells that there is
+#: such a track.
+HISTORY: Final = f"""
+SELECT {", ".join(f"c.{name}" for name in CHANGE_COLUMNS)}, lead(c.at) OVER (ORDER BY c.version) - c.at
+FROM audio_tracks AS t LEFT JOIN audio_track_status_changes AS c ON c.track_id = t.id
+WHERE t.id = $1 ORDER BY c.version
+"""
 
-#: Read the history of a track, oldest first; the track's own row tells an unknown track from one without history.
-HISTORY: Final = select(*CHANGE_COLUMNS).where(CHANGES.c.track_id == _id).order_by(CHANGES.c.version)
-EXISTS: Final = select(literal(1)).where(TRACKS.c.id == _id)
+# What stands before the change in a row of MOVE, besides the track's id: the status seen and the actual one.
+_FIRST: Final = 3
 
 
-def move_parameters(
-    track_id: UUID,
+def move_values(
+    track_id: UUID | Sequence[UUID],
     to: TrackStatus,
     *,
     actor: str,
     reason: str | None,
     expected: TrackStatus | None,
     operation_id: UUID | None,
-) -> dict[str, Any]:
+    notify: bool,
+) -> tuple[Any, ...]:
     """
-    Return what ``MOVE`` is executed with.
+    Return what ``MOVE``, or ``MOVE_MANY`` with a list of ids, is executed with.
 
     Raises:
-        IllegalTransition: the table forbids the move from *expected*, or from anywhere.
+        IllegalTransition: the table forbids the move from *expected*.
     """
     if expected is not None and to not in TRANSITIONS[expected]:
-        raise IllegalTransition(expected, to, track_id=track_id)
+        raise IllegalTransition(expected, to, track_id=track_id if isinstance(track_id, UUID) else None)
     starts = sources(to) if expected is None else {expected}
-    return {
-        "track_id": track_id,
-        "to": str(to),
-        "sources": sorted(starts),
-        "actor": actor,
-        "reason": reason,
-        "operation_id": operation_id,
-    }
+    return (track_id, str(to), sorted(str(start) for start in starts), actor, reason, operation_id, notify)
 
 
-def change_of(row: Row[*tuple[Any, ...]]) -> StatusChange:
-    """Return the ``StatusChange`` in a row that ends in the columns of one; it belongs to no session."""
+def change_of(values: Sequence[Any], lasted: timedelta | None = None) -> StatusChange:
+    """Return the ``StatusChange`` of the values of its columns; it belongs to no session."""
+    named = dict(zip(CHANGE_COLUMNS, values, strict=True))
+    start = named["from_status"]
+    named["from_status"] = None if start is None else status_of(start)
+    named["to_status"] = status_of(named["to_status"])
     change: StatusChange = StatusChange.__mapper__.class_manager.new_instance()
-    change.__dict__.update(zip(_CHANGE_KEYS, row[-len(_CHANGE_KEYS) :], strict=True))
+    change.__dict__.update(named)
+    change.__dict__["_lasted"] = lasted
     return change
 
 
-def moved(row: Row[*tuple[Any, ...]] | None) -> StatusChange | None:
-    """Return the change in the answer to ``MOVE``, or None if there was no move."""
-    return change_of(row) if row is not None and row.track_id is not None else None
-
-
-def check_repetition(change: StatusChange, to: TrackStatus) -> None:
+def history_of(rows: Sequence[tuple[Any, ...]], track_id: UUID) -> list[StatusChange]:
     """
-    Refuse an operation id that was used for another move.
+    Return the changes in the rows of ``HISTORY``.
 
     Raises:
-        InvalidInput: *change*, the first answer, does not lead to *to*.
+        TrackNotFound: there is no such track.
     """
-    if change.to_status != to:
-        raise InvalidInput(
-            Problem("operation_id", f"it moved this track to {change.to_status} before; a new move needs a new one"),
-            operation="update_status",
-        )
+    if not rows:
+        raise TrackNotFound(track_id, operation="history")
+    return [change_of(row[:-1], row[-1]) for row in rows if row[0] is not None]
 
 
-def refusal(
-    row: Row[*tuple[Any, ...]] | None, track_id: UUID, to: TrackStatus, expected: TrackStatus | None
-) -> CatalogError:
-    """Return the error that tells why the answer to ``MOVE`` holds no change."""
-    # A row that was seen and could not be locked was deleted meanwhile.
-    if row is None or row.actual is None:
+def outcome_of(row: tuple[Any, ...], to: TrackStatus, expected: TrackStatus | None) -> StatusChange | CatalogError:
+    """Return the change in a row of ``MOVE``, or the error that tells why there is none."""
+    track_id, seen, actual, version = row[: _FIRST + 1]
+    if actual is None:
         return TrackNotFound(track_id, operation="update_status")
+    if version is not None:
+        return _repeated(change_of((track_id, *row[_FIRST:])), to)
     if expected is not None:
-        return TransitionConflict(track_id, expected=expected, actual=row.actual)
-    if row.seen != row.actual and to in TRANSITIONS.get(row.seen, ()):
+        return TransitionConflict(track_id, expected=expected, actual=status_of(actual))
+    if seen != actual and to in TRANSITIONS.get(status_of(seen), ()):
         # The move was legal when the statement began, and somebody else was quicker.
-        return TransitionConflict(track_id, expected=row.seen, actual=row.actual)
-    return IllegalTransition(row.actual, to, track_id=track_id)
+        return TransitionConflict(track_id, expected=status_of(seen), actual=status_of(actual))
+    return IllegalTransition(status_of(actual), to, track_id=track_id)
+
+
+def _repeated(change: StatusChange, to: TrackStatus) -> StatusChange | CatalogError:
+    """Return *change*, unless it is another move, made before under the same operation id."""
+    if change.to_status == to:
+        return change
+    return InvalidInput(
+        Problem("operation_id", f"it moved this track to {change.to_status} before; a new move needs a new one"),
+        operation="update_status",
+    )

@@ -18,21 +18,14 @@ from contextlib import ExitStack
 from typing import Any
 
 import psycopg
-from sqlalchemy import ClauseElement, make_url
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import make_url
 
 from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus, migrations
 from audiocatalog.embedded import EmbeddedPostgres
-from audiocatalog.tracks import FIND, INSERT, save_parameters
-from audiocatalog.transitions import MOVE, move_parameters
+from audiocatalog.tracks import FIND, INSERT, insert_values
+from audiocatalog.transitions import MOVE, move_values
 
 Operation = Callable[[int], object]
-
-
-def as_psycopg(statement: ClauseElement) -> tuple[str, dict[str, Any]]:
-    """Return the text of *statement* for psycopg, and the parameters that it brings with it."""
-    compiled = statement.compile(dialect=postgresql.psycopg.dialect())  # type: ignore[no-untyped-call]
-    return str(compiled), compiled.params
 
 
 def record(number: int) -> TrackRecord:
@@ -54,19 +47,16 @@ def record(number: int) -> TrackRecord:
 
 def pairs(catalog: Catalog, bare: psycopg.Connection[Any], tracks: list[Any]) -> dict[str, tuple[Operation, Operation]]:
     """Return each operation by this package and by bare psycopg."""
-    find, _ = as_psycopg(FIND)
-    insert, _ = as_psycopg(INSERT)
-    move, move_constants = as_psycopg(MOVE)
+    cursor = psycopg.RawCursor(bare)
 
     def save(number: int) -> object:
         with catalog.unit_of_work() as work:
             return work.save_record(record(number))
 
     def bare_save(number: int) -> object:
-        parameters = save_parameters(record(number), actor="bench", reason=None, expected_version=None)
-        parameters["new_status"] = str(parameters["new_status"])
+        values = insert_values(record(number), actor="bench", reason=None, notify=False)
         with bare.transaction():
-            return bare.execute(insert, parameters).fetchone()
+            return cursor.execute(INSERT, values).fetchone()
 
     # Each call turns the track round: waiting, taken, waiting.
     steps = (TrackStatus.PROCESSING, TrackStatus.PENDING)
@@ -75,15 +65,15 @@ def pairs(catalog: Catalog, bare: psycopg.Connection[Any], tracks: list[Any]) ->
         return catalog.update_status(tracks[0], steps[number % 2])
 
     def bare_update(number: int) -> object:
-        parameters = move_parameters(
-            tracks[1], steps[number % 2], actor="bench", reason=None, expected=None, operation_id=None
+        values = move_values(
+            tracks[1], steps[number % 2], actor="bench", reason=None, expected=None, operation_id=None, notify=False
         )
-        return bare.execute(move, move_constants | parameters).fetchone()
+        return cursor.execute(MOVE, values).fetchone()
 
     return {
         "get by id": (
             lambda number: catalog.get(tracks[number % len(tracks)]),
-            lambda number: bare.execute(find, {"track_id": tracks[number % len(tracks)]}).fetchone(),
+            lambda number: cursor.execute(FIND, (tracks[number % len(tracks)],)).fetchone(),
         ),
         "save, in a unit of work": (save, bare_save),
         "update_status, alone": (update, bare_update),

@@ -19,7 +19,18 @@ from sqlalchemy.orm import Session
 
 from audiocatalog import Catalog, UnitOfWork, migrations
 from audiocatalog.embedded import EmbeddedPostgres
+from audiocatalog.engine import Settings
+from audiocatalog.transaction import Transaction
 from tests.factories import TrackFactory
+
+#: Every table, those first that refer to others.
+TABLES = (
+    "audio_track_tasks",
+    "audio_track_status_changes",
+    "audio_tracks",
+    "audio_search_words",
+    "audio_search_counts",
+)
 
 Units = Callable[[], UnitOfWork]
 
@@ -92,10 +103,12 @@ def connection(engine: Engine) -> Iterator[Connection]:
 def units(connection: Connection) -> Units:
     """Give a function that begins units of work inside the outer transaction."""
 
-    def sessions() -> Session:
-        return Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
+    @contextmanager
+    def transactions() -> Iterator[Transaction]:
+        with Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False) as session:
+            yield Transaction(session=session)
 
-    return lambda: UnitOfWork(sessions, actor="tester", search_timeout=5.0)
+    return lambda: UnitOfWork(transactions, actor="tester", settings=Settings(search_timeout=5.0))
 
 
 @pytest.fixture
@@ -118,7 +131,7 @@ def database_url(migrated_url: str) -> Iterator[str]:
     """Give the migrated database for real commits; its tables are emptied after the test."""
     yield migrated_url
     with psycopg.connect(libpq(migrated_url), autocommit=True) as admin:
-        for table in ("audio_track_status_changes", "audio_tracks", "audio_search_words", "audio_search_counts"):
+        for table in TABLES:
             admin.execute(f"DELETE FROM {table}")
 
 

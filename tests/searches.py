@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import psycopg
 import pytest
 from sqlalchemy import Connection
 
 from audiocatalog import Catalog, TrackMetadata, UnitOfWork, searching
-from audiocatalog.engine import driver_connection
 from audiocatalog.explaining import refresh_vocabulary
+from audiocatalog.transaction import driver_connection
 
 #: Columns that a row may leave out.
 _DEFAULTS = {"status": "'COMPLETED'", "audio_path": "'a'", "id": "gen_random_uuid()"}
@@ -44,7 +45,7 @@ def insert_many(connection: Connection, number: int, **columns: str) -> None:
 
 def count_words(work: UnitOfWork) -> None:
     """Refresh the vocabulary inside the unit of work, which may not end."""
-    refresh_vocabulary(work.session.connection(), timeout=60)
+    refresh_vocabulary(driver_connection(work.session.connection()), timeout=60)
 
 
 class Asked(NamedTuple):
@@ -62,14 +63,14 @@ def what_is_asked() -> Iterator[list[Asked]]:
     ask = searching.ask
 
     def note(
-        connection: Connection,
+        driver: psycopg.Connection[Any],
         statement: str,
         parameters: Mapping[str, Any],
         timeout: float,
         planned: Mapping[str, str] = searching.PLANNED,
     ) -> Sequence[tuple[Any, ...]]:
         asked.append(Asked(statement, dict(parameters), planned))
-        return ask(connection, statement, parameters, timeout, planned)
+        return ask(driver, statement, parameters, timeout, planned)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searching, "ask", note)

@@ -26,6 +26,7 @@ from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE, Base
 from tests.conftest import libpq, temporary_database
 
 REPOSITORY = Path(__file__).parents[1]
+FUNCTIONS = REPOSITORY / "alembic" / "functions"
 
 #: The schema as the server itself prints it: all that `alembic check` is blind to.
 SCHEMA_QUERIES = {
@@ -42,7 +43,12 @@ SCHEMA_QUERIES = {
     "constraints": """
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint
         WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> %(version_table)s
-          AND contype <> 'n' ORDER BY 1, 2""",
+          AND conrelid <> 0 AND contype <> 'n' ORDER BY 1, 2""",
+    "domains": """
+        SELECT typname, format_type(typbasetype, typtypmod), typnotnull, typdefault, typcollation::regcollation::text,
+               conname, pg_get_constraintdef(c.oid), convalidated
+        FROM pg_type t LEFT JOIN pg_constraint c ON contypid = t.oid
+        WHERE typtype = 'd' AND typnamespace = 'public'::regnamespace ORDER BY 1, conname""",
     "types": "SELECT t.typname, e.enumlabel FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid ORDER BY 1, 2",
     "functions": """
         SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1""",
@@ -65,8 +71,8 @@ def config_for(url: str, **attributes: object) -> Config:
     return config
 
 
-def functions_of(folder: Path) -> str:
-    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.sql")))
+def functions_of(*names: str) -> str:
+    return "\n".join((FUNCTIONS / f"{name}.sql").read_text(encoding="utf-8") for name in names)
 
 
 def test_there_is_one_head_and_the_code_knows_it() -> None:
@@ -97,17 +103,55 @@ def test_the_migrations_build_exactly_the_models(empty_database: Callable[[], st
     migrated, created = empty_database(), empty_database()
     migrations.upgrade(migrated)
     with psycopg.connect(libpq(created), autocommit=True) as connection:
-        connection.execute(functions_of(REPOSITORY / "alembic" / "functions"))
-    engine = create_engine(created)
-    Base.metadata.create_all(engine)
-    engine.dispose()
+        connection.execute(functions_of("visible_v1", "search_v1"))
+        engine = create_engine(created)
+        Base.metadata.create_all(engine)
+        engine.dispose()
+        # These name the types of the tables.
+        connection.execute("SET search_path = public, pg_temp")
+        connection.execute(functions_of("lifecycle_v1"))
     assert schema_of(migrated) == schema_of(created)
+
+
+#: A column takes something else than before, although its type goes by the same name.
+OTHER_DOMAINS = [
+    pytest.param("ALTER DOMAIN audiocatalog_year DROP CONSTRAINT ck_audio_tracks_year_range", id="no range"),
+    pytest.param(
+        "ALTER DOMAIN audiocatalog_year DROP CONSTRAINT ck_audio_tracks_year_range;"
+        " ALTER DOMAIN audiocatalog_year ADD CONSTRAINT ck_audio_tracks_year_range CHECK (VALUE BETWEEN 1000 AND 9998)",
+        id="another range",
+    ),
+    pytest.param(
+        "ALTER DOMAIN audiocatalog_duration DROP CONSTRAINT ck_audio_tracks_duration_range;"
+        " ALTER DOMAIN audiocatalog_duration ADD CONSTRAINT ck_audio_tracks_duration_range"
+        " CHECK (VALUE BETWEEN 0 AND 31536001)",
+        id="another duration",
+    ),
+    pytest.param(
+        "ALTER DOMAIN audiocatalog_status DROP CONSTRAINT ck_audio_tracks_status_known;"
+        " ALTER DOMAIN audiocatalog_status ADD CONSTRAINT ck_audio_tracks_status_known"
+        " CHECK (VALUE IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'ARCHIVED'))",
+        id="another status",
+    ),
+    pytest.param(
+        "ALTER DOMAIN audiocatalog_title RENAME CONSTRAINT ck_audio_tracks_title_visible TO other", id="another name"
+    ),
+    pytest.param("ALTER DOMAIN audiocatalog_year ADD CONSTRAINT other CHECK (VALUE <> 1999)", id="one constraint more"),
+    pytest.param(
+        "ALTER DOMAIN audiocatalog_format RENAME TO other; CREATE DOMAIN audiocatalog_format AS varchar(60)"
+        " CONSTRAINT ck_audio_tracks_format_visible CHECK (audiocatalog_visible_v1(VALUE));"
+        " ALTER TABLE audio_tracks ALTER format TYPE audiocatalog_format",
+        id="another length",
+    ),
+]
 
 
 @pytest.mark.parametrize(
     "mutation",
     [
-        "ALTER TABLE audio_tracks DROP CONSTRAINT ck_audio_tracks_year_range",
+        *OTHER_DOMAINS,
+        "ALTER DOMAIN audiocatalog_year SET DEFAULT 1999",
+        "ALTER DOMAIN audiocatalog_year SET NOT NULL",
         "ALTER TABLE audio_tracks ALTER title DROP NOT NULL",
         "ALTER TABLE audio_tracks ALTER format TYPE varchar(60)",
         "ALTER TABLE audio_tracks ALTER created_at SET DEFAULT clock_timestamp()",
@@ -256,7 +300,12 @@ def test_the_alembic_command_fails_in_one_line(url: str, message: str) -> None:
 def test_the_sql_can_be_printed_without_a_database() -> None:
     done = alembic_command("", "upgrade", "head", "--sql")
     assert done.returncode == 0, done.stderr
-    for expected in ("CREATE TABLE audio_tracks", "CREATE TABLE audio_track_status_changes", "search_vector_v1"):
+    for expected in (
+        "CREATE DOMAIN audiocatalog_title AS varchar(1000)",
+        "CREATE TABLE audio_tracks",
+        "CREATE TABLE audio_track_status_changes",
+        "search_vector_v1",
+    ):
         assert expected in done.stdout
     assert "%%" not in done.stdout
 
@@ -293,6 +342,17 @@ def test_a_check_sees_a_difference(empty_database: Callable[[], str]) -> None:
     migrations.upgrade(url)
     with psycopg.connect(libpq(url), autocommit=True) as connection:
         connection.execute("ALTER TABLE audio_tracks ADD COLUMN stray int")
+    with pytest.raises(errors.SchemaMismatch):
+        migrations.check(url)
+
+
+@pytest.mark.parametrize("mutation", [*OTHER_DOMAINS, "ALTER TABLE audio_tracks ALTER format TYPE varchar(50)"])
+def test_a_check_sees_what_a_column_takes(empty_database: Callable[[], str], mutation: str) -> None:
+    url = empty_database()
+    migrations.upgrade(url)
+    migrations.check(url)
+    with psycopg.connect(libpq(url), autocommit=True) as connection:
+        connection.execute(mutation)
     with pytest.raises(errors.SchemaMismatch):
         migrations.check(url)
 

@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,14 +15,16 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 import sqlalchemy.exc
-from sqlalchemy import Connection, Table, event, select, text
+from sqlalchemy import ColumnElement, Connection, Select, Table, event, func, select, text
+from sqlalchemy import insert as insert_new
 from sqlalchemy.orm import Session, object_session
 
 from audiocatalog import TRANSITIONS, StatusChange, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.identifiers import new_id
 from audiocatalog.metadata import INVISIBLE
-from audiocatalog.models import CONTENT_COLUMNS, VISIBLE_FUNCTION, Base
-from audiocatalog.tracks import CHANGES, TRACKS
+from audiocatalog.models import CONTENT_COLUMNS, DOMAINS, SEARCH_VECTOR_FUNCTION, VISIBLE_FUNCTION, Base
+from audiocatalog.tracks import TRACKS
+from audiocatalog.transitions import CHANGES
 from tests.conftest import Units
 from tests.factories import TrackFactory
 
@@ -38,6 +41,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "version": (1, 2**31 - 1),
 }
 WHOLE = [field for field in RANGES if field != "duration"]
+#: The name of the CHECK that refuses another number.
+RANGE_CHECKS = {field: f"ck_audio_tracks_{field}_range" for field in RANGES} | {
+    "version": "ck_audiocatalog_count_range"
+}
 #: The most characters of each text.
 LONGEST = {"title": 1000, "artist": 1000, "album": 1000, "genre": 200, "format": 50}
 LONGEST |= {"audio_path": 4096, "thumbnail_path": 4096}
@@ -83,10 +90,10 @@ def test_sql_takes_both_ends_of_a_range_and_nothing_beyond(connection: Connectio
         insert_track(connection, **{field: value})
     for value in (lowest - 1, -1, -(2**31)):
         found = refused(partial(insert_track, connection, **{field: value}))
-        assert found == ("23514", f"ck_audio_tracks_{field}_range")
+        assert found == ("23514", RANGE_CHECKS[field])
     if field != "version":
         found = refused(lambda: insert_track(connection, **{field: highest + 1}))
-        assert found == ("23514", f"ck_audio_tracks_{field}_range")
+        assert found == ("23514", RANGE_CHECKS[field])
 
 
 @pytest.mark.parametrize("field", WHOLE)
@@ -118,6 +125,35 @@ def test_sql_takes_no_text_with_nothing_to_see(connection: Connection, field: st
 def test_sql_counts_characters_and_takes_none_too_many(connection: Connection, field: str, longest: int) -> None:
     insert_track(connection, **{field: "\U0001f3b5" * longest})
     assert refused(lambda: insert_track(connection, **{field: "x" * (longest + 1)})) == ("22001", None)
+
+
+def test_text_too_long_is_refused_before_its_words_are_read(connection: Connection) -> None:
+    # Long words, for the more there are, the longer it takes to find that they are too many.
+    words = " ".join(f"{number:05d}{'x' * 1500}" for number in range(700))
+    read = text(f"SELECT {SEARCH_VECTOR_FUNCTION}(:words, NULL, NULL, NULL, NULL)")
+    with connection.begin_nested() as savepoint:
+        assert refused(lambda: connection.execute(read, {"words": words})) == ("54000", None)
+        savepoint.rollback()
+    assert refused(lambda: insert_track(connection, title=words)) == ("22001", None)
+    insert_track(connection)
+    # As the package and the sessions of hosts send it: a value that was cast to the domain would be cut.
+    assert refused(lambda: connection.execute(TRACKS.update().values(title=words))) == ("22001", None)
+
+
+def test_no_way_of_writing_cuts_a_text(connection: Connection) -> None:
+    rows = [{"id": new_id(), "status": PENDING, "title": "x" * 1001, "audio_path": "b"} for _ in range(2)]
+    sorted_rows = insert_new(TRACKS).returning(TRACKS.c.id, sort_by_parameter_order=True)
+    for statement in (insert_new(TRACKS), sorted_rows, insert_new(TRACKS).values(rows)):
+        with connection.begin_nested() as savepoint:
+            assert refused(partial(connection.execute, statement, rows)) == ("22001", None)
+            savepoint.rollback()
+
+
+@pytest.mark.parametrize("instant", ["infinity", "-infinity"])
+@pytest.mark.parametrize("field", ["created_at", "updated_at"])
+def test_sql_takes_no_instant_that_is_none(connection: Connection, field: str, instant: str) -> None:
+    found = refused(lambda: insert_track(connection, **{field: instant}))
+    assert found == ("23514", "ck_audiocatalog_time_finite")
 
 
 @pytest.mark.parametrize("status", ["DONE", "pending", "", " PENDING"])
@@ -179,6 +215,10 @@ def test_every_move_leads_somewhere(connection: Connection, start: str | None) -
         ({"at": None}, "23502", None),
         ({"actor": "x" * 201}, "22001", None),
         ({"reason": "x" * 1001}, "22001", None),
+        ({"actor": " "}, "23514", "ck_audio_track_status_changes_actor_visible"),
+        ({"reason": "\u200b"}, "23514", "ck_audio_track_status_changes_reason_visible"),
+        ({"version": 0}, "23514", "ck_audiocatalog_count_range"),
+        ({"at": "infinity"}, "23514", "ck_audiocatalog_time_finite"),
         ({"track_id": uuid4()}, "23503", "fk_audio_track_status_changes_track_id"),
         ({"version": 1}, "23505", "pk_audio_track_status_changes"),
         ({"operation_id": UUID(int=1)}, "23505", "uq_audio_track_status_changes_track_id_operation_id"),
@@ -244,15 +284,17 @@ def test_every_constraint_and_index_has_the_name_that_the_convention_gives(conne
     query = f"""
         SELECT conname FROM pg_constraint WHERE conrelid IN {OUR_TABLES} AND contype <> 'n'
         UNION SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid IN {OUR_TABLES}
+        UNION SELECT conname FROM pg_constraint JOIN pg_type ON pg_type.oid = contypid
+        WHERE typnamespace = current_schema()::regnamespace
     """
     preparer = connection.dialect.identifier_preparer
-    expected = set()
+    expected = {domain.constraint_name for domain in DOMAINS}
     for table in Base.metadata.tables.values():
         expected |= {preparer.format_constraint(constraint) for constraint in table.constraints}
         expected |= {str(index.name) for index in table.indexes}
     found = names(connection, query)
     assert found == sorted(map(str, expected))
-    convention = re.compile(rf"(pk|fk|uq|ix|ck)_({'|'.join(Base.metadata.tables)})(_[a-z_]+(_\d+)?)?")
+    convention = re.compile(rf"(pk|fk|uq|ix|ck)_({'|'.join(Base.metadata.tables)}|audiocatalog)(_[a-z_]+(_\d+)?)?")
     assert [name for name in found if not convention.fullmatch(name)] == []
 
 
@@ -291,8 +333,14 @@ def test_every_unique_key_holds_the_id_of_the_track(connection: Connection) -> N
         ),
         pytest.param("SELECT extname FROM pg_extension WHERE extname <> 'plpgsql'", id="extensions"),
         pytest.param(
-            f"SELECT conname FROM pg_constraint WHERE conrelid IN {OUR_TABLES} AND NOT convalidated",
+            "SELECT conname FROM pg_constraint"
+            " WHERE connamespace = current_schema()::regnamespace AND NOT convalidated",
             id="constraints not validated",
+        ),
+        pytest.param(
+            f"SELECT conname FROM pg_constraint WHERE conrelid IN {TRACK_TABLES} AND contype = 'c'"
+            " AND cardinality(conkey) = 1",
+            id="rules of one column that every statement reads",
         ),
         pytest.param(
             f"SELECT indexrelid::regclass FROM pg_index WHERE indrelid IN {OUR_TABLES} AND NOT indisvalid",
@@ -320,6 +368,66 @@ def test_the_search_vector_follows_the_words_by_itself(connection: Connection) -
     assert connection.execute(vector).scalar_one() == "'first':1A"
     connection.execute(TRACKS.update().where(TRACKS.c.id == track_id).values(title="Second"))
     assert connection.execute(vector).scalar_one() == "'second':1A"
+
+
+# Hosts ask for tracks by their columns, as for any others.
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        Track.title == "Jóga",
+        Track.title.in_(["Jóga", "Bachelorette"]),
+        Track.title.contains("óg"),
+        Track.title + "!" == "Jóga!",
+        func.lower(Track.title) == "jóga",
+        Track.status == COMPLETED,
+        Track.status.in_([COMPLETED, PENDING]),
+        Track.year >= 1990,
+        Track.year.between(1990, 1999),
+        Track.year + 3 == 2000,
+        Track.duration / 2 < 152.6,
+        Track.created_at <= datetime.now(UTC) + timedelta(days=1),
+        Track.created_at > func.now() - timedelta(days=1),
+        Track.version == 1,
+        Track.artist.is_(None),
+        Track.sample_rate.is_distinct_from(44_100),
+    ],
+    ids=str,
+)
+def test_a_host_finds_tracks_by_any_column(session: Session, condition: ColumnElement[bool]) -> None:
+    track_id = TrackFactory(title="Jóga", artist=None, year=1997, duration=305.0, sample_rate=48_000).id
+    assert session.scalars(select(Track.id).where(Track.id == track_id, condition)).all() == [track_id]
+    assert session.scalars(select(Track.id).where(Track.id == track_id, ~condition)).all() == []
+
+
+def test_what_a_host_reads_has_the_types_of_the_columns(session: Session) -> None:
+    track_id = TrackFactory(title="Jóga", year=1997, duration=305.0).id
+    asked = select(Track.status, Track.title, Track.year, Track.duration, Track.created_at, func.max(Track.year))
+    row = session.execute(asked.where(Track.id == track_id).group_by(Track.id)).one()
+    assert [type(value) for value in row] == [TrackStatus, str, int, float, datetime, int]
+
+
+@pytest.mark.parametrize(
+    ("asked", "index"),
+    [
+        (select(Track.id).where(Track.year >= 1990), "ix_audio_tracks_year"),
+        (select(Track.id).where(Track.year == 1997), "ix_audio_tracks_year"),
+        (select(Track.id).order_by(Track.year, Track.id), "ix_audio_tracks_year"),
+        (select(Track.id).where(Track.created_at >= datetime.now(UTC)), "ix_audio_tracks_created_at"),
+        (select(StatusChange.reason).where(StatusChange.version == 1), "pk_audio_track_status_changes"),
+    ],
+    ids=["range", "one", "order", "instant", "version"],
+)
+def test_a_hosts_query_uses_the_index(connection: Connection, asked: Select[Any], index: str) -> None:
+    for setting in ("enable_seqscan", "enable_sort"):
+        connection.exec_driver_sql(f"SET LOCAL {setting} = off")
+    compiled = asked.compile(dialect=connection.dialect)
+    plan = connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params).scalars().all()
+    assert any(index in line for line in plan), plan
+    assert not any("Sort" in line or "Seq Scan" in line for line in plan), plan
+    if asked.whereclause is not None:
+        assert any("Index Cond" in line for line in plan), plan
 
 
 # Objects show what was read, and no more.
@@ -459,11 +567,11 @@ def test_the_columns_that_a_save_compares_are_columns_of_the_table() -> None:
 def archived(connection: Connection, work: UnitOfWork) -> UUID:
     """Give the id of a track that a newer version has archived."""
     track = work.save(TrackMetadata(title="Archived"), audio_path="a", status=PENDING)
-    for table, constraint in (
-        ("audio_tracks", "ck_audio_tracks_status_known"),
-        ("audio_track_status_changes", "ck_audio_track_status_changes_legal_transition"),
+    for altered, constraint in (
+        ("DOMAIN audiocatalog_status", "ck_audio_tracks_status_known"),
+        ("TABLE audio_track_status_changes", "ck_audio_track_status_changes_legal_transition"),
     ):
-        connection.exec_driver_sql(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
+        connection.exec_driver_sql(f"ALTER {altered} DROP CONSTRAINT {constraint}")
     connection.exec_driver_sql("UPDATE audio_tracks SET status = 'ARCHIVED', version = 2")
     insert_change(connection, track_id=track.id, version=2, from_status="PENDING", to_status="ARCHIVED")
     return track.id

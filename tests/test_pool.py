@@ -175,8 +175,9 @@ def test_behind_a_pooler_a_lost_commit_of_a_single_call_is_one_of_our_errors(dat
         Catalog(database_url, pooler=True) as catalog,
         psycopg.connect(libpq(database_url), autocommit=True) as admin,
     ):
-        with pytest.raises(errors.CommitOutcomeUnknown), catalog._database.autocommit() as connection:
-            process = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        with pytest.raises(errors.CommitOutcomeUnknown), catalog._database.autocommit() as driver:
+            process = driver.info.backend_pid
+            driver.execute("SELECT 1")
             admin.execute("SELECT pg_terminate_backend(%s, 5000)", [process])
         assert catalog.find(uuid4()) is None
 

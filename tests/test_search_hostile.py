@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audiocatalog import Catalog, SearchFilters, SearchPage, TrackMetadata, UnitOfWork, errors, migrations
-from audiocatalog.engine import driver_connection
 from audiocatalog.search.page import FACETS, SearchSort
 from audiocatalog.searching import ask
+from audiocatalog.transaction import driver_connection
 from tests.conftest import libpq, temporary_database
 from tests.searches import what_is_asked
 
@@ -398,11 +398,11 @@ def test_an_error_after_the_last_statement_leaves_the_connection_usable(library:
         twice = "INSERT INTO pressed VALUES (1), (1) RETURNING n"
         if isolation == "AUTOCOMMIT":
             with pytest.raises(psycopg.errors.UniqueViolation):
-                ask(connection, twice, {}, 1.0)
+                ask(driver, twice, {}, 1.0)
         else:
-            assert ask(connection, twice, {}, 1.0) == [(1,), (1,)]
+            assert ask(driver, twice, {}, 1.0) == [(1,), (1,)]
         assert driver.pgconn.pipeline_status == psycopg.pq.PipelineStatus.OFF
-        assert ask(connection, "SELECT %(n)s::int", {"n": 2}, 1.0) == [(2,)]
+        assert ask(driver, "SELECT %(n)s::int", {"n": 2}, 1.0) == [(2,)]
         driver.execute("DROP TABLE pressed")
 
 

@@ -12,7 +12,8 @@ from sqlalchemy import select, text
 
 from audiocatalog import Catalog, SaveOutcome, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.identifiers import new_id
-from audiocatalog.tracks import CHANGES, TRACKS
+from audiocatalog.tracks import TRACKS
+from audiocatalog.transitions import CHANGES
 from tests.conftest import Units
 from tests.factories import TrackFactory, TrackMetadataFactory, TrackRecordFactory
 

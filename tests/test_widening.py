@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from audiocatalog import Catalog, SearchFilters, UnitOfWork
-from audiocatalog.engine import driver_connection
 from audiocatalog.search.query import Term
 from audiocatalog.search.widening import (
     Alternative,
@@ -16,6 +15,7 @@ from audiocatalog.search.widening import (
     unwanted_query,
     widened_parameters,
 )
+from audiocatalog.transaction import driver_connection
 from tests.searches import count_words, found, save, titles
 
 

@@ -74,12 +74,12 @@ def print_json(value: object) -> None:
 
 def track_json(track: Track) -> dict[str, Any]:
     """Return all columns of *track*, ready for JSON."""
-    return {column.name: _plain(getattr(track, column.name)) for column in TRACK_COLUMNS}
+    return {name: _plain(getattr(track, name)) for name in TRACK_COLUMNS}
 
 
 def change_json(change: StatusChange) -> dict[str, Any]:
     """Return all columns of *change*, ready for JSON."""
-    return {column.name: _plain(getattr(change, column.name)) for column in CHANGE_COLUMNS}
+    return {name: _plain(getattr(change, name)) for name in CHANGE_COLUMNS}
 
 
 def counts_json(counts: Iterable[StatusCount]) -> dict[str, Any]:
@@ -92,10 +92,10 @@ def print_track(track: Track) -> None:
     output = Output()
     table = output.table("", "")
     table.show_header = False
-    for column in TRACK_COLUMNS:
-        value = getattr(track, column.name)
-        text = Text(UNKNOWN, "dim") if value is None else Text(_in_units(column.name, value))
-        table.add_row(Text(column.name, "dim"), text)
+    for name in TRACK_COLUMNS:
+        value = getattr(track, name)
+        text = Text(UNKNOWN, "dim") if value is None else Text(_in_units(name, value))
+        table.add_row(Text(name, "dim"), text)
     output.lay_out(table)
 
 

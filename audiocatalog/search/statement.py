@@ -34,7 +34,7 @@ LEADERS: Final = 3
 #: How many values a facet tells.
 MOST_VALUES: Final = 20
 
-COLUMNS: Final = ", ".join(f"t.{column.name}" for column in TRACK_COLUMNS)
+COLUMNS: Final = ", ".join(f"t.{name}" for name in TRACK_COLUMNS)
 _CANDIDATE_COLUMNS: Final = "t.id, t.title, t.artist, t.title_name, t.artist_name, t.search_vector"
 CANDIDATE: Final = f"SELECT {_CANDIDATE_COLUMNS} FROM audio_tracks AS t"
 _ALL_OF: Final = "SELECT * FROM audio_tracks AS t"

@@ -1,0 +1,369 @@
+-- How tracks are saved for the first time and moved from status to status: the only ways to write the history.
+-- Each function is one transaction step, called by one statement. They run with the rights of their owner, so that the
+-- role of the application needs none to write the history, and cannot forge it. The search path is the one that the
+-- migration sets, with pg_temp last: no temporary table can take the place of ours.
+--
+-- The row of audio_tracks is the lock. Whoever changes a status, or the task of a track, holds it first, by id, and
+-- reads what follows in a new snapshot. Several are locked in the order of their ids. Version 1.
+
+-- Save a track that is not there yet, with the first row of its history, and what remains to be done with it. Return
+-- when it was created, or null if the id is taken.
+CREATE FUNCTION audiocatalog_save_v1(
+  track uuid, first_status text, title text, artist text, album text, genre text, year integer,
+  duration double precision, channels integer, sample_rate integer, bitrate integer, format text, audio_path text,
+  thumbnail_path text, who text, why text, wake boolean
+) RETURNS timestamptz
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_variable
+DECLARE
+  created timestamptz;
+BEGIN
+  INSERT INTO audio_tracks AS t (id, status, artist, title, album, genre, year, duration, channels, sample_rate,
+                                 bitrate, format, audio_path, thumbnail_path)
+  VALUES (track, first_status, artist, title, album, genre, year, duration, channels, sample_rate, bitrate, format,
+          audio_path, thumbnail_path)
+  ON CONFLICT (id) DO NOTHING
+  RETURNING t.created_at INTO created;
+  IF created IS NULL THEN
+    RETURN NULL;
+  END IF;
+  INSERT INTO audio_track_status_changes (track_id, version, to_status, actor, reason)
+  VALUES (track, 1, first_status, who, why);
+  IF first_status <> 'COMPLETED' THEN
+    INSERT INTO audio_track_tasks (track_id, status, since, ready_at)
+    VALUES (track, first_status, clock_timestamp(), now());
+    IF wake THEN
+      PERFORM pg_notify('audiocatalog_pending', '');
+    END IF;
+  END IF;
+  RETURN created;
+END
+$$;
+
+-- Move a track to the status *target* if it is in one of *starts*, and return the row of the history. An operation that
+-- has been done before is answered with the row it made. Without a row, *seen* is the status when the statement began,
+-- *actual* the one under the lock, both null if there is no such track. The task begins anew: nobody has tried it yet.
+CREATE FUNCTION audiocatalog_move_v1(
+  track uuid, target text, starts text[], who text, why text, operation uuid, wake boolean,
+  OUT seen text, OUT actual text, OUT version integer, OUT from_status text, OUT to_status text, OUT actor text,
+  OUT reason text, OUT operation_id uuid, OUT attempt integer, OUT at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+BEGIN
+  SELECT t.status INTO seen FROM audio_tracks AS t WHERE t.id = track;
+  SELECT t.status INTO actual FROM audio_tracks AS t WHERE t.id = track FOR NO KEY UPDATE;
+  IF actual IS NULL THEN
+    RETURN;
+  END IF;
+  IF operation IS NOT NULL THEN
+    SELECT c.version, c.from_status, c.to_status, c.actor, c.reason, c.operation_id, c.attempt, c.at
+    INTO version, from_status, to_status, actor, reason, operation_id, attempt, at
+    FROM audio_track_status_changes AS c WHERE c.track_id = track AND c.operation_id = operation;
+    IF FOUND THEN
+      RETURN;
+    END IF;
+  END IF;
+  IF actual <> ALL (starts) THEN
+    RETURN;
+  END IF;
+  UPDATE audio_tracks AS t SET status = target, version = t.version + 1, updated_at = now()
+  WHERE t.id = track
+  RETURNING t.version INTO version;
+  at := clock_timestamp();
+  INSERT INTO audio_track_status_changes (track_id, version, from_status, to_status, actor, reason, operation_id, at)
+  VALUES (track, version, actual, target, who, why, operation, at);
+  IF target = 'COMPLETED' THEN
+    DELETE FROM audio_track_tasks AS k WHERE k.track_id = track;
+  ELSE
+    INSERT INTO audio_track_tasks AS k (track_id, status, since, ready_at, last_error)
+    VALUES (track, target, at, CASE target WHEN 'PENDING' THEN at END, CASE target WHEN 'FAILED' THEN why END)
+    ON CONFLICT (track_id) DO UPDATE
+    SET status = excluded.status, since = excluded.since, ready_at = excluded.ready_at, expires_at = NULL, token = NULL,
+        worker = NULL, attempts = 0, last_error = excluded.last_error;
+    IF wake AND target = 'PENDING' THEN
+      PERFORM pg_notify('audiocatalog_pending', '');
+    END IF;
+  END IF;
+  from_status := actual;
+  to_status := target;
+  actor := who;
+  reason := why;
+  operation_id := operation;
+END
+$$;
+
+-- Lock tracks that are due, without waiting for any that others hold, and return their ids: those that wait for a
+-- worker, or those whose lease has run out. Nothing else locks rows that it does not know by id.
+CREATE FUNCTION audiocatalog_lock_due_v1(leased boolean, newest boolean, most integer, moment timestamptz) RETURNS uuid[]
+LANGUAGE plpgsql
+AS $$
+BEGIN
+  IF leased THEN
+    RETURN ARRAY(
+      SELECT t.id FROM audio_track_tasks AS k JOIN audio_tracks AS t ON t.id = k.track_id
+      WHERE k.expires_at <= moment AND t.status = 'PROCESSING'
+      ORDER BY k.expires_at, k.track_id LIMIT most
+      FOR NO KEY UPDATE OF t SKIP LOCKED
+    );
+  ELSIF newest THEN
+    RETURN ARRAY(
+      SELECT t.id FROM audio_track_tasks AS k JOIN audio_tracks AS t ON t.id = k.track_id
+      WHERE k.ready_at <= moment AND t.status = 'PENDING'
+      ORDER BY k.ready_at DESC, k.track_id DESC LIMIT most
+      FOR NO KEY UPDATE OF t SKIP LOCKED
+    );
+  END IF;
+  RETURN ARRAY(
+    SELECT t.id FROM audio_track_tasks AS k JOIN audio_tracks AS t ON t.id = k.track_id
+    WHERE k.ready_at <= moment AND t.status = 'PENDING'
+    ORDER BY k.ready_at, k.track_id LIMIT most
+    FOR NO KEY UPDATE OF t SKIP LOCKED
+  );
+END
+$$;
+
+-- Hand up to *most* waiting tracks to *who* for the time of *lease*. The version that a track gets by this is the token
+-- of the claim: no other claim of the track ever has it, and later ones have greater ones.
+CREATE FUNCTION audiocatalog_claim_v1(most integer, lease interval, who text, newest boolean)
+RETURNS TABLE (
+  id uuid, status audiocatalog_status, artist audiocatalog_artist, title audiocatalog_title, album audiocatalog_album,
+  genre audiocatalog_genre, year audiocatalog_year, duration audiocatalog_duration, channels audiocatalog_channels,
+  sample_rate audiocatalog_sample_rate, bitrate audiocatalog_bitrate, format audiocatalog_format,
+  audio_path audiocatalog_audio_path, thumbnail_path audiocatalog_thumbnail_path, created_at audiocatalog_time,
+  updated_at audiocatalog_time, version audiocatalog_count, attempt integer, expires_at audiocatalog_time,
+  last_error audiocatalog_reason
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  moment timestamptz := clock_timestamp();
+  ids uuid[] := audiocatalog_lock_due_v1(false, newest, most, moment);
+BEGIN
+  moment := clock_timestamp();
+  RETURN QUERY
+  WITH taken AS (
+    UPDATE audio_track_tasks AS k
+    SET status = 'PROCESSING', since = moment, ready_at = NULL, expires_at = moment + lease, token = t.version + 1,
+        worker = who, attempts = k.attempts + 1
+    FROM audio_tracks AS t
+    WHERE k.track_id = ANY (ids) AND t.id = k.track_id AND t.status = 'PENDING' AND k.ready_at <= moment
+    RETURNING k.track_id, k.attempts, k.last_error, k.expires_at
+  ), moved AS (
+    UPDATE audio_tracks AS t SET status = 'PROCESSING', version = t.version + 1, updated_at = now()
+    FROM taken WHERE t.id = taken.track_id
+    RETURNING t.id, t.status, t.artist, t.title, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate,
+      t.bitrate, t.format, t.audio_path, t.thumbnail_path, t.created_at, t.updated_at, t.version, taken.attempts,
+      taken.expires_at, taken.last_error
+  ), logged AS (
+    INSERT INTO audio_track_status_changes (track_id, version, from_status, to_status, actor, attempt, at)
+    SELECT moved.id, moved.version, 'PENDING', 'PROCESSING', who, moved.attempts, moment FROM moved
+  )
+  SELECT * FROM moved;
+END
+$$;
+
+-- Prolong the leases of claims that still hold to *lease* from now, and return their tracks and new ends.
+CREATE FUNCTION audiocatalog_renew_v1(tracks uuid[], tokens integer[], lease interval)
+RETURNS TABLE (track_id uuid, expires_at audiocatalog_time)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  moment timestamptz;
+BEGIN
+  PERFORM 1 FROM audio_tracks AS t WHERE t.id = ANY (tracks) ORDER BY t.id FOR NO KEY UPDATE;
+  moment := clock_timestamp();
+  RETURN QUERY
+  UPDATE audio_track_tasks AS k SET expires_at = greatest(k.expires_at, moment + lease)
+  FROM unnest(tracks, tokens) AS asked (track_id, token)
+  WHERE k.track_id = asked.track_id AND k.token = asked.token AND k.expires_at > moment
+  RETURNING k.track_id, k.expires_at;
+END
+$$;
+
+-- Complete claims that still hold, and return the rows of the history, with the place of each claim among the asked.
+-- An operation that has been done before is answered with the row it made. *metadata* is an array, as long as *tracks*,
+-- of the ten fields to be stored, or nulls; itself null if there are none.
+CREATE FUNCTION audiocatalog_complete_v1(
+  tracks uuid[], tokens integer[], operations uuid[], who text, metadata jsonb
+) RETURNS TABLE (
+  place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
+  operation_id uuid, attempt integer, at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  moment timestamptz;
+  completed bigint;
+BEGIN
+  PERFORM 1 FROM audio_tracks AS t WHERE t.id = ANY (tracks) ORDER BY t.id FOR NO KEY UPDATE;
+  moment := clock_timestamp();
+  IF metadata IS NOT NULL THEN
+    UPDATE audio_tracks AS t
+    SET title = m.title, artist = m.artist, album = m.album, genre = m.genre, year = m.year, duration = m.duration,
+        channels = m.channels, sample_rate = m.sample_rate, bitrate = m.bitrate, format = m.format
+    FROM unnest(tracks, tokens) WITH ORDINALITY AS asked (track_id, token, place)
+    JOIN audio_track_tasks AS k ON k.track_id = asked.track_id AND k.token = asked.token
+    CROSS JOIN LATERAL jsonb_to_record(metadata -> (asked.place - 1)::integer) AS m (
+      title text, artist text, album text, genre text, year integer, duration double precision, channels integer,
+      sample_rate integer, bitrate integer, format text
+    )
+    WHERE t.id = asked.track_id AND k.expires_at > moment
+      AND jsonb_typeof(metadata -> (asked.place - 1)::integer) = 'object';
+  END IF;
+  RETURN QUERY
+  WITH held AS (
+    DELETE FROM audio_track_tasks AS k
+    USING unnest(tracks, tokens, operations) WITH ORDINALITY AS asked (track_id, token, operation_id, place)
+    WHERE k.track_id = asked.track_id AND k.token = asked.token AND k.expires_at > moment
+    RETURNING asked.place, k.track_id, asked.operation_id, k.attempts
+  ), moved AS (
+    UPDATE audio_tracks AS t SET status = 'COMPLETED', version = t.version + 1, updated_at = now()
+    FROM held WHERE t.id = held.track_id
+    RETURNING held.place, t.id, t.version, held.operation_id, held.attempts
+  ), logged AS (
+    INSERT INTO audio_track_status_changes
+      (track_id, version, from_status, to_status, actor, operation_id, attempt, at)
+    SELECT moved.id, moved.version, 'PROCESSING', 'COMPLETED', who, moved.operation_id, moved.attempts, moment FROM moved
+  )
+  SELECT moved.place, moved.id, moved.version::integer, 'PROCESSING', 'COMPLETED', who, NULL::text, moved.operation_id,
+    moved.attempts, moment
+  FROM moved;
+  GET DIAGNOSTICS completed = ROW_COUNT;
+  IF completed < cardinality(tracks) THEN
+    RETURN QUERY SELECT * FROM audiocatalog_answers_v1(tracks, operations, moment);
+  END IF;
+END
+$$;
+
+-- Return the rows of the history that operations made before *moment*.
+CREATE FUNCTION audiocatalog_answers_v1(tracks uuid[], operations uuid[], moment timestamptz)
+RETURNS TABLE (
+  place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
+  operation_id uuid, attempt integer, at timestamptz
+)
+LANGUAGE sql
+AS $$
+  SELECT asked.place, c.track_id, c.version::integer, c.from_status::text, c.to_status::text, c.actor::text, c.reason::text,
+    c.operation_id, c.attempt, c.at::timestamptz
+  FROM unnest(tracks, operations) WITH ORDINALITY AS asked (track_id, operation_id, place)
+  JOIN audio_track_status_changes AS c ON c.track_id = asked.track_id AND c.operation_id = asked.operation_id
+  WHERE c.at < moment
+$$;
+
+-- End claims that still hold, without having done the work, and return the rows of the history. A track waits again, for
+-- at most *longest* seconds: *delay* after the first try, doubled by each further one, times *jitter*. If it is not to be
+-- tried again, or has been tried *most_attempts* times, it is FAILED. A try that was not *counted* never was one, and
+-- the track waits no longer than others.
+CREATE FUNCTION audiocatalog_give_up_v1(
+  tracks uuid[], tokens integer[], operations uuid[], who text, why text, retry boolean, counted boolean,
+  most_attempts integer, delay double precision, longest double precision, jitter double precision, wake boolean
+) RETURNS TABLE (
+  place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
+  operation_id uuid, attempt integer, at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  moment timestamptz;
+  ended bigint;
+BEGIN
+  PERFORM 1 FROM audio_tracks AS t WHERE t.id = ANY (tracks) ORDER BY t.id FOR NO KEY UPDATE;
+  moment := clock_timestamp();
+  RETURN QUERY
+  WITH ended AS (
+    UPDATE audio_track_tasks AS k
+    SET status = next.status, since = moment, expires_at = NULL, token = NULL, worker = NULL,
+        ready_at = CASE next.status WHEN 'PENDING' THEN moment + next.pause END,
+        attempts = k.attempts - (NOT counted)::integer,
+        last_error = CASE WHEN counted THEN why ELSE k.last_error END
+    FROM unnest(tracks, tokens, operations) WITH ORDINALITY AS asked (track_id, token, operation_id, place)
+    JOIN audio_track_tasks AS held ON held.track_id = asked.track_id
+    CROSS JOIN LATERAL (
+      SELECT
+        CASE WHEN retry AND (held.attempts < most_attempts OR NOT counted) THEN 'PENDING' ELSE 'FAILED' END,
+        counted::integer * jitter * least(longest, delay * 2.0 ^ least(held.attempts - 1, 100)) * interval '1 second'
+    ) AS next (status, pause)
+    WHERE k.track_id = held.track_id AND k.token = asked.token AND k.expires_at > moment
+    RETURNING asked.place, k.track_id, asked.operation_id, held.attempts, k.status
+  ), moved AS (
+    UPDATE audio_tracks AS t SET status = ended.status, version = t.version + 1, updated_at = now()
+    FROM ended WHERE t.id = ended.track_id
+    RETURNING ended.place, t.id, t.version, t.status, ended.operation_id, ended.attempts
+  ), logged AS (
+    INSERT INTO audio_track_status_changes
+      (track_id, version, from_status, to_status, actor, reason, operation_id, attempt, at)
+    SELECT moved.id, moved.version, 'PROCESSING', moved.status, who, why, moved.operation_id, moved.attempts, moment
+    FROM moved
+  )
+  SELECT moved.place, moved.id, moved.version::integer, 'PROCESSING', moved.status::text, who, why, moved.operation_id,
+    moved.attempts, moment
+  FROM moved;
+  GET DIAGNOSTICS ended = ROW_COUNT;
+  IF wake AND ended > 0 AND retry THEN
+    PERFORM pg_notify('audiocatalog_pending', '');
+  END IF;
+  IF ended < cardinality(tracks) THEN
+    RETURN QUERY SELECT * FROM audiocatalog_answers_v1(tracks, operations, moment);
+  END IF;
+END
+$$;
+
+-- Take up to *most* tracks back whose leases have run out, as audiocatalog_give_up_v1 does, and return the rows of the
+-- history. That a lease has run out is looked at again when its row is written.
+CREATE FUNCTION audiocatalog_release_expired_v1(
+  most integer, who text, most_attempts integer, delay double precision, longest double precision,
+  jitter double precision, wake boolean
+) RETURNS TABLE (
+  track_id uuid, version integer, from_status text, to_status text, actor text, reason text, operation_id uuid,
+  attempt integer, at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  moment timestamptz := clock_timestamp();
+  ids uuid[] := audiocatalog_lock_due_v1(true, false, most, moment);
+BEGIN
+  moment := clock_timestamp();
+  RETURN QUERY
+  WITH ended AS (
+    UPDATE audio_track_tasks AS k
+    SET status = next.status, since = moment, expires_at = NULL, token = NULL, worker = NULL,
+        ready_at = CASE next.status WHEN 'PENDING' THEN moment + next.pause END, last_error = next.reason
+    FROM audio_track_tasks AS held
+    CROSS JOIN LATERAL (
+      SELECT
+        CASE WHEN held.attempts < most_attempts THEN 'PENDING' ELSE 'FAILED' END,
+        jitter * least(longest, delay * 2.0 ^ least(held.attempts - 1, 100)) * interval '1 second',
+        'the lease of ' || held.worker || ' ran out'
+    ) AS next (status, pause, reason)
+    WHERE held.track_id = ANY (ids) AND k.track_id = held.track_id AND k.expires_at <= moment
+    RETURNING k.track_id, k.attempts, k.status, k.last_error
+  ), moved AS (
+    UPDATE audio_tracks AS t SET status = ended.status, version = t.version + 1, updated_at = now()
+    FROM ended WHERE t.id = ended.track_id
+    RETURNING t.id, t.version, t.status, ended.attempts, ended.last_error
+  ), logged AS (
+    INSERT INTO audio_track_status_changes (track_id, version, from_status, to_status, actor, reason, attempt, at)
+    SELECT moved.id, moved.version, 'PROCESSING', moved.status, who, moved.last_error, moved.attempts, moment FROM moved
+  )
+  SELECT moved.id, moved.version::integer, 'PROCESSING', moved.status::text, who, moved.last_error::text, NULL::uuid,
+    moved.attempts, moment
+  FROM moved;
+  IF wake AND FOUND THEN
+    PERFORM pg_notify('audiocatalog_pending', '');
+  END IF;
+END
+$$;

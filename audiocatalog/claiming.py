@@ -1,0 +1,108 @@
+"""Claims on a connection, whoever holds it, each in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from audiocatalog.claims import (
+    CLAIM,
+    COMPLETE,
+    GIVE_UP,
+    RELEASE_EXPIRED,
+    RENEW,
+    Claim,
+    ClaimOrder,
+    Retries,
+    checked_claims,
+    checked_count,
+    checked_lease,
+    claim_values,
+    claims_of,
+    ended,
+    keys_of,
+    metadata_json,
+    renewed,
+)
+from audiocatalog.errors import ClaimLost, Phase, translated
+from audiocatalog.metadata import TrackMetadata, clean_actor
+from audiocatalog.models import StatusChange
+from audiocatalog.operations import Driver, rows_of
+from audiocatalog.status import TrackStatus
+from audiocatalog.transitions import change_of
+
+_DONE: Final = frozenset({TrackStatus.COMPLETED})
+_NOT_DONE: Final = frozenset({TrackStatus.PENDING, TrackStatus.FAILED})
+
+
+def claim_tracks(
+    driver: Driver, *, limit: int, lease: timedelta, worker: str, order: ClaimOrder | str, phase: Phase
+) -> list[Claim]:
+    """Claim tracks as ``Verbs.claim`` says."""
+    name = clean_actor(worker)
+    values = claim_values(limit, lease, name, order)
+    with translated("claim", phase):
+        rows = rows_of(driver, CLAIM, values)
+    return claims_of(rows, name)
+
+
+def renew_claims(driver: Driver, claims: Sequence[Claim], *, lease: timedelta, phase: Phase) -> list[Claim | ClaimLost]:
+    """Prolong the leases of *claims*, and return each with its new end, or an error if it is lost."""
+    found = checked_claims(claims, "renew")
+    tracks, tokens, _ = keys_of(found)
+    values = (tracks, tokens, checked_lease(lease, "renew"))
+    with translated("renew", phase):
+        rows = rows_of(driver, RENEW, values) if found else []
+    return renewed(found, rows)
+
+
+def complete_claims(
+    driver: Driver,
+    claims: Sequence[Claim],
+    metadata: Sequence[TrackMetadata | None],
+    *,
+    actor: str | None,
+    phase: Phase,
+) -> list[StatusChange | ClaimLost]:
+    """Complete *claims*, each with its metadata, and return what became of each."""
+    found = checked_claims(claims, "complete")
+    if not found:
+        return []
+    values = (*keys_of(found), actor or found[0].worker, metadata_json(metadata))
+    with translated("complete", phase):
+        rows = rows_of(driver, COMPLETE, values)
+    return ended(found, rows, _DONE, "complete")
+
+
+def give_claims_up(
+    driver: Driver,
+    claims: Sequence[Claim],
+    *,
+    operation: str,
+    reason: str | None,
+    actor: str | None,
+    retry: bool,
+    counted: bool,
+    retries: Retries,
+    notify: bool,
+    phase: Phase,
+) -> list[StatusChange | ClaimLost]:
+    """End *claims* whose work was not done, and return what became of each; a try that is not *counted* never was."""
+    found = checked_claims(claims, operation)
+    if not found:
+        return []
+    values = (*keys_of(found), actor or found[0].worker, reason, retry, counted, *retries.values(), notify)
+    with translated(operation, phase):
+        rows = rows_of(driver, GIVE_UP, values)
+    return ended(found, rows, _NOT_DONE, operation)
+
+
+def release_expired_claims(
+    driver: Driver, *, limit: int, actor: str, retries: Retries, notify: bool, phase: Phase
+) -> list[StatusChange]:
+    """Take tracks back as ``Verbs.release_expired`` says."""
+    values = (checked_count(limit, "limit", "release_expired"), actor, *retries.values(), notify)
+    with translated("release_expired", phase):
+        rows = rows_of(driver, RELEASE_EXPIRED, values)
+    return [change_of(row) for row in rows]

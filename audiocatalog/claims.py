@@ -1,0 +1,227 @@
+"""Claims of tracks by workers: the statements, and what their rows mean; no connection and no await in here.
+
+A claim is a lease with a token. The token is the version that the track got by the claim, so that every later claim of
+the same track has a greater one. The statements are calls of functions: alembic/functions/lifecycle_v1.sql.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from audiocatalog.errors import ClaimLost, InvalidInput, Problem, kind_of
+from audiocatalog.metadata import TrackMetadata
+from audiocatalog.models import StatusChange, Track
+from audiocatalog.status import TrackStatus
+from audiocatalog.tracks import TRACK_COLUMNS, track_of
+from audiocatalog.transitions import change_of
+
+#: So many tracks are claimed, or taken back, by one call at the most.
+MOST_CLAIMS: Final = 1000
+_LONGEST_LEASE: Final = timedelta(days=7)
+_SHORTEST_LEASE: Final = timedelta(milliseconds=10)
+#: The name of the notifications that tell of waiting tracks.
+CHANNEL: Final = "audiocatalog_pending"
+
+#: Hand waiting tracks to a worker.
+CLAIM: Final = "SELECT * FROM audiocatalog_claim_v1($1, $2, $3, $4)"
+#: Prolong leases.
+RENEW: Final = "SELECT * FROM audiocatalog_renew_v1($1, $2, $3)"
+#: Complete claims, with metadata or without.
+COMPLETE: Final = "SELECT * FROM audiocatalog_complete_v1($1, $2::integer[], $3, $4, $5::jsonb)"
+#: End claims whose work was not done.
+GIVE_UP: Final = "SELECT * FROM audiocatalog_give_up_v1($1, $2::integer[], $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+#: Take back what dead workers hold.
+RELEASE_EXPIRED: Final = "SELECT * FROM audiocatalog_release_expired_v1($1, $2, $3, $4, $5, $6, $7)"
+
+
+class ClaimOrder(StrEnum):
+    """Say which of the waiting tracks are claimed first."""
+
+    #: Those that have waited longest.
+    OLDEST = "oldest"
+    #: Those that came last.
+    NEWEST = "newest"
+
+    @classmethod
+    def parse(cls, value: object) -> ClaimOrder:
+        """
+        Return *value*, an order or the name of one, as an order.
+
+        Raises:
+            InvalidInput: it is neither.
+        """
+        if isinstance(value, str) and value in set(cls):
+            return cls(value)
+        raise InvalidInput(Problem("order", f"one of {', '.join(cls)}"), operation="claim")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """
+    Hold a track that is in the hands of *worker* until *expires_at*, unless the lease is renewed.
+
+    *token* fences it: complete, fail and renew demand that it is still the track's. Hand it to whatever else the worker
+    writes to; a later claim of the same track always has a greater one. *attempt* counts the tries from 1; *last_error*
+    says why the one before failed.
+    """
+
+    track: Track
+    token: int
+    worker: str
+    attempt: int
+    expires_at: datetime
+    last_error: str | None
+
+    def __repr__(self) -> str:
+        """Return the ids alone: a log line must not spill what the track holds."""
+        return f"<Claim of {self.track.id}, token {self.token}, attempt {self.attempt}>"
+
+    @property
+    def operation_id(self) -> UUID:
+        """The operation id of whatever ends this claim: asked again, it gets the first answer."""
+        return uuid5(self.track.id, f"claim {self.token}")
+
+    def lost(self, operation: str) -> ClaimLost:
+        """Return the error that says that the track is no longer in these hands."""
+        return ClaimLost(self.track.id, token=self.token, operation=operation)
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """
+    Say how often a track is tried, and how long it waits between two tries.
+
+    It is tried *most* times; it waits *delay* seconds after the first, doubled each time up to *longest*, and up to a
+    half of that less, by chance, so that what failed together is not tried together.
+    """
+
+    most: int
+    delay: float
+    longest: float
+
+    def values(self) -> tuple[int, float, float, float]:
+        """Return what the functions take."""
+        return self.most, self.delay, self.longest, random.uniform(0.5, 1.0)  # noqa: S311  # No secret.
+
+
+def claim_values(limit: object, lease: object, worker: str, order: object) -> tuple[Any, ...]:
+    """
+    Return what ``CLAIM`` is executed with.
+
+    Raises:
+        InvalidInput: names the argument that breaks its rule.
+    """
+    count = checked_count(limit, "limit", "claim")
+    return (count, checked_lease(lease, "claim"), worker, ClaimOrder.parse(order) is ClaimOrder.NEWEST)
+
+
+def checked_count(value: object, field: str, operation: str) -> int:
+    """
+    Return *value*, a number of tracks.
+
+    Raises:
+        InvalidInput: it is none from 1 to 1,000.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CLAIMS:
+        raise InvalidInput(
+            Problem(field, f"a whole number from 1 to {MOST_CLAIMS}", (1, MOST_CLAIMS)), operation=operation
+        )
+    return value
+
+
+def checked_lease(value: object, operation: str) -> timedelta:
+    """
+    Return *value*, the length of a lease.
+
+    Raises:
+        InvalidInput: it is no timedelta from 10 ms to 7 days.
+    """
+    if not isinstance(value, timedelta) or not _SHORTEST_LEASE <= value <= _LONGEST_LEASE:
+        raise InvalidInput(Problem("lease", "a timedelta from 10 milliseconds to 7 days"), operation=operation)
+    return value
+
+
+def checked_claims(claims: object, operation: str) -> list[Claim]:
+    """
+    Return *claims* as a list.
+
+    Raises:
+        InvalidInput: they are no claims, more than 1,000, or two of the same track.
+    """
+    found: list[Any] = list(claims) if isinstance(claims, list | tuple) else [claims]
+    for claim in found:
+        if not isinstance(claim, Claim):
+            raise InvalidInput(Problem("claim", f"a Claim, not {kind_of(claim)}"), operation=operation)
+    if len(found) > MOST_CLAIMS:
+        raise InvalidInput(Problem("claims", f"at most {MOST_CLAIMS:,}", MOST_CLAIMS), operation=operation)
+    if len({claim.track.id for claim in found}) < len(found):
+        raise InvalidInput(Problem("claims", "each track once"), operation=operation)
+    return found
+
+
+def claims_of(rows: Sequence[tuple[Any, ...]], worker: str) -> list[Claim]:
+    """Return the claims in the rows of ``CLAIM``."""
+    width = len(TRACK_COLUMNS)
+    claims = []
+    for row in rows:
+        attempt, expires_at, last_error = row[width:]
+        track = track_of(row[:width])
+        claims.append(Claim(track, track.version, worker, attempt, expires_at, last_error))
+    return claims
+
+
+def keys_of(claims: Sequence[Claim]) -> tuple[list[UUID], list[int], list[UUID]]:
+    """Return the tracks, tokens and operation ids of *claims*."""
+    return (
+        [claim.track.id for claim in claims],
+        [claim.token for claim in claims],
+        [claim.operation_id for claim in claims],
+    )
+
+
+def metadata_json(metadata: Sequence[TrackMetadata | None]) -> str | None:
+    """
+    Return *metadata* as ``COMPLETE`` takes it.
+
+    Raises:
+        InvalidInput: one of them is no ``TrackMetadata``.
+    """
+    for one in metadata:
+        if one is not None and not isinstance(one, TrackMetadata):
+            raise InvalidInput(Problem("metadata", f"a TrackMetadata, not {kind_of(one)}"), operation="complete")
+    if all(one is None for one in metadata):
+        return None
+    return json.dumps([None if one is None else dataclasses.asdict(one) for one in metadata])
+
+
+def renewed(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]]) -> list[Claim | ClaimLost]:
+    """Return *claims* with their new ends, and an error for each that is lost."""
+    ends = dict(rows)
+    return [
+        dataclasses.replace(claim, expires_at=ends[claim.track.id]) if claim.track.id in ends else claim.lost("renew")
+        for claim in claims
+    ]
+
+
+def ended(
+    claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], to: frozenset[TrackStatus], operation: str
+) -> list[StatusChange | ClaimLost]:
+    """
+    Return what became of each claim: the change that ended it, which leads to one of *to*, or an error if it is lost.
+
+    The same claim may have been ended in another way before; then it is lost for this one.
+    """
+    changes = {place - 1: change_of(values) for place, *values in rows}
+    outcomes: list[StatusChange | ClaimLost] = []
+    for place, claim in enumerate(claims):
+        change = changes.get(place)
+        outcomes.append(change if change is not None and change.to_status in to else claim.lost(operation))
+    return outcomes

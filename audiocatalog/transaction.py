@@ -1,0 +1,128 @@
+"""One transaction on one connection: the driver's own, until the host asks for a session."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import psycopg
+import sqlalchemy.exc
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from audiocatalog.errors import TransactionAborted, translated
+from audiocatalog.pool import PooledConnection
+
+_logger: Final = logging.getLogger("audiocatalog")
+
+
+class Transaction:
+    """
+    Hold a transaction on *driver*, a connection of the pool, or one that *session* already has.
+
+    What the package does itself needs no session, which costs more than most of it; *open_session* makes one that goes
+    on with the same transaction, and from then on the connection is the session's.
+    """
+
+    def __init__(
+        self,
+        driver: PooledConnection | None = None,
+        open_session: Callable[[PooledConnection], Session] | None = None,
+        *,
+        session: Session | None = None,
+    ) -> None:
+        self._driver = driver
+        self._open_session = open_session
+        self._session = session
+
+    def begin(self, settings: str | None) -> None:
+        """Leave autocommit, and set what holds for this transaction alone, where *settings* is a statement."""
+        assert self._driver is not None  # noqa: S101  # A session begins by itself.
+        self._driver.autocommit = False
+        if settings is not None:
+            self._driver.execute(settings)
+
+    @property
+    def driver(self) -> psycopg.Connection[Any]:
+        """The connection of the driver, once what the host has added to its session is written: reads must see it."""
+        if self._session is None:
+            assert self._driver is not None  # noqa: S101  # There is one or the other.
+            return self._driver
+        with translated("flush"):
+            self._session.flush()
+            return driver_connection(self._session.connection())
+
+    @property
+    def session(self) -> Session:
+        """The session of this transaction, made when it is asked for."""
+        if self._session is None:
+            assert self._driver is not None  # noqa: S101
+            assert self._open_session is not None  # noqa: S101
+            with translated("session"):
+                self._session = self._open_session(self._driver)
+            self._driver = None
+        return self._session
+
+    def commit(self) -> None:
+        """
+        Commit.
+
+        Raises:
+            TransactionAborted: the server has given the transaction up, and would answer by rolling back.
+            CommitOutcomeUnknown: the connection was lost before the answer came.
+        """
+        if self._session is not None:
+            with translated("flush"):
+                self._session.flush()
+        with translated("commit", "commit"):
+            if self._session is not None:
+                self._session.commit()
+            elif self._driver is not None:
+                refuse_to_commit_an_aborted_transaction(self._driver)
+                self._driver.commit()
+
+    def roll_back(self) -> None:
+        """Roll back, whatever state the connection is in: the error that led here is the one to be told."""
+        try:
+            if self._session is not None:
+                # A rollback expires what the session holds; the host's objects stay readable as they are.
+                self._session.expunge_all()
+                self._session.rollback()
+            elif self._driver is not None:
+                self._driver.rollback()
+        except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error) as error:
+            _logger.debug("rolling back failed: %s", type(error).__name__)
+
+    def close(self) -> None:
+        """Give the connection back; what was not committed is rolled back."""
+        if self._session is not None:
+            self._session.close()
+        elif self._driver is not None:
+            if self._driver.info.transaction_status != TransactionStatus.IDLE:
+                self.roll_back()
+            self._driver.close()
+
+
+def driver_connection(connection: Connection) -> psycopg.Connection[Any]:
+    """Return the psycopg connection below *connection*."""
+    found = connection.connection.driver_connection
+    assert isinstance(found, psycopg.Connection)  # noqa: S101
+    return found
+
+
+def refuse_to_commit_an_aborted_transaction(driver: psycopg.Connection[Any]) -> None:
+    """
+    Refuse to commit what the server has given up: it would answer COMMIT by rolling back, without an error.
+
+    Raises:
+        TransactionAborted: it has.
+    """
+    if driver.info.transaction_status == TransactionStatus.INERROR:
+        raise TransactionAborted(
+            "nothing was kept: an error inside the unit of work was caught and the work went on, "
+            "but the server had already rolled everything back",
+            operation="commit",
+            phase="commit",
+        )
