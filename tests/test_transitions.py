@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from audiocatalog import TRANSITIONS, Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
-from audiocatalog.status import sources
+from audiocatalog.status import diagram, sources
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
@@ -58,11 +58,11 @@ def test_sources_turn_the_table_round() -> None:
         assert sources(to) == {start for start in TrackStatus if to in TRANSITIONS[start]}
 
 
-def test_the_readme_draws_every_move_and_no_other() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    drawn = set(re.findall(r"^\s*(\S+) --> (\w+)(?:\s*:.*)?$", readme, re.MULTILINE))
-    table = {("[*]" if start is None else str(start), str(to)) for start, ends in TRANSITIONS.items() for to in ends}
-    assert drawn == table
+@pytest.mark.parametrize("document", ["README.md", "docs/lifecycle.md"])
+def test_the_documents_draw_the_table(document: str) -> None:
+    text = (Path(__file__).parents[1] / document).read_text(encoding="utf-8")
+    # `make diagram` draws it anew.
+    assert re.findall(r"^```mermaid\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL) == [diagram()]
 
 
 def test_a_change_says_who_why_and_when(work: UnitOfWork) -> None:

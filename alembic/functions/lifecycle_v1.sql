@@ -4,7 +4,9 @@
 -- migration sets, with pg_temp last: no temporary table can take the place of ours.
 --
 -- The row of audio_tracks is the lock. Whoever changes a status, or the task of a track, holds it first, by id, and
--- reads what follows in a new snapshot. Several are locked in the order of their ids. Version 1.
+-- reads what follows in a new snapshot. Several are locked in the order of their ids. Where a task is known by its
+-- track, its times are compared by IS TRUE, which no index serves: an index on them would be read from end to end.
+-- Version 1.
 
 -- Save a track that is not there yet, with the first row of its history, and what remains to be done with it. Return
 -- when it was created, or null if the id is taken.
@@ -136,8 +138,8 @@ RETURNS TABLE (
   updated_at audiocatalog_time, version audiocatalog_count, attempt integer, expires_at audiocatalog_time,
   last_error audiocatalog_reason
 )
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -151,7 +153,7 @@ BEGIN
     SET status = 'PROCESSING', since = moment, ready_at = NULL, expires_at = moment + lease, token = t.version + 1,
         worker = who, attempts = k.attempts + 1
     FROM audio_tracks AS t
-    WHERE k.track_id = ANY (ids) AND t.id = k.track_id AND t.status = 'PENDING' AND k.ready_at <= moment
+    WHERE k.track_id = ANY (ids) AND t.id = k.track_id AND t.status = 'PENDING' AND (k.ready_at <= moment) IS TRUE
     RETURNING k.track_id, k.attempts, k.last_error, k.expires_at
   ), moved AS (
     UPDATE audio_tracks AS t SET status = 'PROCESSING', version = t.version + 1, updated_at = now()
@@ -170,8 +172,8 @@ $$;
 -- Prolong the leases of claims that still hold to *lease* from now, and return their tracks and new ends.
 CREATE FUNCTION audiocatalog_renew_v1(tracks uuid[], tokens integer[], lease interval)
 RETURNS TABLE (track_id uuid, expires_at audiocatalog_time)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -182,7 +184,7 @@ BEGIN
   RETURN QUERY
   UPDATE audio_track_tasks AS k SET expires_at = greatest(k.expires_at, moment + lease)
   FROM unnest(tracks, tokens) AS asked (track_id, token)
-  WHERE k.track_id = asked.track_id AND k.token = asked.token AND k.expires_at > moment
+  WHERE k.track_id = asked.track_id AND k.token = asked.token AND (k.expires_at > moment) IS TRUE
   RETURNING k.track_id, k.expires_at;
 END
 $$;
@@ -196,8 +198,8 @@ CREATE FUNCTION audiocatalog_complete_v1(
   place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
   operation_id uuid, attempt integer, at timestamptz
 )
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -216,14 +218,14 @@ BEGIN
       title text, artist text, album text, genre text, year integer, duration double precision, channels integer,
       sample_rate integer, bitrate integer, format text
     )
-    WHERE t.id = asked.track_id AND k.expires_at > moment
+    WHERE t.id = asked.track_id AND (k.expires_at > moment) IS TRUE
       AND jsonb_typeof(metadata -> (asked.place - 1)::integer) = 'object';
   END IF;
   RETURN QUERY
   WITH held AS (
     DELETE FROM audio_track_tasks AS k
     USING unnest(tracks, tokens, operations) WITH ORDINALITY AS asked (track_id, token, operation_id, place)
-    WHERE k.track_id = asked.track_id AND k.token = asked.token AND k.expires_at > moment
+    WHERE k.track_id = asked.track_id AND k.token = asked.token AND (k.expires_at > moment) IS TRUE
     RETURNING asked.place, k.track_id, asked.operation_id, k.attempts
   ), moved AS (
     UPDATE audio_tracks AS t SET status = 'COMPLETED', version = t.version + 1, updated_at = now()
@@ -270,8 +272,8 @@ CREATE FUNCTION audiocatalog_give_up_v1(
   place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
   operation_id uuid, attempt integer, at timestamptz
 )
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -294,7 +296,7 @@ BEGIN
         CASE WHEN retry AND (held.attempts < most_attempts OR NOT counted) THEN 'PENDING' ELSE 'FAILED' END,
         counted::integer * jitter * least(longest, delay * 2.0 ^ least(held.attempts - 1, 100)) * interval '1 second'
     ) AS next (status, pause)
-    WHERE k.track_id = held.track_id AND k.token = asked.token AND k.expires_at > moment
+    WHERE k.track_id = held.track_id AND k.token = asked.token AND (k.expires_at > moment) IS TRUE
     RETURNING asked.place, k.track_id, asked.operation_id, held.attempts, k.status
   ), moved AS (
     UPDATE audio_tracks AS t SET status = ended.status, version = t.version + 1, updated_at = now()
@@ -328,8 +330,8 @@ CREATE FUNCTION audiocatalog_release_expired_v1(
   track_id uuid, version integer, from_status text, to_status text, actor text, reason text, operation_id uuid,
   attempt integer, at timestamptz
 )
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -349,7 +351,7 @@ BEGIN
         jitter * least(longest, delay * 2.0 ^ least(held.attempts - 1, 100)) * interval '1 second',
         'the lease of ' || held.worker || ' ran out'
     ) AS next (status, pause, reason)
-    WHERE held.track_id = ANY (ids) AND k.track_id = held.track_id AND k.expires_at <= moment
+    WHERE held.track_id = ANY (ids) AND k.track_id = held.track_id AND (k.expires_at <= moment) IS TRUE
     RETURNING k.track_id, k.attempts, k.status, k.last_error
   ), moved AS (
     UPDATE audio_tracks AS t SET status = ended.status, version = t.version + 1, updated_at = now()

@@ -1,0 +1,18 @@
+-- Tell whether a track may move from one status to another; it comes from null when it is new. The table of moves is
+-- audiocatalog/status.py, and a test compares the two. PostgreSQL reads the CHECKs of a table anew for each statement
+-- that writes it, but keeps a function: so the CHECK of the history asks this one. Version 1.
+CREATE FUNCTION audiocatalog_legal_move_v1(from_status text, to_status text) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $$
+BEGIN
+  RETURN coalesce(
+    CASE
+      WHEN from_status IS NULL THEN to_status IN ('PENDING', 'COMPLETED')
+      WHEN from_status = 'PENDING' THEN to_status IN ('PROCESSING', 'FAILED')
+      WHEN from_status = 'PROCESSING' THEN to_status IN ('PENDING', 'COMPLETED', 'FAILED')
+      WHEN from_status IN ('FAILED', 'COMPLETED') THEN to_status = 'PENDING'
+    END,
+    false
+  );
+END
+$$;
