@@ -12,6 +12,7 @@ from audiocatalog.errors import CatalogError, InvalidInput, Phase, Problem, Trac
 from audiocatalog.identifiers import parse_id
 from audiocatalog.metadata import TrackRecord, clean_reason
 from audiocatalog.models import SaveOutcome, StatusChange, Track
+from audiocatalog.pool import raw_cursor
 from audiocatalog.status import TrackStatus
 from audiocatalog.tracks import (
     FIND,
@@ -36,7 +37,7 @@ MOST_MOVES: Final = 10_000
 
 def rows_of(driver: Driver, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Return the rows of a statement whose placeholders are ``$1``, ``$2``: psycopg sends such as they are."""
-    return psycopg.RawCursor(driver).execute(statement, values).fetchall()
+    return raw_cursor(driver).execute(statement, values).fetchall()
 
 
 def save_track(

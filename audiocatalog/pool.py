@@ -16,7 +16,9 @@ _LONGEST_LIFE_SECONDS: Final = 1800.0
 
 
 class PooledConnection(psycopg.Connection[Any]):
-    """A connection that may be handed to SQLAlchemy many times."""
+    """A connection that may be handed to SQLAlchemy many times, and that keeps a cursor for our own statements."""
+
+    kept_cursor: psycopg.RawCursor[Any] | None = None
 
     def add_notice_handler(self, callback: Callable[[psycopg.errors.Diagnostic], None]) -> None:
         """Add *callback* once: SQLAlchemy takes each checkout for a new connection, and adds its own each time."""
@@ -38,6 +40,20 @@ class PooledConnection(psycopg.Connection[Any]):
 
 
 Pool = ConnectionPool[PooledConnection]
+
+
+def raw_cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:
+    """
+    Return a cursor whose placeholders are ``$1``, ``$2``, to be used at once.
+
+    A connection of the pool keeps one: a new cursor looks up anew how each type is sent and read, which costs as much
+    as sending a statement.
+    """
+    if not isinstance(driver, PooledConnection):
+        return psycopg.RawCursor(driver)
+    if driver.kept_cursor is None:
+        driver.kept_cursor = psycopg.RawCursor(driver)
+    return driver.kept_cursor
 
 
 def open_pool(parameters: Mapping[str, Any], *, size: int, timeout: float, session_settings: Mapping[str, str]) -> Pool:

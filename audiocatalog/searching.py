@@ -17,7 +17,7 @@ from audiocatalog.engine import milliseconds
 from audiocatalog.errors import QueryTimeout, translated
 from audiocatalog.models import SAMPLES
 from audiocatalog.operations import find_track
-from audiocatalog.pool import settings_call
+from audiocatalog.pool import raw_cursor, settings_call
 from audiocatalog.search.folding import read
 from audiocatalog.search.highlights import WantedWords, highlights_of
 from audiocatalog.search.listing import COUNTED, listing_sql
@@ -172,7 +172,7 @@ def ask(
     numbered, names = _numbered(statement)
     is_alone = driver.autocommit
     # psycopg would look for placeholders in so long a statement anew each time.
-    cursor = psycopg.RawCursor(driver)
+    cursor = raw_cursor(driver)
     try:
         with driver.pipeline():
             if not is_alone:
