@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check bench bench-search diagram constraints clean
+.PHONY: help install demo test lint types check bench bench-search bench-lifecycle diagram constraints clean
 
 help: ## Show what can be done
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 install: $(STAMP) ## Make .venv with the package, its extras and its tools
 
@@ -43,6 +43,10 @@ bench: install ## Measure saves, reads and moves beside bare psycopg
 bench-search: install ## Measure searches beside naive SQL, SQLite FTS5 and tantivy; ARGS="--help" says more
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@$(BIN)/python -m benchmarks.search $(ARGS)
+
+bench-lifecycle: install ## Measure moves, claims, races and killed workers beside others; ARGS="--help" says more
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m benchmarks.lifecycle $(ARGS)
 
 diagram: install ## Draw the statuses anew into the documents, from the table in the code
 	@$(BIN)/python docs/diagram.py

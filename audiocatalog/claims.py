@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from audiocatalog.errors import ClaimLost, InvalidInput, Problem, kind_of
 from audiocatalog.metadata import TrackMetadata
@@ -26,6 +26,8 @@ from audiocatalog.transitions import change_of
 #: So many tracks are claimed, or taken back, by one call at the most.
 MOST_CLAIMS: Final = 1000
 _LONGEST_LEASE: Final = timedelta(days=7)
+# A large odd number keeps the operation ids of a track's claims apart from each other, and from those of callers.
+_SPREAD: Final = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835
 _SHORTEST_LEASE: Final = timedelta(milliseconds=10)
 #: The name of the notifications that tell of waiting tracks.
 CHANNEL: Final = "audiocatalog_pending"
@@ -87,7 +89,7 @@ class Claim:
     @property
     def operation_id(self) -> UUID:
         """The operation id of whatever ends this claim: asked again, it gets the first answer."""
-        return uuid5(self.track.id, f"claim {self.token}")
+        return UUID(int=(self.track.id.int + self.token * _SPREAD) % 2**128)
 
     def lost(self, operation: str) -> ClaimLost:
         """Return the error that says that the track is no longer in these hands."""

@@ -276,8 +276,9 @@ class Track(Base):
         # The order and the ranges by which people narrow a search; no status: its moves must not write any index.
         Index("ix_audio_tracks_year", "year", "id"),
         Index("ix_audio_tracks_created_at", "created_at", "id"),
-        # Room for the next version of a row on its own page: then a change of status writes no index.
-        {"postgresql_with": {"fillfactor": 80}},
+        # Room on a page for the next versions of its rows, of which a worker claims many at once: then a change of
+        # status writes no index.
+        {"postgresql_with": {"fillfactor": 60}},
     )
     # Without this, every ORM insert would have the server send the whole search vector back.
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012

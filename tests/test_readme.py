@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
+
+from audiocatalog.engine import Settings
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 EXAMPLE_URL = "postgresql://music@localhost/music"
@@ -27,5 +30,5 @@ def test_every_python_example_runs(database_url: str, capsys: pytest.CaptureFixt
 
 
 def test_every_setting_is_documented() -> None:
-    for setting in ("pool_size", "pool_timeout", "statement_timeout", "search_timeout", "lock_timeout", "pooler"):
-        assert f"`{setting}` | `AUDIOCATALOG_{setting.upper()}`" in README
+    for setting in dataclasses.fields(Settings):
+        assert f"`{setting.name}` | `AUDIOCATALOG_{setting.name.upper()}`" in README

@@ -108,8 +108,9 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audio_tracks")),
-        # Room for the next version of a row on its own page: then a change of status writes no index.
-        postgresql_with={"fillfactor": 80},
+        # Room on a page for the next versions of its rows, of which a worker claims many at once: then a change of
+        # status writes no index.
+        postgresql_with={"fillfactor": 60},
     )
     # A track is found by its words, common words in a part of the table that stands for all of it.
     op.create_index(

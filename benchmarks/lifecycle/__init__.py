@@ -1,0 +1,1 @@
+"""The benchmark of the lifecycle; run it as ``python -m benchmarks.lifecycle``."""
