@@ -1,6 +1,7 @@
 """The catalogue of an audio pipeline: save tracks, find them, search them, move them through their statuses."""
 
 from audiocatalog import errors, migrations
+from audiocatalog.activity import Activity, ActivityBucket, FailureReason, Stay, WorkerLoad
 from audiocatalog.catalog import Catalog, Health
 from audiocatalog.claims import Claim, ClaimOrder
 from audiocatalog.metadata import TrackMetadata, TrackRecord
@@ -16,12 +17,15 @@ from audiocatalog.worker import Worker
 
 __all__ = [
     "TRANSITIONS",
+    "Activity",
+    "ActivityBucket",
     "Catalog",
     "Claim",
     "ClaimOrder",
     "Explanation",
     "Facet",
     "FacetValue",
+    "FailureReason",
     "Health",
     "Hit",
     "SaveOutcome",
@@ -30,6 +34,7 @@ __all__ = [
     "SearchSort",
     "StatusChange",
     "StatusCount",
+    "Stay",
     "Task",
     "TermExplanation",
     "Track",
@@ -39,6 +44,7 @@ __all__ = [
     "UnitOfWork",
     "Vocabulary",
     "Worker",
+    "WorkerLoad",
     "errors",
     "migrations",
 ]

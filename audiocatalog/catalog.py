@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 import tenacity
 from sqlalchemy import URL
 
+from audiocatalog.activity import ACTIVITY, Activity, activity_of, activity_values
 from audiocatalog.claims import ClaimOrder
 from audiocatalog.engine import Database, Settings, url_from_environment
 from audiocatalog.errors import (
@@ -204,7 +205,7 @@ class Catalog(Verbs):
         """
         return Worker(
             self,
-            name=self._actor_or_default(worker),
+            name=self._actor if worker is None else clean_actor(worker, "worker"),
             limit=limit,
             lease=lease,
             order=order,
@@ -237,6 +238,25 @@ class Catalog(Verbs):
         """Return how many tracks are in each status, and since when the one that moved least recently."""
         with translated("stats"):
             return self._perform(lambda driver, _: counts_of(rows_of(driver, STATUS_COUNTS, ())))
+
+    def activity(self, since: timedelta = timedelta(hours=24), buckets: int = 24) -> Activity:
+        """
+        Return what happened in the time *since*, in so many parts of the same length, and what is under way now.
+
+        It is one statement, which reads the history of that time and the tasks of all unfinished tracks once.
+
+        Raises:
+            InvalidInput: *since* is no timedelta from 1 second to 366 days, or *buckets* no number from 1 to 1,000.
+            QueryTimeout: there was too much to count within ``statement_timeout``; ask for less time.
+
+        >>> sum(bucket.completed for bucket in catalog.activity(timedelta(hours=1)).buckets)  # doctest: +SKIP
+        1204
+
+        """
+        values = activity_values(since, buckets)
+        with translated("activity"):
+            rows = self._perform(lambda driver, _: rows_of(driver, ACTIVITY, values))
+        return activity_of(rows, since, buckets)
 
     def health(self) -> Health:
         """

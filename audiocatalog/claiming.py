@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
 
 from audiocatalog.claims import (
     CLAIM,
@@ -29,18 +28,14 @@ from audiocatalog.errors import ClaimLost, Phase, translated
 from audiocatalog.metadata import TrackMetadata, clean_actor
 from audiocatalog.models import StatusChange
 from audiocatalog.operations import Driver, rows_of
-from audiocatalog.status import TrackStatus
 from audiocatalog.transitions import change_of
-
-_DONE: Final = frozenset({TrackStatus.COMPLETED})
-_NOT_DONE: Final = frozenset({TrackStatus.PENDING, TrackStatus.FAILED})
 
 
 def claim_tracks(
     driver: Driver, *, limit: int, lease: timedelta, worker: str, order: ClaimOrder | str, phase: Phase
 ) -> list[Claim]:
     """Claim tracks as ``Verbs.claim`` says."""
-    name = clean_actor(worker)
+    name = clean_actor(worker, "worker")
     values = claim_values(limit, lease, name, order)
     with translated("claim", phase):
         rows = rows_of(driver, CLAIM, values)
@@ -69,10 +64,10 @@ def complete_claims(
     found = checked_claims(claims, "complete")
     if not found:
         return []
-    values = (*keys_of(found), actor or found[0].worker, metadata_json(metadata))
+    values = (*keys_of(found), actor, metadata_json(metadata))
     with translated("complete", phase):
         rows = rows_of(driver, COMPLETE, values)
-    return ended(found, rows, _DONE, "complete")
+    return ended(found, rows, "complete")
 
 
 def give_claims_up(
@@ -92,10 +87,10 @@ def give_claims_up(
     found = checked_claims(claims, operation)
     if not found:
         return []
-    values = (*keys_of(found), actor or found[0].worker, reason, retry, counted, *retries.values(), notify)
+    values = (*keys_of(found), actor, reason, retry, counted, *retries.values(), notify)
     with translated(operation, phase):
         rows = rows_of(driver, GIVE_UP, values)
-    return ended(found, rows, _NOT_DONE, operation)
+    return ended(found, rows, operation)
 
 
 def release_expired_claims(

@@ -1,7 +1,7 @@
 """Claims of tracks by workers: the statements, and what their rows mean; no connection and no await in here.
 
-A claim is a lease with a token. The token is the version that the track got by the claim, so that every later claim of
-the same track has a greater one. The statements are calls of functions: alembic/functions/lifecycle_v1.sql.
+A claim is a lease with a token. The token begins with the version that the track got by the claim, so that every later
+claim of the same track has a greater one. The statements are calls of functions: alembic/functions/lifecycle_v1.sql.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ CHANNEL: Final = "audiocatalog_pending"
 #: Hand waiting tracks to a worker.
 CLAIM: Final = "SELECT * FROM audiocatalog_claim_v1($1, $2, $3, $4)"
 #: Prolong leases.
-RENEW: Final = "SELECT * FROM audiocatalog_renew_v1($1, $2, $3)"
+RENEW: Final = "SELECT * FROM audiocatalog_renew_v1($1, $2::bigint[], $3)"
 #: Complete claims, with metadata or without.
-COMPLETE: Final = "SELECT * FROM audiocatalog_complete_v1($1, $2::integer[], $3, $4, $5::jsonb)"
+COMPLETE: Final = "SELECT * FROM audiocatalog_complete_v1($1, $2::bigint[], $3, $4, $5::jsonb)"
 #: End claims whose work was not done.
-GIVE_UP: Final = "SELECT * FROM audiocatalog_give_up_v1($1, $2::integer[], $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+GIVE_UP: Final = "SELECT * FROM audiocatalog_give_up_v1($1, $2::bigint[], $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 #: Take back what dead workers hold.
 RELEASE_EXPIRED: Final = "SELECT * FROM audiocatalog_release_expired_v1($1, $2, $3, $4, $5, $6, $7)"
 
@@ -169,14 +169,32 @@ def checked_claims(claims: object, operation: str) -> list[Claim]:
     return found
 
 
+def split_pairs(pairs: object) -> tuple[list[Claim], list[TrackMetadata | None]]:
+    """
+    Return the claims among *pairs*, which are claims, or claims with metadata, and the metadata of each.
+
+    Raises:
+        InvalidInput: *pairs* is no list or tuple of such.
+    """
+    if not isinstance(pairs, list | tuple):
+        raise InvalidInput(Problem("claims", f"a list of claims, not {kind_of(pairs)}"), operation="complete")
+    claims, metadata = [], []
+    for one in pairs:
+        if isinstance(one, tuple) and len(one) != 2:  # noqa: PLR2004
+            raise InvalidInput(Problem("claims", "claims, or pairs of a claim and metadata"), operation="complete")
+        claim, extracted = one if isinstance(one, tuple) else (one, None)
+        claims.append(claim)
+        metadata.append(extracted)
+    return claims, metadata
+
+
 def claims_of(rows: Sequence[tuple[Any, ...]], worker: str) -> list[Claim]:
     """Return the claims in the rows of ``CLAIM``."""
     width = len(TRACK_COLUMNS)
     claims = []
     for row in rows:
-        attempt, expires_at, last_error = row[width:]
-        track = track_of(row[:width])
-        claims.append(Claim(track, track.version, worker, attempt, expires_at, last_error))
+        attempt, expires_at, last_error, token = row[width:]
+        claims.append(Claim(track_of(row[:width]), token, worker, attempt, expires_at, last_error))
     return claims
 
 
@@ -213,11 +231,9 @@ def renewed(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]]) -> list[Cl
     ]
 
 
-def ended(
-    claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], to: frozenset[TrackStatus], operation: str
-) -> list[StatusChange | ClaimLost]:
+def ended(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], operation: str) -> list[StatusChange | ClaimLost]:
     """
-    Return what became of each claim: the change that ended it, which leads to one of *to*, or an error if it is lost.
+    Return what became of each claim: the change by which *operation* ended it, or an error if it is lost.
 
     The same claim may have been ended in another way before; then it is lost for this one.
     """
@@ -225,5 +241,13 @@ def ended(
     outcomes: list[StatusChange | ClaimLost] = []
     for place, claim in enumerate(claims):
         change = changes.get(place)
-        outcomes.append(change if change is not None and change.to_status in to else claim.lost(operation))
+        outcomes.append(change if change is not None and _way_of(change) == operation else claim.lost(operation))
     return outcomes
+
+
+def _way_of(change: StatusChange) -> str:
+    """Return the operation that ends a claim by *change*."""
+    if change.to_status == TrackStatus.COMPLETED:
+        return "complete"
+    # A try that was given back is not numbered, for it never was one.
+    return "release" if change.attempt is None else "fail"

@@ -282,24 +282,24 @@ def _unknown_fields(values: Mapping[Any, Any]) -> list[Problem]:
     return problems
 
 
-def clean_actor(actor: object) -> str:
+def clean_actor(actor: object, field: str = "actor") -> str:
     """
-    Return *actor*, who does something, in NFC.
+    Return *actor*, who does something, in NFC; an error names *field*.
 
     Raises:
         InvalidInput: it is no text, has no visible character or more than 200 characters, or holds NUL or surrogates.
     """
-    return str(_refused(_required("actor", clean_text("actor", actor, CHANGE_LIMITS["actor"]))))
+    return str(_refused(_required(field, clean_text(field, actor, CHANGE_LIMITS["actor"]))))
 
 
-def clean_reason(reason: object) -> str | None:
+def clean_reason(reason: object, field: str = "reason") -> str | None:
     """
-    Return *reason*, why something is done, in NFC; None where it shows nothing.
+    Return *reason*, why something is done, in NFC; None where it shows nothing. An error names *field*.
 
     Raises:
         InvalidInput: it is no text, has more than 1,000 characters, or holds NUL or surrogates.
     """
-    cleaned = None if reason is None else _refused(clean_text("reason", reason, CHANGE_LIMITS["reason"]))
+    cleaned = None if reason is None else _refused(clean_text(field, reason, CHANGE_LIMITS["reason"]))
     return None if cleaned is None else str(cleaned)
 
 

@@ -355,8 +355,8 @@ class Task(Base):
     ready_at: Mapped[datetime | None] = mapped_column(_TIME)
     #: When the lease of a claimed track ends; None if it has none.
     expires_at: Mapped[datetime | None] = mapped_column(_TIME)
-    #: What fences the claim: the version that the track got by it.
-    token: Mapped[int | None] = mapped_column(_COUNT)
+    #: What fences the claim: the version that the track got by it, and 32 bits of chance behind that.
+    token: Mapped[int | None] = mapped_column(BigInteger)
     worker: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["actor"])
     #: How often the track was claimed since it was last moved by hand.
     attempts: Mapped[int] = mapped_column(Integer, server_default="0")

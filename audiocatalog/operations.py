@@ -137,8 +137,10 @@ def move_tracks(
     phase: Phase = "statement",
 ) -> dict[UUID, StatusChange | CatalogError]:
     """Move tracks as ``UnitOfWork.update_statuses`` says, in one round trip."""
-    if isinstance(track_ids, str):
-        raise InvalidInput(Problem("ids", "a collection of ids, not one text"), operation="update_statuses")
+    if isinstance(track_ids, str) or not isinstance(track_ids, Iterable):
+        raise InvalidInput(
+            Problem("ids", f"a collection of ids, not {kind_of(track_ids)}"), operation="update_statuses"
+        )
     identifiers = list(dict.fromkeys(parse_id(track_id) for track_id in track_ids))
     if len(identifiers) > MOST_MOVES:
         raise InvalidInput(Problem("ids", f"at most {MOST_MOVES:,} ids", MOST_MOVES), operation="update_statuses")

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Table
 
 from audiocatalog.errors import InvalidInput, Problem, SaveConflict, TrackNotFound
-from audiocatalog.metadata import LIMITS, NumberLimit, TextLimit, TrackRecord, WholeLimit
-from audiocatalog.models import CONTENT_COLUMNS, SaveOutcome, Track, status_of
+from audiocatalog.metadata import TrackRecord
+from audiocatalog.models import SaveOutcome, Track, status_of
 from audiocatalog.status import TrackStatus
 
 TRACKS: Final[Table] = Track.__table__  # type: ignore[assignment]  # A mapped class has a Table, typed FromClause.
@@ -31,15 +31,8 @@ FIND: Final = f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = $1"
 #: Insert a new track and the first row of its history, and return when it was created; null if the id is taken.
 INSERT: Final = f"SELECT audiocatalog_save_v1({', '.join(f'${place}' for place in range(1, 18))})"
 
-_TYPES: Final = {TextLimit: "varchar", WholeLimit: "integer", NumberLimit: "double precision"}
-_new = ", ".join(f"${place}::{_TYPES[type(LIMITS[name])]}" for place, name in enumerate(CONTENT_COLUMNS, 3))
 #: Overwrite other content, at the expected version unless that is null; no row comes back if nothing was to be done.
-REPLACE: Final = f"""
-UPDATE audio_tracks
-SET ({", ".join(CONTENT_COLUMNS)}, version, updated_at) = ROW ({_new}, version + 1, now())
-WHERE id = $1 AND ($2::integer IS NULL OR version = $2) AND ({", ".join(CONTENT_COLUMNS)}) IS DISTINCT FROM ({_new})
-RETURNING {_COLUMNS}
-"""
+REPLACE: Final = f"SELECT * FROM audiocatalog_replace_v1({', '.join(f'${place}' for place in range(1, 15))})"
 
 #: Count the tracks, and those with which something remains to be done, by their status.
 STATUS_COUNTS: Final = """

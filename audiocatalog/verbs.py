@@ -15,7 +15,7 @@ from audiocatalog.claiming import (
     release_expired_claims,
     renew_claims,
 )
-from audiocatalog.claims import Claim, ClaimOrder, Retries
+from audiocatalog.claims import Claim, ClaimOrder, Retries, split_pairs
 from audiocatalog.engine import Settings
 from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput, Phase, Problem
 from audiocatalog.explaining import explain_hit
@@ -178,7 +178,7 @@ class Verbs(ABC):
         ...     catalog.complete(claim, extract(claim.track.audio_path))
 
         """
-        name = self._actor_or_default(worker)
+        name = self._actor if worker is None else clean_actor(worker, "worker")
         return self._perform(
             lambda driver, phase: claim_tracks(driver, limit=limit, lease=lease, worker=name, order=order, phase=phase)
         )
@@ -229,9 +229,8 @@ class Verbs(ABC):
         Raises:
             InvalidInput: names what breaks its rule; nothing was changed.
         """
-        pairs = [one if isinstance(one, tuple) else (one, None) for one in claims]
+        found, metadata = split_pairs(claims)
         who = None if actor is None else clean_actor(actor)
-        found, metadata = [claim for claim, _ in pairs], [one for _, one in pairs]
         return self._perform(lambda driver, phase: complete_claims(driver, found, metadata, actor=who, phase=phase))
 
     def fail(self, claim: Claim, error: str | None, *, retry: bool = True, actor: str | None = None) -> StatusChange:
@@ -247,7 +246,7 @@ class Verbs(ABC):
         """
         if not isinstance(retry, bool):
             raise InvalidInput(Problem("retry", "True or False"), operation="fail")
-        return self._give_up(claim, "fail", reason=_cleaned_error(error), actor=actor, retry=retry, counted=True)
+        return self._give_up(claim, "fail", reason=clean_reason(error, "error"), actor=actor, retry=retry, counted=True)
 
     def release(self, claim: Claim, *, reason: str | None = None, actor: str | None = None) -> StatusChange:
         """
@@ -370,13 +369,3 @@ def _or_raise(outcome: _Result | ClaimLost) -> _Result:
     if isinstance(outcome, ClaimLost):
         raise outcome
     return outcome
-
-
-def _cleaned_error(error: str | None) -> str | None:
-    """Return *error* as the history keeps it; the error names the argument as the caller does."""
-    try:
-        return clean_reason(error)
-    except InvalidInput as refused:
-        raise InvalidInput(
-            [problem._replace(field="error") for problem in refused.problems], operation="fail"
-        ) from None

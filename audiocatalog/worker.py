@@ -7,11 +7,13 @@ import random
 import signal
 import threading
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, Final
 from uuid import UUID
@@ -19,8 +21,16 @@ from uuid import UUID
 import psycopg
 
 from audiocatalog.claims import CHANNEL, Claim, ClaimOrder, checked_count, checked_lease
-from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput, Problem
-from audiocatalog.metadata import TrackMetadata
+from audiocatalog.errors import (
+    CatalogError,
+    ClaimLost,
+    CommitOutcomeUnknown,
+    InvalidInput,
+    PoolTimeout,
+    Problem,
+    QueryTimeout,
+)
+from audiocatalog.metadata import CHANGE_LIMITS, TrackMetadata
 from audiocatalog.verbs import Verbs
 
 _logger: Final = logging.getLogger("audiocatalog")
@@ -32,6 +42,8 @@ _LISTENING_SECONDS: Final = 0.5
 _LONGEST_POLL: Final = 3600.0
 # After an error of the connection, the loop waits so long before it tries again, doubled up to the interval of polling.
 _FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+_TOLD: Final = CHANGE_LIMITS["reason"].characters
 
 Handler = Callable[[Claim], TrackMetadata | None]
 Listening = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
@@ -74,11 +86,13 @@ class Worker:
         self._poll = poll
         self._until_empty = until_empty
         self._listening = listening
-        self._stop = threading.Event()
-        self._news = threading.Event()
+        self._stopping = False
+        # A signal handler may put into this queue at any moment, also while the same thread takes from it.
+        self._news: SimpleQueue[None] = SimpleQueue()
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._held: dict[UUID, Claim] = {}
+        self._given_claim: Claim | None = None
 
     def __repr__(self) -> str:
         """Return how many claims it holds."""
@@ -86,13 +100,13 @@ class Worker:
 
     def stop(self) -> None:
         """End the loop when its body asks for the next claim; may be called from anywhere, also a signal handler."""
-        self._stop.set()
-        self._news.set()
+        self._stopping = True
+        self._news.put(None)
 
     @property
     def stopping(self) -> bool:
         """Whether the loop ends after the claim that it gave last."""
-        return self._stop.is_set()
+        return self._stopping
 
     def run(self, handler: Handler) -> int:
         """
@@ -105,7 +119,7 @@ class Worker:
         for claim in self:
             end: Callable[[], object]
             try:
-                end = partial(self._catalog.complete, claim, handler(claim), actor=self._name)
+                end = partial(self._catalog.complete, claim, _checked(handler(claim)), actor=self._name)
                 is_done = True
             except Exception as error:  # noqa: BLE001  # Whatever goes wrong with a track is the track's failure.
                 end = partial(self._catalog.fail, claim, _told(error), actor=self._name)
@@ -126,8 +140,9 @@ class Worker:
     def _claims(self) -> Iterator[Claim]:
         pause = _FIRST_PAUSE
         recovery = 0.0
-        while not self._stop.is_set():
-            self._news.clear()
+        while not self._stopping:
+            while not self._news.empty():
+                self._news.get()
             try:
                 if time.monotonic() >= recovery:
                     self._catalog.release_expired(actor=self._name)
@@ -136,17 +151,18 @@ class Worker:
                     self._catalog.claim(self._limit, lease=self._lease, worker=self._name, order=self._order)
                 )
             except CatalogError as error:
-                if not error.retryable:
+                # What was claimed by a call whose answer was lost waits for the end of its lease.
+                if not _may_pass(error):
                     raise
                 _logger.warning("claiming failed: %s", error)
-                self._stop.wait(pause)
+                self._wait(pause)
                 pause = min(pause * 2, max(self._poll, _FIRST_PAUSE))
                 continue
             pause = _FIRST_PAUSE
             if not waiting:
                 if self._until_empty:
                     return
-                self._news.wait(self._poll * random.uniform(0.5, 1.5))  # noqa: S311  # So that workers spread out.
+                self._wait(self._poll * random.uniform(0.5, 1.5))  # noqa: S311  # So that workers spread out.
                 continue
             with self._lock:
                 self._held = {claim.track.id: claim for claim in waiting}
@@ -154,11 +170,12 @@ class Worker:
 
     def _given(self, waiting: deque[Claim]) -> Iterator[Claim]:
         """Give each claim that still holds; what is not given stays held, to be released."""
-        while waiting and not self._stop.is_set():
+        while waiting and not self._stopping:
             claim = waiting.popleft()
             with self._lock:
                 still_held = claim.track.id in self._held
             if still_held:
+                self._given_claim = claim
                 try:
                     yield claim
                 finally:
@@ -177,8 +194,7 @@ class Worker:
                 return False
             except CatalogError as error:
                 # Ended twice, a claim is ended once: the second call gets the first answer.
-                unknown = error.retryable or error.phase == "commit"
-                if not unknown or time.monotonic() + pause > deadline:
+                if not _may_pass(error) or time.monotonic() + pause > deadline:
                     raise
                 time.sleep(pause)
                 pause = min(pause * 2, 1.0)
@@ -198,25 +214,38 @@ class Worker:
                 continue
             for claim, outcome in zip(held, outcomes, strict=True):
                 if isinstance(outcome, ClaimLost):
-                    _logger.warning("%s", outcome)
+                    # The body may have ended the claim that it has, and then be busy with something else.
+                    is_given = claim is self._given_claim
+                    _logger.log(logging.DEBUG if is_given else logging.WARNING, "%s", outcome)
                     with self._lock:
-                        self._held.pop(claim.track.id, None)
+                        # Meanwhile, the loop may have claimed the same track anew.
+                        if self._held.get(claim.track.id) is claim:
+                            del self._held[claim.track.id]
 
     def _listen(self) -> None:
         assert self._listening is not None  # noqa: S101
+        pause = _FIRST_PAUSE
         while not self._ended.is_set():
             try:
                 with self._listening() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     # What came before somebody listened was not heard.
-                    self._news.set()
+                    self._news.put(None)
+                    pause = _FIRST_PAUSE
                     while not self._ended.is_set():
                         for _ in connection.notifies(timeout=_LISTENING_SECONDS, stop_after=1):
-                            self._news.set()
+                            self._news.put(None)
             except (CatalogError, psycopg.Error) as error:
                 # Polling goes on all the while.
                 _logger.warning("listening for waiting tracks was interrupted: %s", type(error).__name__)
-                self._ended.wait(self._poll)
+                self._ended.wait(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for news, or to be stopped, so many *seconds* at the most."""
+        if not self._stopping:
+            with suppress(Empty):
+                self._news.get(timeout=seconds)
 
     def _give_back(self) -> None:
         with self._lock:
@@ -254,7 +283,23 @@ class Worker:
             signal.signal(signal.SIGTERM, before)
 
 
+def _may_pass(error: CatalogError) -> bool:
+    """Tell whether the loop goes on after *error*: it comes of the server or the pool, not of what was asked."""
+    return error.retryable or isinstance(error, CommitOutcomeUnknown | PoolTimeout | QueryTimeout)
+
+
+def _checked(metadata: object) -> TrackMetadata | None:
+    if metadata is None or isinstance(metadata, TrackMetadata):
+        return metadata
+    raise TypeError(f"the handler returned a {type(metadata).__name__}, not a TrackMetadata")
+
+
 def _told(error: Exception) -> str:
-    """Return what the history keeps of *error*: one line that fits."""
-    text = f"{type(error).__name__}: {error}".replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-    return text[:1000]
+    """Return what the history can keep of *error*, whatever its text holds."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # An exception that cannot say what it is must not end the loop.
+        text = "(it has no text)"
+    written = f"{type(error).__name__}: {text}".replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    # Composed text may be longer than what it was made of, and the history counts its characters.
+    return unicodedata.normalize("NFC", written[:_TOLD])[:_TOLD]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -40,8 +40,8 @@ class TestCommand:
         commands = result.stdout.partition("Commands:\n")[2]
         names = [line.split()[0] for line in commands.splitlines()]
         assert names == [
-            *("upgrade", "import", "search", "explain", "show", "status", "history", "stats", "vocabulary", "health"),
-            "demo",
+            *("upgrade", "roles", "import", "search", "explain", "show", "status", "history", "stats"),
+            *("claim", "renew", "complete", "fail", "release", "vocabulary", "health", "demo"),
         ]
         for code in (0, 1, 2, 3, 130):
             assert f"\n    {code} " in result.stdout
@@ -91,6 +91,19 @@ class TestCommand:
             (("search", "pink", "--floyd"), "o such option"),
             (("explain", "x"), "QUERY"),
             (("explain", "x", "y"), "'ID'"),
+            (("stats", "--since", "24"), "'--since': '24' is not a time such as 90s"),
+            (("stats", "--since", "a day"), "is not a time such as"),
+            (("claim", "--lease", "1y"), "'--lease': '1y' is not a time such as"),
+            (("claim", "--lease", "999999999d24h"), "'--lease': '999999999d24h' is too long"),
+            (("claim", "--limit", "0"), "'--limit'"),
+            (("claim", "--order", "best"), "'--order'"),
+            (("complete", str(UUID(int=7))), "'TOKEN'"),
+            (("complete", str(UUID(int=7)), "0"), "'TOKEN'"),
+            (("fail", str(UUID(int=7)), "7"), "'--error'"),
+            (("release",), "give the ID and the TOKEN of a claim, or --expired"),
+            (("release", str(UUID(int=7))), "give the ID and the TOKEN"),
+            (("release", str(UUID(int=7)), "7", "--expired"), "leave ID, TOKEN and --reason out"),
+            (("release", str(UUID(int=7)), "7", "--limit", "7"), "--limit goes with --expired"),
             (("vocabulary", "refresh", "--timeout", "0"), "'--timeout'"),
             (("vocabulary", "refresh", "--url", "x"), "--url comes before the command"),
         ],
@@ -149,7 +162,7 @@ class TestWhole:
             work.save(TrackMetadata(title="x"), audio_path="p", status=TrackStatus.PENDING)
             for record in TrackRecordFactory.build_batch(3):
                 work.save_record(record)
-        lines = run("stats").stdout.splitlines()
+        lines = run("stats").stdout.splitlines()[:6]
         assert [line.split()[:2] for line in lines[1:]] == [
             ["PENDING", "1"],
             ["PROCESSING", "0"],
@@ -164,7 +177,9 @@ class TestWhole:
         assert datetime.fromisoformat(counts["PENDING"]["oldest"]) <= datetime.now(UTC) + timedelta(minutes=1)
 
     def test_stats_of_nothing(self, run: Run) -> None:
-        assert run("stats").stdout.splitlines()[-1].split() == ["in", "all", "0"]
+        lines = run("stats").stdout.splitlines()
+        assert lines[5].split() == ["in", "all", "0"]
+        assert [line.split()[-2:] for line in lines[-3:]] == [["0", "·" * 24]] * 3
 
     def test_health(self, run: Run) -> None:
         text = run("health")

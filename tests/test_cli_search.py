@@ -33,21 +33,20 @@ def music(catalog: Catalog) -> None:
         ("Army of Me", "Björk", "Post", "Electronic", 1995, None, "mp3", 192_000),
         ("Minus -7", None, None, None, None, 7205.0, None, None),
     ]
-    with catalog.unit_of_work() as work:
-        for number, (title, artist, album, genre, year, duration, form, bitrate) in enumerate(tracks):
-            work.save(
-                TrackMetadata(
-                    title=title,
-                    artist=artist,
-                    album=album,
-                    genre=genre,
-                    year=year,
-                    duration=duration,
-                    format=form,
-                    bitrate=bitrate,
-                ),
-                audio_path=f"{number}",
-            )
+    for number, (title, artist, album, genre, year, duration, form, bitrate) in enumerate(tracks):
+        metadata = TrackMetadata(
+            title=title,
+            artist=artist,
+            album=album,
+            genre=genre,
+            year=year,
+            duration=duration,
+            format=form,
+            bitrate=bitrate,
+        )
+        # In transactions of their own, so that each is newer than the one before.
+        with catalog.unit_of_work() as work:
+            work.save(metadata, audio_path=f"{number}")
 
 
 def document(result: Result) -> Any:

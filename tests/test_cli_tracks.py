@@ -86,7 +86,7 @@ class TestTrack:
     def test_its_history_tells_how_long_it_stayed(self, run: Run, idioteque: UUID) -> None:
         run("status", str(idioteque), "PROCESSING", "--reason", "a worker")
         lines = run("history", str(idioteque)).stdout.splitlines()
-        assert lines[0].split() == ["when", "(UTC)", "from", "to", "stayed", "who", "why"]
+        assert lines[0].split() == ["when", "(UTC)", "from", "to", "try", "stayed", "who", "why"]
         assert len(lines) == 3
         assert "(new)" in lines[1]
         assert "so far" in lines[2]
@@ -96,6 +96,9 @@ class TestTrack:
             (None, "PENDING"),
             ("PENDING", "PROCESSING"),
         ]
+        assert [change["attempt"] for change in changes] == [None, None]
+        assert changes[0]["lasted"] > 0
+        assert changes[1]["lasted"] is None
 
     def test_an_unknown_track_is_told(self, run: Run) -> None:
         for command in (["show"], ["history"]):

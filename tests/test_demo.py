@@ -61,7 +61,7 @@ def test_it_tells_a_story_and_leaves_nothing_behind(folder: Path) -> None:
     assert too_wide == []
     for word in (
         *("inserted, version 1, PENDING", "unchanged, version 1", "SaveConflict", "InvalidInput", "1 worker won, 7"),
-        *("IllegalTransition", "607 inside", "TransactionAborted", "宇多田ヒカル", "방탄소년단", "Χάρις Αλεξίου"),
+        *("IllegalTransition", "609 inside", "TransactionAborted", "宇多田ヒカル", "방탄소년단", "Χάρις Αλεξίου"),
         *(
             "The database that you named is left alone.",
             "506 inserted",
@@ -75,6 +75,11 @@ def test_it_tells_a_story_and_leaves_nothing_behind(folder: Path) -> None:
             "not found: it holds what the query excludes: 'creep'",
             "1990s      7",
             "the two pages hold the same 40",
+            "killed by signal 9",
+            "the last error was: the lease of ann ran out",
+            "ClaimLost: the claim of track",
+            "0 done; PROCESSING to PENDING after attempt 1: ValueError: no audio in s3://demo/2",
+            "why tries failed",
         ),
     ):
         assert word in out

@@ -43,6 +43,40 @@ BEGIN
 END
 $$;
 
+-- Overwrite the content of a track, at the version *expected* unless that is null, and return it; nothing comes back if
+-- there is no such track, or if nothing was to be done.
+CREATE FUNCTION audiocatalog_replace_v1(
+  track uuid, expected integer, new_title text, new_artist text, new_album text, new_genre text, new_year integer,
+  new_duration double precision, new_channels integer, new_sample_rate integer, new_bitrate integer, new_format text,
+  new_audio_path text, new_thumbnail_path text
+) RETURNS TABLE (
+  id uuid, status audiocatalog_status, artist audiocatalog_artist, title audiocatalog_title, album audiocatalog_album,
+  genre audiocatalog_genre, year audiocatalog_year, duration audiocatalog_duration, channels audiocatalog_channels,
+  sample_rate audiocatalog_sample_rate, bitrate audiocatalog_bitrate, format audiocatalog_format,
+  audio_path audiocatalog_audio_path, thumbnail_path audiocatalog_thumbnail_path, created_at audiocatalog_time,
+  updated_at audiocatalog_time, version audiocatalog_count
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  UPDATE audio_tracks AS t
+  SET title = new_title, artist = new_artist, album = new_album, genre = new_genre, year = new_year,
+      duration = new_duration, channels = new_channels, sample_rate = new_sample_rate, bitrate = new_bitrate,
+      format = new_format, audio_path = new_audio_path, thumbnail_path = new_thumbnail_path, version = t.version + 1,
+      updated_at = now()
+  WHERE t.id = track AND (expected IS NULL OR t.version = expected)
+    AND (t.title, t.artist, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate, t.bitrate, t.format,
+         t.audio_path, t.thumbnail_path)
+      IS DISTINCT FROM
+        (new_title, new_artist, new_album, new_genre, new_year, new_duration, new_channels, new_sample_rate,
+         new_bitrate, new_format, new_audio_path, new_thumbnail_path)
+  RETURNING t.id, t.status, t.artist, t.title, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate,
+    t.bitrate, t.format, t.audio_path, t.thumbnail_path, t.created_at, t.updated_at, t.version;
+END
+$$;
+
 -- Move a track to the status *target* if it is in one of *starts*, and return the row of the history. An operation that
 -- has been done before is answered with the row it made. Without a row, *seen* is the status when the statement began,
 -- *actual* the one under the lock, both null if there is no such track. The task begins anew: nobody has tried it yet.
@@ -97,8 +131,8 @@ BEGIN
 END
 $$;
 
--- Lock tracks that are due, without waiting for any that others hold, and return their ids: those that wait for a
--- worker, or those whose lease has run out. Nothing else locks rows that it does not know by id.
+-- Lock tracks that are due, a thousand at the most, without waiting for any that others hold, and return their ids:
+-- those that wait for a worker, or those whose lease has run out. Nothing else locks rows that it does not know by id.
 CREATE FUNCTION audiocatalog_lock_due_v1(leased boolean, newest boolean, most integer, moment timestamptz) RETURNS uuid[]
 LANGUAGE plpgsql
 AS $$
@@ -107,28 +141,29 @@ BEGIN
     RETURN ARRAY(
       SELECT t.id FROM audio_track_tasks AS k JOIN audio_tracks AS t ON t.id = k.track_id
       WHERE k.expires_at <= moment AND t.status = 'PROCESSING'
-      ORDER BY k.expires_at, k.track_id LIMIT most
+      ORDER BY k.expires_at, k.track_id LIMIT least(most, 1000)
       FOR NO KEY UPDATE OF t SKIP LOCKED
     );
   ELSIF newest THEN
     RETURN ARRAY(
       SELECT t.id FROM audio_track_tasks AS k JOIN audio_tracks AS t ON t.id = k.track_id
       WHERE k.ready_at <= moment AND t.status = 'PENDING'
-      ORDER BY k.ready_at DESC, k.track_id DESC LIMIT most
+      ORDER BY k.ready_at DESC, k.track_id DESC LIMIT least(most, 1000)
       FOR NO KEY UPDATE OF t SKIP LOCKED
     );
   END IF;
   RETURN ARRAY(
     SELECT t.id FROM audio_track_tasks AS k JOIN audio_tracks AS t ON t.id = k.track_id
     WHERE k.ready_at <= moment AND t.status = 'PENDING'
-    ORDER BY k.ready_at, k.track_id LIMIT most
+    ORDER BY k.ready_at, k.track_id LIMIT least(most, 1000)
     FOR NO KEY UPDATE OF t SKIP LOCKED
   );
 END
 $$;
 
--- Hand up to *most* waiting tracks to *who* for the time of *lease*. The version that a track gets by this is the token
--- of the claim: no other claim of the track ever has it, and later ones have greater ones.
+-- Hand up to *most* waiting tracks to *who* for the time of *lease*, a week at the most. The token of a claim is the
+-- version that the track gets by it, which rises, followed by 32 bits of chance: a claim that is rolled back is followed
+-- by another at the same version, and must not pass for it.
 CREATE FUNCTION audiocatalog_claim_v1(most integer, lease interval, who text, newest boolean)
 RETURNS TABLE (
   id uuid, status audiocatalog_status, artist audiocatalog_artist, title audiocatalog_title, album audiocatalog_album,
@@ -136,7 +171,7 @@ RETURNS TABLE (
   sample_rate audiocatalog_sample_rate, bitrate audiocatalog_bitrate, format audiocatalog_format,
   audio_path audiocatalog_audio_path, thumbnail_path audiocatalog_thumbnail_path, created_at audiocatalog_time,
   updated_at audiocatalog_time, version audiocatalog_count, attempt integer, expires_at audiocatalog_time,
-  last_error audiocatalog_reason
+  last_error audiocatalog_reason, token bigint
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
@@ -145,32 +180,37 @@ AS $$
 DECLARE
   moment timestamptz := clock_timestamp();
   ids uuid[] := audiocatalog_lock_due_v1(false, newest, most, moment);
+  chance bigint := floor(random() * 4294967296);
 BEGIN
   moment := clock_timestamp();
   RETURN QUERY
   WITH taken AS (
     UPDATE audio_track_tasks AS k
-    SET status = 'PROCESSING', since = moment, ready_at = NULL, expires_at = moment + lease, token = t.version + 1,
+    SET status = 'PROCESSING', since = moment, ready_at = NULL,
+        expires_at = moment + least(lease, interval '7 days'), token = ((t.version + 1)::bigint << 32) + chance,
         worker = who, attempts = k.attempts + 1
-    FROM audio_tracks AS t
-    WHERE k.track_id = ANY (ids) AND t.id = k.track_id AND t.status = 'PENDING' AND (k.ready_at <= moment) IS TRUE
-    RETURNING k.track_id, k.attempts, k.last_error, k.expires_at
+    FROM unnest(ids) WITH ORDINALITY AS due (id, place) JOIN audio_tracks AS t ON t.id = due.id
+    WHERE k.track_id = due.id AND t.status = 'PENDING' AND (k.ready_at <= moment) IS TRUE
+    RETURNING due.place, k.track_id, k.attempts, k.last_error, k.expires_at, k.token
   ), moved AS (
     UPDATE audio_tracks AS t SET status = 'PROCESSING', version = t.version + 1, updated_at = now()
     FROM taken WHERE t.id = taken.track_id
     RETURNING t.id, t.status, t.artist, t.title, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate,
       t.bitrate, t.format, t.audio_path, t.thumbnail_path, t.created_at, t.updated_at, t.version, taken.attempts,
-      taken.expires_at, taken.last_error
+      taken.expires_at, taken.last_error, taken.token, taken.place
   ), logged AS (
     INSERT INTO audio_track_status_changes (track_id, version, from_status, to_status, actor, attempt, at)
     SELECT moved.id, moved.version, 'PENDING', 'PROCESSING', who, moved.attempts, moment FROM moved
   )
-  SELECT * FROM moved;
+  SELECT m.id, m.status, m.artist, m.title, m.album, m.genre, m.year, m.duration, m.channels, m.sample_rate, m.bitrate,
+    m.format, m.audio_path, m.thumbnail_path, m.created_at, m.updated_at, m.version, m.attempts, m.expires_at,
+    m.last_error, m.token
+  FROM moved AS m ORDER BY m.place;
 END
 $$;
 
 -- Prolong the leases of claims that still hold to *lease* from now, and return their tracks and new ends.
-CREATE FUNCTION audiocatalog_renew_v1(tracks uuid[], tokens integer[], lease interval)
+CREATE FUNCTION audiocatalog_renew_v1(tracks uuid[], tokens bigint[], lease interval)
 RETURNS TABLE (track_id uuid, expires_at audiocatalog_time)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off
@@ -182,18 +222,18 @@ BEGIN
   PERFORM 1 FROM audio_tracks AS t WHERE t.id = ANY (tracks) ORDER BY t.id FOR NO KEY UPDATE;
   moment := clock_timestamp();
   RETURN QUERY
-  UPDATE audio_track_tasks AS k SET expires_at = greatest(k.expires_at, moment + lease)
+  UPDATE audio_track_tasks AS k SET expires_at = greatest(k.expires_at, moment + least(lease, interval '7 days'))
   FROM unnest(tracks, tokens) AS asked (track_id, token)
   WHERE k.track_id = asked.track_id AND k.token = asked.token AND (k.expires_at > moment) IS TRUE
   RETURNING k.track_id, k.expires_at;
 END
 $$;
 
--- Complete claims that still hold, and return the rows of the history, with the place of each claim among the asked.
+-- Complete claims that still hold, in the name of *who*, or of their workers if that is null, and return the rows of the history, with the place of each claim among the asked.
 -- An operation that has been done before is answered with the row it made. *metadata* is an array, as long as *tracks*,
 -- of the ten fields to be stored, or nulls; itself null if there are none.
 CREATE FUNCTION audiocatalog_complete_v1(
-  tracks uuid[], tokens integer[], operations uuid[], who text, metadata jsonb
+  tracks uuid[], tokens bigint[], operations uuid[], who text, metadata jsonb
 ) RETURNS TABLE (
   place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
   operation_id uuid, attempt integer, at timestamptz
@@ -226,18 +266,19 @@ BEGIN
     DELETE FROM audio_track_tasks AS k
     USING unnest(tracks, tokens, operations) WITH ORDINALITY AS asked (track_id, token, operation_id, place)
     WHERE k.track_id = asked.track_id AND k.token = asked.token AND (k.expires_at > moment) IS TRUE
-    RETURNING asked.place, k.track_id, asked.operation_id, k.attempts
+    RETURNING asked.place, k.track_id, asked.operation_id, k.attempts, coalesce(who, k.worker) AS actor
   ), moved AS (
     UPDATE audio_tracks AS t SET status = 'COMPLETED', version = t.version + 1, updated_at = now()
     FROM held WHERE t.id = held.track_id
-    RETURNING held.place, t.id, t.version, held.operation_id, held.attempts
+    RETURNING held.place, t.id, t.version, held.operation_id, held.attempts, held.actor
   ), logged AS (
     INSERT INTO audio_track_status_changes
       (track_id, version, from_status, to_status, actor, operation_id, attempt, at)
-    SELECT moved.id, moved.version, 'PROCESSING', 'COMPLETED', who, moved.operation_id, moved.attempts, moment FROM moved
+    SELECT moved.id, moved.version, 'PROCESSING', 'COMPLETED', moved.actor, moved.operation_id, moved.attempts, moment
+    FROM moved
   )
-  SELECT moved.place, moved.id, moved.version::integer, 'PROCESSING', 'COMPLETED', who, NULL::text, moved.operation_id,
-    moved.attempts, moment
+  SELECT moved.place, moved.id, moved.version::integer, 'PROCESSING', 'COMPLETED', moved.actor::text, NULL::text,
+    moved.operation_id, moved.attempts, moment
   FROM moved;
   GET DIAGNOSTICS completed = ROW_COUNT;
   IF completed < cardinality(tracks) THEN
@@ -261,12 +302,12 @@ AS $$
   WHERE c.at < moment
 $$;
 
--- End claims that still hold, without having done the work, and return the rows of the history. A track waits again, for
+-- End claims that still hold, without having done the work, and return the rows of the history, as above. A track waits again, for
 -- at most *longest* seconds: *delay* after the first try, doubled by each further one, times *jitter*. If it is not to be
--- tried again, or has been tried *most_attempts* times, it is FAILED. A try that was not *counted* never was one, and
--- the track waits no longer than others.
+-- tried again, or has been tried *most_attempts* times, it is FAILED. A try that was not *counted* never was one: the
+-- history does not number it, and the track waits no longer than others.
 CREATE FUNCTION audiocatalog_give_up_v1(
-  tracks uuid[], tokens integer[], operations uuid[], who text, why text, retry boolean, counted boolean,
+  tracks uuid[], tokens bigint[], operations uuid[], who text, why text, retry boolean, counted boolean,
   most_attempts integer, delay double precision, longest double precision, jitter double precision, wake boolean
 ) RETURNS TABLE (
   place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
@@ -297,19 +338,21 @@ BEGIN
         counted::integer * jitter * least(longest, delay * 2.0 ^ least(held.attempts - 1, 100)) * interval '1 second'
     ) AS next (status, pause)
     WHERE k.track_id = held.track_id AND k.token = asked.token AND (k.expires_at > moment) IS TRUE
-    RETURNING asked.place, k.track_id, asked.operation_id, held.attempts, k.status
+    RETURNING asked.place, k.track_id, asked.operation_id, k.status, coalesce(who, held.worker) AS actor,
+      CASE WHEN counted THEN held.attempts END AS attempts
   ), moved AS (
     UPDATE audio_tracks AS t SET status = ended.status, version = t.version + 1, updated_at = now()
     FROM ended WHERE t.id = ended.track_id
-    RETURNING ended.place, t.id, t.version, t.status, ended.operation_id, ended.attempts
+    RETURNING ended.place, t.id, t.version, t.status, ended.operation_id, ended.attempts, ended.actor
   ), logged AS (
     INSERT INTO audio_track_status_changes
       (track_id, version, from_status, to_status, actor, reason, operation_id, attempt, at)
-    SELECT moved.id, moved.version, 'PROCESSING', moved.status, who, why, moved.operation_id, moved.attempts, moment
+    SELECT moved.id, moved.version, 'PROCESSING', moved.status, moved.actor, why, moved.operation_id, moved.attempts,
+      moment
     FROM moved
   )
-  SELECT moved.place, moved.id, moved.version::integer, 'PROCESSING', moved.status::text, who, why, moved.operation_id,
-    moved.attempts, moment
+  SELECT moved.place, moved.id, moved.version::integer, 'PROCESSING', moved.status::text, moved.actor::text, why,
+    moved.operation_id, moved.attempts, moment
   FROM moved;
   GET DIAGNOSTICS ended = ROW_COUNT;
   IF wake AND ended > 0 AND retry THEN

@@ -203,7 +203,7 @@ def upgrade() -> None:
         sa.Column("since", Domain("time"), nullable=False),
         sa.Column("ready_at", Domain("time")),
         sa.Column("expires_at", Domain("time")),
-        sa.Column("token", Domain("count")),
+        sa.Column("token", sa.BigInteger()),
         sa.Column("worker", Domain("actor")),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("last_error", Domain("reason")),
@@ -229,14 +229,18 @@ def downgrade() -> None:
     for function in (
         "release_expired(integer, text, integer, double precision, double precision, double precision, boolean)",
         (
-            "give_up(uuid[], integer[], uuid[], text, text, boolean, boolean, integer, double precision,"
+            "give_up(uuid[], bigint[], uuid[], text, text, boolean, boolean, integer, double precision,"
             " double precision, double precision, boolean)"
         ),
         "answers(uuid[], uuid[], timestamptz)",
-        "complete(uuid[], integer[], uuid[], text, jsonb)",
-        "renew(uuid[], integer[], interval)",
+        "complete(uuid[], bigint[], uuid[], text, jsonb)",
+        "renew(uuid[], bigint[], interval)",
         "claim(integer, interval, text, boolean)",
         "lock_due(boolean, boolean, integer, timestamptz)",
+        (
+            "replace(uuid, integer, text, text, text, text, integer, double precision, integer, integer, integer, text,"
+            " text, text)"
+        ),
         "move(uuid, text, text[], text, text, uuid, boolean)",
         (
             "save(uuid, text, text, text, text, text, integer, double precision, integer, integer, integer, text, text,"

@@ -8,10 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from audiocatalog.cli.claim_commands import claim, complete, fail, release, renew
 from audiocatalog.cli.commands import health, history, show, stats, status, upgrade
 from audiocatalog.cli.demo import tell_story
 from audiocatalog.cli.failures import plain_failures
 from audiocatalog.cli.import_command import import_file
+from audiocatalog.cli.roles_command import roles
 from audiocatalog.cli.search_commands import explain, search
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.vocabulary_command import vocabulary
@@ -97,6 +99,10 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
     context.obj = Target(url, local, actor)
 
 
-_commands = (upgrade, import_file, search, explain, show, status, history, stats, vocabulary, health, tell_story)
+_commands = (
+    *(upgrade, roles, import_file, search, explain, show, status, history, stats),
+    *(claim, renew, complete, fail, release),
+    *(vocabulary, health, tell_story),
+)
 for _command in _commands:
     main.add_command(_command)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import click
 
 from audiocatalog import TrackStatus, migrations
-from audiocatalog.cli import output
+from audiocatalog.cli import output, statistics
 from audiocatalog.cli.failures import Failure, failure_of
-from audiocatalog.cli.options import as_json, status_choice
+from audiocatalog.cli.options import as_json, inputs_by_option, read_span, status_choice
 from audiocatalog.cli.target import Target
-from audiocatalog.errors import CatalogError, ConfigurationError
+from audiocatalog.errors import CatalogError, ConfigurationError, QueryTimeout
 
 
 @click.command()
@@ -77,22 +77,37 @@ def history(target: Target, id: UUID, *, as_json: bool) -> None:  # noqa: A002
         changes = work.history(id)
     if as_json:
         for change in changes:
-            output.print_json(output.change_json(change))
+            output.print_json(output.history_json(change))
     else:
         output.print_history(changes, datetime.now(UTC))
 
 
 @click.command()
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=read_span,
+    default="24h",
+    show_default=True,
+    help="What happened in this time: 90s, 5m, 1h30m, 7d.",
+)
 @as_json
 @click.pass_obj
-def stats(target: Target, *, as_json: bool) -> None:
-    """Count the tracks in each status."""
-    with target.catalog() as catalog:
-        counts = catalog.stats()
+def stats(target: Target, *, since: timedelta, as_json: bool) -> None:
+    """Count the tracks, and show what happened lately."""
+    try:
+        with inputs_by_option(), target.catalog() as catalog:
+            counts, activity = catalog.stats(), catalog.activity(since, statistics.PARTS)
+    except QueryTimeout:
+        raise Failure(
+            "there was too much to count: ask for less time by --since, or allow more seconds by "
+            "AUDIOCATALOG_STATEMENT_TIMEOUT"
+        ) from None
     if as_json:
-        output.print_json(output.counts_json(counts))
+        output.print_json(statistics.counts_json(counts) | {"activity": statistics.activity_json(activity)})
     else:
-        output.print_counts(counts, datetime.now(UTC))
+        statistics.print_counts(counts, activity.until)
+        statistics.print_activity(activity)
 
 
 @click.command()

@@ -9,6 +9,9 @@ import ast
 import dataclasses
 import inspect
 import os
+import signal
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +31,14 @@ from audiocatalog.cli.importing import Plan, read_records
 from audiocatalog.cli.output import Output
 from audiocatalog.cli.pages import print_page
 from audiocatalog.cli.target import Target
-from audiocatalog.errors import CatalogError, IllegalTransition, InvalidInput, SaveConflict, TransactionAborted
+from audiocatalog.errors import (
+    CatalogError,
+    ClaimLost,
+    IllegalTransition,
+    InvalidInput,
+    SaveConflict,
+    TransactionAborted,
+)
 from audiocatalog.migrations import config_path
 
 _WIDTH: Final = 100
@@ -107,12 +117,12 @@ class Stage:
                 self.check(holds=end.exit_code == 0, claim=f"`{shown}` succeeds")
         self.claims += 1
 
-    def act(self, function: Callable[[Catalog], story.Claim], catalog: Catalog) -> None:
+    def act(self, function: Callable[[Catalog], story.Checked], catalog: Catalog) -> None:
         """Print and run *function*, then print and check its answer."""
         self.code(body_of(function))
-        claim = function(catalog)
-        self._answer(claim.answer, "green")
-        self.check(holds=claim.holds, claim=claim.answer)
+        checked = function(catalog)
+        self._answer(checked.answer, "green")
+        self.check(holds=checked.holds, claim=checked.answer)
 
     def search(self, function: Callable[[Catalog], SearchPage], catalog: Catalog) -> SearchPage:
         """Print and run *function*, which searches; print and return what it finds."""
@@ -133,6 +143,21 @@ class Stage:
             self.claims += 1
             return error
         raise Failure(f"a claim of the demo does not hold: {expected.__name__} is raised")
+
+    def death(self, function: Callable[[str], None], target: Target, *, says: str) -> str:
+        """
+        Run *function* on the demo's database in a process of its own, which must say something and be killed.
+
+        Return what it says, which begins with *says*.
+        """
+        call = f"import sys; from {function.__module__} import {function.__name__} as run; run(sys.argv[1])"
+        arguments = [sys.executable, "-c", call, target.url or ""]
+        # Our own interpreter and our own function, without a shell.
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+        self._answer(f"{done.stdout.strip()}\nkilled by signal {-done.returncode}", "yellow")
+        self.check(holds=done.returncode == -signal.SIGKILL, claim="the worker is killed")
+        self.check(holds=done.stdout.startswith(says), claim=f"the worker says {says!r} before")
+        return done.stdout.strip()
 
     def _answer(self, text: str, style: str) -> None:
         arrow = self.output.symbol("→", "->")
@@ -199,6 +224,38 @@ def _move(stage: Stage, catalog: Catalog, target: Target) -> None:
     stage.check(holds=moves == ["PENDING", "PROCESSING", "COMPLETED"], claim="the history holds three moves")
 
 
+def _die(stage: Stage, catalog: Catalog, target: Target) -> None:
+    stage.say("Workers claim tracks. A claim has a lease, and a token that no other claim of the track ever has.")
+    stage.act(story.register_a_track, catalog)
+    stage.say("This worker, ann, is a process of its own. It takes the track and is killed at once. LEASE is 0.3 s.")
+    stage.code(body_of(story.take_and_die))
+    story.TOKEN_OF["ann"] = int(stage.death(story.take_and_die, target, says="attempt 1, token ").split()[-1])
+    status = catalog.get(story.UPLOAD).status
+    stage.check(holds=status is story.PROCESSING, claim="the dead worker has left its track behind")
+    stage.say("Another worker, bob, waits until the lease has run out, takes the track back, and does the work.")
+    stage.code('catalog = Catalog(url, actor="bob", retry_delay=0.05)')
+    assert target.url is not None  # noqa: S101  # _tell has set it.
+    with Catalog(target.url, actor="bob", retry_delay=0.05) as second:
+        stage.act(story.work_on, second)
+    stage.say("Should ann be alive after all, and only slow, she is told so. Nothing is changed.")
+    stage.refusal(story.come_too_late, catalog, ClaimLost)
+    track = catalog.get(story.UPLOAD)
+    stage.check(holds=(track.title, track.version) == ("Jigsaw", 5), claim="a late worker changes nothing")
+    stage.run(f"audiocatalog history {story.UPLOAD}", history, [str(story.UPLOAD)], target)
+    with catalog.unit_of_work() as work:
+        moves = [(str(change.to_status), change.actor, change.attempt) for change in work.history(story.UPLOAD)]
+    expected = [
+        ("PENDING", "demo", None),
+        ("PROCESSING", "ann", 1),
+        ("PENDING", "bob", 1),
+        ("PROCESSING", "bob", 2),
+        ("COMPLETED", "bob", 2),
+    ]
+    stage.check(holds=moves == expected, claim="the history tells of the dead worker and of the one after it")
+    stage.say("A try that fails is followed by another, some time later: 10 s, then 20 s, 40 s, and so on.")
+    stage.act(story.fail_at_work, catalog)
+
+
 def _abort(stage: Stage, catalog: Catalog, _: Target) -> None:
     stage.say("A unit of work that fails half-way saves nothing.")
     stage.act(story.fail_half_way, catalog)
@@ -259,7 +316,7 @@ def _browse(stage: Stage, catalog: Catalog, _: Target) -> None:
 
 
 def _look(stage: Stage, _: Catalog, target: Target) -> None:
-    stage.say("How many tracks are in each status?")
+    stage.say("How many tracks are in each status, and what happened lately?")
     stage.run("audiocatalog stats", stats, [], target)
 
 
@@ -280,6 +337,7 @@ _CHAPTERS: Final[tuple[tuple[str, Callable[[Stage, Catalog, Target], None]], ...
     ("A database and some tracks", _import),
     ("Saving", _save),
     ("Statuses: PENDING, PROCESSING, COMPLETED, FAILED", _move),
+    ("A worker dies", _die),
     ("All or nothing", _abort),
     ("Searching for music as people type it", _search),
     ("Slips, half-typed words, and saying exactly what is meant", _search_further),

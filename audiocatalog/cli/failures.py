@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 import click
 
 from audiocatalog.cli.text import escape_controls
-from audiocatalog.errors import CatalogError, ConfigurationError
+from audiocatalog.errors import CatalogError, ConfigurationError, PermissionDenied
 
 #: The exit code of an import that refused some rows and saved all others.
 ROWS_REFUSED: Final = 3
@@ -46,6 +46,8 @@ class Interrupted(Failure):
 
 def failure_of(error: CatalogError) -> Failure:
     """Return the failure that reports *error*."""
+    if isinstance(error, PermissionDenied) and error.operation != "upgrade":
+        return Failure(f"{error}; after an upgrade, `audiocatalog roles --apply` grants what is new")
     return WrongSettings(str(error)) if isinstance(error, ConfigurationError) else Failure(str(error))
 
 

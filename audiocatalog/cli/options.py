@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import click
@@ -28,6 +28,8 @@ _ARGUMENTS: Final[Mapping[str, str]] = {"query": "QUERY", "id": "ID", "facets": 
 _ADVICE: Final[Mapping[str, str]] = {
     "after": "it is not of this search: give the QUERY, --whole, the filters and --sort as for the page before it, or "
     "leave --after out",
+    "lease": "from 10ms to 7d",
+    "since": "from 1s to 366d",
 }
 
 
@@ -46,6 +48,21 @@ def _seconds(text: str) -> _Ends:
     for part in text.split(":"):
         seconds = seconds * 60 + float(part)
     return seconds, seconds + 0.999 if ":" in text and "." not in text else seconds
+
+
+_UNITS: Final = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "ms": 0.001}
+_SPAN: Final = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,6})?(?:d|h|min|ms|m|s) ?)+", re.ASCII)
+_SPAN_PART: Final = re.compile(r"([0-9.]+)([a-z]+)")
+
+
+def read_span(context: click.Context, option: click.Parameter, text: str) -> timedelta:
+    """Read a span of time such as 90s or 1h30m."""
+    if not _SPAN.fullmatch(text):
+        raise click.BadParameter(f"{text!r} is not a time such as 90s, 5m, 1h30m or 7d", context, option)
+    try:
+        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _SPAN_PART.findall(text)))
+    except OverflowError:
+        raise click.BadParameter(f"{text!r} is too long", context, option) from None
 
 
 def _range(read: Callable[[str], _Ends], pattern: str, kind: str) -> Callable[..., Any]:
@@ -116,8 +133,8 @@ def text_of(words: tuple[str, ...], *, whole: bool) -> str:
 
 
 @contextmanager
-def refusals_by_option() -> Iterator[None]:
-    """Let the refusal of a search name the options of the command line, and say what to do."""
+def inputs_by_option() -> Iterator[None]:
+    """Let the refusal of a command name the options of the command line, and say what to do."""
     try:
         yield
     except InvalidInput as error:
@@ -127,6 +144,14 @@ def refusals_by_option() -> Iterator[None]:
                 for problem in error.problems
             )
         ) from None
+
+
+@contextmanager
+def refusals_by_option() -> Iterator[None]:
+    """Do so for a search, which may take too long besides."""
+    try:
+        with inputs_by_option():
+            yield
     except QueryTimeout:
         raise Failure(
             "the search took too long: narrow it, as by --artist or --year, or allow more seconds by "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,28 +14,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from audiocatalog import Health, StatusChange, StatusCount, Track
+from audiocatalog import Health, StatusChange, Track
 from audiocatalog.cli.text import clock, escape_controls, time_span
 from audiocatalog.tracks import TRACK_COLUMNS
 from audiocatalog.transitions import CHANGE_COLUMNS
 
 #: The width of a pipe or a file: lines are not folded, because programs read them one by one.
 _ENDLESS: Final = 100_000
-#: Tables are never narrower than this, so that no text is cut off; a narrower terminal folds the lines itself.
+#: Tables are not narrower than this, unless they are made for it, so that no text is cut off; a narrower terminal folds
+#: the lines itself.
 _NARROWEST: Final = 80
-_BAR: Final = 18
+_WIDE_HISTORY: Final = 100
 _PIECE: Final = 2**14
 #: What is printed for an unknown value.
 UNKNOWN: Final = "-"
 
 
 class Output(Console):
-    """A terminal with its own width, or a pipe or file of width *most*."""
+    """A terminal with its own width, but at least *least*, or a pipe or file of width *most*."""
 
-    def __init__(self, most: int = _ENDLESS) -> None:
+    def __init__(self, most: int = _ENDLESS, *, least: int = _NARROWEST) -> None:
         super().__init__(highlight=False, markup=False, emoji=False)
         measured = self.is_terminal or os.environ.get("COLUMNS", "").isdigit()
-        self.width = min(max(self.width, _NARROWEST), most) if measured else most
+        self.width = min(max(self.width, least), most) if measured else most
 
     def on_broken_pipe(self) -> None:
         """Raise the error again; ``failures`` handles every broken pipe."""
@@ -74,17 +75,17 @@ def print_json(value: object) -> None:
 
 def track_json(track: Track) -> dict[str, Any]:
     """Return all columns of *track*, ready for JSON."""
-    return {name: _plain(getattr(track, name)) for name in TRACK_COLUMNS}
+    return {name: plain(getattr(track, name)) for name in TRACK_COLUMNS}
+
+
+def history_json(change: StatusChange) -> dict[str, Any]:
+    """Return all columns of *change*, and how many seconds the track stayed where it led to, ready for JSON."""
+    return change_json(change) | {"lasted": None if change.lasted is None else change.lasted.total_seconds()}
 
 
 def change_json(change: StatusChange) -> dict[str, Any]:
     """Return all columns of *change*, ready for JSON."""
-    return {name: _plain(getattr(change, name)) for name in CHANGE_COLUMNS}
-
-
-def counts_json(counts: Iterable[StatusCount]) -> dict[str, Any]:
-    """Return the counts by status, ready for JSON."""
-    return {count.status: {"tracks": count.tracks, "oldest": _plain(count.oldest)} for count in counts}
+    return {name: plain(getattr(change, name)) for name in CHANGE_COLUMNS}
 
 
 def print_track(track: Track) -> None:
@@ -110,7 +111,7 @@ def _in_units(column: str, value: Any) -> str:  # noqa: ANN401  # Columns of eve
         case "channels":
             return f"{value}{ {1: ' (mono)', 2: ' (stereo)'}.get(value, '') }"
         case "created_at" | "updated_at":
-            return _moment(value)
+            return moment(value)
         case _:
             return escape_controls(str(value))
 
@@ -119,44 +120,29 @@ def print_change(change: StatusChange) -> None:
     """Print one move of a track."""
     output = Output()
     reason = f": {escape_controls(change.reason)}" if change.reason else ""
-    output.print(f"{_move(output, change)}, by {escape_controls(change.actor)} at {_moment(change.at)}{reason}")
+    output.print(f"{_move(output, change)}, by {escape_controls(change.actor)} at {moment(change.at)}{reason}")
 
 
 def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
     """Print the moves of a track, and how long it stayed in each status."""
     output = Output()
-    table = output.table("when (UTC)", "from", "", "to", "stayed", "who", "why")
-    for column in table.columns[:5]:
+    # Where a track came from is where it went to before: where there is little room, it is left out.
+    is_wide = output.width >= _WIDE_HISTORY
+    start = ["from", ""] if is_wide else []
+    table = output.table("when (UTC)", *start, "to", "try", "stayed", "who", "why", right=("try",))
+    for column in table.columns[:-2]:
         column.no_wrap = True
-    arrow = output.symbol("→", "->")
-    for change, end in zip(changes, [*(change.at for change in changes[1:]), None], strict=True):
-        stayed = time_span(((end or now) - change.at).total_seconds())
+    for change in changes:
+        stayed = time_span((now - change.at if change.lasted is None else change.lasted).total_seconds())
         table.add_row(
             f"{change.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
-            str(change.from_status or "(new)"),
-            arrow,
+            *([str(change.from_status or "(new)"), output.symbol("→", "->")] if is_wide else []),
             str(change.to_status),
-            stayed if end else f"{stayed} so far",
+            "" if change.attempt is None else str(change.attempt),
+            f"{stayed} so far" if change.lasted is None else stayed,
             escape_controls(change.actor),
             escape_controls(change.reason or UNKNOWN),
         )
-    output.lay_out(table)
-
-
-def print_counts(counts: Sequence[StatusCount], now: datetime) -> None:
-    """Print how many tracks are in each status."""
-    output = Output()
-    total = sum(count.tracks for count in counts)
-    table = output.table("status", "tracks", "", "oldest (UTC)", right=("tracks",))
-    for count in counts:
-        # A status with any tracks has a bar of at least one character.
-        length = max(1, round(_BAR * count.tracks / total)) if count.tracks else 0
-        since = ""
-        if count.oldest is not None:
-            age = time_span((now - count.oldest).total_seconds())
-            since = f"{count.oldest.astimezone(UTC):%Y-%m-%d %H:%M:%S}, {age} ago"
-        table.add_row(str(count.status), f"{count.tracks:,}", output.symbol("█", "#") * length, since)
-    table.add_row("in all", f"{total:,}", "", "", style="bold")
     output.lay_out(table)
 
 
@@ -181,11 +167,12 @@ def _move(output: Output, change: StatusChange) -> str:
     return f"{change.from_status or '(new)'} {output.symbol('→', '->')} {change.to_status}"
 
 
-def _moment(at: datetime) -> str:
+def moment(at: datetime) -> str:
+    """Return a time as people read it."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401  # Columns of every type.
+def plain(value: Any) -> Any:  # noqa: ANN401  # Columns of every type.
     """Return *value* for JSON: ids, statuses and times as text."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()

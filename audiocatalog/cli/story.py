@@ -6,24 +6,38 @@ The docstring and the last statement, which returns the claim, are not printed.
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from math import nan
 from typing import Final, NamedTuple
 from uuid import UUID
 
+import click
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 
-from audiocatalog import Catalog, SearchFilters, SearchPage, TrackMetadata, TrackStatus
+from audiocatalog import Catalog, Claim, SearchFilters, SearchPage, TrackMetadata, TrackStatus
 from audiocatalog.cli.text import counted
 from audiocatalog.errors import InvalidInput, TransitionConflict
 
 #: The id of the track that the demo follows.
 IDIOTEQUE: Final = UUID("01920000-0000-7000-8000-00000001d107")
 
+#: The id of the track that a worker dies over.
+UPLOAD: Final = UUID("01920000-0000-7000-8000-00000000dead")
+#: How long a claim of the demo holds; in earnest, it is minutes.
+LEASE: Final = timedelta(seconds=0.3)
+NOW: Final = datetime.now(UTC)
+
 PENDING: Final = TrackStatus.PENDING
 PROCESSING: Final = TrackStatus.PROCESSING
+
+#: The token of the dead worker, once it has said it.
+TOKEN_OF: Final[dict[str, int]] = {}
 
 #: Queries as people type them, and the artists that must be on the first page.
 QUERIES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
@@ -59,14 +73,14 @@ HOSTILE: Final = ('"', "'", "&|!():*<->", "((((", "rock & (", "\\", "a:*b", "'; 
 FOUND_PRECISELY: Final = {"Idioteque", "Paranoid Android"}
 
 
-class Claim(NamedTuple):
-    """Whether the claim *holds*, and the *answer* to print."""
+class Checked(NamedTuple):
+    """Whether what is claimed *holds*, and the *answer* to print."""
 
     holds: bool
     answer: str
 
 
-def save(catalog: Catalog) -> Claim:
+def save(catalog: Catalog) -> Checked:
     """Save a track."""
     with catalog.unit_of_work() as work:
         track = work.save(
@@ -75,12 +89,12 @@ def save(catalog: Catalog) -> Claim:
             audio_path="s3://demo/idioteque.flac",
             status=PENDING,
         )
-    return Claim(
+    return Checked(
         (track.outcome, track.version) == ("inserted", 1), f"{track.outcome}, version {track.version}, {track.status}"
     )
 
 
-def save_again(catalog: Catalog) -> Claim:
+def save_again(catalog: Catalog) -> Checked:
     """Save the same content under the same id."""
     with catalog.unit_of_work() as work:
         track = work.save(
@@ -88,7 +102,7 @@ def save_again(catalog: Catalog) -> Claim:
             id=IDIOTEQUE,
             audio_path="s3://demo/idioteque.flac",
         )
-    return Claim((track.outcome, track.version) == ("unchanged", 1), f"{track.outcome}, version {track.version}")
+    return Checked((track.outcome, track.version) == ("unchanged", 1), f"{track.outcome}, version {track.version}")
 
 
 def save_other_content(catalog: Catalog) -> None:
@@ -103,7 +117,7 @@ def make_bad_metadata(_: Catalog) -> None:
     TrackMetadata.from_mapping(values)
 
 
-def race(catalog: Catalog) -> Claim:
+def race(catalog: Catalog) -> Checked:
     """Let eight workers try to take the track."""
 
     def take(worker: str) -> str:
@@ -116,15 +130,70 @@ def race(catalog: Catalog) -> Claim:
     with ThreadPoolExecutor(max_workers=8) as threads:
         answers = list(threads.map(take, [f"worker-{number}" for number in range(1, 9)]))
     lost = [answer for answer in answers if answer != "won"]
-    return Claim(len(lost) == 7, f"{answers.count('won')} worker won, {len(lost)} were told: {lost[0]}")  # noqa: PLR2004
+    return Checked(len(lost) == 7, f"{answers.count('won')} worker won, {len(lost)} were told: {lost[0]}")  # noqa: PLR2004
 
 
-def complete(catalog: Catalog) -> Claim:
+def complete(catalog: Catalog) -> Checked:
     """Complete the track."""
     change = catalog.update_status(IDIOTEQUE, TrackStatus.COMPLETED, reason="tags extracted")
     track = catalog.get(IDIOTEQUE)
-    return Claim(
+    return Checked(
         track.status is TrackStatus.COMPLETED, f"{change.from_status} to {change.to_status}, version {track.version}"
+    )
+
+
+def take_and_die(url: str) -> None:
+    """Take a track, and be killed: this is run in a process of its own."""
+    with Catalog(url, actor="ann") as catalog:
+        (claim,) = catalog.claim(limit=1, lease=LEASE)
+        click.echo(f"attempt {claim.attempt}, token {claim.token}")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def register_a_track(catalog: Catalog) -> Checked:
+    """Register a track that somebody is to work on."""
+    with catalog.unit_of_work() as work:
+        upload = TrackMetadata(title="Upload")
+        track = work.save(upload, id=UPLOAD, audio_path="s3://demo/1", status=PENDING)
+    return Checked(track.status is PENDING, str(track.status))
+
+
+def work_on(catalog: Catalog) -> Checked:
+    """Let another worker work on what waits, and on what the dead one has left behind."""
+    time.sleep(LEASE.total_seconds())
+    worker = catalog.work(worker="bob", poll=0.05)
+    for claim in worker:
+        catalog.complete(claim, TrackMetadata(title="Jigsaw", artist="The Demos"))
+        worker.stop()
+    return Checked(
+        (claim.track.id, claim.attempt) == (UPLOAD, 2),
+        f"attempt {claim.attempt}, token {claim.token}; the last error was: {claim.last_error}",
+    )
+
+
+def come_too_late(catalog: Catalog) -> None:
+    """Complete the track in the name of the dead worker, with its token."""
+    track = catalog.get(UPLOAD)
+    late = Claim(track, TOKEN_OF["ann"], worker="ann", attempt=1, expires_at=NOW, last_error=None)
+    catalog.complete(late, TrackMetadata(title="Wrong"))
+
+
+def fail_at_work(catalog: Catalog) -> Checked:
+    """Let a handler fail."""
+
+    def extract(claim: Claim) -> TrackMetadata:
+        raise ValueError(f"no audio in {claim.track.audio_path}")
+
+    with catalog.unit_of_work() as work:
+        track = work.save(TrackMetadata(title="Silence"), audio_path="s3://demo/2", status=PENDING)
+    done = catalog.work(until_empty=True).run(extract)
+    again = catalog.claim()
+    with catalog.unit_of_work() as work:
+        change = work.history(track.id)[-1]
+    return Checked(
+        (done, again, change.to_status) == (0, [], PENDING) and change.attempt == 1,
+        f"{done} done; {change.from_status} to {change.to_status} after attempt {change.attempt}: {change.reason}\n"
+        "nobody gets it before it is time for its next try",
     )
 
 
@@ -133,7 +202,7 @@ def break_the_rules(catalog: Catalog) -> None:
     catalog.update_status(IDIOTEQUE, TrackStatus.FAILED)
 
 
-def fail_half_way(catalog: Catalog) -> Claim:
+def fail_half_way(catalog: Catalog) -> Checked:
     """End a unit of work by an exception."""
     before = count(catalog)
     try:
@@ -144,7 +213,7 @@ def fail_half_way(catalog: Catalog) -> Claim:
             work.save(TrackMetadata(title="Take 100", year=99), audio_path="s3://demo/100")
     except InvalidInput:
         after = count(catalog)
-    return Claim(
+    return Checked(
         (inside, after) == (before + 100, before),
         f"{before} tracks before, {inside} inside the unit of work, {after} after it",
     )
@@ -166,12 +235,12 @@ def search_with_filters(catalog: Catalog) -> SearchPage:
     return page  # noqa: RET504  # The demo prints the line above, but not this one.
 
 
-def search_with_malice(catalog: Catalog) -> Claim:
+def search_with_malice(catalog: Catalog) -> Checked:
     """Search for text that is syntax elsewhere."""
     for query in HOSTILE:
         catalog.search(query)
     total = count(catalog)
-    return Claim(total > 0, f"{len(HOSTILE)} answers, no error, and still {counted(total, 'track')}")
+    return Checked(total > 0, f"{len(HOSTILE)} answers, no error, and still {counted(total, 'track')}")
 
 
 def search_misspelt(catalog: Catalog) -> SearchPage:
@@ -180,11 +249,11 @@ def search_misspelt(catalog: Catalog) -> SearchPage:
     return page  # noqa: RET504
 
 
-def search_while_typing(catalog: Catalog) -> Claim:
+def search_while_typing(catalog: Catalog) -> Checked:
     """Search at each keystroke."""
     pages = [catalog.search(typed) for typed in ("bj", "bjo", "bjor", "bjork h", "bjork hy")]
     titles = [f"{page.hits[0].track.artist}, {page.hits[0].track.title}" for page in pages]
-    return Claim(
+    return Checked(
         all(title.startswith("Björk") for title in titles) and titles[-1].endswith("Hyperballad"),
         f"{titles[0]} ... {titles[-1]}",
     )
@@ -196,11 +265,11 @@ def search_precisely(catalog: Catalog) -> SearchPage:
     return page  # noqa: RET504
 
 
-def ask_why(catalog: Catalog) -> Claim:
+def ask_why(catalog: Catalog) -> Checked:
     """Ask why a track is not found."""
     creep = catalog.search("radiohead creep").hits[0].track
     explanation = catalog.explain("artist:radiohead -creep year:1990..2000", creep.id)
-    return Claim(
+    return Checked(
         explanation.position is None and "excludes: 'creep'" in explanation.reason,
         str(explanation),
     )
@@ -212,7 +281,7 @@ def count_decades(catalog: Catalog) -> SearchPage:
     return page  # noqa: RET504
 
 
-def turn_a_page(catalog: Catalog) -> Claim:
+def turn_a_page(catalog: Catalog) -> Checked:
     """Save a track between two pages."""
     before = catalog.search("rock", limit=40)
     first = catalog.search("rock", limit=20)
@@ -221,7 +290,7 @@ def turn_a_page(catalog: Catalog) -> Claim:
     second = catalog.search("rock", limit=20, after=first.next)
     pages = [hit.track.id for page in (first, second) for hit in page]
     now = catalog.search("rock", limit=40)
-    return Claim(
+    return Checked(
         pages == [hit.track.id for hit in before] != [hit.track.id for hit in now],
         f"a new track is among the first {len(now)} now, and the two pages hold the same {len(pages)} as before",
     )

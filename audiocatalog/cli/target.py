@@ -40,7 +40,7 @@ class Target:
         """Open the catalogue while a command runs."""
         with (
             self._environment(create=False) as environment,
-            Catalog.from_env(actor=self._actor(), environment=environment) as catalog,
+            Catalog.from_env(actor=self.who, environment=environment) as catalog,
         ):
             yield catalog
 
@@ -50,7 +50,9 @@ class Target:
         with self._environment(create=True) as environment:
             yield url_from_environment(environment)
 
-    def _actor(self) -> str:
+    @property
+    def who(self) -> str:
+        """The actor that commands record: the one that is named, or the user."""
         return self.actor or os.environ.get("AUDIOCATALOG_ACTOR") or _user_name()
 
     @contextmanager

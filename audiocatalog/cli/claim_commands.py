@@ -1,0 +1,245 @@
+"""The commands claim, complete, fail, renew and release: a worker in any language can be made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import click
+from rich.text import Text
+
+from audiocatalog import Catalog, Claim, StatusChange, TrackMetadata
+from audiocatalog.claims import MOST_CLAIMS, ClaimOrder
+from audiocatalog.cli import output
+from audiocatalog.cli.failures import Failure
+from audiocatalog.cli.options import as_json, inputs_by_option, read_span
+from audiocatalog.cli.output import Output
+from audiocatalog.cli.target import Target
+from audiocatalog.cli.text import counted, escape_controls
+
+_LEASE: Final = click.option(
+    "--lease",
+    metavar="TIME",
+    callback=read_span,
+    default="5m",
+    show_default=True,
+    help="Hold it so long from now: 90s, 5m, 1h30m.",
+)
+_TOKEN: Final = click.argument("token", type=click.IntRange(1, 2**63 - 1))
+#: From this width on, a claim and its path fit on one line.
+_WIDE: Final = 132
+
+
+@click.command()
+@click.option(
+    "--limit", type=click.IntRange(1, MOST_CLAIMS), default=1, show_default=True, help="At most this many tracks."
+)
+@_LEASE
+@click.option("--worker", metavar="NAME", help="Who works on them, for the history; default: the actor.")
+@click.option(
+    "--order",
+    type=click.Choice([str(order) for order in ClaimOrder]),
+    default="oldest",
+    show_default=True,
+    help="Which of the waiting tracks.",
+)
+@as_json
+@click.pass_obj
+def claim(target: Target, /, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # Values of several types.
+    """
+    Take waiting tracks to work on.
+
+    Each is nobody else's until its lease runs out. End it with `complete`, `fail` or `release`, which take its id and
+    its token; `renew` prolongs the lease. With --json, each claim is one line:
+
+    \b
+      audiocatalog claim --json --lease 10m | while read -r claim; do
+        set -- $(echo "$claim" | jq -r '.id, .token')
+        extract "$(echo "$claim" | jq -r .audio_path)" > found.json &&
+          audiocatalog complete "$1" "$2" --metadata found.json ||
+          audiocatalog fail "$1" "$2" --error "cannot be read"
+      done
+    """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
+    with inputs_by_option(), target.catalog() as catalog:
+        claims = catalog.claim(**options)
+    if as_json:
+        for one in claims:
+            output.print_json(_claim_json(one))
+    elif claims:
+        _print_claims(claims)
+    else:
+        click.echo("no track is waiting")
+
+
+@click.command()
+@click.argument("id", type=click.UUID)
+@_TOKEN
+@click.option(
+    "--metadata",
+    "file",
+    metavar="FILE",
+    type=click.File(encoding="utf-8"),
+    help="Store what this file says about the track: one JSON object; - for the standard input.",
+)
+@as_json
+@click.pass_obj
+def complete(target: Target, id: UUID, token: int, file: Any, *, as_json: bool) -> None:  # noqa: A002, ANN401
+    """
+    End a claim: the work on its track is done.
+
+    ID and TOKEN are those that `claim` has printed.
+    """
+    metadata = None if file is None else TrackMetadata.from_mapping(_object_in(file))
+    with target.catalog() as catalog:
+        change = catalog.complete(_claim_of(catalog, target, id, token), metadata)
+    _print_end(change, as_json=as_json)
+
+
+@click.command()
+@click.argument("id", type=click.UUID)
+@_TOKEN
+@click.option("--error", metavar="TEXT", required=True, help="What went wrong, for the history and the next try.")
+@click.option("--no-retry", is_flag=True, help="Do not try it again.")
+@as_json
+@click.pass_obj
+def fail(target: Target, id: UUID, token: int, error: str, *, no_retry: bool, as_json: bool) -> None:  # noqa: A002
+    """
+    End a claim: the work on its track has failed.
+
+    ID and TOKEN are those that `claim` has printed. The track waits for its next try, longer after each one; when it
+    has been tried often enough, or with --no-retry, it is FAILED.
+    """
+    with inputs_by_option(), target.catalog() as catalog:
+        change = catalog.fail(_claim_of(catalog, target, id, token), error, retry=not no_retry)
+    _print_end(change, as_json=as_json)
+
+
+@click.command()
+@click.argument("id", type=click.UUID)
+@_TOKEN
+@_LEASE
+@as_json
+@click.pass_obj
+def renew(target: Target, /, id: UUID, token: int, *, as_json: bool, **options: Any) -> None:  # noqa: A002, ANN401
+    """
+    Prolong the lease of a claim, counted from now.
+
+    ID and TOKEN are those that `claim` has printed.
+    """
+    with inputs_by_option(), target.catalog() as catalog:
+        held = catalog.renew(_claim_of(catalog, target, id, token), **options)
+    if as_json:
+        output.print_json({"id": str(id), "token": token, "expires_at": held.expires_at.isoformat()})
+    else:
+        click.echo(f"held until {output.moment(held.expires_at)}")
+
+
+@click.command()
+@click.argument("id", type=click.UUID, required=False)
+@click.argument("token", type=click.IntRange(1, 2**63 - 1), required=False)
+@click.option("--reason", metavar="TEXT", help="Why, for the history.")
+@click.option("--expired", is_flag=True, help="Take back all tracks whose leases have run out.")
+@click.option("--limit", type=click.IntRange(1, MOST_CLAIMS), help="With --expired: at most this many; default: 1000.")
+@as_json
+@click.pass_obj
+@click.pass_context
+def release(
+    context: click.Context,
+    target: Target,
+    /,
+    *,
+    id: UUID | None,  # noqa: A002
+    token: int | None,
+    reason: str | None,
+    expired: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """
+    Give a track back, or take back what dead workers hold.
+
+    ID and TOKEN are those that `claim` has printed: the track waits again at once, as if it had not been tried. With
+    --expired, tracks whose leases have run out wait for their next try, or are FAILED if they have been tried often
+    enough; worker loops do this by themselves.
+    """
+    if expired:
+        if id is not None or reason is not None:
+            raise click.UsageError("--expired takes back every such track: leave ID, TOKEN and --reason out", context)
+        with target.catalog() as catalog:
+            changes = catalog.release_expired(limit or MOST_CLAIMS)
+        _print_taken_back(changes, as_json=as_json)
+        return
+    if id is None or token is None:
+        raise click.UsageError("give the ID and the TOKEN of a claim, or --expired", context)
+    if limit is not None:
+        raise click.UsageError("--limit goes with --expired", context)
+    with inputs_by_option(), target.catalog() as catalog:
+        change = catalog.release(_claim_of(catalog, target, id, token), reason=reason)
+    _print_end(change, as_json=as_json)
+
+
+def _claim_of(catalog: Catalog, target: Target, track_id: UUID, token: int) -> Claim:
+    """Return a claim that has been printed; only its token is asked for, the rest is in the database."""
+    track, now = catalog.get(track_id), datetime.now(UTC)
+    return Claim(track, token, worker=target.who, attempt=1, expires_at=now, last_error=None)
+
+
+def _object_in(file: Any) -> Mapping[str, Any]:  # noqa: ANN401  # An open text file.
+    try:
+        value = json.load(file)
+    except (ValueError, RecursionError):
+        raise Failure(f"--metadata: {file.name} holds no readable JSON") from None
+    if not isinstance(value, dict):
+        raise Failure(f"--metadata: {file.name} holds no JSON object")
+    return value
+
+
+def _claim_json(claim: Claim) -> dict[str, Any]:
+    """Return all about *claim* and its track, ready for JSON."""
+    return output.track_json(claim.track) | {
+        "token": claim.token,
+        "worker": claim.worker,
+        "attempt": claim.attempt,
+        "expires_at": claim.expires_at.isoformat(),
+        "last_error": claim.last_error,
+    }
+
+
+def _print_claims(claims: Sequence[Claim]) -> None:
+    shown = Output()
+    is_wide = shown.width >= _WIDE
+    table = shown.table("id", "token", "try", "title", *(["path"] if is_wide else []), right=("token", "try"))
+    for column in table.columns[:3]:
+        column.no_wrap = True
+    for one in claims:
+        path = Text(escape_controls(one.track.audio_path), "dim")
+        figures = (str(one.track.id), str(one.token), str(one.attempt), Text(escape_controls(one.track.title)))
+        if is_wide:
+            table.add_row(*figures, path)
+        else:
+            table.add_row(*figures)
+            table.add_row("", "", "", path)
+    shown.lay_out(table)
+
+
+def _print_end(change: StatusChange, *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(output.change_json(change))
+    else:
+        output.print_change(change)
+
+
+def _print_taken_back(changes: Sequence[StatusChange], *, as_json: bool) -> None:
+    if as_json:
+        for change in changes:
+            output.print_json(output.change_json(change))
+        return
+    if not changes:
+        click.echo("no lease has run out")
+        return
+    failed = sum(change.to_status == "FAILED" for change in changes)
+    rest = f", of which {failed:,} had been tried often enough and are FAILED" if failed else ""
+    click.echo(f"took {counted(len(changes), 'track')} back{rest}")

@@ -1,0 +1,153 @@
+"""What `stats` prints: how many tracks are where, what happened lately, and what needs somebody's hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from audiocatalog import Activity, StatusCount
+from audiocatalog.cli.output import Output, plain
+from audiocatalog.cli.text import counted, escape_controls, time_span
+
+#: The time that is asked for is counted in so many parts, each of which has one character.
+PARTS: Final = 24
+_BAR: Final = 18
+_LEVELS: Final = "▁▂▃▄▅▆▇█"
+_PLAIN_LEVELS: Final = ":-=+*#%@"
+_WORKERS_SHOWN: Final = 10
+#: These tables fit into a terminal as narrow as this; below the other width, only ages are shown, no times.
+_NARROWEST: Final = 50
+_WITH_TIMES: Final = 72
+
+
+def counts_json(counts: Iterable[StatusCount]) -> dict[str, Any]:
+    """Return the counts by status, ready for JSON."""
+    return {count.status: {"tracks": count.tracks, "oldest": plain(count.oldest)} for count in counts}
+
+
+def activity_json(activity: Activity) -> dict[str, Any]:
+    """Return *activity*, ready for JSON; times are in seconds."""
+    return _ready(dataclasses.asdict(activity))  # type: ignore[no-any-return]  # A dict stays one.
+
+
+def _ready(value: Any) -> Any:  # noqa: ANN401  # Of every type there is in an Activity.
+    match value:
+        case dict():
+            return {name: _ready(one) for name, one in value.items()}
+        case tuple():
+            return [_ready(one) for one in value]
+        case timedelta():
+            return value.total_seconds()
+        case _:
+            return plain(value)
+
+
+def print_counts(counts: Sequence[StatusCount], now: datetime) -> None:
+    """Print how many tracks are in each status."""
+    output = Output(least=_NARROWEST)
+    has_times = output.width >= _WITH_TIMES
+    total = sum(count.tracks for count in counts)
+    table = output.table("status", "tracks", "", "oldest (UTC)" if has_times else "oldest", right=("tracks",))
+    for count in counts:
+        # A status with any tracks has a bar of at least one character.
+        length = max(1, round(_BAR * count.tracks / total)) if count.tracks else 0
+        since = ""
+        if count.oldest is not None:
+            since = f"{time_span((now - count.oldest).total_seconds())} ago"
+            if has_times:
+                since = f"{count.oldest.astimezone(UTC):%Y-%m-%d %H:%M:%S}, {since}"
+        table.add_row(str(count.status), f"{count.tracks:,}", output.symbol("█", "#") * length, since)
+    table.add_row("in all", f"{total:,}", "", "", style="bold")
+    output.lay_out(table)
+
+
+def print_activity(activity: Activity) -> None:
+    """Print what happened lately, and what is under way."""
+    output = Output(least=_NARROWEST)
+    tables = (
+        _changes(output, activity),
+        _stays(output, activity),
+        _workers(output, activity),
+        _reasons(output, activity),
+    )
+    for table in tables:
+        if table.row_count:
+            output.print()
+            output.lay_out(table)
+    hints = list(_hints(activity))
+    if hints:
+        output.print()
+    for hint in hints:
+        output.print(Text(hint, "yellow"), soft_wrap=not output.is_terminal)
+
+
+def _changes(output: Output, activity: Activity) -> Table:
+    """Return how many changes there were in each part of the time, all on one scale: a few failures look like few."""
+    seconds = (activity.until - activity.since).total_seconds()
+    each = time_span(seconds / len(activity.buckets))
+    table = output.table(f"last {time_span(seconds)}", "tracks", f"{each} each", right=("tracks",))
+    highest = max(max(bucket.completed, bucket.failed, bucket.returned) for bucket in activity.buckets)
+    for name, label, style in (
+        ("completed", "completed", "green"),
+        ("failed", "failed", "red"),
+        ("returned", "to try again", "yellow"),
+    ):
+        numbers = [getattr(bucket, name) for bucket in activity.buckets]
+        table.add_row(label, f"{sum(numbers):,}", Text(_sparkline(output, numbers, highest), style))
+    return table
+
+
+def _sparkline(output: Output, numbers: Sequence[int], highest: int) -> str:
+    """Return one character for each of *numbers*; those above 0 have at least the lowest level."""
+    levels, none = output.symbol(_LEVELS, _PLAIN_LEVELS), output.symbol("·", ".")
+    return "".join(none if number == 0 else levels[(number * len(levels) - 1) // highest] for number in numbers)
+
+
+def _stays(output: Output, activity: Activity) -> Table:
+    table = output.table("", "tracks", "half within", "95 % within", right=("tracks",))
+    for label, stay in (("waited", activity.waited), ("worked on", activity.worked)):
+        if stay is not None:
+            times = (time_span(time.total_seconds()) for time in (stay.median, stay.percentile))
+            table.add_row(label, f"{stay.tracks:,}", *times)
+    return table
+
+
+def _workers(output: Output, activity: Activity) -> Table:
+    """Return who has how many tracks in hand, and how many wait for somebody."""
+    table = output.table("worker", "tracks", "oldest claim", right=("tracks",))
+    shown = activity.workers[:_WORKERS_SHOWN]
+    for load in shown:
+        age = time_span((activity.until - load.oldest).total_seconds())
+        table.add_row(Text(escape_controls(load.worker)), f"{load.tracks:,}", f"{age} ago")
+    rest = activity.claimed - sum(load.tracks for load in shown)
+    for label, tracks in (
+        ("others", rest),
+        ("nobody yet", activity.waiting),
+        ("nobody, until later", activity.delayed),
+    ):
+        if tracks > 0:
+            table.add_row(Text(label, "dim"), f"{tracks:,}", "")
+    return table
+
+
+def _reasons(output: Output, activity: Activity) -> Table:
+    table = output.table("times", "why tries failed", right=("times",))
+    for failure in activity.failures:
+        table.add_row(f"{failure.changes:,}", Text(escape_controls(failure.reason)))
+    return table
+
+
+def _hints(activity: Activity) -> Iterator[str]:
+    """Give a line for each thing that needs somebody's hand."""
+    if activity.stuck:
+        claims = "the lease of 1 claim has" if activity.stuck == 1 else f"the leases of {activity.stuck:,} claims have"
+        yield f"{claims} run out: take back what dead workers hold by `audiocatalog release --expired`"
+    if activity.unclaimed:
+        tracks = counted(activity.unclaimed, "track")
+        are = "is" if activity.unclaimed == 1 else "are"
+        yield f"{tracks} {are} PROCESSING without a claim: no lease ends that, only `audiocatalog status ID PENDING`"
