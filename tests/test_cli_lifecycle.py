@@ -91,7 +91,7 @@ class TestEnds:
         assert result.stdout.startswith("PROCESSING → COMPLETED, by ann at ")
         # A lost answer can be asked for again.
         again = json.loads(run("complete", *held, "--json").stdout)
-        assert (again["to_status"], again["attempt"], again["actor"]) == ("COMPLETED", 1, "tester")
+        assert (again["to_status"], again["attempt"], again["actor"]) == ("COMPLETED", 1, "ann")
 
     def test_complete_with_metadata(self, run: Run, catalog: Catalog, held: tuple[str, str], tmp_path: Path) -> None:
         file = tmp_path / "found.json"
