@@ -93,7 +93,7 @@ def _bare(
 
 
 def _complete_by_function(cursor: psycopg.RawCursor[Any], rows: Sequence[Any]) -> object:
-    ids, tokens = [row[0] for row in rows], [row[_VERSION] for row in rows]
+    ids, tokens = [row[0] for row in rows], [row[-1] for row in rows]
     return cursor.execute(COMPLETE, (ids, tokens, [uuid4() for _ in rows], "benchmark", None)).fetchall()
 
 
