@@ -23,7 +23,7 @@ WITH steps AS (
 )
 SELECT count(*) FILTER (WHERE (r.is_whole AND r.last = t.status AND r.changes = t.version) IS NOT TRUE),
   count(*) FILTER (WHERE CASE t.status WHEN 'COMPLETED' THEN k.track_id IS NOT NULL
-                         ELSE k.status IS DISTINCT FROM t.status OR (k.token IS NOT NULL AND k.token >> 32 <> t.version) END),
+                         ELSE k.status IS DISTINCT FROM t.status OR coalesce(k.token >> 32 <> t.version, false) END),
   coalesce(sum(r.changes), 0)::bigint
 FROM audio_tracks AS t
 LEFT JOIN replayed AS r ON r.track_id = t.id LEFT JOIN audio_track_tasks AS k ON k.track_id = t.id
