@@ -130,6 +130,7 @@ class TestImport:
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == (
             "error: save: the database role lacks a privilege for this; "
+            "after an upgrade, `audiocatalog roles --apply` grants what is new; "
             "stopped, 2 rows safely saved: the same command can be run again\n"
         )
 
