@@ -205,7 +205,7 @@ class Catalog(Verbs):
         """
         return Worker(
             self,
-            name=self._actor if worker is None else clean_actor(worker, "worker"),
+            name=self._actor_or_default(worker, "worker"),
             limit=limit,
             lease=lease,
             order=order,

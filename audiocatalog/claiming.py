@@ -25,7 +25,7 @@ from audiocatalog.claims import (
     renewed,
 )
 from audiocatalog.errors import ClaimLost, Phase, translated
-from audiocatalog.metadata import TrackMetadata, clean_actor
+from audiocatalog.metadata import TrackMetadata
 from audiocatalog.models import StatusChange
 from audiocatalog.operations import Driver, rows_of
 from audiocatalog.transitions import change_of
@@ -35,11 +35,10 @@ def claim_tracks(
     driver: Driver, *, limit: int, lease: timedelta, worker: str, order: ClaimOrder | str, phase: Phase
 ) -> list[Claim]:
     """Claim tracks as ``Verbs.claim`` says."""
-    name = clean_actor(worker, "worker")
-    values = claim_values(limit, lease, name, order)
+    values = claim_values(limit, lease, worker, order)
     with translated("claim", phase):
         rows = rows_of(driver, CLAIM, values)
-    return claims_of(rows, name)
+    return claims_of(rows, worker)
 
 
 def renew_claims(driver: Driver, claims: Sequence[Claim], *, lease: timedelta, phase: Phase) -> list[Claim | ClaimLost]:

@@ -178,7 +178,7 @@ class Verbs(ABC):
         ...     catalog.complete(claim, extract(claim.track.audio_path))
 
         """
-        name = self._actor if worker is None else clean_actor(worker, "worker")
+        name = self._actor_or_default(worker, "worker")
         return self._perform(
             lambda driver, phase: claim_tracks(driver, limit=limit, lease=lease, worker=name, order=order, phase=phase)
         )
@@ -361,8 +361,8 @@ class Verbs(ABC):
         settings = self._settings
         return Retries(settings.max_attempts, settings.retry_delay, settings.longest_retry_delay)
 
-    def _actor_or_default(self, actor: str | None) -> str:
-        return self._actor if actor is None else clean_actor(actor)
+    def _actor_or_default(self, actor: str | None, field: str = "actor") -> str:
+        return self._actor if actor is None else clean_actor(actor, field)
 
 
 def _or_raise(outcome: _Result | ClaimLost) -> _Result:

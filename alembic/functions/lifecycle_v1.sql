@@ -173,8 +173,8 @@ RETURNS TABLE (
   updated_at audiocatalog_time, version audiocatalog_count, attempt integer, expires_at audiocatalog_time,
   last_error audiocatalog_reason, token bigint
 )
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -212,8 +212,8 @@ $$;
 -- Prolong the leases of claims that still hold to *lease* from now, and return their tracks and new ends.
 CREATE FUNCTION audiocatalog_renew_v1(tracks uuid[], tokens bigint[], lease interval)
 RETURNS TABLE (track_id uuid, expires_at audiocatalog_time)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -229,17 +229,18 @@ BEGIN
 END
 $$;
 
--- Complete claims that still hold, in the name of *who*, or of their workers if that is null, and return the rows of the history, with the place of each claim among the asked.
--- An operation that has been done before is answered with the row it made. *metadata* is an array, as long as *tracks*,
--- of the ten fields to be stored, or nulls; itself null if there are none.
+-- Complete claims that still hold, in the name of *who*, or of their workers if that is null, and return the rows of
+-- the history, with the place of each claim among the asked. An operation that has been done before is answered with
+-- the row it made. *metadata* is an array, as long as *tracks*, of the ten fields to be stored, or nulls; itself null if
+-- there are none.
 CREATE FUNCTION audiocatalog_complete_v1(
   tracks uuid[], tokens bigint[], operations uuid[], who text, metadata jsonb
 ) RETURNS TABLE (
   place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
   operation_id uuid, attempt integer, at timestamptz
 )
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -313,8 +314,8 @@ CREATE FUNCTION audiocatalog_give_up_v1(
   place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
   operation_id uuid, attempt integer, at timestamptz
 )
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -373,8 +374,8 @@ CREATE FUNCTION audiocatalog_release_expired_v1(
   track_id uuid, version integer, from_status text, to_status text, actor text, reason text, operation_id uuid,
   attempt integer, at timestamptz
 )
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -23,7 +23,7 @@ from typing import Any, Final
 from audiocatalog.errors import ConfigurationError
 from benchmarks.lifecycle import claims, kills, moves, plots, races, report
 from benchmarks.lifecycle.server import LifecycleServer, running
-from benchmarks.search.load import say
+from benchmarks.search.report import publish
 
 _PARTS: Final = ("transitions", "claims", "races", "kills")
 
@@ -80,14 +80,7 @@ def main() -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2
-    report.print_tables(found)
-    if options.json:
-        options.json.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    if options.markdown:
-        options.markdown.write_text(report.markdown(found), encoding="utf-8")
-    if options.plots:
-        for path in plots.draw(found, options.plots):
-            say(f"wrote {path}")
+    publish(found, options, report.heading(found), report.tables_of(found), plots.draw)
     return 1 if report.wrongs(found) else 0
 
 

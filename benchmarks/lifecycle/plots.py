@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import statistics
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.lifecycle import claimers, peers
 from benchmarks.lifecycle.report import median
+from benchmarks.search.plots import pyplot_into
 
 #: Ours is the one that stands out.
 _OURS: Final = "#0b5fa5"
@@ -19,20 +19,7 @@ _ORM: Final = "#e69f00"
 
 def draw(report: dict[str, Any], folder: Path) -> list[Path]:
     """Draw what was measured into *folder*, and return the files."""
-    matplotlib: Any = importlib.import_module("matplotlib")
-    matplotlib.use("Agg")
-    pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    pyplot.rcParams.update(
-        {
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 10,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-        }
-    )
-    folder.mkdir(parents=True, exist_ok=True)
+    pyplot = pyplot_into(folder)
     paths = []
     if "transitions" in report:
         paths.append(_transitions(pyplot, report["transitions"], folder / "transitions.png"))

@@ -1,4 +1,4 @@
-"""The figures as tables, for the terminal and for Markdown."""
+"""The figures of the lifecycle as tables."""
 
 from __future__ import annotations
 
@@ -6,37 +6,11 @@ import statistics
 from collections.abc import Iterator
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table as RichTable
-
 from benchmarks.lifecycle import claimers, moves, peers
 from benchmarks.search.report import Table
+from benchmarks.search.report import heading as measured_on
 
 _BOTH: Final = ("claims", "claims and completions")
-
-
-def print_tables(report: dict[str, Any]) -> None:
-    """Print the tables to the terminal."""
-    console = Console(width=None if Console().is_terminal else 160)
-    console.print(_heading(report))
-    for table in tables_of(report):
-        shown = RichTable(title=table.title, title_justify="left")
-        for index, column in enumerate(table.columns):
-            shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """Return the tables as Markdown, to be pasted into a page."""
-    lines = [_heading(report), ""]
-    for table in tables_of(report):
-        rule = ["---", *["---:"] * (len(table.columns) - 1)]
-        lines += [f"**{table.title}**", ""]
-        lines += ["| " + " | ".join(row) + " |" for row in (table.columns, rule, *table.rows)]
-        lines.append("")
-    return "\n".join(lines)
 
 
 def tables_of(report: dict[str, Any]) -> list[Table]:
@@ -78,9 +52,9 @@ def _wrong_kills(kills: dict[str, Any]) -> list[str]:
     return counted + list(kills.get("wrong", []))
 
 
-def _heading(report: dict[str, Any]) -> str:
-    facts = [report["server"], f"{report['cores']} cores", f"Python {report['python']}", report["date"]]
-    return " · ".join([*facts, *(["QUICK: not to be quoted"] if report.get("quick") else [])])
+def heading(report: dict[str, Any]) -> str:
+    """Return on what the figures were measured."""
+    return measured_on(report) + (" · QUICK: not to be quoted" if report.get("quick") else "")
 
 
 def _transition_table(transitions: dict[str, Any]) -> Table:

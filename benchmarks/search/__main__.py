@@ -26,7 +26,7 @@ from typing import Any, Final
 from audiocatalog.errors import ConfigurationError
 from benchmarks.search import hostile, latency, names, plans, plots, quality, report
 from benchmarks.search.data import NoDataError, data_file
-from benchmarks.search.load import Reuse, say
+from benchmarks.search.load import Reuse
 from benchmarks.search.peers import PEERS, installed
 from benchmarks.search.server import Server, running
 
@@ -140,14 +140,7 @@ def main() -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2
-    report.print_tables(found)
-    if options.json:
-        options.json.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    if options.markdown:
-        options.markdown.write_text(report.markdown(found), encoding="utf-8")
-    if options.plots:
-        for path in plots.draw(found, options.plots):
-            say(f"wrote {path}")
+    report.publish(found, options, report.heading(found), report.tables_of(found), plots.draw)
     return 0
 
 

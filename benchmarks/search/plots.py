@@ -14,8 +14,8 @@ _GRID_COLUMNS: Final = 4
 _HEAD_INCHES: Final = 0.3
 
 
-def draw(report: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw what was measured into *folder*, and return the files."""
+def pyplot_into(folder: Path) -> Any:  # noqa: ANN401 - matplotlib, an extra, is imported where it is used.
+    """Return matplotlib's pyplot in the manner of the benchmarks, and make *folder* for its pictures."""
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
@@ -31,6 +31,12 @@ def draw(report: dict[str, Any], folder: Path) -> list[Path]:
         }
     )
     folder.mkdir(parents=True, exist_ok=True)
+    return pyplot
+
+
+def draw(report: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw what was measured into *folder*, and return the files."""
+    pyplot = pyplot_into(folder)
     paths = []
     if "quality" in report:
         quality = report["quality"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
@@ -38,11 +42,11 @@ def tables_of(report: dict[str, Any]) -> list[Table]:
     return tables
 
 
-def print_tables(report: dict[str, Any]) -> None:
-    """Print the tables to the terminal."""
+def print_tables(heading: str, tables: Sequence[Table]) -> None:
+    """Print the tables of a benchmark to the terminal."""
     console = Console(width=None if Console().is_terminal else 160)
-    console.print(_heading(report))
-    for table in tables_of(report):
+    console.print(heading)
+    for table in tables:
         shown = RichTable(title=table.title, title_justify="left")
         for index, column in enumerate(table.columns):
             shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
@@ -51,10 +55,10 @@ def print_tables(report: dict[str, Any]) -> None:
         console.print(shown)
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """Return the tables as Markdown, to be pasted into a page."""
-    lines = [_heading(report), ""]
-    for table in tables_of(report):
+def markdown(heading: str, tables: Sequence[Table]) -> str:
+    """Return the tables of a benchmark as Markdown, to be pasted into a page."""
+    lines = [heading, ""]
+    for table in tables:
         rule = ["---", *["---:"] * (len(table.columns) - 1)]
         lines += [f"**{table.title}**", ""]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (table.columns, rule)]
@@ -63,7 +67,26 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _heading(report: dict[str, Any]) -> str:
+def publish(
+    found: dict[str, Any],
+    options: argparse.Namespace,
+    heading: str,
+    tables: Sequence[Table],
+    draw: Callable[[dict[str, Any], Path], list[Path]],
+) -> None:
+    """Print the tables of what a benchmark has *found*, and write the files that its *options* name."""
+    print_tables(heading, tables)
+    if options.json:
+        options.json.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(markdown(heading, tables), encoding="utf-8")
+    if options.plots:
+        for path in draw(found, options.plots):
+            print(f"wrote {path}", flush=True)
+
+
+def heading(report: dict[str, Any]) -> str:
+    """Return on what the figures were measured."""
     facts = (report["server"], f"{report['cores']} cores", f"Python {report['python']}", report["date"])
     return " · ".join(facts)
 
