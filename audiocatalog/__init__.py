@@ -2,6 +2,7 @@
 
 from audiocatalog import errors, migrations
 from audiocatalog.activity import Activity, ActivityBucket, FailureReason, Stay, WorkerLoad
+from audiocatalog.bulk import BulkBatch, BulkOutcome, BulkResult, OnConflict, Refusal
 from audiocatalog.catalog import Catalog, Health
 from audiocatalog.claims import Claim, ClaimOrder
 from audiocatalog.metadata import TrackMetadata, TrackRecord
@@ -11,14 +12,19 @@ from audiocatalog.search.filters import SearchFilters
 from audiocatalog.search.page import Facet, FacetValue, Hit, SearchPage, SearchSort
 from audiocatalog.search.vocabulary import Vocabulary
 from audiocatalog.status import TRANSITIONS, TrackStatus
+from audiocatalog.streaming import TrackOrder
 from audiocatalog.tracks import StatusCount
 from audiocatalog.unit_of_work import UnitOfWork
+from audiocatalog.updates import TrackUpdates
 from audiocatalog.worker import Worker
 
 __all__ = [
     "TRANSITIONS",
     "Activity",
     "ActivityBucket",
+    "BulkBatch",
+    "BulkOutcome",
+    "BulkResult",
     "Catalog",
     "Claim",
     "ClaimOrder",
@@ -28,6 +34,8 @@ __all__ = [
     "FailureReason",
     "Health",
     "Hit",
+    "OnConflict",
+    "Refusal",
     "SaveOutcome",
     "SearchFilters",
     "SearchPage",
@@ -39,8 +47,10 @@ __all__ = [
     "TermExplanation",
     "Track",
     "TrackMetadata",
+    "TrackOrder",
     "TrackRecord",
     "TrackStatus",
+    "TrackUpdates",
     "UnitOfWork",
     "Vocabulary",
     "Worker",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import tenacity
 from sqlalchemy import URL
 
 from audiocatalog.activity import ACTIVITY, Activity, activity_of, activity_values
+from audiocatalog.bulk import BATCH, BulkResult, Load, OnConflict, Progress, Stored, save_in_batches
 from audiocatalog.claims import ClaimOrder
 from audiocatalog.engine import Database, Settings, url_from_environment
 from audiocatalog.errors import (
     CatalogError,
+    CommitOutcomeUnknown,
     ConfigurationError,
     InvalidInput,
     Phase,
@@ -25,7 +27,7 @@ from audiocatalog.errors import (
     translated,
 )
 from audiocatalog.explaining import refresh_vocabulary
-from audiocatalog.metadata import clean_actor
+from audiocatalog.metadata import TrackRecord, clean_actor
 from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
 from audiocatalog.operations import Driver, rows_of
 from audiocatalog.search.vocabulary import Vocabulary
@@ -35,6 +37,8 @@ from audiocatalog.verbs import Verbs
 from audiocatalog.worker import Worker
 
 _Result = TypeVar("_Result")
+#: A batch of many tracks is tried again for so many seconds; a server that restarts is back by then.
+_BATCH_DEADLINE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +171,55 @@ class Catalog(Verbs):
         """
         if not isinstance(deadline, int | float) or isinstance(deadline, bool) or not 0 <= deadline <= 86_400:  # noqa: PLR2004
             raise InvalidInput(Problem("deadline", "a number of seconds from 0 to 86400", (0, 86_400)), operation="run")
-        tries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, CatalogError) and error.retryable),
-            stop=tenacity.stop_before_delay(deadline),
-            wait=tenacity.wait_random_exponential(multiplier=0.01, max=1.0),
-            reraise=True,
+        return self._run(unit, deadline, lambda error: error.retryable)
+
+    def bulk_save(
+        self,
+        records: Iterable[TrackRecord | Mapping[str, Any]],
+        *,
+        batch: int = BATCH,
+        on_conflict: OnConflict | str = OnConflict.SKIP,
+        progress: Progress | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> BulkResult:
+        """
+        Store as many tracks as *records* gives, in constant memory, and return what became of each.
+
+        Each *batch* is one transaction, copied to the server while the next one is read and checked, and tried again
+        for a minute while the error says ``retryable``. *progress* is called with a ``BulkBatch`` after each one that
+        is committed. A record is a ``TrackRecord``, or a mapping that ``TrackRecord.from_mapping`` takes; one that
+        breaks a rule is refused, and its neighbours are stored. *on_conflict* says what is done where an id holds other
+        content: ``skip``, ``replace`` or ``error``. Records of the same id are stored one after the other.
+
+        A load that was interrupted can be run again: what is there already stays as it is, if the records bring their
+        ids. It may run beside others. When it has ended, ``refresh_vocabulary`` lets searches correct the new words.
+
+        Raises:
+            InvalidInput: names the argument that breaks its rule.
+            DatabaseUnavailable: the server was away for too long; what *progress* was told of is stored.
+            QueryTimeout: a batch took longer than a minute; choose smaller ones.
+
+        >>> result = catalog.bulk_save(records, progress=lambda batch: print(batch.result))  # doctest: +SKIP
+        >>> [(refusal.position, str(refusal.error)) for refusal in result.refusals]  # doctest: +SKIP
+        [(17, 'title: at most 1,000 characters, not 1,204')]
+
+        """
+        load = Load.checked(
+            on_conflict, actor=self._actor_or_default(actor), reason=reason, notify=self._settings.notify
         )
-        result: _Result = tries(self._run_once, unit)
-        return result
+
+        def store(part: Sequence[TrackRecord]) -> Sequence[Stored]:
+            if not part:
+                return []
+            # A batch whose COMMIT was not answered may be sent again: what is there already stays as it is.
+            return self._run(
+                lambda work: work._perform(lambda driver, _: load.store(driver, part)),  # noqa: SLF001
+                _BATCH_DEADLINE,
+                lambda error: error.retryable or isinstance(error, CommitOutcomeUnknown),
+            )
+
+        return save_in_batches(records, store, batch=batch, progress=progress, ahead=True)
 
     def work(
         self,
@@ -293,6 +338,19 @@ class Catalog(Verbs):
         except StaleStatement:
             with self._database.autocommit() as driver:
                 return operation(driver, "commit")
+
+    def _run(
+        self, unit: Callable[[UnitOfWork], _Result], deadline: float, may_help: Callable[[CatalogError], bool]
+    ) -> _Result:
+        """Run *unit* in units of work of its own until one succeeds, or an error comes that another try cannot help."""
+        tries = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, CatalogError) and may_help(error)),
+            stop=tenacity.stop_before_delay(deadline),
+            wait=tenacity.wait_random_exponential(multiplier=0.01, max=1.0),
+            reraise=True,
+        )
+        result: _Result = tries(self._run_once, unit)
+        return result
 
     def _run_once(self, unit: Callable[[UnitOfWork], _Result]) -> _Result:
         with self.unit_of_work() as work:

@@ -30,15 +30,14 @@ driver said is the error's ``__cause__``.
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 import psycopg
 import psycopg_pool
 import sqlalchemy.exc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from audiocatalog.status import TrackStatus
@@ -308,7 +307,7 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
 }
 _IDLED = "the unit of work did nothing for longer than 10 s, so the server ended it; nothing of it was kept"
 _CHECK_NAME = re.compile(r"^ck_(?:audio_tracks|audio_track_status_changes)_(?P<field>.+)_(?:range|visible|known)$")
-_OUR_NAME = re.compile(r"^(?:(?:pk|uq|ck|fk)_)?(?:audio_tracks|audio_track_status_changes|audiocatalog)(?:_|$)")
+_OUR_NAME = re.compile(r"^(?:(?:pk|uq|ck|fk)_)?(?:audio_track(?:s|_status_changes|_edits|_tasks)|audiocatalog)(?:_|$)")
 _OUR_KEYS = (
     "pk_audio_tracks",
     "pk_audio_track_status_changes",
@@ -322,13 +321,24 @@ _CONFIGURATION_TEXT = re.compile(
 )
 
 
-@contextmanager
-def translated(operation: str, phase: Phase = "statement") -> Iterator[None]:
+_DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeEncodeError)
+
+
+class translated:  # noqa: N801  # Used as a function is; a generator would cost a microsecond in every call.
     """Turn every driver error raised inside into the error of ours that says what it means."""
-    try:
-        yield
-    except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeEncodeError) as error:
-        raise from_driver(error, operation=operation, phase=phase) from error
+
+    __slots__ = ("_operation", "_phase")
+
+    def __init__(self, operation: str, phase: Phase = "statement") -> None:
+        self._operation = operation
+        self._phase = phase
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and isinstance(error, _DRIVER_ERRORS):
+            raise from_driver(error, operation=self._operation, phase=self._phase) from error
 
 
 def from_driver(error: Exception, *, operation: str, phase: Phase = "statement") -> CatalogError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self, final
 from uuid import UUID
@@ -76,6 +76,9 @@ _MOST_UNKNOWN_NAMED = 20
 
 def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | None:
     """Return *value* in NFC, None where it has no visible character, or the rule of *field* that it breaks."""
+    # Most text is this simple, and needs nothing of what follows.
+    if type(value) is str and len(value) <= limit.characters and value.isascii() and value.isprintable():
+        return None if value.isspace() or not value else value
     # An object may pose as a string by its __class__; only its type tells.
     if not issubclass(type(value), str):
         return Problem(field, f"text, not {kind_of(value)}")
@@ -92,6 +95,8 @@ def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | N
 
 
 def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
+    if type(value) is int and limit.lowest <= value <= limit.highest:
+        return value
     rule = f"a whole number from {limit.lowest} to {limit.highest}"
     # bool is a subclass of int, but True is no year.
     if not issubclass(type(value), int) or isinstance(value, bool):
@@ -101,23 +106,31 @@ def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
 
 
 def _clean_number(field: str, value: object, limit: NumberLimit) -> float | Problem:
-    rule = f"a number from {limit.lowest:.0f} to {limit.highest:.0f}"
-    if not issubclass(type(value), int | float) or isinstance(value, bool):
-        return Problem(field, f"{rule}, not {kind_of(value)}", tuple(limit))
     # NaN compares false with everything, so it fails this test as infinity does.
-    if not limit.lowest <= value <= limit.highest:  # type: ignore[operator]
-        return Problem(field, rule, tuple(limit))
-    return float(value) + 0.0  # type: ignore[arg-type]  # The sum makes -0.0 the one zero.
+    if issubclass(type(value), int | float) and value is not True and value is not False:
+        if limit.lowest <= value <= limit.highest:  # type: ignore[operator]
+            return float(value) + 0.0  # type: ignore[arg-type]  # The sum makes -0.0 the one zero.
+        unlike = ""
+    else:
+        unlike = f", not {kind_of(value)}"
+    return Problem(field, f"a number from {limit.lowest:.0f} to {limit.highest:.0f}{unlike}", tuple(limit))
 
 
-def _clean(field: str, value: object) -> object:
-    match LIMITS[field]:
-        case TextLimit() as limit:
-            return clean_text(field, value, limit)
-        case WholeLimit() as limit:
-            return _clean_whole(field, value, limit)
-        case NumberLimit() as limit:
-            return _clean_number(field, value, limit)
+_Clean = Callable[[object], object]
+
+
+def _cleaner(field: str, limit: Limit) -> _Clean:
+    """Return the function that gives a value of *field* as it is stored, None, or the rule that it breaks."""
+    match limit:
+        case TextLimit():
+            return lambda value: clean_text(field, value, limit)
+        case WholeLimit():
+            return lambda value: _clean_whole(field, value, limit)
+        case NumberLimit():
+            return lambda value: _clean_number(field, value, limit)
+
+
+_CLEANERS: Final[Mapping[str, _Clean]] = {field: _cleaner(field, limit) for field, limit in LIMITS.items()}
 
 
 def _required(field: str, cleaned: object) -> object:
@@ -161,7 +174,7 @@ class TrackMetadata:
                 if field == "title":
                     object.__setattr__(self, field, "Untitled")
                 continue
-            cleaned = _clean(field, value)
+            cleaned = _CLEANERS[field](value)
             if field == "title":
                 cleaned = _required(field, cleaned)
             if isinstance(cleaned, Problem):
@@ -190,7 +203,7 @@ class TrackMetadata:
             metadata = cls(**{key: values[key] for key in METADATA_FIELDS if key in values})
         except InvalidInput as error:
             problems += error.problems
-        problems += _unknown_fields(values)
+        problems += _unknown_fields(values, METADATA_FIELDS)
         if problems:
             raise InvalidInput(problems)
         return metadata
@@ -231,30 +244,66 @@ class TrackRecord:
         thumbnail_path: str | None = None,
         status: TrackStatus = TrackStatus.COMPLETED,
     ) -> None:
-        problems = []
+        path = _required("audio_path", _CLEANERS["audio_path"](audio_path))
+        thumbnail = None if thumbnail_path is None else _CLEANERS["thumbnail_path"](thumbnail_path)
+        problems = [cleaned for cleaned in (path, thumbnail) if isinstance(cleaned, Problem)]
         if not isinstance(metadata, TrackMetadata):
-            problems.append(Problem("metadata", f"a TrackMetadata, not {kind_of(metadata)}"))
-        cleaned: dict[str, object] = {
-            "metadata": metadata,
-            "audio_path": _required("audio_path", _clean("audio_path", audio_path)),
-            "thumbnail_path": None if thumbnail_path is None else _clean("thumbnail_path", thumbnail_path),
-        }
-        problems += [path for path in cleaned.values() if isinstance(path, Problem)]
-        parsers: dict[str, Callable[[], object]] = {
-            "id": lambda: new_id() if id is None else parse_id(id),
-            "status": lambda: TrackStatus.parse(status),
-        }
-        for field, parse in parsers.items():
-            try:
-                cleaned[field] = parse()
-            except InvalidInput as error:
-                problems += error.problems
+            problems.insert(0, Problem("metadata", f"a TrackMetadata, not {kind_of(metadata)}"))
+        try:
+            identifier = new_id() if id is None else parse_id(id)
+        except InvalidInput as error:
+            problems += error.problems
+        try:
+            first = TrackStatus.parse(status)
+        except InvalidInput as error:
+            problems += error.problems
         if problems:
             raise InvalidInput(problems, operation="save")
-        for field, value in cleaned.items():
-            object.__setattr__(self, field, value)
+        object.__setattr__(self, "metadata", metadata)
+        object.__setattr__(self, "audio_path", path)
+        object.__setattr__(self, "id", identifier)
+        object.__setattr__(self, "thumbnail_path", thumbnail)
+        object.__setattr__(self, "status", first)
         if self.status not in TRANSITIONS[None]:
             raise IllegalTransition(None, self.status, track_id=self.id)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> TrackRecord:
+        """
+        Return the record in *values*, a plain dictionary of the fields of ``TrackMetadata`` and of this class.
+
+        Raises:
+            InvalidInput: names unknown keys as well as every field that breaks its rule.
+            IllegalTransition: no track begins in its status.
+
+        >>> TrackRecord.from_mapping({"title": "Jóga", "audio_path": "s3://music/joga.flac"}).metadata.title
+        'Jóga'
+
+        """
+        if not isinstance(values, Mapping):
+            raise InvalidInput(Problem("record", f"a mapping of field names to values, not {kind_of(values)}"))
+        problems: list[Problem] = []
+        metadata = TrackMetadata()
+        try:
+            metadata = TrackMetadata(**{key: values[key] for key in METADATA_FIELDS if key in values})
+        except InvalidInput as error:
+            problems += error.problems
+        if values.get("audio_path") is None:
+            problems.append(Problem("audio_path", "missing"))
+        try:
+            record = cls(
+                metadata,
+                "-" if values.get("audio_path") is None else values["audio_path"],
+                values.get("id"),
+                values.get("thumbnail_path"),
+                values.get("status", TrackStatus.COMPLETED),
+            )
+        except InvalidInput as error:
+            problems += error.problems
+        problems += _unknown_fields(values, RECORD_FIELDS)
+        if problems:
+            raise InvalidInput(problems, operation="save")
+        return record
 
     def content(self) -> dict[str, Any]:
         """Return the twelve values that a save compares and stores, by column."""
@@ -266,9 +315,12 @@ class TrackRecord:
         return all(getattr(track, name) == value for name, value in self.content().items())
 
 
-def _unknown_fields(values: Mapping[Any, Any]) -> list[Problem]:
-    """Return a problem for each key that is no field, and one for all beyond the twentieth."""
-    unknown = [key for key in values if not (issubclass(type(key), str) and key in METADATA_FIELDS)]
+RECORD_FIELDS: Final = (*METADATA_FIELDS, "audio_path", "id", "thumbnail_path", "status")
+
+
+def _unknown_fields(values: Mapping[Any, Any], fields: Sequence[str]) -> list[Problem]:
+    """Return a problem for each key that is none of *fields*, and one for all beyond the twentieth."""
+    unknown = [key for key in values if not (issubclass(type(key), str) and key in fields)]
     problems = [
         Problem(printable(key), "no such field")
         if issubclass(type(key), str)
@@ -278,7 +330,7 @@ def _unknown_fields(values: Mapping[Any, Any]) -> list[Problem]:
     if len(unknown) > _MOST_UNKNOWN_NAMED:
         problems.append(Problem("metadata", f"{len(unknown) - _MOST_UNKNOWN_NAMED:,} more fields are unknown"))
     if problems:
-        problems[-1] = problems[-1]._replace(rule=f"{problems[-1].rule}; the fields are {', '.join(METADATA_FIELDS)}")
+        problems[-1] = problems[-1]._replace(rule=f"{problems[-1].rule}; the fields are {', '.join(fields)}")
     return problems
 
 

@@ -191,6 +191,28 @@ _CHANGE_FIELDS: Final = {
 DOMAINS: Final = tuple(ruled.domain for ruled in (_STATUS, _TIME, _COUNT, *_FIELDS.values(), *_CHANGE_FIELDS.values()))
 
 
+def _written_by() -> Any:  # noqa: ANN401  # What SQLAlchemy makes of it depends on where it stands.
+    """
+    Return the column for the transaction that wrote a row: what is committed late is told from what is old by it.
+
+    The system column ``xmin`` would do for all but savepoints, whose ids no snapshot knows.
+    """
+    return mapped_column(
+        BigInteger, server_default=text("pg_current_xact_id()::text::bigint"), deferred=True, deferred_raiseload=True
+    )
+
+
+def _index_of_writing(table: str) -> Index:
+    """Return an index on when and by whom rows were written: they come in this order, so that the smallest will do."""
+    return Index(
+        f"ix_{table}_at_xact_id",
+        "at",
+        "xact_id",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+    )
+
+
 class Track(Base):
     """
     Show one track as it was when it was read; to change it, use ``save`` and ``update_status``.
@@ -306,18 +328,13 @@ class StatusChange(Base):
     attempt: Mapped[int | None] = mapped_column(Integer)
     #: The clock's time after the row was locked; the start of the transaction would put overlapping moves out of order.
     at: Mapped[datetime] = mapped_column(_TIME, server_default=func.clock_timestamp())
+    xact_id: Mapped[int] = _written_by()
 
     __table_args__ = (
         CheckConstraint(f"{LEGAL_MOVE_FUNCTION}(from_status, to_status)", name="legal_transition"),
         # One answer for each operation id; also the index by which it is found again.
         UniqueConstraint("track_id", "operation_id"),
-        # What happened lately, for operators: rows come in the order of time, so that the smallest of indexes will do.
-        Index(
-            "ix_audio_track_status_changes_at",
-            "at",
-            postgresql_using="brin",
-            postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
-        ),
+        _index_of_writing("audio_track_status_changes"),
     )
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
@@ -329,6 +346,27 @@ class StatusChange(Base):
     def __repr__(self) -> str:
         """Return the move without its actor and reason, which are data."""
         return f"<StatusChange {self.track_id} {self.from_status} -> {self.to_status}>"
+
+
+class TrackEdit(Base):
+    """Show that the content of a track was replaced, by whom and why; written by the functions that replace it."""
+
+    __tablename__ = "audio_track_edits"
+
+    track_id: Mapped[UUID] = mapped_column(ForeignKey(Track.id), primary_key=True)
+    #: The version that the track got by it.
+    version: Mapped[int] = mapped_column(_COUNT, primary_key=True)
+    actor: Mapped[str] = mapped_column(_CHANGE_FIELDS["actor"])
+    reason: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["reason"])
+    at: Mapped[datetime] = mapped_column(_TIME, server_default=func.clock_timestamp())
+    xact_id: Mapped[int] = _written_by()
+
+    __table_args__ = (_index_of_writing("audio_track_edits"),)
+    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
+
+    def __repr__(self) -> str:
+        """Return the id and version alone; the rest is data."""
+        return f"<TrackEdit {self.track_id} version {self.version}>"
 
 
 class Task(Base):

@@ -16,6 +16,7 @@ from audiocatalog.pool import raw_cursor
 from audiocatalog.status import TrackStatus
 from audiocatalog.tracks import (
     FIND,
+    FIND_MANY,
     INSERT,
     REPLACE,
     check_expected_version,
@@ -31,8 +32,8 @@ Driver = psycopg.Connection[Any]
 
 # How often a save that may replace tries to, while others write the same track at the same moment.
 _REPLACE_TRIES: Final = 5
-#: So many tracks are moved by one call at the most.
-MOST_MOVES: Final = 10_000
+#: So many tracks are named by one call, or read by one statement, at the most.
+MOST_TRACKS: Final = 10_000
 
 
 def rows_of(driver: Driver, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -61,8 +62,10 @@ def save_track(
             if created_at is not None:
                 return new_track(record, created_at)
         for _ in range(_REPLACE_TRIES):
-            if replace and (rows := rows_of(driver, REPLACE, replace_values(record, expected_version))):
-                return track_of(rows[0], SaveOutcome.UPDATED)
+            if replace:
+                values = replace_values(record, expected_version, actor=actor, reason=why)
+                if rows := rows_of(driver, REPLACE, values):
+                    return track_of(rows[0], SaveOutcome.UPDATED)
             existing = _find(driver, record.id)
             # Between the two statements, somebody else may have replaced what was the same a moment ago.
             if not replace or expected_version is not None or existing is None or record.is_content_of(existing):
@@ -74,6 +77,43 @@ def find_track(driver: Driver, track_id: UUID) -> Track | None:
     """Return the track with *track_id*, or None, in one round trip."""
     with translated("find"):
         return _find(driver, track_id)
+
+
+def find_tracks(driver: Driver, track_ids: Sequence[UUID]) -> dict[UUID, Track]:
+    """Return tracks as ``UnitOfWork.get_many`` says, in one round trip."""
+    with translated("get_many"):
+        rows = rows_of(driver, FIND_MANY, (track_ids,)) if track_ids else []
+    found = {row[0]: track_of(row) for row in rows}
+    return {track_id: track for track_id in track_ids if (track := found.get(track_id)) is not None}
+
+
+def ids_of(values: Iterable[UUID | str], operation: str) -> list[UUID]:
+    """
+    Return *values* as UUIDs, each once.
+
+    Raises:
+        InvalidInput: they are no collection, or too many; or one of them is no UUID.
+    """
+    # A text is a collection too, of letters; who passes one forgot the brackets.
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidInput(Problem("ids", f"a collection of ids, not {kind_of(values)}"), operation=operation)
+    identifiers = list(dict.fromkeys(parse_id(value) for value in values))
+    if len(identifiers) > MOST_TRACKS:
+        raise InvalidInput(Problem("ids", f"at most {MOST_TRACKS:,} ids", MOST_TRACKS), operation=operation)
+    return identifiers
+
+
+def size_of(value: object, field: str, operation: str) -> int:
+    """
+    Return *value*, how many tracks a statement may read.
+
+    Raises:
+        InvalidInput: it is no number from 1 to 10,000; the error names *field*.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_TRACKS:
+        rule = f"a whole number from 1 to {MOST_TRACKS:,}"
+        raise InvalidInput(Problem(field, rule, (1, MOST_TRACKS)), operation=operation)
+    return int(value)
 
 
 def required(track: Track | None, track_id: UUID | str) -> Track:
@@ -126,7 +166,7 @@ def move_track(
 
 def move_tracks(
     driver: Driver,
-    track_ids: Iterable[UUID | str],
+    track_ids: Sequence[UUID],
     to: TrackStatus,
     *,
     actor: str,
@@ -137,17 +177,10 @@ def move_tracks(
     phase: Phase = "statement",
 ) -> dict[UUID, StatusChange | CatalogError]:
     """Move tracks as ``UnitOfWork.update_statuses`` says, in one round trip."""
-    if isinstance(track_ids, str) or not isinstance(track_ids, Iterable):
-        raise InvalidInput(
-            Problem("ids", f"a collection of ids, not {kind_of(track_ids)}"), operation="update_statuses"
-        )
-    identifiers = list(dict.fromkeys(parse_id(track_id) for track_id in track_ids))
-    if len(identifiers) > MOST_MOVES:
-        raise InvalidInput(Problem("ids", f"at most {MOST_MOVES:,} ids", MOST_MOVES), operation="update_statuses")
     target, start, operation = _move_of(to, expected, operation_id)
     # Whoever locks several tracks locks them in the order of their ids, so that nobody waits in a circle.
     values = move_values(
-        sorted(identifiers),
+        sorted(track_ids),
         target,
         actor=actor,
         reason=clean_reason(reason),
@@ -156,8 +189,8 @@ def move_tracks(
         notify=notify,
     )
     with translated("update_statuses", phase):
-        rows = {row[0]: row for row in rows_of(driver, MOVE_MANY, values)} if identifiers else {}
-    return {identifier: outcome_of(rows[identifier], target, start) for identifier in identifiers}
+        rows = {row[0]: row for row in rows_of(driver, MOVE_MANY, values)} if track_ids else {}
+    return {track_id: outcome_of(rows[track_id], target, start) for track_id in track_ids}
 
 
 def read_history(driver: Driver, track_id: UUID) -> list[StatusChange]:

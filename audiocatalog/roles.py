@@ -45,7 +45,10 @@ from audiocatalog.transaction import driver_connection
 #: What the statements of this package call: they write tracks, tasks and history with the rights of their owner.
 LIFECYCLE_FUNCTIONS: Final = tuple(
     f"audiocatalog_{name}_v1"
-    for name in ("save", "replace", "move", "claim", "renew", "complete", "give_up", "release_expired")
+    for name in (
+        *("save", "replace", "move", "claim", "renew", "complete", "give_up", "release_expired"),
+        *("stage", "load"),
+    )
 )
 #: What these functions, and the CHECK of the history, call themselves, and nobody else may.
 INNER_FUNCTIONS: Final = ("audiocatalog_lock_due_v1", "audiocatalog_answers_v1", LEGAL_MOVE_FUNCTION)
@@ -288,6 +291,8 @@ def _sections(names: RoleNames, layout: _Layout) -> Iterator[_Section]:
         _OWNER,
         [
             sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(layout.database), all_three),
+            # Functions of the owner make the table that many tracks are copied into.
+            sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(sql.Identifier(layout.database), owner),
             sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, all_three),
             sql.SQL("GRANT CREATE ON SCHEMA {} TO {}").format(schema, owner),
             *(sql.SQL("ALTER {} OWNER TO {}").format(one, owner) for one in layout.foreign),

@@ -7,11 +7,12 @@ that inserts the track: alembic/functions/lifecycle_v1.sql.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Table
+from sqlalchemy.orm.state import InstanceState
 
 from audiocatalog.errors import InvalidInput, Problem, SaveConflict, TrackNotFound
 from audiocatalog.metadata import TrackRecord
@@ -23,16 +24,21 @@ TRACKS: Final[Table] = Track.__table__  # type: ignore[assignment]  # A mapped c
 #: Every column but those that are made for searching, which no reader needs.
 TRACK_COLUMNS: Final = tuple(column.name for column in TRACKS.columns if column.computed is None)
 _COLUMNS: Final = ", ".join(TRACK_COLUMNS)
+# What SQLAlchemy keeps of the class for its objects.
+_MANAGER: Final = Track.__mapper__.class_manager
 
 
 #: Read one track by its id.
 FIND: Final = f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = $1"
 
+#: Read those of many tracks that there are, in any order.
+FIND_MANY: Final = f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = ANY ($1)"
+
 #: Insert a new track and the first row of its history, and return when it was created; null if the id is taken.
 INSERT: Final = f"SELECT audiocatalog_save_v1({', '.join(f'${place}' for place in range(1, 18))})"
 
 #: Overwrite other content, at the expected version unless that is null; no row comes back if nothing was to be done.
-REPLACE: Final = f"SELECT * FROM audiocatalog_replace_v1({', '.join(f'${place}' for place in range(1, 15))})"
+REPLACE: Final = f"SELECT * FROM audiocatalog_replace_v1({', '.join(f'${place}' for place in range(1, 17))})"
 
 #: Count the tracks, and those with which something remains to be done, by their status.
 STATUS_COUNTS: Final = """
@@ -63,9 +69,11 @@ def insert_values(record: TrackRecord, *, actor: str, reason: str | None, notify
     return (record.id, str(record.status), *record.content().values(), actor, reason, notify)
 
 
-def replace_values(record: TrackRecord, expected_version: int | None) -> tuple[Any, ...]:
+def replace_values(
+    record: TrackRecord, expected_version: int | None, *, actor: str, reason: str | None
+) -> tuple[Any, ...]:
     """Return what ``REPLACE`` is executed with."""
-    return (record.id, expected_version, *record.content().values())
+    return (record.id, expected_version, *record.content().values(), actor, reason)
 
 
 def new_track(record: TrackRecord, created_at: datetime) -> Track:
@@ -77,7 +85,7 @@ def new_track(record: TrackRecord, created_at: datetime) -> Track:
         "updated_at": created_at,
         "version": 1,
     }
-    return _track(values, SaveOutcome.INSERTED)
+    return _track(values.items(), SaveOutcome.INSERTED)
 
 
 def check_expected_version(expected_version: object, *, replace: bool) -> None:
@@ -115,20 +123,22 @@ def unchanged_or_conflict(existing: Track | None, record: TrackRecord, *, expect
 
 def track_of(row: Sequence[Any], outcome: SaveOutcome | None = None) -> Track:
     """Return the ``Track`` in a row of ``TRACK_COLUMNS``."""
-    values = dict(zip(TRACK_COLUMNS, row, strict=True))
-    values["status"] = status_of(values["status"])
-    return _track(values, outcome)
+    return _track(zip(TRACK_COLUMNS, row, strict=True), outcome)
 
 
-def _track(values: dict[str, Any], outcome: SaveOutcome | None) -> Track:
+def _track(values: Iterable[tuple[str, Any]], outcome: SaveOutcome | None) -> Track:
     """
     Return a ``Track`` of *values*.
 
     It belongs to no session, so it never loads, expires or flushes; the constructor's attribute events, which cost
-    ten times as much, are for objects that do.
+    ten times as much, are for objects that do. What SQLAlchemy itself would put into a new object is put there with
+    the rest, past ``Base.__setattr__``: reading many tracks is mostly this.
     """
-    track: Track = Track.__mapper__.class_manager.new_instance()
-    track.__dict__.update(values)
+    track = Track.__new__(Track)
+    held = track.__dict__
+    held.update(values)
+    held["status"] = status_of(held["status"])
+    held[_MANAGER.STATE_ATTR] = InstanceState(track, _MANAGER)
     if outcome is not None:
-        track.__dict__["_outcome"] = outcome
+        held["_outcome"] = outcome
     return track

@@ -26,7 +26,8 @@ from audiocatalog.status import TRANSITIONS, TrackStatus, sources
 
 CHANGES: Final[Table] = StatusChange.__table__  # type: ignore[assignment]  # A mapped class has a Table.
 
-CHANGE_COLUMNS: Final = tuple(column.name for column in CHANGES.columns)
+#: What a reader of the history is given.
+CHANGE_COLUMNS: Final = tuple(column.name for column in CHANGES.columns if column is not CHANGES.c.xact_id)
 
 #: Move a track and write its history row, both or neither. One row comes back: the status seen, the status found under
 #: the lock, and the change, new or earlier with the same operation id, or nulls.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import psycopg
 import sqlalchemy.exc
 from sqlalchemy.orm import Session
 
+from audiocatalog.bulk import BATCH, BulkResult, Load, OnConflict, Progress, save_in_batches
 from audiocatalog.engine import Settings
 from audiocatalog.errors import Phase, UnitOfWorkEnded, from_driver
 from audiocatalog.metadata import TrackMetadata, TrackRecord
@@ -130,6 +131,37 @@ class UnitOfWork(Verbs):
             actor=self._actor_or_default(actor),
             reason=reason,
             notify=self._settings.notify,
+        )
+
+    def bulk_save(
+        self,
+        records: Iterable[TrackRecord | Mapping[str, Any]],
+        *,
+        batch: int = BATCH,
+        on_conflict: OnConflict | str = OnConflict.SKIP,
+        progress: Progress | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> BulkResult:
+        """
+        Store many tracks in this transaction, as ``Catalog.bulk_save`` does in many of its own.
+
+        Nothing is kept before the unit of work ends, and every new track is locked until then: for more than some
+        hundred thousand, use the catalogue's.
+
+        Raises:
+            InvalidInput: names the argument that breaks its rule.
+
+        """
+        load = Load.checked(
+            on_conflict, actor=self._actor_or_default(actor), reason=reason, notify=self._settings.notify
+        )
+        return save_in_batches(
+            records,
+            lambda part: load.store(self._open().driver, part),
+            batch=batch,
+            progress=progress,
+            ahead=False,  # The records may come from this unit of work itself, which belongs to one thread.
         )
 
     def _perform(self, operation: Callable[[Driver, Phase], _Result]) -> _Result:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final, TypeVar
 from uuid import UUID
@@ -17,53 +16,23 @@ from audiocatalog.claiming import (
 )
 from audiocatalog.claims import Claim, ClaimOrder, Retries, split_pairs
 from audiocatalog.engine import Settings
-from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput, Phase, Problem
-from audiocatalog.explaining import explain_hit
-from audiocatalog.identifiers import parse_id
+from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput, Problem
 from audiocatalog.metadata import TrackMetadata, clean_actor, clean_reason
-from audiocatalog.models import StatusChange, Track
-from audiocatalog.operations import Driver, find_track, move_track, move_tracks, read_history, required
-from audiocatalog.search.explanation import Explanation
-from audiocatalog.search.filters import SearchFilters
-from audiocatalog.search.page import SearchPage, SearchSort
-from audiocatalog.search.request import Request
-from audiocatalog.searching import search_tracks
+from audiocatalog.models import StatusChange
+from audiocatalog.operations import ids_of, move_track, move_tracks
+from audiocatalog.reads import Reads
 from audiocatalog.status import TrackStatus
 
 _Result = TypeVar("_Result")
 _LEASE: Final = timedelta(minutes=5)
 
 
-class Verbs(ABC):
+class Verbs(Reads):
     """Read, search, move and claim tracks, each call in one round trip unless it says otherwise."""
 
     def __init__(self, actor: str, settings: Settings) -> None:
+        super().__init__(settings)
         self._actor = actor
-        self._settings = settings
-
-    @abstractmethod
-    def _perform(self, operation: Callable[[Driver, Phase], _Result]) -> _Result:
-        """Do *operation* on a connection, whose loss means what the phase says."""
-
-    def get(self, id: UUID | str) -> Track:  # noqa: A002
-        """
-        Return the track with *id*.
-
-        Raises:
-            TrackNotFound: there is none.
-            InvalidInput: *id* is no UUID.
-        """
-        return required(self.find(id), id)
-
-    def find(self, id: UUID | str) -> Track | None:  # noqa: A002
-        """
-        Return the track with *id*, or None if there is none.
-
-        Raises:
-            InvalidInput: *id* is no UUID.
-        """
-        track_id = parse_id(id)
-        return self._perform(lambda driver, _: find_track(driver, track_id))
 
     def update_status(
         self,
@@ -129,10 +98,11 @@ class Verbs(ABC):
 
         """
         who = self._actor_or_default(actor)
+        identifiers = ids_of(ids, "update_statuses")
         return self._perform(
             lambda driver, phase: move_tracks(
                 driver,
-                ids,
+                identifiers,
                 to,
                 actor=who,
                 reason=reason,
@@ -142,19 +112,6 @@ class Verbs(ABC):
                 phase=phase,
             )
         )
-
-    def history(self, id: UUID | str) -> list[StatusChange]:  # noqa: A002
-        """
-        Return every status change of the track with *id*, oldest first; the first has no ``from_status``.
-
-        The ``lasted`` of each says how long the track stayed in the status that it led to.
-
-        Raises:
-            TrackNotFound: there is no such track.
-            InvalidInput: *id* is no UUID.
-        """
-        track_id = parse_id(id)
-        return self._perform(lambda driver, _: read_history(driver, track_id))
 
     def claim(
         self,
@@ -270,72 +227,6 @@ class Verbs(ABC):
                 driver, limit=limit, actor=who, retries=self._retries(), notify=self._settings.notify, phase=phase
             )
         )
-
-    def search(
-        self,
-        query: str,
-        *,
-        filters: SearchFilters | None = None,
-        limit: int = 20,
-        offset: int = 0,
-        after: str | None = None,
-        sort: SearchSort | str = SearchSort.RELEVANCE,
-        facets: Collection[str] = (),
-    ) -> SearchPage:
-        """
-        Return the tracks that *query* finds, best first.
-
-        Words are found whatever their case, accents and punctuation, in title, artist, album, genre and year; the last
-        one may go on, unless a space follows it. A query may hold ``"phrases"``, ``-exclusions``, ``one OR another``,
-        ``artist:``, ``title:``, ``album:`` and ``genre:`` before a word, ``year:1990..1999`` and ``duration:..4:30``;
-        an id finds its track. Whatever fits none of this is a word. Where no track holds all words, those that hold
-        like ones, or most of them, are found instead; behind the few tracks that hold a single word which looks like a
-        slip, those that hold what may have been meant. The page's *suggestion* says it. A
-        query without words lists what its ranges and the filters leave, the newest first, or nothing if there is none.
-
-        *filters* narrow the search. *limit* is from 1 to 100, *offset* from 0 to 10,000; *after* is the ``next`` of
-        the page before and neither skips nor repeats a track while others are written. *sort* is another order.
-        *facets* names what to count among the hits: genre, decade, artist, format, status.
-
-        Raises:
-            InvalidInput: the query is longer than 1,000 characters or 32 terms, or another argument breaks its rule.
-            QueryTimeout: it took longer than the catalogue's ``search_timeout``; the unit of work goes on.
-
-        >>> page = catalog.search("ac dc", filters=SearchFilters(year=(1975, 1980)))  # doctest: +SKIP
-        >>> [hit.track.title for hit in page.hits]  # doctest: +SKIP
-        ['Highway to Hell']
-
-        """
-        timeout = self._settings.search_timeout
-        request = Request.make(
-            query,
-            filters=filters,
-            limit=limit,
-            offset=offset,
-            after=after,
-            sort=sort,
-            facets=facets,
-            timeout=timeout,
-        )
-        return self._perform(lambda driver, _: search_tracks(driver, request, timeout=timeout))
-
-    def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
-        """
-        Say why the track with *id* stands where it stands in the search for *query*, or why it is not there.
-
-        Raises:
-            TrackNotFound: there is no such track.
-            InvalidInput: the query holds no word, or an argument breaks its rule.
-
-        >>> print(work.explain("ac dc live", track.id))  # doctest: +SKIP
-        not found: it does not hold 'live'
-          'ac' in artist
-          'dc' in artist
-          'live' in nowhere
-
-        """
-        timeout = self._settings.search_timeout
-        return self._perform(lambda driver, _: explain_hit(driver, query, id, filters=filters, timeout=timeout))
 
     def _give_up(
         self, claim: Claim, operation: str, *, reason: str | None, actor: str | None, retry: bool, counted: bool

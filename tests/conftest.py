@@ -26,6 +26,7 @@ from tests.factories import TrackFactory
 #: Every table, those first that refer to others.
 TABLES = (
     "audio_track_tasks",
+    "audio_track_edits",
     "audio_track_status_changes",
     "audio_tracks",
     "audio_search_words",

@@ -40,7 +40,7 @@ class TestCommand:
         commands = result.stdout.partition("Commands:\n")[2]
         names = [line.split()[0] for line in commands.splitlines()]
         assert names == [
-            *("upgrade", "roles", "import", "search", "explain", "show", "status", "history", "stats"),
+            *("upgrade", "roles", "import", "export", "search", "explain", "show", "status", "history", "stats"),
             *("claim", "renew", "complete", "fail", "release", "vocabulary", "health", "demo"),
         ]
         for code in (0, 1, 2, 3, 130):

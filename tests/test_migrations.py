@@ -109,7 +109,7 @@ def test_the_migrations_build_exactly_the_models(empty_database: Callable[[], st
         engine.dispose()
         # These name the types of the tables.
         connection.execute("SET search_path = public, pg_temp")
-        connection.execute(functions_of("lifecycle_v1"))
+        connection.execute(functions_of("lifecycle_v1", "bulk_v1"))
     assert schema_of(migrated) == schema_of(created)
 
 

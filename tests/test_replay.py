@@ -88,7 +88,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.models: dict[UUID, Model] = {}
 
     def teardown(self) -> None:
-        for table in TABLES[:3]:
+        for table in TABLES[:4]:
             self.owner.execute(f"DELETE FROM {table}")
 
     # What is done to tracks.

@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
-from audiocatalog import Catalog, TrackMetadata, TrackStatus, migrations
+from audiocatalog import TRANSITIONS, Catalog, TrackMetadata, TrackRecord, TrackStatus, migrations
 from audiocatalog.errors import (
     ConfigurationError,
     IllegalTransition,
@@ -289,6 +289,13 @@ class TestApplication:
         assert [change.track_id for change in catalog.release_expired()] == [claim.track.id for claim in dead]
         assert catalog.work(until_empty=True, listen=True, poll=0.01).run(lambda _: None) >= 1
 
+    def test_it_saves_many(self, catalog: Catalog) -> None:
+        many = [TrackRecord(TrackMetadata(title="x"), "p", status=status) for status in TRANSITIONS[None]]
+        assert catalog.bulk_save(many).inserted == len(many)
+        changed = [TrackRecord(TrackMetadata(title="y"), "p", record.id) for record in many]
+        assert catalog.bulk_save(changed, on_conflict="replace").updated == len(many)
+        assert [track.title for track in catalog.get_many(record.id for record in many).values()] == ["y", "y"]
+
     def test_it_searches_counts_and_looks_after_itself(self, catalog: Catalog, track_id: UUID) -> None:
         assert catalog.search("radiohead", facets=["artist"]).total >= 1
         assert catalog.explain("radiohead", track_id).position is not None
@@ -404,6 +411,9 @@ FORBIDDEN = [
     "DELETE FROM audio_tracks",
     "DELETE FROM audio_track_status_changes",
     "DELETE FROM audio_track_tasks",
+    "DELETE FROM audio_track_edits",
+    "INSERT INTO audio_track_edits SELECT id, 9, 'x' FROM audio_tracks",
+    "UPDATE audio_track_edits SET actor = 'forged'",
     "DELETE FROM audio_search_counts",
     "UPDATE audio_track_status_changes SET reason = 'forged'",
     "UPDATE audio_track_status_changes SET at = at - interval '1 day'",
@@ -454,6 +464,45 @@ class TestForbidden:
     def test_inner_functions_are_all_named(self) -> None:
         called = [name for name in INNER_FUNCTIONS if any(name in statement for statement in FORBIDDEN)]
         assert called == list(INNER_FUNCTIONS)
+
+
+class TestStage:
+    """What many tracks are copied into is the owner's; whose else it could be, the functions of the owner refuse."""
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "SELECT FROM {stage}",
+            "DELETE FROM {stage}",
+            "TRUNCATE {stage}",
+            "DROP TABLE {stage}",
+            "ALTER TABLE {stage} ADD COLUMN mine integer",
+            "ALTER TABLE {stage} ALTER COLUMN title SET DEFAULT pg_temp.mine()",
+            "CREATE INDEX ON {stage} (pg_temp.mine())",
+            "CREATE TRIGGER mine BEFORE INSERT ON {stage} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "CREATE RULE mine AS ON INSERT TO {stage} DO INSTEAD NOTHING",
+        ],
+    )
+    def test_nobody_else_changes_or_reads_it(self, app: psycopg.Connection[Any], statement: str) -> None:
+        app.execute("CREATE FUNCTION pg_temp.mine() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1'")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), app.transaction():
+            app.execute("SELECT audiocatalog_stage_v1()")
+            app.execute(statement.format(stage="pg_temp.audiocatalog_stage"))
+
+    @pytest.mark.parametrize(
+        "mine",
+        [
+            "CREATE TEMP TABLE audiocatalog_stage (place integer, id uuid)",
+            "CREATE TEMP VIEW audiocatalog_stage AS SELECT 1 AS place, gen_random_uuid() AS id",
+            "CREATE TEMP SEQUENCE audiocatalog_stage",
+        ],
+    )
+    def test_what_the_application_puts_in_its_place_is_not_read(self, app: psycopg.Connection[Any], mine: str) -> None:
+        app.execute(mine)
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="no batch is staged"):
+            app.execute("SELECT audiocatalog_load_v1(false, 'x', NULL, false)")
+        with pytest.raises(psycopg.errors.DuplicateTable):
+            app.execute("SELECT audiocatalog_stage_v1()")
 
 
 class TestSearch:

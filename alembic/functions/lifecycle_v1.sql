@@ -1,4 +1,5 @@
--- How tracks are saved for the first time and moved from status to status: the only ways to write the history.
+-- How tracks are saved and moved from status to status, one or a few at a time; bulk_v1.sql is for many. There are no
+-- other ways to write the history.
 -- Each function is one transaction step, called by one statement. They run with the rights of their owner, so that the
 -- role of the application needs none to write the history, and cannot forge it. The search path is the one that the
 -- migration sets, with pg_temp last: no temporary table can take the place of ours.
@@ -43,12 +44,12 @@ BEGIN
 END
 $$;
 
--- Overwrite the content of a track, at the version *expected* unless that is null, and return it; nothing comes back if
--- there is no such track, or if nothing was to be done.
+-- Overwrite the content of a track, at the version *expected* unless that is null, note who did so, and return it;
+-- nothing comes back if there is no such track, or if nothing was to be done.
 CREATE FUNCTION audiocatalog_replace_v1(
   track uuid, expected integer, new_title text, new_artist text, new_album text, new_genre text, new_year integer,
   new_duration double precision, new_channels integer, new_sample_rate integer, new_bitrate integer, new_format text,
-  new_audio_path text, new_thumbnail_path text
+  new_audio_path text, new_thumbnail_path text, who text, why text
 ) RETURNS TABLE (
   id uuid, status audiocatalog_status, artist audiocatalog_artist, title audiocatalog_title, album audiocatalog_album,
   genre audiocatalog_genre, year audiocatalog_year, duration audiocatalog_duration, channels audiocatalog_channels,
@@ -61,19 +62,24 @@ AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-  UPDATE audio_tracks AS t
-  SET title = new_title, artist = new_artist, album = new_album, genre = new_genre, year = new_year,
-      duration = new_duration, channels = new_channels, sample_rate = new_sample_rate, bitrate = new_bitrate,
-      format = new_format, audio_path = new_audio_path, thumbnail_path = new_thumbnail_path, version = t.version + 1,
-      updated_at = now()
-  WHERE t.id = track AND (expected IS NULL OR t.version = expected)
-    AND (t.title, t.artist, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate, t.bitrate, t.format,
-         t.audio_path, t.thumbnail_path)
-      IS DISTINCT FROM
-        (new_title, new_artist, new_album, new_genre, new_year, new_duration, new_channels, new_sample_rate,
-         new_bitrate, new_format, new_audio_path, new_thumbnail_path)
-  RETURNING t.id, t.status, t.artist, t.title, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate,
-    t.bitrate, t.format, t.audio_path, t.thumbnail_path, t.created_at, t.updated_at, t.version;
+  WITH edited AS (
+    UPDATE audio_tracks AS t
+    SET title = new_title, artist = new_artist, album = new_album, genre = new_genre, year = new_year,
+        duration = new_duration, channels = new_channels, sample_rate = new_sample_rate, bitrate = new_bitrate,
+        format = new_format, audio_path = new_audio_path, thumbnail_path = new_thumbnail_path, version = t.version + 1,
+        updated_at = now()
+    WHERE t.id = track AND (expected IS NULL OR t.version = expected)
+      AND (t.title, t.artist, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate, t.bitrate, t.format,
+           t.audio_path, t.thumbnail_path)
+        IS DISTINCT FROM
+          (new_title, new_artist, new_album, new_genre, new_year, new_duration, new_channels, new_sample_rate,
+           new_bitrate, new_format, new_audio_path, new_thumbnail_path)
+    RETURNING t.id, t.status, t.artist, t.title, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate,
+      t.bitrate, t.format, t.audio_path, t.thumbnail_path, t.created_at, t.updated_at, t.version
+  ), logged AS (
+    INSERT INTO audio_track_edits (track_id, version, actor, reason) SELECT edited.id, edited.version, who, why FROM edited
+  )
+  SELECT * FROM edited;
 END
 $$;
 
@@ -296,17 +302,17 @@ RETURNS TABLE (
 )
 LANGUAGE sql
 AS $$
-  SELECT asked.place, c.track_id, c.version::integer, c.from_status::text, c.to_status::text, c.actor::text, c.reason::text,
-    c.operation_id, c.attempt, c.at::timestamptz
+  SELECT asked.place, c.track_id, c.version::integer, c.from_status::text, c.to_status::text, c.actor::text,
+    c.reason::text, c.operation_id, c.attempt, c.at::timestamptz
   FROM unnest(tracks, operations) WITH ORDINALITY AS asked (track_id, operation_id, place)
   JOIN audio_track_status_changes AS c ON c.track_id = asked.track_id AND c.operation_id = asked.operation_id
   WHERE c.at < moment
 $$;
 
--- End claims that still hold, without having done the work, and return the rows of the history, as above. A track waits again, for
--- at most *longest* seconds: *delay* after the first try, doubled by each further one, times *jitter*. If it is not to be
--- tried again, or has been tried *most_attempts* times, it is FAILED. A try that was not *counted* never was one: the
--- history does not number it, and the track waits no longer than others.
+-- End claims that still hold, without having done the work, and return the rows of the history, as above. A track waits
+-- again, for at most *longest* seconds: *delay* after the first try, doubled by each further one, times *jitter*. If it
+-- is not to be tried again, or has been tried *most_attempts* times, it is FAILED. A try that was not *counted* never was
+-- one: the history does not number it, and the track waits no longer than others.
 CREATE FUNCTION audiocatalog_give_up_v1(
   tracks uuid[], tokens bigint[], operations uuid[], who text, why text, retry boolean, counted boolean,
   most_attempts integer, delay double precision, longest double precision, jitter double precision, wake boolean

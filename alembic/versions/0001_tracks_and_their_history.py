@@ -17,6 +17,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+#: The transaction that writes a row; the system column xmin would name a savepoint, which no snapshot knows.
+XACT_ID = "pg_current_xact_id()::text::bigint"
 FUNCTIONS = Path(__file__).parents[1] / "functions"
 #: What a column of the tracks and their history takes: a type, and a CHECK by its name. As constraints of the tables,
 #: they would all be read anew for every statement that writes one row.
@@ -175,6 +177,7 @@ def upgrade() -> None:
         sa.Column("operation_id", sa.Uuid()),
         sa.Column("attempt", sa.Integer()),
         sa.Column("at", Domain("time"), server_default=sa.func.clock_timestamp(), nullable=False),
+        sa.Column("xact_id", sa.BigInteger(), server_default=sa.text(XACT_ID), nullable=False),
         # The version is the track's after the move: the order of the history, whatever the clocks say.
         sa.PrimaryKeyConstraint("track_id", "version", name=op.f("pk_audio_track_status_changes")),
         sa.ForeignKeyConstraint(["track_id"], ["audio_tracks.id"], name=op.f("fk_audio_track_status_changes_track_id")),
@@ -187,14 +190,27 @@ def upgrade() -> None:
             name=op.f("ck_audio_track_status_changes_legal_transition"),
         ),
     )
-    # What happened lately: rows come in the order of time, so that the smallest of indexes will do.
-    op.create_index(
-        "ix_audio_track_status_changes_at",
-        "audio_track_status_changes",
-        ["at"],
-        postgresql_using="brin",
-        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+    # What else is written of a track: that its content was replaced.
+    op.create_table(
+        "audio_track_edits",
+        sa.Column("track_id", sa.Uuid(), nullable=False),
+        sa.Column("version", Domain("count"), nullable=False),
+        sa.Column("actor", Domain("actor"), nullable=False),
+        sa.Column("reason", Domain("reason")),
+        sa.Column("at", Domain("time"), server_default=sa.func.clock_timestamp(), nullable=False),
+        sa.Column("xact_id", sa.BigInteger(), server_default=sa.text(XACT_ID), nullable=False),
+        sa.PrimaryKeyConstraint("track_id", "version", name=op.f("pk_audio_track_edits")),
+        sa.ForeignKeyConstraint(["track_id"], ["audio_tracks.id"], name=op.f("fk_audio_track_edits_track_id")),
     )
+    # What happened lately, and what a transaction wrote: rows come in this order, so that the smallest will do.
+    for table in ("audio_track_status_changes", "audio_track_edits"):
+        op.create_index(
+            f"ix_{table}_at_xact_id",
+            table,
+            ["at", "xact_id"],
+            postgresql_using="brin",
+            postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+        )
     # What remains to be done with the tracks that are not completed; apart, so that claims need no index of the tracks.
     op.create_table(
         "audio_track_tasks",
@@ -220,6 +236,7 @@ def upgrade() -> None:
     # The functions that run with the rights of their owner find these tables, and no others of the same name.
     op.execute("SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)")
     _create_functions("lifecycle_v1.sql")
+    _create_functions("bulk_v1.sql")
 
 
 def downgrade() -> None:
@@ -227,6 +244,8 @@ def downgrade() -> None:
     if not (asked or context.config.attributes.get("lose_data") is True):
         raise CommandError("this downgrade drops every track and its history; to do so, add `-x lose_data=yes`")
     for function in (
+        "load(boolean, text, text, boolean)",
+        "stage()",
         "release_expired(integer, text, integer, double precision, double precision, double precision, boolean)",
         (
             "give_up(uuid[], bigint[], uuid[], text, text, boolean, boolean, integer, double precision,"
@@ -239,7 +258,7 @@ def downgrade() -> None:
         "lock_due(boolean, boolean, integer, timestamptz)",
         (
             "replace(uuid, integer, text, text, text, text, integer, double precision, integer, integer, integer, text,"
-            " text, text)"
+            " text, text, text, text)"
         ),
         "move(uuid, text, text[], text, text, uuid, boolean)",
         (
@@ -253,6 +272,7 @@ def downgrade() -> None:
         "audio_search_counts",
         "audio_search_words",
         "audio_track_tasks",
+        "audio_track_edits",
         "audio_track_status_changes",
         "audio_tracks",
     ):

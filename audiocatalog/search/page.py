@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
+from audiocatalog.cursors import read_cursor, write_cursor
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models import SAMPLES, Track
 
@@ -119,8 +117,7 @@ class Cursor(NamedTuple):
 
     def text(self, search: str) -> str:
         """Return the cursor as callers hold it, bound to *search*."""
-        written = json.dumps([_mark(search), self.way, self.level, self.key, self.id.hex], separators=(",", ":"))
-        return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
+        return write_cursor([_mark(search), self.way, self.level, self.key, self.id.hex])
 
     @classmethod
     def parse(cls, value: object, search: str) -> Self:
@@ -131,11 +128,10 @@ class Cursor(NamedTuple):
             InvalidInput: it is none, or one of another search.
         """
         try:
-            text = str.encode(value + "=" * (-len(value) % 4))  # type: ignore[arg-type]
-            mark, way, level, key, identifier = json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
+            mark, way, level, key, identifier = read_cursor(value)
             cursor = cls(way, level, tuple(key), UUID(hex=identifier))
             known = way in {"typed", "widened", *SearchSort} and level in {None, 1, *SAMPLES}
-        except (TypeError, ValueError, AttributeError, binascii.Error, RecursionError):
+        except (TypeError, ValueError, AttributeError):
             raise InvalidInput(Problem("after", "what the page before gave as `next`"), operation="search") from None
         if not known or mark != _mark(search):
             rule = "what a page of the same search gave as `next`: same query, filters and sort"

@@ -1,0 +1,27 @@
+"""Cursors: a place in what was read, as text that callers keep and hand back."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def write_cursor(parts: Sequence[Any]) -> str:
+    """Return the text of a cursor that holds *parts*, which JSON can express."""
+    return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def read_cursor(value: object) -> Any:  # noqa: ANN401  # Callers write what they like.
+    """
+    Return what a cursor holds, which may be anything.
+
+    Raises:
+        ValueError: *value* is no text of a cursor.
+    """
+    try:
+        text = str.encode(value + "=" * (-len(value) % 4))  # type: ignore[arg-type]
+        return json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
+    except (TypeError, AttributeError, RecursionError):
+        raise ValueError from None

@@ -1,0 +1,212 @@
+"""How tracks are read, in a catalogue as in a unit of work: by id, by search, all of them, or what has changed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+from uuid import UUID
+
+from audiocatalog.engine import Settings
+from audiocatalog.errors import Phase
+from audiocatalog.explaining import explain_hit
+from audiocatalog.identifiers import parse_id
+from audiocatalog.models import StatusChange, Track
+from audiocatalog.operations import Driver, find_track, find_tracks, ids_of, read_history, required, size_of
+from audiocatalog.search.explanation import Explanation
+from audiocatalog.search.filters import SearchFilters
+from audiocatalog.search.page import SearchPage, SearchSort
+from audiocatalog.search.request import Request
+from audiocatalog.searching import search_tracks
+from audiocatalog.streaming import Page, TrackOrder, Walk, read_page, tracks_of
+from audiocatalog.updates import Place, TrackUpdates, read_updates
+
+_Result = TypeVar("_Result")
+
+
+class Reads(ABC):
+    """Find, search, list and follow tracks, each call in one round trip unless it says otherwise."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @abstractmethod
+    def _perform(self, operation: Callable[[Driver, Phase], _Result]) -> _Result:
+        """Do *operation* on a connection, whose loss means what the phase says."""
+
+    def get(self, id: UUID | str) -> Track:  # noqa: A002
+        """
+        Return the track with *id*.
+
+        Raises:
+            TrackNotFound: there is none.
+            InvalidInput: *id* is no UUID.
+        """
+        return required(self.find(id), id)
+
+    def find(self, id: UUID | str) -> Track | None:  # noqa: A002
+        """
+        Return the track with *id*, or None if there is none.
+
+        Raises:
+            InvalidInput: *id* is no UUID.
+        """
+        track_id = parse_id(id)
+        return self._perform(lambda driver, _: find_track(driver, track_id))
+
+    def get_many(self, ids: Iterable[UUID | str]) -> dict[UUID, Track]:
+        """
+        Return the tracks with *ids* in the order of those, each once; an id without a track is left out.
+
+        At most 10,000 ids, in one round trip.
+
+        Raises:
+            InvalidInput: *ids* is no collection, holds too many, or one of them is no UUID.
+
+        >>> tracks = catalog.get_many(hit.id for hit in hits)  # doctest: +SKIP
+        >>> [track.title for track in tracks.values()]  # doctest: +SKIP
+        ['Idioteque', 'Jóga']
+
+        """
+        # Read once, here: what is performed may have to be performed again.
+        identifiers = ids_of(ids, "get_many")
+        return self._perform(lambda driver, _: find_tracks(driver, identifiers))
+
+    def history(self, id: UUID | str) -> list[StatusChange]:  # noqa: A002
+        """
+        Return every status change of the track with *id*, oldest first; the first has no ``from_status``.
+
+        The ``lasted`` of each says how long the track stayed in the status that it led to.
+
+        Raises:
+            TrackNotFound: there is no such track.
+            InvalidInput: *id* is no UUID.
+        """
+        track_id = parse_id(id)
+        return self._perform(lambda driver, _: read_history(driver, track_id))
+
+    def search(
+        self,
+        query: str,
+        *,
+        filters: SearchFilters | None = None,
+        limit: int = 20,
+        offset: int = 0,
+        after: str | None = None,
+        sort: SearchSort | str = SearchSort.RELEVANCE,
+        facets: Collection[str] = (),
+    ) -> SearchPage:
+        """
+        Return the tracks that *query* finds, best first.
+
+        Words are found whatever their case, accents and punctuation, in title, artist, album, genre and year; the last
+        one may go on, unless a space follows it. A query may hold ``"phrases"``, ``-exclusions``, ``one OR another``,
+        ``artist:``, ``title:``, ``album:`` and ``genre:`` before a word, ``year:1990..1999`` and ``duration:..4:30``;
+        an id finds its track. Whatever fits none of this is a word. Where no track holds all words, those that hold
+        like ones, or most of them, are found instead; behind the few tracks that hold a single word which looks like a
+        slip, those that hold what may have been meant. The page's *suggestion* says it. A
+        query without words lists what its ranges and the filters leave, the newest first, or nothing if there is none.
+
+        *filters* narrow the search. *limit* is from 1 to 100, *offset* from 0 to 10,000; *after* is the ``next`` of
+        the page before and neither skips nor repeats a track while others are written. *sort* is another order.
+        *facets* names what to count among the hits: genre, decade, artist, format, status.
+
+        Raises:
+            InvalidInput: the query is longer than 1,000 characters or 32 terms, or another argument breaks its rule.
+            QueryTimeout: it took longer than the catalogue's ``search_timeout``; the unit of work goes on.
+
+        >>> page = catalog.search("ac dc", filters=SearchFilters(year=(1975, 1980)))  # doctest: +SKIP
+        >>> [hit.track.title for hit in page.hits]  # doctest: +SKIP
+        ['Highway to Hell']
+
+        """
+        timeout = self._settings.search_timeout
+        request = Request.make(
+            query,
+            filters=filters,
+            limit=limit,
+            offset=offset,
+            after=after,
+            sort=sort,
+            facets=facets,
+            timeout=timeout,
+        )
+        return self._perform(lambda driver, _: search_tracks(driver, request, timeout=timeout))
+
+    def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
+        """
+        Say why the track with *id* stands where it stands in the search for *query*, or why it is not there.
+
+        Raises:
+            TrackNotFound: there is no such track.
+            InvalidInput: the query holds no word, or an argument breaks its rule.
+
+        >>> print(work.explain("ac dc live", track.id))  # doctest: +SKIP
+        not found: it does not hold 'live'
+          'ac' in artist
+          'dc' in artist
+          'live' in nowhere
+
+        """
+        timeout = self._settings.search_timeout
+        return self._perform(lambda driver, _: explain_hit(driver, query, id, filters=filters, timeout=timeout))
+
+    def iter_tracks(
+        self, filters: SearchFilters | None = None, *, order: TrackOrder | str = TrackOrder.ID, batch: int = 1000
+    ) -> Iterator[Track]:
+        """
+        Go through all tracks that meet *filters*, however many, and hold no more than *batch* of them in memory.
+
+        *batch* is from 1 to 10,000. What they are sorted by never changes, so that a track which is there throughout is
+        given exactly once while others write; it is shown as it is when its batch is read. Each batch is a statement of
+        its own, which looks at 10,000 tracks at the most, or *batch* if that is more: filters that few tracks meet cost
+        many statements, not a long one. In a catalogue no transaction stays open between two batches. In a unit of work
+        all are read in its transaction, which the server ends if nothing is asked of it for 10 seconds.
+
+        Raises:
+            InvalidInput: names the argument that breaks its rule; at once, not at the first track.
+
+        >>> for track in catalog.iter_tracks(SearchFilters(genre="Jazz"), order="oldest"):  # doctest: +SKIP
+        ...     index(track)
+
+        """
+        return self._walk(Walk.make(filters, order, batch))
+
+    def updated_since(self, cursor: str | None = None, *, limit: int = 1000) -> TrackUpdates:
+        """
+        Return up to *limit* tracks that were written since the page with *cursor* as its ``next``, as they are now.
+
+        For those who keep a copy, such as an index: without a *cursor*, it begins with all tracks, page by page, and
+        goes on with what is written. Nothing that this package writes is missed, whatever is written at the same time,
+        in whichever order writers begin and commit. A track is given again if it is written again, and may be if it was
+        written while pages were read or if an answer was lost; its ``version`` tells whether the copy has it.
+
+        Keep ``next`` with the copy, stored together with the tracks, and ask again: at once if ``more`` says so, else
+        after a while. In a unit of work, what this transaction wrote itself is told of after it has committed; tracks
+        are shown with it before. On a standby, a change is told of when all transactions that began before it have
+        ended. *limit* is from 1 to 10,000. Each page reads the log of its window once, which begins with the oldest
+        transaction that was open at the last: a transaction that stays open for hours makes all pages longer.
+
+        Raises:
+            InvalidInput: *cursor* is none, or that of another database or of a time before a restore; begin anew.
+
+        >>> page = catalog.updated_since(copy.cursor)  # doctest: +SKIP
+        >>> copy.store(page.tracks, cursor=page.next)  # doctest: +SKIP
+
+        """
+        place, size = Place.parse(cursor), size_of(limit, "limit", "updated_since")
+        timeout = self._settings.statement_timeout
+        return self._perform(lambda driver, _: read_updates(driver, place, size, timeout=timeout))
+
+    def _walk(self, walk: Walk) -> Iterator[Track]:
+        after: Mapping[str, Any] | None = None
+
+        def read(driver: Driver, _: Phase) -> Page:
+            return read_page(driver, walk, after, timeout=self._settings.statement_timeout)
+
+        while True:
+            rows, after = self._perform(read)
+            yield from tracks_of(rows)
+            if after is None:
+                return
+            del rows

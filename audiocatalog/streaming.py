@@ -1,0 +1,139 @@
+"""Every track that meets some filters, one after the other, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, Self
+
+from audiocatalog.errors import InvalidInput, Problem, kind_of, translated
+from audiocatalog.models import Track
+from audiocatalog.operations import Driver, size_of
+from audiocatalog.search.filters import SearchFilters
+from audiocatalog.searching import PLANNED, ask
+from audiocatalog.tracks import TRACK_COLUMNS, track_of
+
+#: With filters, a statement looks at so many tracks and no more, however few of them meet the filters.
+LOOKED_AT: Final = 10_000
+#: The index is walked in the order that is asked for; what the server guesses of the filters shall not change that.
+WALKED: Final[Mapping[str, str]] = {**PLANNED, "enable_bitmapscan": "off"}
+
+
+class TrackOrder(StrEnum):
+    """Name the orders in which all tracks can be read; what they are sorted by never changes."""
+
+    #: By id: near to the order in which they came, where the ids were made by this package.
+    ID = "id"
+    #: The oldest in the catalogue first.
+    OLDEST = "oldest"
+    #: The newest in the catalogue first.
+    NEWEST = "newest"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """
+        Return the order that *value* is or names.
+
+        Raises:
+            InvalidInput: it is neither.
+        """
+        if isinstance(value, str) and value in set(cls):
+            return cls(value)
+        raise InvalidInput(Problem("order", f"one of {', '.join(cls)}"), operation="iter_tracks")
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns that tracks are sorted by."""
+        return ("id",) if self is TrackOrder.ID else ("created_at", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """
+    Say which tracks are read and how; *filtered* are the conditions that they must meet, *bounded* those among them
+    that the index of the order knows where to begin or to end by.
+    """
+
+    order: TrackOrder
+    batch: int
+    filtered: tuple[str, ...]
+    bounded: tuple[str, ...]
+    parameters: Mapping[str, Any]
+
+    @classmethod
+    def make(cls, filters: object, order: object, batch: object) -> Self:
+        """
+        Return the walk that the arguments of ``iter_tracks`` describe.
+
+        Raises:
+            InvalidInput: names the argument that breaks its rule.
+        """
+        if filters is None:
+            filters = SearchFilters()
+        if not isinstance(filters, SearchFilters):
+            raise InvalidInput(Problem("filters", f"SearchFilters, not {kind_of(filters)}"), operation="iter_tracks")
+        way = TrackOrder.parse(order)
+        size = size_of(batch, "batch", "iter_tracks")
+        written, parameters = filters.conditions()
+        conditions = dict(zip(filters.given, written, strict=True))
+        bound = conditions.get("created_since") if "created_at" in way.key else None
+        return cls(way, size, tuple(written), () if bound is None else (bound,), parameters)
+
+
+class Page(NamedTuple):
+    """Hold the *rows* of a page, and the key behind which the next one begins; None if there is none."""
+
+    rows: Sequence[tuple[Any, ...]]
+    after: Mapping[str, Any] | None
+
+
+@lru_cache(maxsize=256)
+def walking_sql(
+    order: TrackOrder, batch: int, filtered: tuple[str, ...], bounded: tuple[str, ...], *, is_first: bool
+) -> str:
+    """
+    Return the statement for the next page of a walk, behind the track whose key is ``after_id`` and the like.
+
+    At most *batch* rows come back, in order, each with its place among those that were looked at and whether it meets
+    the conditions. If that took all that may be looked at, the last one comes back in any case, to tell where to go on.
+
+    The numbers are constants: a plan for any number at all would expect a tenth of the table. The first page is a
+    statement of its own: one that may or may not begin behind a key could not look that key up in an index.
+    """
+    sign, direction = ("<", " DESC") if order is TrackOrder.NEWEST else (">", "")
+    sort = ", ".join(f"t.{column}{direction}" for column in order.key)
+    conditions = list(bounded)
+    if not is_first:
+        names, values = (", ".join(form.format(column) for column in order.key) for form in ("t.{}", "%(after_{})s"))
+        conditions.append(f"({names}) {sign} ({values})")
+    where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
+    columns = ", ".join(f"t.{column}" for column in TRACK_COLUMNS)
+    if not filtered:
+        return f"SELECT 0, true, {columns} FROM audio_tracks AS t {where}ORDER BY {sort} LIMIT {batch}"
+    looked_at = max(batch, LOOKED_AT)
+    meets = " AND ".join(f"({condition})" for condition in filtered)
+    return f"""
+SELECT * FROM (
+  SELECT row_number() OVER (ORDER BY {sort}) AS place, ({meets}) IS TRUE AS meets, {columns}
+  FROM (SELECT * FROM audio_tracks AS t {where}ORDER BY {sort} LIMIT {looked_at}) AS t
+) AS t
+WHERE meets OR place = {looked_at}
+ORDER BY {sort} LIMIT {batch}"""
+
+
+def read_page(driver: Driver, walk: Walk, after: Mapping[str, Any] | None, *, timeout: float) -> Page:
+    """Return the next page of *walk*, behind the key that the one before it gave."""
+    statement = walking_sql(walk.order, walk.batch, walk.filtered, walk.bounded, is_first=after is None)
+    with translated("iter_tracks"):
+        rows = ask(driver, statement, {**walk.parameters, **(after or {})}, timeout, WALKED)
+    if not rows or (len(rows) < walk.batch and rows[-1][0] < max(walk.batch, LOOKED_AT)):
+        return Page(rows, None)
+    last = dict(zip(TRACK_COLUMNS, rows[-1][2:], strict=True))
+    return Page(rows, {f"after_{column}": last[column] for column in walk.order.key})
+
+
+def tracks_of(rows: Sequence[tuple[Any, ...]]) -> Iterator[Track]:
+    """Give the tracks in the rows of a page, each made when it is asked for."""
+    return (track_of(row[2:]) for row in rows if row[1])
