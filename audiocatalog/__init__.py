@@ -2,7 +2,7 @@
 
 from audiocatalog import errors, migrations
 from audiocatalog.activity import Activity, ActivityBucket, FailureReason, Stay, WorkerLoad
-from audiocatalog.bulk import BulkBatch, BulkOutcome, BulkResult, OnConflict, Refusal
+from audiocatalog.bulk_result import BulkBatch, BulkOutcome, BulkResult, OnConflict, Refusal
 from audiocatalog.catalog import Catalog, Health
 from audiocatalog.claims import Claim, ClaimOrder
 from audiocatalog.metadata import TrackMetadata, TrackRecord

@@ -6,15 +6,17 @@ becomes a transaction.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, overload
+from typing import Final, NamedTuple
+from uuid import UUID
 
+from audiocatalog.bulk_result import MOST_REFUSALS, BulkBatch, BulkOutcome, BulkResult, OnConflict, Outcomes, Refusal
 from audiocatalog.errors import (
     CatalogError,
     CatalogInternalError,
@@ -32,8 +34,7 @@ from audiocatalog.pool import raw_cursor, settings_call
 
 BATCH: Final = 5_000
 _MOST_IN_A_BATCH: Final = 100_000
-#: So many refusals are kept in a result; all of them are told batch by batch.
-MOST_REFUSALS: Final = 1_000
+_MOST_CONNECTIONS: Final = 64
 #: A batch takes a second or so; on a slow or busy server it may take this long, and wait as long for others.
 _STATEMENT_TIMEOUT: Final = "60s"
 
@@ -50,129 +51,6 @@ _READ_LIMITS: Final = "SELECT current_setting('statement_timeout'), current_sett
 _metadata_of: Final = attrgetter(*METADATA_FIELDS)
 #: Errors that one record can cause. Any other error would stop the next record as well.
 _BAD_RECORD: Final = (InvalidInput, ConstraintViolation, CatalogInternalError)
-
-
-class OnConflict(StrEnum):
-    """Say what becomes of a record whose id holds other content already."""
-
-    #: The track stays as it is; the record counts as unchanged.
-    SKIP = "skip"
-    #: The track's content is replaced; its status is never touched.
-    REPLACE = "replace"
-    #: The record is refused with ``SaveConflict``.
-    ERROR = "error"
-
-    @classmethod
-    def parse(cls, value: object) -> OnConflict:
-        """
-        Return the member that *value* is or names.
-
-        Raises:
-            InvalidInput: there is none.
-        """
-        try:
-            return cls(value)  # type: ignore[arg-type]
-        except ValueError:
-            raise InvalidInput(Problem("on_conflict", "skip, replace or error"), operation="bulk_save") from None
-
-
-class BulkOutcome(StrEnum):
-    """Say what became of one record."""
-
-    #: The id was new.
-    INSERTED = "inserted"
-    #: Other content was replaced; the version rose by one.
-    UPDATED = "updated"
-    #: The track stays as it was: it held the same content, or other content that was to be skipped.
-    UNCHANGED = "unchanged"
-    #: Nothing of it was stored; its ``Refusal`` says why.
-    REFUSED = "refused"
-
-
-class Refusal(NamedTuple):
-    """Say why a *record* was refused, at its *position* in what was handed in, counted from 0."""
-
-    position: int
-    #: What stood there, as it was given.
-    record: object
-    error: CatalogError
-
-
-_CODES: Final = {outcome: code for code, outcome in enumerate(BulkOutcome)}
-_OUTCOMES: Final = tuple(BulkOutcome)
-
-
-class _Outcomes(Sequence[BulkOutcome]):
-    """Hold an outcome for every record in a byte, or less: equal batches share their bytes."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._starts: list[int] = []
-        self._length = 0
-
-    def append(self, outcomes: Iterable[BulkOutcome]) -> None:
-        part = bytes(map(_CODES.__getitem__, outcomes))
-        self._starts.append(self._length)
-        self._parts.append(self._parts[-1] if self._parts and self._parts[-1] == part else part)
-        self._length += len(part)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[BulkOutcome]:
-        return (_OUTCOMES[code] for part in self._parts for code in part)
-
-    @overload
-    def __getitem__(self, index: int) -> BulkOutcome: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[BulkOutcome]: ...
-    def __getitem__(self, index: int | slice) -> BulkOutcome | Sequence[BulkOutcome]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self._length))]
-        place = range(self._length)[index]
-        part = bisect_right(self._starts, place) - 1
-        return _OUTCOMES[self._parts[part][place - self._starts[part]]]
-
-    def __repr__(self) -> str:
-        return f"<{self._length} outcomes>"
-
-
-@dataclass(slots=True)
-class BulkResult:
-    """
-    Count what became of the records of a ``bulk_save``.
-
-    *skipped* is how many of the *unchanged* hold other content than their records. *outcomes* has one for every record,
-    in their order, and *refusals* the first thousand of those that say why.
-    """
-
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    refused: int = 0
-    skipped: int = 0
-    refusals: list[Refusal] = field(default_factory=list, repr=False)
-    outcomes: Sequence[BulkOutcome] = field(default_factory=_Outcomes, repr=False)
-
-    @property
-    def records(self) -> int:
-        """How many records there were."""
-        return self.inserted + self.updated + self.unchanged + self.refused
-
-
-@dataclass(frozen=True, slots=True)
-class BulkBatch:
-    """
-    Tell of one batch that has been stored, for ``progress``.
-
-    *start* is the position of its first record; *outcomes* has one for each, and *refusals* says why some were refused.
-    *result* counts all batches so far, this one included.
-    """
-
-    start: int
-    outcomes: Sequence[BulkOutcome]
-    refusals: Sequence[Refusal] = field(repr=False)
-    result: BulkResult
 
 
 class Stored(NamedTuple):
@@ -201,28 +79,35 @@ class _Batch(NamedTuple):
 
 
 def save_in_batches(
-    records: Iterable[object], store: Store, *, batch: int, progress: Progress | None, ahead: bool
+    records: Iterable[object], store: Store, *, batch: int, progress: Progress | None, connections: int | None
 ) -> BulkResult:
     """
     Hand *records* to *store* in batches, and return what became of them.
 
-    With *ahead*, the next batch is read and checked while the server is busy with the one before.
+    So many batches are stored at the same time as *connections* says, while the next one is read and checked; one after
+    the other, in the caller's thread, if that is None.
 
     Raises:
         InvalidInput: names the argument that breaks its rule.
         CatalogError: what *store* raised; all batches that *progress* was told of are stored.
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= _MOST_IN_A_BATCH:
-        rule = f"a whole number from 1 to {_MOST_IN_A_BATCH}"
-        raise InvalidInput(Problem("batch", rule, (1, _MOST_IN_A_BATCH)), operation="bulk_save")
+    for name, value, highest in (
+        ("batch", batch, _MOST_IN_A_BATCH),
+        ("connections", 1 if connections is None else connections, _MOST_CONNECTIONS),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
+            rule = f"a whole number from 1 to {highest}"
+            raise InvalidInput(Problem(name, rule, (1, highest)), operation="bulk_save")
     if progress is not None and not callable(progress):
         raise InvalidInput(Problem("progress", f"a function, not {kind_of(progress)}"), operation="bulk_save")
     if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
         raise InvalidInput(Problem("records", f"an iterable of records, not {kind_of(records)}"), operation="bulk_save")
     batches = _read(records, batch)
-    result, outcomes = BulkResult(), _Outcomes()
-    result.outcomes = outcomes
-    for one, stored in _stored_ahead(batches, store) if ahead else _stored_in_turn(batches, store):
+    outcomes = Outcomes()
+    result = BulkResult(outcomes=outcomes)
+    for one, stored in (
+        _stored_ahead(batches, store, connections) if connections is not None else _stored_in_turn(batches, store)
+    ):
         told = _tell(one, stored, result)
         outcomes.append(told.outcomes)
         if progress is not None:
@@ -254,22 +139,30 @@ def _stored_in_turn(batches: Iterator[_Batch], store: Store) -> Iterator[tuple[_
         yield batch, store(batch.sound)
 
 
-def _stored_ahead(batches: Iterator[_Batch], store: Store) -> Iterator[tuple[_Batch, Sequence[Stored]]]:
-    under_way: tuple[_Batch, Future[Sequence[Stored]]] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="audiocatalog-bulk") as executor:
+def _stored_ahead(
+    batches: Iterator[_Batch], store: Store, connections: int
+) -> Iterator[tuple[_Batch, Sequence[Stored]]]:
+    under_way: deque[tuple[_Batch, AbstractSet[UUID], Future[Sequence[Stored]]]] = deque()
+    with ThreadPoolExecutor(connections, thread_name_prefix="audiocatalog-bulk") as executor:
         while True:
             stopped: BaseException | None = None
             try:
                 batch = next(batches, None)
-            except BaseException as error:  # noqa: BLE001  # Whatever it is, the batch under way is told of first.
+            except BaseException as error:  # noqa: BLE001  # Whatever it is, what is under way is told of first.
                 batch, stopped = None, error
-            if under_way is not None:
-                yield under_way[0], under_way[1].result()
+            sound = batch.sound if batch else []
+            ids = {record.id for record in sound}
+            # Records of the same id are stored in their order, so they are never under way together.
+            while under_way and (
+                batch is None or len(under_way) == connections or any(ids & others for _, others, _ in under_way)
+            ):
+                first, _, stored = under_way.popleft()
+                yield first, stored.result()
             if stopped is not None:
                 raise stopped
             if batch is None:
                 return
-            under_way = batch, executor.submit(store, batch.sound)
+            under_way.append((batch, ids, executor.submit(store, sound)))
 
 
 def _tell(batch: _Batch, stored: Iterable[Stored], result: BulkResult) -> BulkBatch:
@@ -334,7 +227,7 @@ class Load:
     def _store_in_rounds(self, driver: Driver, records: Sequence[TrackRecord]) -> list[Stored]:
         """Send what comes with the same id again after what came first: one statement stores a track only once."""
         rounds: list[list[int]] = []
-        times: dict[Any, int] = {}
+        times: dict[UUID, int] = {}
         for place, record in enumerate(records):
             earlier = times.get(record.id, 0)
             times[record.id] = earlier + 1

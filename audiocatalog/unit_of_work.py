@@ -12,7 +12,8 @@ import psycopg
 import sqlalchemy.exc
 from sqlalchemy.orm import Session
 
-from audiocatalog.bulk import BATCH, BulkResult, Load, OnConflict, Progress, save_in_batches
+from audiocatalog.bulk import BATCH, Load, Progress, save_in_batches
+from audiocatalog.bulk_result import BulkResult, OnConflict
 from audiocatalog.engine import Settings
 from audiocatalog.errors import Phase, UnitOfWorkEnded, from_driver
 from audiocatalog.metadata import TrackMetadata, TrackRecord
@@ -161,7 +162,7 @@ class UnitOfWork(Verbs):
             lambda part: load.store(self._open().driver, part),
             batch=batch,
             progress=progress,
-            ahead=False,  # The records may come from this unit of work itself, which belongs to one thread.
+            connections=None,  # The records may come from this unit of work itself, which belongs to one thread.
         )
 
     def _perform(self, operation: Callable[[Driver, Phase], _Result]) -> _Result:

@@ -30,7 +30,7 @@ from audiocatalog import (
     UnitOfWork,
     errors,
 )
-from audiocatalog.bulk import MOST_REFUSALS
+from audiocatalog.bulk_result import MOST_REFUSALS
 from tests.conftest import TABLES, libpq
 from tests.factories import TrackRecordFactory
 from tests.test_claims import DISAGREEMENTS, Owner, owner
@@ -303,6 +303,9 @@ class TestRefusals:
             ({"batch": 100_001}, "batch"),
             ({"batch": True}, "batch"),
             ({"batch": 2.0}, "batch"),
+            ({"connections": 0}, "connections"),
+            ({"connections": 65}, "connections"),
+            ({"connections": "2"}, "connections"),
             ({"on_conflict": "overwrite"}, "on_conflict"),
             ({"on_conflict": None}, "on_conflict"),
             ({"progress": 3}, "progress"),
@@ -527,6 +530,44 @@ class TestBesideOthers:
 
         in_threads(4, lambda number: (load, load, save, work_on)[number](number))
         assert_sound(owner)
+
+    @pytest.mark.parametrize("connections", [1, 2, 4])
+    def test_over_several_connections_records_of_one_id_keep_their_order(
+        self, catalog: Catalog, owner: Owner, connections: int
+    ) -> None:
+        ids = [uuid4() for _ in range(40)]
+        series = [TrackRecord(TrackMetadata(title=str(turn)), "a", one) for turn in range(6) for one in ids]
+        told: list[int] = []
+        result = catalog.bulk_save(
+            series,
+            batch=13,
+            connections=connections,
+            on_conflict="replace",
+            progress=lambda batch: told.append(batch.start),
+        )
+        assert list(result.outcomes) == [INSERTED] * 40 + [UPDATED] * 200
+        assert told == list(range(0, 240, 13))
+        assert {(track.title, track.version) for track in catalog.iter_tracks()} == {("5", 6)}
+        assert_sound(owner)
+
+    def test_several_connections_store_at_the_same_time(self, catalog: Catalog) -> None:
+        (first, *others) = records(30)
+        with catalog.unit_of_work() as blocking:
+            blocking.save_record(first)
+            told: list[int] = []
+            loading = threading.Thread(
+                target=catalog.bulk_save,
+                args=[[*others, first]],
+                kwargs={"batch": 10, "connections": 2, "progress": lambda batch: told.append(batch.start)},
+            )
+            loading.start()
+            # The last batch waits for the one who saves its track; those before it do not.
+            while len(told) < 2:
+                loading.join(0.01)
+            assert all(catalog.find(record.id) for record in others[:20])
+            assert loading.is_alive()
+        loading.join(30)
+        assert told == [0, 10, 20]
 
     def test_a_track_that_somebody_else_is_saving_is_waited_for(self, catalog: Catalog) -> None:
         many = records(6)

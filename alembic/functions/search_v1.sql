@@ -243,8 +243,8 @@ END
 $$;
 
 -- Number and weigh the words of a track and return them as a vector: title A, artist B, album C, genre and year D. A gap
--- between two fields keeps phrases inside one. The initials of an artist's words are there (=initials:nin), and album and genre are there as whole names too, for filters, as no
--- word begins: =genre:hiphop.
+-- between two fields keeps phrases inside one. The initials of an artist's words are there (=initials:nin), and album
+-- and genre are there as whole names too, for filters, as no word begins: =genre:hiphop.
 CREATE FUNCTION audiocatalog_weigh_v1(
   title text, artist text, album text, genre text, year integer, album_name text, genre_name text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
