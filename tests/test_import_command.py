@@ -13,12 +13,7 @@ import psycopg
 import pytest
 from click.testing import Result
 
-from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus, migrations
-from audiocatalog.cli import import_command
-from audiocatalog.cli.import_command import Tally
-from audiocatalog.cli.importing import ReadRecord, Refusal
-from audiocatalog.cli.rows import Place
-from audiocatalog.errors import PermissionDenied
+from audiocatalog import Catalog, TrackStatus, migrations
 from tests.command import ROOT, Run, ended, forget_words, invoke, locked, process, run_on
 from tests.conftest import libpq
 
@@ -85,9 +80,33 @@ class TestImport:
         (hit,) = catalog.search("joga")
         assert (hit.track.duration, hit.track.audio_path, hit.track.status) == (305.0, "m/k1.mp3", TrackStatus.PENDING)
 
+    def test_what_is_there_may_be_left_as_it_is(self, run: Run, catalog: Catalog) -> None:
+        run("import", "-", "--format", "csv", data=self.HEADER + "first,,,p\n")
+        result = run("import", "-", "--format", "csv", "--skip-existing", data=self.HEADER + "second,,,p\nnew,,,q\n")
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout.splitlines()[0].endswith(": 1 inserted, 0 updated, 1 unchanged, 0 refused")
+        assert [len(catalog.search(title).hits) for title in ("first", "second", "new")] == [1, 0, 1]
+
+    def test_a_dry_run_needs_no_database(self) -> None:
+        data = self.HEADER + "a,,1999,p\nb,,x,q\nc,,,r\n"
+        result = invoke("import", "-", "--format", "csv", "--dry-run", data=data)
+        assert result.exit_code == 3
+        assert result.stderr == 'row 2: year: a whole number from 1000 to 9999, not "x"\n'
+        assert result.stdout.startswith("3 rows checked in ")
+        assert result.stdout.endswith(": 2 could be saved, 1 refused\n")
+        summary = json.loads(invoke("import", "-", "--format", "csv", "--dry-run", "--json", data=data).stdout)
+        assert (summary["rows"], summary["valid"], summary["refused"], summary["dry_run"]) == (3, 2, 1, True)
+
     @pytest.mark.parametrize(
         ("options", "reason"),
         [
+            (("--format", "csv", "--replace", "--skip-existing"), "leave one of them out"),
+            (("--format", "csv", "--dry-run", "--resume", "state"), "leave one of them out"),
+            (("--format", "csv", "--resume", "state"), "a pipe cannot"),
+            (("--format", "csv", "--resume", "same", "--refused", "same"), "the same file"),
+            (("--format", "csv", "--refused", "rows.jsonl"), "the rows are csv"),
+            (("--format", "csv", "--refused", "none/rows.csv"), "No such file"),
+            (("--format", "csv", "--batch", "0"), "--batch"),
             ((), "say what it is by --format"),
             (("--format", "csv", "--map", "title"), "FIELD=COLUMN"),
             (("--format", "csv", "--map", "title="), "FIELD=COLUMN"),
@@ -111,9 +130,7 @@ class TestImport:
             assert (result.exit_code, result.stdout) == (2, "")
             assert str(path) in result.stderr
 
-    def test_what_stops_it_says_what_is_safe(
-        self, empty_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_stops_it_says_what_is_safe(self, empty_database: Callable[[], str]) -> None:
         url = empty_database()
         migrations.upgrade(url)
         with psycopg.connect(libpq(url), autocommit=True) as admin:
@@ -124,12 +141,11 @@ class TestImport:
                 "CREATE TRIGGER trap BEFORE INSERT ON audio_tracks FOR EACH ROW"
                 " WHEN (NEW.title = 'forbidden') EXECUTE FUNCTION trap()"
             )
-        monkeypatch.setattr(import_command, "BATCH", 2)
         data = "title,audio_path\n" + "".join(f"{title},{title}\n" for title in ("a", "b", "c", "forbidden"))
-        result = invoke("--url", url, "import", "-", "--format", "csv", data=data)
+        result = invoke("--url", url, "import", "-", "--format", "csv", "--batch", "2", data=data)
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == (
-            "error: save: the database role lacks a privilege for this; "
+            "error: bulk_save: the database role lacks a privilege for this; "
             "after an upgrade, `audiocatalog roles --apply` grants what is new; "
             "stopped, 2 rows safely saved: the same command can be run again\n"
         )
@@ -140,7 +156,9 @@ class TestImport:
         assert result.stdout.startswith("0 rows in ")
 
     def test_an_import_can_be_interrupted(self, database_url: str, catalog: Catalog) -> None:
-        program = process("--url", database_url, "import", "-", "--format", "csv", stdin=subprocess.PIPE)
+        program = process(
+            *("--url", database_url, "import", "-", "--format", "csv", "--batch", "500"), stdin=subprocess.PIPE
+        )
         assert program.stdin is not None
         program.stdin.write(b"title,audio_path\n" + b"".join(b"a,%d\n" % number for number in range(5000)))
         program.stdin.flush()
@@ -211,117 +229,3 @@ class TestVocabulary:
         assert result.exit_code == 130
         assert "1 inserted" in result.stdout
         assert result.stderr.startswith("error: interrupted; the import is complete, ")
-
-
-@pytest.fixture
-def trapped(empty_database: Callable[[], str]) -> Iterator[Catalog]:
-    """Give a catalogue in whose database a trigger of the host raises an error for some titles."""
-    url = empty_database()
-    migrations.upgrade(url)
-    with psycopg.connect(libpq(url), autocommit=True) as admin:
-        admin.execute(
-            "CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            " IF NEW.title = 'refused' THEN RAISE EXCEPTION 'not this one'; END IF;"
-            " IF NEW.title = 'forbidden' THEN RAISE insufficient_privilege; END IF;"
-            " RETURN NEW; END $$"
-        )
-        admin.execute("CREATE TRIGGER trap BEFORE INSERT ON audio_tracks FOR EACH ROW EXECUTE FUNCTION trap()")
-        admin.execute("ALTER TABLE audio_tracks ADD CONSTRAINT ck_audio_tracks_genre_known CHECK (genre <> 'polka')")
-    with Catalog(url, actor="tester") as catalog:
-        yield catalog
-
-
-class TestSaving:
-    """The database refuses what no reader could know of."""
-
-    def records(self, *titles: str) -> list[ReadRecord | Refusal]:
-        return [
-            ReadRecord(Place(number), TrackRecord(TrackMetadata(title=title, genre=title), f"s3://{number}"))
-            for number, title in enumerate(titles, 1)
-        ]
-
-    def save(self, catalog: Catalog, records: list[ReadRecord | Refusal]) -> tuple[Tally, list[str]]:
-        tally = Tally()
-        refused: list[str] = []
-        import_command.save_records(
-            catalog, records, replace=False, tally=tally, refused=lambda refusal: refused.append(str(refusal))
-        )
-        return tally, refused
-
-    def test_a_row_that_breaks_its_batch_is_refused_alone(self, trapped: Catalog) -> None:
-        read = Refusal(Place(2), "read as nonsense")
-        first, *others = self.records("a", "refused", "b", "polka", "c")
-        tally, refused = self.save(trapped, [first, read, *others])
-        assert (tally.inserted, tally.refused, tally.saved, tally.rows) == (3, 3, 3, 6)
-        assert refused == [
-            "row 2: read as nonsense",
-            "row 2: save: an unexpected database error; its cause says more (SQLSTATE P0001)",
-            "row 4: genre: the database refused the value",
-        ]
-        assert trapped.stats()[2].tracks == 3
-
-    def test_an_error_that_is_no_rows_fault_stops(self, trapped: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(import_command, "BATCH", 2)
-        tally = Tally()
-        with pytest.raises(PermissionDenied):
-            import_command.save_records(
-                trapped,
-                self.records("a", "b", "c", "forbidden", "d"),
-                replace=False,
-                tally=tally,
-                refused=lambda _: None,
-            )
-        assert (tally.saved, trapped.stats()[2].tracks) == (2, 2)
-
-    def test_batches_are_committed_one_by_one(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(import_command, "BATCH", 2)
-        seen: list[int] = []
-        tally = Tally()
-        import_command.save_records(
-            catalog,
-            self.records("a", "b", "c"),
-            replace=False,
-            tally=tally,
-            refused=lambda _: None,
-            saved=lambda: seen.append(catalog.stats()[2].tracks),
-        )
-        assert seen == [2, 3]
-
-
-class TestProgress:
-    def test_lines_are_printed_now_and_then(self, capsys: pytest.CaptureFixture[str]) -> None:
-        now = 0.0
-        tally = Tally(inserted=400, refused=100)
-        with import_command.progress_reporter(tally, 1000, lambda: now) as report:
-            report.update(100)
-            now = 10.0
-            report.update(500)
-            report.update(600)
-            report.say("row 7: bad")
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.splitlines() == [
-            "importing: 50 %, 500 rows, 100 refused, 50 rows/s, 10 s left",
-            "row 7: bad",
-        ]
-
-    def test_a_pipe_has_no_end_in_sight(self, capsys: pytest.CaptureFixture[str]) -> None:
-        now = 0.0
-        with import_command.progress_reporter(Tally(inserted=2000), None, lambda: now) as report:
-            now = 20.0
-            report.update(None)
-        assert capsys.readouterr().err == "importing: 2,000 rows, 100 rows/s\n"
-
-    def test_a_bar_is_drawn_for_somebody(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setenv("FORCE_COLOR", "1")
-        monkeypatch.setenv("TERM", "xterm")
-        with import_command.progress_reporter(Tally(inserted=400), 1000) as report:
-            report.say("row 7: " + "bad " * 50)
-            report.update(500)
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert "importing" in captured.err
-        assert "400 rows" in captured.err
-        assert "row 7: " + "bad " * 50 + "\n" in captured.err

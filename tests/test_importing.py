@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -18,6 +20,7 @@ from audiocatalog.cli.importing import (
     Format,
     Plan,
     ReadRecord,
+    RecordReader,
     Refusal,
     Template,
     read_records,
@@ -47,8 +50,9 @@ def titles(data: bytes, file_format: Format = "csv", **plan: Any) -> list[str]:
 
 def ignored(data: bytes, file_format: Format = "csv", **plan: Any) -> list[list[str]]:
     told: list[list[str]] = []
-    for _ in read_records(io.BytesIO(data), file_format, Plan(**plan), ignored=lambda names: told.append(list(names))):
-        pass
+    reader = RecordReader(io.BytesIO(data), file_format, Plan(**plan), ignored=lambda names: told.append(list(names)))
+    with reader:
+        assert len(list(reader)) > 0 or not told
     return told
 
 
@@ -256,7 +260,9 @@ class TestColumns:
             (HEADER, {"audio_path": Template.parse("{key}")}, 'no column "key"'),
             (b'"title\n', {}, "the first line, .* cannot be read"),
             ("title,audio_path\n".encode("utf-16"), {}, "UTF-16"),
-            (gzip.compress(HEADER), {}, "compressed"),
+            (gzip.compress(HEADER), {}, "compressed twice"),
+            (bz2.compress(HEADER), {}, "not by gzip"),
+            (lzma.compress(HEADER), {}, "not by gzip"),
             (b"PK\x03\x04...", {}, "spreadsheet"),
         ],
     )

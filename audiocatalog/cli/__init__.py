@@ -11,6 +11,7 @@ import click
 from audiocatalog.cli.claim_commands import claim, complete, fail, release, renew
 from audiocatalog.cli.commands import health, history, show, stats, status, upgrade
 from audiocatalog.cli.demo import tell_story
+from audiocatalog.cli.export_command import export_file
 from audiocatalog.cli.failures import plain_failures
 from audiocatalog.cli.import_command import import_file
 from audiocatalog.cli.roles_command import roles
@@ -100,7 +101,7 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
 
 
 _commands = (
-    *(upgrade, roles, import_file, search, explain, show, status, history, stats),
+    *(upgrade, roles, import_file, export_file, search, explain, show, status, history, stats),
     *(claim, renew, complete, fail, release),
     *(vocabulary, health, tell_story),
 )

@@ -1,44 +1,115 @@
-"""The command `import`: its options, the saving of the records in batches, and the display of its progress."""
+"""The command `import`: its options, and what it prints."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
-import stat
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain, islice
-from pathlib import PurePath
-from types import TracebackType
-from typing import Any, BinaryIO, Final, Protocol, Self, get_args
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, Final, get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.text import Text
 
-from audiocatalog import Catalog, SaveOutcome, TrackStatus, UnitOfWork
+from audiocatalog import Catalog, OnConflict, TrackStatus
+from audiocatalog.bulk import BATCH
 from audiocatalog.cli import output
+from audiocatalog.cli.checkpoint import Checkpoint
 from audiocatalog.cli.failures import ROWS_REFUSED, Failure, Interrupted, failure_of
-from audiocatalog.cli.importing import FIELDS, Format, Plan, ReadRecord, Refusal, Template, read_records
+from audiocatalog.cli.import_run import ImportRun
+from audiocatalog.cli.importing import FIELDS, Format, Plan, RecordReader, Template, format_of
+from audiocatalog.cli.input_file import DamagedFile, InputFile, size_of
 from audiocatalog.cli.options import as_json
+from audiocatalog.cli.progress import progress_reporter
+from audiocatalog.cli.refused_file import RefusedFile
 from audiocatalog.cli.rows import UnusableFile
+from audiocatalog.cli.saving import Tally
 from audiocatalog.cli.target import Target
-from audiocatalog.cli.text import counted, escape_controls, quoted, time_span
+from audiocatalog.cli.text import counted, escape_controls, quoted
 from audiocatalog.cli.vocabulary_command import Count, count_words
-from audiocatalog.errors import CatalogError, CatalogInternalError, ConstraintViolation, InvalidInput, SaveConflict
+from audiocatalog.errors import CatalogError
 from audiocatalog.status import TRANSITIONS
 
-#: Rows in one unit of work.
-BATCH: Final = 500
-#: Errors that one row can cause. Any other error would stop the next row as well.
-_BAD_ROW: Final = (InvalidInput, ConstraintViolation, CatalogInternalError)
-_SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _FIRST_STATUS: Final = click.Choice(sorted(TRANSITIONS[None]), case_sensitive=False)
-_SECONDS_BETWEEN_LINES: Final = 10.0
+_MEGABYTE: Final = 10**6
 _UNCOUNTED: Final = "the import is complete, but its words are not counted yet: run `audiocatalog vocabulary refresh`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """The options of the command, by their names."""
+
+    file: BinaryIO
+    file_format: Format | None
+    mapping: Sequence[str]
+    template: str | None
+    id_from: str | None
+    status: str
+    replace: bool
+    skip_existing: bool
+    batch: int
+    dry_run: bool
+    refused: Path | None
+    resume: Path | None
+
+    @property
+    def on_conflict(self) -> OnConflict:
+        if self.replace:
+            return OnConflict.REPLACE
+        return OnConflict.SKIP if self.skip_existing else OnConflict.ERROR
+
+    @property
+    def format(self) -> Format:
+        """The format of the file: the one that is named, or that of its name."""
+        if self.file_format is not None:
+            return self.file_format
+        name = getattr(self.file, "name", "")
+        if found := format_of(PurePath(name if isinstance(name, str) else "")):
+            return found
+        raise UnusableFile("the name of the file does not end in .csv or .jsonl: say what it is by --format")
+
+    def check(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.replace and self.skip_existing:
+            raise UnusableFile("--replace and --skip-existing say two things: leave one of them out")
+        if self.resume is not None:
+            if self.dry_run:
+                raise UnusableFile("--dry-run saves nothing that --resume could go on after: leave one of them out")
+            if self.resume == self.refused:
+                raise UnusableFile("--resume and --refused name the same file")
+            if size_of(self.file) is None:
+                raise UnusableFile("--resume needs a file that can be read again: a pipe cannot")
+        if self.refused is not None and format_of(self.refused) not in {None, self.format}:
+            raise UnusableFile(f"--refused: the rows are {self.format}, so {self.refused} should not have another name")
+
+    def plan(self) -> Plan:
+        """Return what the columns mean."""
+        return Plan(
+            columns=_parse_mapping(self.mapping),
+            audio_path=None if self.template is None else Template.parse(self.template),
+            id_from=self.id_from,
+            status=TrackStatus(self.status),
+        )
+
+    def identity(self, target: Target) -> dict[str, Any]:
+        """Return what must be the same when an import goes on."""
+        status = os.fstat(self.file.fileno())
+        return {
+            "the file": PurePath(self.file.name).name,
+            "its size": status.st_size,
+            "its last change": datetime.fromtimestamp(status.st_mtime, UTC).isoformat(),
+            "the database": target.place,
+            "--format": self.format,
+            "--map": sorted(self.mapping),
+            "--audio-path": self.template,
+            "--id-from": self.id_from,
+            "--status": self.status,
+            "--replace": self.replace,
+            "--skip-existing": self.skip_existing,
+            "--refused": self.refused and str(self.refused.absolute()),
+        }
 
 
 @click.command("import")
@@ -54,6 +125,23 @@ _UNCOUNTED: Final = "the import is complete, but its words are not counted yet: 
 @click.option("--id-from", metavar="COLUMN", help="Make ids from a column that differs for each track.")
 @click.option("--status", type=_FIRST_STATUS, default="COMPLETED", show_default=True, help="The status of new tracks.")
 @click.option("--replace", is_flag=True, help="Overwrite tracks that exist with other content.")
+@click.option("--skip-existing", is_flag=True, help="Leave tracks that exist as they are, whatever they hold.")
+@click.option("--dry-run", is_flag=True, help="Only check the rows; needs no database.")
+@click.option(
+    "--refused",
+    metavar="NEW_FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the rows that are refused there.",
+)
+@click.option(
+    "--resume",
+    metavar="STATE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the place in this file, and go on from it.",
+)
+@click.option(
+    "--batch", type=click.IntRange(1, 50_000), default=BATCH, show_default=True, help="Rows in one transaction."
+)
 @click.option("--no-vocabulary", is_flag=True, help="Do not count the words of all tracks at the end.")
 @as_json
 @click.pass_obj
@@ -61,74 +149,114 @@ _UNCOUNTED: Final = "the import is complete, but its words are not counted yet: 
 def import_file(
     context: click.Context,
     target: Target,
+    /,
     *,
-    file: BinaryIO,
-    file_format: Format | None,
-    mapping: Sequence[str],
-    template: str | None,
-    id_from: str | None,
-    status: str,
-    replace: bool,
     no_vocabulary: bool,
     as_json: bool,
+    **given: Any,  # noqa: ANN401  # Values of several types, which _Options names.
 ) -> None:
     """
     Import the tracks in a CSV or JSON Lines FILE.
 
-    FILE is - for stdin. The fields are title, artist, album, genre, year, duration (seconds), channels, sample_rate
-    (Hz), bitrate (bit/s), format, audio_path, thumbnail_path and id (a UUID). A track without an id gets one that is
-    made from its audio_path. So a file can be imported again: tracks that are there already stay as they are.
+    FILE is - for stdin, and may be compressed by gzip. The fields are title, artist, album, genre, year, duration
+    (seconds), channels, sample_rate (Hz), bitrate (bit/s), format, audio_path, thumbnail_path and id (a UUID). A track
+    without an id gets one that is made from its audio_path. So a file can be imported again: tracks that are there
+    already stay as they are.
 
-    A row that is refused is named on stderr with the reason. All other rows are saved.
+    A row that is refused is named on stderr with the reason. All other rows are saved. With --refused, the refused
+    rows are also written to a file, each with its reason as a last column, refused_because. Mend them there, and import
+    that file with the same options.
+
+    With --resume, the same command goes on where it was interrupted. The file STATE is removed at the end.
 
     If there is any new content, the words of all tracks are counted at the end, as by `audiocatalog vocabulary
     refresh`: misspelt searches are compared with them. --no-vocabulary leaves this to you.
     """
-    try:
-        plan = Plan(
-            columns=_parse_mapping(mapping),
-            audio_path=None if template is None else Template.parse(template),
-            id_from=id_from,
-            status=TrackStatus(status),
+    options = _Options(**given)
+    with ExitStack() as stack:
+        try:
+            run = _open(options, target, stack)
+        except UnusableFile as error:
+            raise click.UsageError(str(error), context) from None
+        except DamagedFile as error:
+            raise Failure(f"{error}; nothing was saved") from None
+        if options.dry_run:
+            summary = _check(run)
+        else:
+            summary = _save(run, options, target, count=not no_vocabulary, quiet=as_json)
+    if as_json:
+        output.print_json(summary.json())
+    elif options.dry_run:
+        click.echo(str(summary))
+    elif summary.words:
+        click.echo(str(summary.words))
+    if run.refused_file is not None and not run.refused_file.is_empty:
+        click.echo(
+            f"the refused rows are in {escape_controls(str(run.refused_file.path))}: mend them there, and import that "
+            "file with the same options",
+            err=True,
         )
-        tally = Tally()
-        ignored: list[str] = []
-        records = read_records(file, file_format or _format_of(file), plan, ignored=ignored.extend)
-        # Reading the first row here reports wrong columns before any server is contacted.
-        records = chain([first for first in (next(records, None),) if first is not None], records)
-    except UnusableFile as error:
-        raise click.UsageError(str(error), context) from None
-    size = _size(file)
+    if run.tally.refused:
+        context.exit(ROWS_REFUSED)
+
+
+def _open(options: _Options, target: Target, stack: ExitStack) -> ImportRun:
+    """Open all files that *options* name, before any server is asked."""
+    options.check()
+    plan, ignored = options.plan(), list[str]()
+    checkpoint = None if options.resume is None else Checkpoint(options.resume, options.identity(target))
+    file = InputFile(options.file)
+    reader = stack.enter_context(
+        RecordReader(
+            file.stream, options.format, plan, ignored=ignored.extend, keep_sources=options.refused is not None
+        )
+    )
+    refused_file = None
+    if options.refused is not None:
+        done = None if checkpoint is None else checkpoint.done
+        kept = None if done is None else done.refused_bytes
+        refused_file = stack.enter_context(RefusedFile(options.refused, options.format, reader.columns, kept=kept))
+    if checkpoint is None or checkpoint.done is None:
+        _test(file)
+    return ImportRun(file, reader, ignored, refused_file, checkpoint)
+
+
+def _test(file: InputFile) -> None:
+    """Refuse a damaged file before a row of it is saved."""
+    with progress_reporter("testing", "megabyte", file.size) as report:
+        file.test(lambda unpacked, position: report.update(unpacked // _MEGABYTE, position))
+
+
+def _save(run: ImportRun, options: _Options, target: Target, *, count: bool, quiet: bool) -> Summary:
+    """Save the rows, print what was done unless that is to be *quiet*, and *count* the words."""
     try:
         with target.catalog() as catalog:
             catalog.health()
-            begin = time.monotonic()
-            with progress_reporter(tally, size) as report:
-                save_records(
-                    catalog,
-                    _telling_of_ignored(records, ignored, report),
-                    replace=replace,
-                    tally=tally,
-                    refused=lambda refusal: report.say(str(refusal)),
-                    saved=lambda: report.update(None if size is None else file.tell()),
-                )
-            summary = Summary(tally, time.monotonic() - begin)
-            if not as_json:
+            with progress_reporter("importing", "row", run.file.size) as report:
+                seconds = run.save(catalog, report, on_conflict=options.on_conflict, batch=options.batch)
+            summary = Summary(run.tally, seconds, rows_before=run.rows_before)
+            if not quiet:
                 click.echo(str(summary))
-            if (tally.inserted or tally.updated) and not no_vocabulary:
+            if count and (run.tally.inserted or run.tally.updated):
                 summary.words = _count_words(catalog)
     except CatalogError as error:
-        if not tally.rows:
+        if not run.tally.rows:
             raise
-        raise Failure(f"{failure_of(error).message}; stopped, {_what_is_safe(tally)}") from None
+        raise Failure(f"{failure_of(error).message}; stopped, {run.what_is_safe()}") from None
+    except DamagedFile as error:
+        doubt = ", but the last ones may be wrong" if error.is_garbled else ""
+        raise Failure(f"{error}; stopped, {counted(run.tally.saved, 'row')} safely saved{doubt}") from None
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted, {_what_is_safe(tally)}") from None
-    if as_json:
-        output.print_json(summary.json())
-    elif summary.words:
-        click.echo(str(summary.words))
-    if tally.refused:
-        context.exit(ROWS_REFUSED)
+        raise Interrupted(f"interrupted, {run.what_is_safe()}") from None
+    return summary
+
+
+def _check(run: ImportRun) -> Summary:
+    try:
+        with progress_reporter("checking", "row", run.file.size) as report:
+            return Summary(run.tally, run.check(report), is_dry=True)
+    except DamagedFile as error:
+        raise Failure(f"{error}; {run.tally.rows:,} rows before that were checked") from None
 
 
 def _parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
@@ -145,38 +273,6 @@ def _parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
     return mapping
 
 
-def _format_of(file: BinaryIO) -> Format:
-    name = getattr(file, "name", "")
-    suffix = PurePath(name).suffix.lower() if isinstance(name, str) else ""
-    if suffix not in _SUFFIXES:
-        raise UnusableFile("the name of the file does not end in .csv or .jsonl: say what it is by --format")
-    return _SUFFIXES[suffix]
-
-
-def _size(file: BinaryIO) -> int | None:
-    """Return the size of *file*, None if it is a pipe or the like."""
-    try:
-        status = os.fstat(file.fileno())
-    except (AttributeError, io.UnsupportedOperation):
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def _telling_of_ignored(
-    records: Iterator[ReadRecord | Refusal], ignored: list[str], report: Reporter
-) -> Iterator[ReadRecord | Refusal]:
-    """Pass *records* on, and name the columns that are not used."""
-    for record in records:
-        if ignored:
-            report.say(f"ignored columns: {', '.join(map(quoted, ignored))}")
-            ignored.clear()
-        yield record
-
-
-def _what_is_safe(tally: Tally) -> str:
-    return f"{counted(tally.saved, 'row')} safely saved: the same command can be run again"
-
-
 def _count_words(catalog: Catalog) -> Count | None:
     """Count the words of all tracks; if that fails, the import is complete all the same, so only warn."""
     try:
@@ -189,205 +285,45 @@ def _count_words(catalog: Catalog) -> Count | None:
 
 
 @dataclass(slots=True)
-class Tally:
-    """Count the rows that have been committed or refused."""
-
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    refused: int = 0
-
-    @property
-    def saved(self) -> int:
-        """Rows that are in the catalogue."""
-        return self.inserted + self.updated + self.unchanged
-
-    @property
-    def rows(self) -> int:
-        """Rows in all."""
-        return self.saved + self.refused
-
-    def add(self, outcome: SaveOutcome) -> None:
-        """Count a row that was saved."""
-        setattr(self, outcome, getattr(self, outcome) + 1)
-
-
-@dataclass(slots=True)
 class Summary:
-    """Tell what an import of so many *seconds* has done, and the count of the *words* if there was one."""
+    """
+    Tell what an import of so many *seconds* has done, and the count of the *words* if there was one.
+
+    Earlier runs have done *rows_before* of the rows. An import that *is_dry* has saved none of them.
+    """
 
     tally: Tally
     seconds: float
+    rows_before: int = 0
+    is_dry: bool = False
     words: Count | None = None
 
     @property
     def rate(self) -> float:
         """Rows per second."""
-        return self.tally.rows / max(self.seconds, 0.001)
+        return (self.tally.rows - self.rows_before) / max(self.seconds, 0.001)
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{count:,} {name}" for name, count in dataclasses.asdict(self.tally).items())
-        return f"{counted(self.tally.rows, 'row')} in {self.seconds:.1f} s ({self.rate:,.0f} rows/s): {counts}"
+        rows = counted(self.tally.rows, "row")
+        if self.rows_before:
+            rows += f", {self.rows_before:,} of them before,"
+        time = f"in {self.seconds:.1f} s ({self.rate:,.0f} rows/s)"
+        if self.is_dry:
+            return f"{rows} checked {time}: {self.tally.inserted:,} could be saved, {self.tally.refused:,} refused"
+        return f"{rows} {time}: {', '.join(f'{count:,} {name}' for name, count in self._counts().items())}"
 
     def json(self) -> dict[str, Any]:
         """Return the summary, ready for JSON."""
+        counts = {"valid": self.tally.inserted, "refused": self.tally.refused} if self.is_dry else self._counts()
         return {
             "rows": self.tally.rows,
-            **dataclasses.asdict(self.tally),
+            **counts,
+            "dry_run": self.is_dry,
+            "resumed_after": self.rows_before or None,
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self.rate, 1),
             "vocabulary": self.words and self.words.json(),
         }
 
-
-def save_records(
-    catalog: Catalog,
-    items: Iterable[ReadRecord | Refusal],
-    *,
-    replace: bool,
-    tally: Tally,
-    refused: Callable[[Refusal], None],
-    saved: Callable[[], None] = lambda: None,
-) -> None:
-    """
-    Save the records of *items* in batches, and call *refused* for each row that cannot be saved, in their order.
-
-    *tally* is updated and *saved* is called after each batch, so *tally* is also right after an error.
-
-    Raises:
-        CatalogError: an error that no row has caused. The rows that *tally* counts as saved are committed.
-    """
-    remaining = iter(items)
-    while batch := list(islice(remaining, BATCH)):
-        outcomes = iter(_save_batch(catalog, [item for item in batch if isinstance(item, ReadRecord)], replace=replace))
-        for item in batch:
-            outcome = item if isinstance(item, Refusal) else next(outcomes)
-            if isinstance(outcome, Refusal):
-                tally.refused += 1
-                refused(outcome)
-            else:
-                tally.add(outcome)
-        saved()
-
-
-def _save_batch(catalog: Catalog, records: list[ReadRecord], *, replace: bool) -> list[SaveOutcome | Refusal]:
-    """Save *records* in one unit of work, or each in its own if one of them makes that fail."""
-    if not records:
-        return []
-    try:
-        return catalog.run(lambda work: [_save_one(work, record, replace=replace) for record in records])
-    except _BAD_ROW as error:
-        if len(records) == 1:
-            return [Refusal(records[0].place, _reason(error))]
-    return [outcome for record in records for outcome in _save_batch(catalog, [record], replace=replace)]
-
-
-def _save_one(work: UnitOfWork, read: ReadRecord, *, replace: bool) -> SaveOutcome | Refusal:
-    try:
-        track = work.save_record(read.record, replace=replace)
-    except SaveConflict:
-        # No statement has failed on the server, so the transaction goes on with the other rows.
-        return Refusal(
-            read.place, f"id: track {read.record.id} exists with other content, which --replace would overwrite"
-        )
-    assert track.outcome is not None  # noqa: S101
-    return track.outcome
-
-
-def _reason(error: CatalogError) -> str:
-    return f"{error} (SQLSTATE {error.sqlstate})" if isinstance(error, CatalogInternalError) else str(error)
-
-
-class Reporter(Protocol):
-    """Print the progress of an import and other lines on stderr."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-
-    def say(self, line: str) -> None:
-        """Print *line*, without disturbing the progress."""
-
-    def update(self, position: int | None) -> None:
-        """Show the progress after *position* bytes; None if that is unknown."""
-
-
-def progress_reporter(tally: Tally, size: int | None, clock: Callable[[], float] = time.monotonic) -> Reporter:
-    """Return a bar if stderr is a terminal, else a printer of lines; *size* is in bytes, None if it is unknown."""
-    console = Console(stderr=True, highlight=False)
-    speed = _Speed(tally, size, clock)
-    return _ProgressBar(console, speed) if console.is_interactive else _ProgressLines(speed)
-
-
-class _Speed:
-    """Describe how many rows are done, how fast, and how much time is left."""
-
-    def __init__(self, tally: Tally, size: int | None, clock: Callable[[], float]) -> None:
-        self.tally = tally
-        self.size = size
-        self.clock = clock
-        self.position: int | None = 0
-        self._start = clock()
-
-    def __str__(self) -> str:
-        seconds = self.clock() - self._start
-        parts = [counted(self.tally.rows, "row")]
-        if self.tally.refused:
-            parts.append(f"{self.tally.refused:,} refused")
-        if seconds > 0:
-            parts.append(f"{self.tally.rows / seconds:,.0f} rows/s")
-        if self.size and self.position:
-            parts.append(f"{time_span(round(seconds * (self.size - self.position) / self.position))} left")
-        return ", ".join(parts)
-
-
-class _ProgressLines:
-    """Print a plain line every ten seconds."""
-
-    def __init__(self, speed: _Speed) -> None:
-        self._speed = speed
-        self._last = speed.clock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        click.echo(line, err=True)
-
-    def update(self, position: int | None) -> None:
-        self._speed.position = position
-        if (now := self._speed.clock()) - self._last >= _SECONDS_BETWEEN_LINES:
-            self._last = now
-            done = f"{100 * position // self._speed.size} %, " if self._speed.size and position else ""
-            self.say(f"importing: {done}{self._speed}")
-
-
-class _ProgressBar:
-    """Draw a progress bar below the other lines."""
-
-    def __init__(self, console: Console, speed: _Speed) -> None:
-        self._speed = speed
-        self._progress = Progress(
-            TextColumn("importing"), BarColumn(bar_width=24), TextColumn("{task.description}"), console=console,
-            transient=True,
-        )  # fmt: skip
-        self._task = self._progress.add_task("", total=speed.size)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def say(self, line: str) -> None:
-        # The terminal wraps the text, so that it can be copied as one line.
-        self._progress.console.print(Text(line), soft_wrap=True)
-
-    def update(self, position: int | None) -> None:
-        self._speed.position = position
-        self._progress.update(self._task, completed=position, description=str(self._speed))
+    def _counts(self) -> dict[str, int]:
+        return dataclasses.asdict(self.tally)

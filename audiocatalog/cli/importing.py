@@ -1,6 +1,6 @@
 """Turn the rows of a file into records that can be saved, or into the reasons why they cannot.
 
-A ``Plan`` says what the columns mean, and ``read_records`` reads a file by it. Nothing here needs a database or a
+A ``Plan`` says what the columns mean, and a ``RecordReader`` reads a file by it. Nothing here needs a database or a
 terminal.
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import PurePath
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self
 from uuid import UUID, uuid5
 
-from audiocatalog.cli.rows import CsvFile, JsonLinesFile, Lines, Place, Row, UnusableFile
+from audiocatalog.cli.rows import CsvFile, JsonLinesFile, Lines, Place, Row, Source, UnusableFile
 from audiocatalog.cli.text import escape_controls, lone_surrogate, quoted
 from audiocatalog.errors import InvalidInput, Problem, kind_of
 from audiocatalog.metadata import (
@@ -29,8 +31,13 @@ from audiocatalog.status import TrackStatus
 
 Format = Literal["csv", "jsonl"]
 
+_SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
 #: The fields that a file can hold.
 FIELDS: Final = (*METADATA_FIELDS, "audio_path", "thumbnail_path", "id")
+
+#: The column in which a file of refused rows says why, which an import of that file ignores.
+REASON: Final = "refused_because"
 
 #: The namespace of the ids that are made from a path or a column. It must never change: by it, a second import of a
 #: file finds the tracks of the first.
@@ -39,6 +46,14 @@ ID_NAMESPACE: Final = UUID("a3d0c9f4-3b8f-4c8e-9a55-6a1f0d6c2e71")
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(?:[0-9]{1,18}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 _MOST_IGNORED_COLUMNS: Final = 100
+
+
+def format_of(path: PurePath) -> Format | None:
+    """Return the format that the name of a file tells, whether it is compressed or not."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    return _SUFFIXES.get(suffixes[-1]) if suffixes else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,77 +142,127 @@ class Plan:
 
 
 class Refusal(NamedTuple):
-    """The place of a row that cannot be saved, and the reason."""
+    """The place of a row that cannot be saved, and the reason; *source* and *length* are those of ``Row``."""
 
     place: Place
     reason: str
+    source: Source = None
+    length: int = 0
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}"
 
 
 class ReadRecord(NamedTuple):
-    """The place of a row, and the record that was read from it."""
+    """The place of a row, and the record that was read from it; *source* and *length* are those of ``Row``."""
 
     place: Place
     record: TrackRecord
+    source: Source = None
+    length: int = 0
+
+    def refused(self, reason: str) -> Refusal:
+        """Return the refusal of this row."""
+        return Refusal(self.place, reason, self.source, self.length)
 
 
-def read_records(
-    file: BinaryIO, file_format: Format, plan: Plan, *, ignored: Callable[[Sequence[str]], None] = lambda _: None
-) -> Iterator[ReadRecord | Refusal]:
+class RecordReader:
     """
     Give a record or a refusal for every row of *file*, in constant memory.
 
-    *ignored* is called with the columns that are not used: for CSV before the first row, for JSON Lines at the first
-    row that has them.
+    *ignored* is called with the columns that are not used: for CSV at once, for JSON Lines at the first row that has
+    them. With *keep_sources*, records and refusals hold what stands in the file.
+
+    Used in a ``with`` block, which leaves the file open.
 
     Raises:
-        UnusableFile: the file does not fit *plan*. For CSV, this is raised before the first row.
+        UnusableFile: the file does not fit *plan*.
     """
-    with Lines(file) as lines:
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        file_format: Format,
+        plan: Plan,
+        *,
+        ignored: Callable[[Sequence[str]], None] = lambda _: None,
+        keep_sources: bool = False,
+    ) -> None:
+        self._lines = Lines(file)
+        self._keep_sources = keep_sources
+        #: The names in the first line of a CSV file.
+        self.columns: tuple[str, ...] = ()
         if file_format == "csv":
-            yield from _read_csv(CsvFile(lines), plan, ignored)
+            table = CsvFile(self._lines)
+            self.columns = table.columns
+            sources = _columns_of_fields(table.columns, plan, ignored)
+            self._rows = iter(table)
         else:
-            yield from _read_json_lines(JsonLinesFile(lines), plan, ignored)
+            sources = plan.sources()
+            self._rows = _telling_of_unknown_keys(JsonLinesFile(self._lines), plan, ignored)
+        self._builder = _Builder(plan, sources, from_text=file_format == "csv")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.__exit__()
+
+    def __iter__(self) -> Iterator[ReadRecord | Refusal]:
+        for row in self._rows:
+            yield self._builder.build(row if self._keep_sources else row._replace(source=None, length=0))
+
+    def skip(self, rows: int) -> Iterator[int]:
+        """Pass over so many *rows*, and give the number of each."""
+        return (row.place.row for row in islice(self._rows, rows))
 
 
-def _read_csv(file: CsvFile, plan: Plan, ignored: Callable[[Sequence[str]], None]) -> Iterator[ReadRecord | Refusal]:
-    present, sources, named = set(file.columns), plan.sources(), plan.named_columns()
+def read_records(file: BinaryIO, file_format: Format, plan: Plan) -> Iterator[ReadRecord | Refusal]:
+    """
+    Give a record or a refusal for every row of *file*, in constant memory.
+
+    Raises:
+        UnusableFile: the file does not fit *plan*.
+    """
+    with RecordReader(file, file_format, plan) as reader:
+        yield from reader
+
+
+def _columns_of_fields(columns: Sequence[str], plan: Plan, ignored: Callable[[Sequence[str]], None]) -> dict[str, str]:
+    """Return the column of each field that one of the *columns* of a CSV file holds."""
+    present, sources, named = set(columns), plan.sources(), plan.named_columns()
     if missing := sorted(named - present):
-        raise UnusableFile(f"there is no column {', '.join(map(quoted, missing))}: {_columns_are(file.columns)}")
+        raise UnusableFile(f"there is no column {', '.join(map(quoted, missing))}: {_columns_are(columns)}")
     sources = {name: column for name, column in sources.items() if column in present}
     used = named | set(sources.values())
-    if twice := sorted(column for column in used if file.columns.count(column) > 1):
+    if twice := sorted(column for column in used if columns.count(column) > 1):
         raise UnusableFile(f"there are several columns {', '.join(map(quoted, twice))}")
     if plan.audio_path is None and "audio_path" not in sources:
         raise UnusableFile(
             "there is no column audio_path: name the one that holds the paths by --map audio_path=COLUMN, "
-            f"or make them by --audio-path 's3://music/{{COLUMN}}.mp3'; {_columns_are(file.columns)}"
+            f"or make them by --audio-path 's3://music/{{COLUMN}}.mp3'; {_columns_are(columns)}"
         )
     if sources.keys().isdisjoint(METADATA_FIELDS):
         raise UnusableFile(
-            f"no column tells anything of a track: name some by --map FIELD=COLUMN; {_columns_are(file.columns)}"
+            f"no column tells anything of a track: name some by --map FIELD=COLUMN; {_columns_are(columns)}"
         )
-    if unused := [column for column in file.columns if column not in used]:
+    if unused := [column for column in columns if column not in used and column != REASON]:
         ignored(unused)
-    builder = _Builder(plan, sources, from_text=True)
-    for row in file:
-        yield builder.build(row)
+    return sources
 
 
-def _read_json_lines(
-    file: JsonLinesFile, plan: Plan, ignored: Callable[[Sequence[str]], None]
-) -> Iterator[ReadRecord | Refusal]:
-    builder = _Builder(plan, plan.sources(), from_text=False)
-    known = plan.named_columns() | set(plan.sources().values())
+def _telling_of_unknown_keys(
+    rows: Iterable[Row], plan: Plan, ignored: Callable[[Sequence[str]], None]
+) -> Iterator[Row]:
+    """Pass the rows of a JSON Lines file on, and name the keys that are not used."""
+    known = plan.named_columns() | set(plan.sources().values()) | {REASON}
     unknown: set[str] = set()
-    for row in file:
+    for row in rows:
         new = [name for name in row.cells if name not in known and name not in unknown]
         if new and len(unknown) < _MOST_IGNORED_COLUMNS:
             unknown.update(new)
             ignored(new)
-        yield builder.build(row)
+        yield row
 
 
 class _Builder:
@@ -211,7 +276,7 @@ class _Builder:
     def build(self, row: Row) -> ReadRecord | Refusal:
         """Return the record in *row*, or its refusal."""
         if row.problem is not None:
-            return Refusal(row.place, row.problem)
+            return Refusal(row.place, row.problem, row.source, row.length)
         values = self._values(row.cells)
         problems = [value for value in values.values() if isinstance(value, Problem)]
         sound: dict[str, Any] = {name: None if isinstance(value, Problem) else value for name, value in values.items()}
@@ -229,8 +294,9 @@ class _Builder:
             problems += error.problems
         if problems:
             problems.sort(key=lambda problem: FIELDS.index(problem.field))
-            return Refusal(row.place, "; ".join(f"{problem.field}: {problem.rule}" for problem in problems))
-        return ReadRecord(row.place, record)
+            reason = "; ".join(f"{problem.field}: {problem.rule}" for problem in problems)
+            return Refusal(row.place, reason, row.source, row.length)
+        return ReadRecord(row.place, record, row.source, row.length)
 
     def _values(self, cells: Mapping[str, Any]) -> dict[str, Any]:
         """Return the value of every field, None where it is unknown, or the problem with it."""

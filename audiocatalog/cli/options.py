@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -98,25 +98,38 @@ _LENGTH: Final = _range(
 )
 _BITRATE: Final = _range(_bits, "[0-9]{1,10}k?", "a bitrate such as 320000 or 320k")
 
-_FILTERS: Final = (
-    click.option("--status", type=status_choice, multiple=True, help="Only this status."),
-    click.option("--genre", multiple=True, help="Only this genre."),
-    click.option("--format", multiple=True, help="Only this format, such as flac."),
-    click.option("--artist", multiple=True, help="Only this artist."),
-    click.option("--album", multiple=True, help="Only this album."),
-    click.option("--year", metavar="A..B", callback=_YEAR, help="Only 1999, 1990..1999, 1990.. or ..1999."),
-    click.option("--duration", metavar="A..B", callback=_LENGTH, help="Only 3:00..4:30, or seconds: 180..270."),
-    click.option(
-        "--bitrate", metavar="A..B", callback=_BITRATE, help="Only these bit/s: 256000..320000 or 256k..320k."
-    ),
-    click.option("--created-since", metavar="TIME", callback=_read_time, help="Only new since 2024-05-31 (UTC)."),
-    click.option("--updated-since", metavar="TIME", callback=_read_time, help="Only changed since 2024-05-31T14:30."),
-)
+
+def _filters(*format_names: str) -> Sequence[Callable[[_Command], _Command]]:
+    return (
+        click.option("--status", type=status_choice, multiple=True, help="Only this status."),
+        click.option("--genre", multiple=True, help="Only this genre."),
+        click.option(*format_names, "format", multiple=True, help="Only this format, such as flac."),
+        click.option("--artist", multiple=True, help="Only this artist."),
+        click.option("--album", multiple=True, help="Only this album."),
+        click.option("--year", metavar="A..B", callback=_YEAR, help="Only 1999, 1990..1999, 1990.. or ..1999."),
+        click.option("--duration", metavar="A..B", callback=_LENGTH, help="Only 3:00..4:30, or seconds: 180..270."),
+        click.option(
+            "--bitrate", metavar="A..B", callback=_BITRATE, help="Only these bit/s: 256000..320000 or 256k..320k."
+        ),
+        click.option("--created-since", metavar="TIME", callback=_read_time, help="Only new since 2024-05-31 (UTC)."),
+        click.option(
+            "--updated-since", metavar="TIME", callback=_read_time, help="Only changed since 2024-05-31T14:30."
+        ),
+    )
 
 
 def filters(command: _Command) -> _Command:
     """Give *command* the options that narrow a search."""
-    for option in reversed(_FILTERS):
+    return _with(command, _filters("--format", "--audio-format"))
+
+
+def filters_beside_file_format(command: _Command) -> _Command:
+    """Give *command* the same options, where --format is the format of a file and not of a track."""
+    return _with(command, _filters("--audio-format"))
+
+
+def _with(command: _Command, options: Sequence[Callable[[_Command], _Command]]) -> _Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -133,14 +146,15 @@ def text_of(words: tuple[str, ...], *, whole: bool) -> str:
 
 
 @contextmanager
-def inputs_by_option() -> Iterator[None]:
-    """Let the refusal of a command name the options of the command line, and say what to do."""
+def inputs_by_option(**names: str) -> Iterator[None]:
+    """Let the refusal of a command name the options of the command line, and say what to do; *names* are others."""
+    arguments = {**_ARGUMENTS, **names}
     try:
         yield
     except InvalidInput as error:
         raise Failure(
             "; ".join(
-                f"{_ARGUMENTS.get(problem.field) or _option(problem.field)}: {_ADVICE.get(problem.field, problem.rule)}"
+                f"{arguments.get(problem.field) or _option(problem.field)}: {_ADVICE.get(problem.field, problem.rule)}"
                 for problem in error.problems
             )
         ) from None

@@ -10,7 +10,7 @@ import io
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Final, NamedTuple, Self
 
 from audiocatalog.cli.text import lone_surrogate, quoted
@@ -24,8 +24,15 @@ _OTHER_FORMATS: Final = {
     b"\xff\xfe": "the file is UTF-16 text: save it as UTF-8",
     b"\xfe\xff": "the file is UTF-16 text: save it as UTF-8",
     b"PK\x03\x04": "the file is a spreadsheet or a zip archive: export it as CSV",
-    b"\x1f\x8b": "the file is compressed: unpack it first, as by `gunzip -c FILE | audiocatalog import --format csv -`",
+    b"\x1f\x8b": "the file is compressed twice: unpack it first, as by `gunzip -c FILE`",
+    **dict.fromkeys(
+        (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh91AY&SY"), "the file is compressed, and not by gzip: unpack it first"
+    ),
 }
+_LONGEST_BEGINNING: Final = max(map(len, _OTHER_FORMATS))
+
+#: What stands in a file: the cells of a CSV row, else the text of its line; None where it is not kept.
+Source = Sequence[str] | str | None
 
 
 class UnusableFile(ValueError):
@@ -49,11 +56,27 @@ class Place(NamedTuple):
 
 
 class Row(NamedTuple):
-    """The cells of a row by column, and the *problem* if the row cannot be read."""
+    """
+    The cells of a row by column, and the *problem* if the row cannot be read.
+
+    *source* is not kept of a line that is too long. *length* is the number of characters that were read.
+    """
 
     place: Place
     cells: dict[str, Any]
     problem: str | None = None
+    source: Source = None
+    length: int = 0
+
+
+class _Record(NamedTuple):
+    """What the lines from *line* on hold in CSV: *cells*, or the *problem* with *source*."""
+
+    line: int
+    cells: list[str]
+    problem: str | None
+    source: Source
+    length: int
 
 
 class CsvFile:
@@ -65,27 +88,29 @@ class CsvFile:
         first = next(self._records, None)
         if first is None:
             raise UnusableFile("the file is empty: its first line must hold the names of its columns")
-        _, _, names, problem = first
-        if problem:
-            raise UnusableFile(f"the first line, which must hold the names of its columns, cannot be read: {problem}")
-        self.columns = tuple(name.strip() for name in names)
+        if first.problem:
+            raise UnusableFile(
+                f"the first line, which must hold the names of its columns, cannot be read: {first.problem}"
+            )
+        self.columns = tuple(name.strip() for name in first.cells)
 
     def __iter__(self) -> Iterator[Row]:
         width = len(self.columns)
-        for count, line, cells, problem in self._records:
-            row = count - 1
-            place = Place(row, None if line == row + 1 else line)
-            too_many = f"{len(cells)} cells, but the file has {width} columns" if len(cells) > width else None
-            yield Row(place, dict(zip(self.columns, cells, strict=False)), problem or too_many)
+        for row, record in enumerate(self._records, 1):
+            place = Place(row, None if record.line == row + 1 else record.line)
+            count = len(record.cells)
+            too_many = f"{count} cells, but the file has {width} columns" if count > width else None
+            cells = dict(zip(self.columns, record.cells, strict=False))
+            yield Row(place, cells, record.problem or too_many, record.source, record.length)
 
-    def _read_records(self) -> Iterator[tuple[int, int, list[str], str | None]]:
+    def _read_records(self) -> Iterator[_Record]:
         """
-        Give each record's count, first line, cells and problem.
+        Give the records one after the other.
 
         A quotation mark that is never closed makes many lines one cell, and the error is noticed far below its cause.
         So only the first line is refused, and the lines after it are read again as rows of their own.
         """
-        lines, count = self._lines, 0
+        lines = self._lines
         usual_limit = csv.field_size_limit(sys.maxsize)
         try:
             while True:
@@ -94,14 +119,14 @@ class CsvFile:
                     start = lines.begin_record()
                     for cells in reader:
                         if cells:  # An empty line has no cells.
-                            count += 1
-                            yield count, start, cells, None
+                            yield _Record(start, cells, None, cells, lines.length)
                         start = lines.begin_record()
                 except (csv.Error, _TooLong) as error:
-                    count += 1
+                    source, length = lines.first_of_record, lines.length
                     several = lines.put_back_all_but_the_first()
                     doubt = isinstance(error, csv.Error) or several
-                    yield count, start, [], f"{error}{': is a quotation mark missing or not doubled?' if doubt else ''}"
+                    problem = f"{error}{': is a quotation mark missing or not doubled?' if doubt else ''}"
+                    yield _Record(start, [], problem, source, length)
                 else:
                     return
         finally:
@@ -126,9 +151,9 @@ class JsonLinesFile:
                     continue
                 cells, problem = _parse_object(text)
             except _TooLong as error:
-                cells, problem = {}, str(error)
+                text, cells, problem = None, {}, str(error)
             count += 1
-            yield Row(Place(count, None if line == count else line), cells, problem)
+            yield Row(Place(count, None if line == count else line), cells, problem, text, self._lines.length)
 
 
 class _TooLong(Exception):
@@ -144,14 +169,21 @@ class Lines:
 
     Used in a ``with`` block, which leaves the file open. Bytes that are not UTF-8 become lone surrogates; a cell with
     one is refused later, if it is used.
+
+    Raises:
+        UnusableFile: the file is no text, by its first bytes.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._returned: deque[str] = deque()
         self._record: list[str] = []
-        self._length = 0
         self._number = 0
+        #: The characters of the current record that have been read.
+        self.length = 0
+        self._returned.extend(filter(None, [self._text.readline(LONGEST_ROW + 1)]))
+        if self._returned:
+            _check_format(self._returned[0])
 
     def __enter__(self) -> Self:
         return self
@@ -169,22 +201,25 @@ class Lines:
         line = self._returned.popleft() if self._returned else self._text.readline(LONGEST_ROW + 1)
         if not line:
             raise StopIteration
-        if self._number == 0:
-            _check_format(line)
         self._number += 1
-        self._length += len(line)
+        self.length += len(line)
         if len(line) > LONGEST_ROW:
             line = self._cut(line)
         self._record.append(line)
-        if self._length > LONGEST_ROW:
+        if self.length > LONGEST_ROW:
             raise _TooLong
         return line
 
     def begin_record(self) -> int:
         """Forget the lines of the last record; return the number of the next line."""
         self._record.clear()
-        self._length = 0
+        self.length = 0
         return self._number + 1
+
+    @property
+    def first_of_record(self) -> str | None:
+        """The first line of the current record, None if it is too long to be kept."""
+        return self._record[0] if len(self._record[0]) <= LONGEST_ROW else None
 
     def put_back_all_but_the_first(self) -> bool:
         """Put back the lines of the record after its first, and return whether there are any."""
@@ -202,7 +237,7 @@ class Lines:
 
 
 def _check_format(first_line: str) -> None:
-    first_bytes = first_line[:4].encode(errors="surrogateescape")
+    first_bytes = first_line[:_LONGEST_BEGINNING].encode(errors="surrogateescape")
     for beginning, what in _OTHER_FORMATS.items():
         if first_bytes.startswith(beginning):
             raise UnusableFile(what)

@@ -51,6 +51,15 @@ class Target:
             yield url_from_environment(environment)
 
     @property
+    def place(self) -> str:
+        """Where the catalogue is: a folder, or a server and a database, without a user or a password."""
+        if self.local is not None:
+            return str(Path(self.local).resolve())
+        url = url_from_environment(os.environ if self.url is None else {_URL: self.url})
+        host, port = (given or url.query.get(name) for name, given in (("host", url.host), ("port", url.port)))
+        return f"{host or 'localhost'}:{port or 5432}/{url.database}"
+
+    @property
     def who(self) -> str:
         """The actor that commands record: the one that is named, or the user."""
         return self.actor or os.environ.get("AUDIOCATALOG_ACTOR") or _user_name()

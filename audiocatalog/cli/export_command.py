@@ -1,0 +1,143 @@
+"""The command `export`: tracks as CSV or JSON Lines, which `import` reads back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Final, get_args
+
+import click
+
+from audiocatalog import Catalog, Track
+from audiocatalog.cli import options
+from audiocatalog.cli.failures import Interrupted
+from audiocatalog.cli.importing import FIELDS, Format, format_of
+from audiocatalog.cli.output import plain
+from audiocatalog.cli.progress import progress_reporter
+from audiocatalog.cli.target import Target
+from audiocatalog.cli.text import counted, quoted
+from audiocatalog.cli.writing import compressed, csv_line, json_line, replaced
+from audiocatalog.errors import CatalogError
+from audiocatalog.tracks import TRACK_COLUMNS
+
+#: What an import takes, the id first, and then what it does not take.
+_IMPORTED: Final = ("id", *(name for name in FIELDS if name != "id"))
+_FIELDS: Final = (*_IMPORTED, *(name for name in TRACK_COLUMNS if name not in FIELDS))
+_PART: Final = 1000
+
+
+def _read_fields(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in _FIELDS:
+            fields = ", ".join(_FIELDS)
+            raise click.BadParameter(f"there is no field {quoted(name)}, the fields are {fields}", context, option)
+        if names.count(name) > 1:
+            raise click.BadParameter(f"the field {name} stands there twice", context, option)
+    return names
+
+
+@click.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default="-")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(get_args(Format)),
+    help="The format; default: that of the name of FILE, jsonl for stdout.",
+)
+@click.option("--fields", metavar="A,B,...", callback=_read_fields, help="These fields, in this order.")
+@click.option("--all", "everything", is_flag=True, help="All fields, also those that an import does not take.")
+@options.filters_beside_file_format
+@click.pass_obj
+@click.pass_context
+def export_file(
+    context: click.Context,
+    target: Target,
+    /,
+    *,
+    file: Path,
+    file_format: Format | None,
+    fields: tuple[str, ...] | None,
+    everything: bool,
+    **filters: Any,  # noqa: ANN401  # Values of several types, which SearchFilters checks.
+) -> None:
+    """
+    Write the tracks to FILE as CSV or JSON Lines, or to stdout.
+
+    They come in the order of their ids, one at a time, so that there may be any number of them. What `import` takes is
+    written: id, title, artist, album, genre, year, duration, channels, sample_rate, bitrate, format, audio_path and
+    thumbnail_path. It reads them back as they were. --all adds status, created_at, updated_at and version; --fields
+    chooses.
+
+    If the name of FILE ends in .gz, it is compressed. FILE appears, or is replaced, when it is complete. Lines end in
+    a line feed, the text is UTF-8, and unknown values are empty in CSV and null in JSON Lines.
+
+    \b
+      audiocatalog export tracks.csv.gz
+      audiocatalog export --status COMPLETED --year 1990..1999 --fields id,title,artist | jq .title
+    """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
+    if fields is not None and everything:
+        raise click.UsageError("--fields and --all both say what is written: leave one of them out", context)
+    is_stdout = str(file) == "-"
+    found = file_format or ("jsonl" if is_stdout else format_of(file))
+    if found is None:
+        raise click.UsageError(
+            "the name of the file does not end in .csv or .jsonl: say what it is by --format", context
+        )
+    names = _FIELDS if everything else fields or _IMPORTED
+    with options.inputs_by_option(format="--audio-format"):
+        narrowed = options.filters_of(filters)
+    with target.catalog() as catalog:
+        catalog.health()
+        rows = _Rows(catalog.iter_tracks(narrowed), found, names)
+        if is_stdout:
+            rows.write(click.open_file("-", "wb"))
+            return
+        begin = time.monotonic()
+        try:
+            with (
+                progress_reporter("exporting", "track", None if narrowed else _count(catalog)) as report,
+                replaced(file) as stored,
+                compressed(stored) if file.suffix.lower() == ".gz" else nullcontext(stored) as content,
+            ):
+                rows.write(content, lambda: report.update(rows.tracks, rows.tracks))
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {file} was not written") from None
+    seconds = max(time.monotonic() - begin, 0.001)
+    click.echo(f"{counted(rows.tracks, 'track')} in {seconds:.1f} s ({rows.tracks / seconds:,.0f} tracks/s)")
+
+
+def _count(catalog: Catalog) -> int | None:
+    """Return the number of all tracks, None if that takes too long."""
+    try:
+        return sum(count.tracks for count in catalog.stats())
+    except CatalogError:
+        return None
+
+
+class _Rows:
+    """Write *tracks* in a format, and count them."""
+
+    def __init__(self, tracks: Iterable[Track], file_format: Format, names: Sequence[str]) -> None:
+        self.tracks = 0
+        self._values = (tuple(plain(getattr(track, name)) for name in names) for track in tracks)
+        self._names = names
+        self._is_csv = file_format == "csv"
+
+    def write(self, file: IO[bytes], written: Callable[[], None] = lambda: None) -> None:
+        """Write everything to *file*, and call *written* now and then."""
+        if self._is_csv:
+            file.write(csv_line(self._names).encode())
+        while part := list(islice(self._values, _PART)):
+            file.write("".join(map(self._line, part)).encode())
+            self.tracks += len(part)
+            written()
+        file.flush()
+
+    def _line(self, values: Sequence[Any]) -> str:
+        return csv_line(values) if self._is_csv else json_line(dict(zip(self._names, values, strict=True)))

@@ -1,0 +1,140 @@
+"""Show on stderr how far a long command is, how fast it goes, and how much time is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from audiocatalog.cli.text import counted, time_span
+
+_SECONDS_BETWEEN_LINES: Final = 10.0
+
+
+class Reporter(Protocol):
+    """Print the progress of a command and other lines on stderr."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def say(self, line: str) -> None:
+        """Print *line*, without disturbing the progress."""
+
+    def begin(self, verb: str, done: int, position: int | None) -> None:
+        """Begin with what *verb* says; what is *done* before, up to *position*, does not count for its speed."""
+
+    def update(self, done: int, position: int | None, refused: int = 0) -> None:
+        """Show that so many are *done*, some of them *refused*, up to *position*, which None leaves unknown."""
+
+
+def progress_reporter(verb: str, noun: str, size: int | None, clock: Callable[[], float] = time.monotonic) -> Reporter:
+    """
+    Return a bar if stderr is a terminal, else a printer of lines.
+
+    *noun* names what is counted. *size* is the position of the end, None if that is unknown.
+    """
+    console = Console(stderr=True, highlight=False)
+    meter = _Meter(verb, noun, size, clock)
+    return _ProgressBar(console, meter) if console.is_interactive else _ProgressLines(meter)
+
+
+class _Meter:
+    """Describe how much is done, how fast, and how much time is left."""
+
+    def __init__(self, verb: str, noun: str, size: int | None, clock: Callable[[], float]) -> None:
+        self.size = size
+        self.clock = clock
+        self._noun = noun
+        self.begin(verb, 0, 0)
+
+    def begin(self, verb: str, done: int, position: int | None) -> None:
+        self.verb = verb
+        self.position = self._first_position = position
+        self._done = self._done_before = done
+        self._refused = 0
+        self._start = self.clock()
+
+    def update(self, done: int, position: int | None, refused: int) -> None:
+        self._done, self.position, self._refused = done, position, refused
+
+    def __str__(self) -> str:
+        seconds = self.clock() - self._start
+        parts = [counted(self._done, self._noun)]
+        if self._refused:
+            parts.append(f"{self._refused:,} refused")
+        if seconds > 0:
+            parts.append(f"{(self._done - self._done_before) / seconds:,.0f} {self._noun}s/s")
+        way = (self.position or 0) - (self._first_position or 0)
+        if self.size and self.position and way > 0 and (left := round(seconds * (self.size - self.position) / way)):
+            parts.append(f"{time_span(left)} left")
+        return ", ".join(parts)
+
+
+class _ProgressLines:
+    """Print a plain line every ten seconds."""
+
+    def __init__(self, meter: _Meter) -> None:
+        self._meter = meter
+        self._last = meter.clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        click.echo(line, err=True)
+
+    def begin(self, verb: str, done: int, position: int | None) -> None:
+        self._meter.begin(verb, done, position)
+
+    def update(self, done: int, position: int | None, refused: int = 0) -> None:
+        meter = self._meter
+        meter.update(done, position, refused)
+        if (now := meter.clock()) - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = now
+            share = f"{100 * position // meter.size} %, " if meter.size and position else ""
+            self.say(f"{meter.verb}: {share}{meter}")
+
+
+class _ProgressBar:
+    """Draw a progress bar below the other lines."""
+
+    def __init__(self, console: Console, meter: _Meter) -> None:
+        self._meter = meter
+        self._progress = Progress(
+            TextColumn("{task.fields[verb]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=meter.size, verb=meter.verb)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        # The terminal wraps the text, so that it can be copied as one line.
+        self._progress.console.print(Text(line), soft_wrap=True)
+
+    def begin(self, verb: str, done: int, position: int | None) -> None:
+        self._meter.begin(verb, done, position)
+        self._progress.update(self._task, verb=verb, completed=position, description="")
+
+    def update(self, done: int, position: int | None, refused: int = 0) -> None:
+        self._meter.update(done, position, refused)
+        self._progress.update(self._task, completed=position, description=str(self._meter))
