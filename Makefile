@@ -37,8 +37,9 @@ types: install ## Check the types
 
 check: lint types test ## Do all of it
 
-bench: install ## Measure saves, reads and moves beside bare psycopg
-	@$(BIN)/python benchmarks/operations.py $(ARGS)
+bench: install ## Measure loads, reads and saves beside bare psycopg, psycopg2, SQLAlchemy, Django and beets; ARGS="--help" says more
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m benchmarks.performance $(ARGS)
 
 bench-search: install ## Measure searches beside naive SQL, SQLite FTS5 and tantivy; ARGS="--help" says more
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
