@@ -6,7 +6,8 @@ becomes a transaction.
 
 from __future__ import annotations
 
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,9 +18,12 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from audiocatalog.bulk_result import MOST_REFUSALS, BulkBatch, BulkOutcome, BulkResult, OnConflict, Outcomes, Refusal
+from audiocatalog.choices import chosen
+from audiocatalog.engine import Settings, milliseconds
 from audiocatalog.errors import (
     CatalogError,
     CatalogInternalError,
+    CommitOutcomeUnknown,
     ConstraintViolation,
     InvalidInput,
     Problem,
@@ -30,24 +34,33 @@ from audiocatalog.errors import (
 from audiocatalog.metadata import METADATA_FIELDS, TrackRecord, clean_reason
 from audiocatalog.models import CONTENT_COLUMNS
 from audiocatalog.operations import Driver, rows_of
-from audiocatalog.pool import raw_cursor, settings_call
+from audiocatalog.pool import raw_cursor
 
 BATCH: Final = 5_000
 _MOST_IN_A_BATCH: Final = 100_000
 _MOST_CONNECTIONS: Final = 64
-#: A batch takes a second or so; on a slow or busy server it may take this long, and wait as long for others.
-_STATEMENT_TIMEOUT: Final = "60s"
+#: A batch takes a second or so; on a slow or busy server it may take this long.
+_STATEMENT_SECONDS: Final = 60.0
+#: It waits for others not as long: that can be tried again, a batch that is too slow cannot.
+_LOCK_SECONDS: Final = 20.0
+_PAUSE_SECONDS: Final = 0.1
 
 _STAGE: Final = "SELECT audiocatalog_stage_v1()"
 _COPY: Final = (
-    f"COPY pg_temp.audiocatalog_stage (place, id, status, {', '.join(CONTENT_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+    f"COPY pg_temp.audiocatalog_stage (place, round, id, status, {', '.join(CONTENT_COLUMNS)}) "
+    "FROM STDIN (FORMAT BINARY)"
 )
 _TYPES: Final = (
-    *("int4", "uuid", "text", "text", "text", "text", "text"),
+    *("int4", "int4", "uuid", "text", "text", "text", "text", "text"),
     *("int4", "float8", "int4", "int4", "int4", "text", "text", "text"),
 )
 _LOAD: Final = "SELECT * FROM audiocatalog_load_v1($1, $2, $3, $4)"
 _READ_LIMITS: Final = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
+_LIMIT: Final = (
+    "SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), "
+    "pg_current_xact_id_if_assigned()::text"
+)
+_REMEDY: Final = 'on_conflict="replace" overwrites it'
 _metadata_of: Final = attrgetter(*METADATA_FIELDS)
 #: Errors that one record can cause. Any other error would stop the next record as well.
 _BAD_RECORD: Final = (InvalidInput, ConstraintViolation, CatalogInternalError)
@@ -62,7 +75,7 @@ class Stored(NamedTuple):
 
 
 #: Store records in one transaction.
-Store = Callable[[Sequence[TrackRecord]], Sequence[Stored]]
+StoreBatch = Callable[[Sequence[TrackRecord]], Sequence[Stored]]
 Progress = Callable[[BulkBatch], object]
 
 
@@ -79,7 +92,7 @@ class _Batch(NamedTuple):
 
 
 def save_in_batches(
-    records: Iterable[object], store: Store, *, batch: int, progress: Progress | None, connections: int | None
+    records: Iterable[object], store: StoreBatch, *, batch: int, progress: Progress | None, connections: int | None
 ) -> BulkResult:
     """
     Hand *records* to *store* in batches, and return what became of them.
@@ -134,13 +147,13 @@ def _record_of(item: object) -> TrackRecord | CatalogError:
         return error
 
 
-def _stored_in_turn(batches: Iterator[_Batch], store: Store) -> Iterator[tuple[_Batch, Sequence[Stored]]]:
+def _stored_in_turn(batches: Iterator[_Batch], store: StoreBatch) -> Iterator[tuple[_Batch, Sequence[Stored]]]:
     for batch in batches:
         yield batch, store(batch.sound)
 
 
 def _stored_ahead(
-    batches: Iterator[_Batch], store: Store, connections: int
+    batches: Iterator[_Batch], store: StoreBatch, connections: int
 ) -> Iterator[tuple[_Batch, Sequence[Stored]]]:
     under_way: deque[tuple[_Batch, AbstractSet[UUID], Future[Sequence[Stored]]]] = deque()
     with ThreadPoolExecutor(connections, thread_name_prefix="audiocatalog-bulk") as executor:
@@ -156,8 +169,14 @@ def _stored_ahead(
             while under_way and (
                 batch is None or len(under_way) == connections or any(ids & others for _, others, _ in under_way)
             ):
-                first, _, stored = under_way.popleft()
-                yield first, stored.result()
+                first, _, answer = under_way.popleft()
+                try:
+                    stored = answer.result()
+                except CatalogError as error:
+                    if stopped is not None:
+                        raise stopped from error
+                    raise
+                yield first, stored
             if stopped is not None:
                 raise stopped
             if batch is None:
@@ -183,6 +202,13 @@ def _tell(batch: _Batch, stored: Iterable[Stored], result: BulkResult) -> BulkBa
     return BulkBatch(batch.start, outcomes, refusals, result)
 
 
+class Answer(NamedTuple):
+    """Hold what became of a batch, and the transaction that wrote it; None if it wrote nothing."""
+
+    stored: Sequence[Stored]
+    xact_id: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """Store batches, each within the transaction of a driver's connection."""
@@ -190,81 +216,138 @@ class Load:
     on_conflict: OnConflict
     actor: str
     reason: str | None
-    notify: bool
+    settings: Settings
 
     @classmethod
-    def checked(cls, on_conflict: object, *, actor: str, reason: object, notify: bool) -> Load:
+    def checked(cls, on_conflict: object, *, actor: str, reason: object, settings: Settings) -> Load:
         """
         Return a load whose arguments are sound.
 
         Raises:
             InvalidInput: names the one that is not.
         """
-        return cls(on_conflict=OnConflict.parse(on_conflict), actor=actor, reason=clean_reason(reason), notify=notify)
+        choice = chosen(OnConflict, on_conflict, "on_conflict", "bulk_save")
+        return cls(on_conflict=choice, actor=actor, reason=clean_reason(reason), settings=settings)
 
-    def store(self, driver: Driver, records: Sequence[TrackRecord]) -> list[Stored]:
+    def store(self, driver: Driver, records: Sequence[TrackRecord]) -> Answer:
         """
         Store *records* as if one after the other, but for those that the database refuses.
 
         An error that no record has caused leaves the transaction as it was before.
         """
+        try:
+            return self._store(driver, records)
+        except _BAD_RECORD as error:
+            if len(records) == 1:
+                return Answer([_refused(error)], None)
+        # One of them is to blame: find it by halves. They are in the order of their ids, as all writers have it.
+        places = sorted(range(len(records)), key=lambda place: records[place].id)
+        half = len(places) // 2
+        answers = [self.store(driver, [records[place] for place in part]) for part in (places[:half], places[half:])]
+        stored = [one for answer in answers for one in answer.stored]
+        if all(isinstance(one.error, CatalogInternalError) for one in stored):
+            raise stored[0].error or AssertionError  # No record is to blame for what befalls all of them.
+        by_place = dict(zip(places, stored, strict=True))
+        xact_id = next((answer.xact_id for answer in answers if answer.xact_id is not None), None)
+        return Answer([by_place[place] for place in range(len(records))], xact_id)
+
+    def _store(self, driver: Driver, records: Sequence[TrackRecord]) -> Answer:
         # This begins the transaction where nothing has yet: what comes next is a savepoint in it, and ends with it.
         with translated("bulk_save"):
             ((statement, lock),) = rows_of(driver, _READ_LIMITS, ())
-        try:
-            with translated("bulk_save"), driver.transaction():
-                _limit(driver, _STATEMENT_TIMEOUT, _STATEMENT_TIMEOUT)
-                stored = self._store_in_rounds(driver, records)
-                _limit(driver, statement, lock)
-                return stored
-        except _BAD_RECORD as error:
-            if len(records) == 1:
-                return [Stored(BulkOutcome.REFUSED, error)]
-        # One of them is to blame: find it by halves.
-        middle = len(records) // 2
-        return self.store(driver, records[:middle]) + self.store(driver, records[middle:])
-
-    def _store_in_rounds(self, driver: Driver, records: Sequence[TrackRecord]) -> list[Stored]:
-        """Send what comes with the same id again after what came first: one statement stores a track only once."""
-        rounds: list[list[int]] = []
-        times: dict[UUID, int] = {}
-        for place, record in enumerate(records):
-            earlier = times.get(record.id, 0)
-            times[record.id] = earlier + 1
-            if earlier == len(rounds):
-                rounds.append([])
-            rounds[earlier].append(place)
-        stored: dict[int, Stored] = {}
-        for places in rounds:
-            stored |= self._load(driver, records, places)
-        return [stored[place] for place in range(len(records))]
-
-    def _load(self, driver: Driver, records: Sequence[TrackRecord], places: Sequence[int]) -> dict[int, Stored]:
-        cursor = raw_cursor(driver)
-        cursor.execute(_STAGE)
-        with cursor.copy(_COPY) as copy:
-            copy.set_types(_TYPES)
-            for place in places:
-                record = records[place]
-                copy.write_row(
-                    (
-                        *(place, record.id, str(record.status), *_metadata_of(record.metadata)),
-                        *(record.audio_path, record.thumbnail_path),
-                    )
-                )
-        values = (self.on_conflict is OnConflict.REPLACE, self.actor, self.reason, self.notify)
-        ((inserted, updated, same, other, versions),) = rows_of(driver, _LOAD, values)
+        with translated("bulk_save"), driver.transaction():
+            _limit(
+                driver,
+                milliseconds(max(_STATEMENT_SECONDS, self.settings.statement_timeout)),
+                milliseconds(max(_LOCK_SECONDS, self.settings.lock_timeout)),
+            )
+            self._stage(driver, records)
+            values = (self.on_conflict is OnConflict.REPLACE, self.actor, self.reason, self.settings.notify)
+            ((inserted, updated, same, other, versions),) = rows_of(driver, _LOAD, values)
+            xact_id = _limit(driver, statement, lock)
         stored = dict.fromkeys(inserted or (), Stored(BulkOutcome.INSERTED))
         stored |= dict.fromkeys(updated or (), Stored(BulkOutcome.UPDATED))
         stored |= dict.fromkeys(same or (), Stored(BulkOutcome.UNCHANGED))
         for place, version in zip(other or (), versions or (), strict=True):
             if self.on_conflict is OnConflict.ERROR:
-                stored[place] = Stored(BulkOutcome.REFUSED, SaveConflict(records[place].id, actual=version))
+                stored[place] = _refused(SaveConflict(records[place].id, actual=version, remedy=_REMEDY))
             else:
                 stored[place] = Stored(BulkOutcome.UNCHANGED, skipped=True)
-        return stored
+        return Answer([stored[place] for place in range(len(records))], xact_id)
+
+    def _stage(self, driver: Driver, records: Sequence[TrackRecord]) -> None:
+        """Copy *records* to the server; what comes with the same id again is for a later round."""
+        cursor = raw_cursor(driver)
+        cursor.execute(_STAGE)
+        seen: Counter[UUID] = Counter()
+        with cursor.copy(_COPY) as copy:
+            copy.set_types(_TYPES)
+            for place, record in enumerate(records):
+                copy.write_row(
+                    (
+                        *(place, seen[record.id], record.id, str(record.status), *_metadata_of(record.metadata)),
+                        *(record.audio_path, record.thumbnail_path),
+                    )
+                )
+                seen[record.id] += 1
 
 
-def _limit(driver: Driver, statement: str, lock: str) -> None:
-    """Set time limits for what is left of the transaction."""
-    rows_of(driver, settings_call({"statement_timeout": statement, "lock_timeout": lock}, local=True), ())
+#: Do something on a connection in a transaction of its own, and patiently.
+Run = Callable[[Callable[[Driver], object]], object]
+
+
+def store_once(load: Load, records: Sequence[TrackRecord], run: Run) -> Sequence[Stored]:
+    """Store *records* in a transaction of their own, once, also where its COMMIT is not answered."""
+    answers: list[Answer] = []
+
+    def send(driver: Driver) -> None:
+        answers[:] = [load.store(driver, records)]
+
+    while records:
+        answers.clear()
+        try:
+            run(send)
+        except CommitOutcomeUnknown:
+            if not answers or not _was_committed(answers[0].xact_id, run):
+                continue
+        return answers[0].stored
+    return []
+
+
+def _was_committed(xact_id: str | None, run: Run) -> bool:
+    """Return whether a transaction was committed; wait while the server is still at it."""
+    states: list[str | None] = []
+
+    def ask(driver: Driver) -> None:
+        with translated("bulk_save"):
+            states.extend(row[0] for row in rows_of(driver, "SELECT pg_xact_status($1::xid8)", (xact_id,)))
+
+    deadline = time.monotonic() + _STATEMENT_SECONDS
+    while xact_id is not None:
+        try:
+            run(ask)
+        except CommitOutcomeUnknown:
+            pass  # It was answered, and has nothing to commit.
+        except InvalidInput:
+            return False  # This server has never heard of it: another one has taken its place.
+        if states[-1] != "in progress":
+            return states[-1] == "committed"
+        if time.monotonic() > deadline:
+            raise CommitOutcomeUnknown("bulk_save: the server does not end a transaction", operation="bulk_save")
+        time.sleep(_PAUSE_SECONDS)
+    return True  # It had written nothing.
+
+
+def _refused(error: CatalogError) -> Stored:
+    """Return the refusal of a record; where its error was raised is forgotten: those frames hold the whole batch."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return Stored(BulkOutcome.REFUSED, error)
+
+
+def _limit(driver: Driver, statement: str, lock: str) -> str | None:
+    """Set time limits for what is left of the transaction, and return its id if it has written anything."""
+    ((_, _, xact_id),) = rows_of(driver, _LIMIT, (statement, lock))
+    return None if xact_id is None else str(xact_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, overload
 
-from audiocatalog.errors import CatalogError, InvalidInput, Problem
+from audiocatalog.errors import CatalogError
 
 #: So many refusals are kept in a result; all of them are told batch by batch.
 MOST_REFUSALS: Final = 1_000
@@ -23,19 +23,6 @@ class OnConflict(StrEnum):
     REPLACE = "replace"
     #: The record is refused with ``SaveConflict``.
     ERROR = "error"
-
-    @classmethod
-    def parse(cls, value: object) -> OnConflict:
-        """
-        Return the member that *value* is or names.
-
-        Raises:
-            InvalidInput: there is none.
-        """
-        try:
-            return cls(value)  # type: ignore[arg-type]
-        except ValueError:
-            raise InvalidInput(Problem("on_conflict", "skip, replace or error"), operation="bulk_save") from None
 
 
 class BulkOutcome(StrEnum):
@@ -58,6 +45,10 @@ class Refusal(NamedTuple):
     #: What stood there, as it was given.
     record: object
     error: CatalogError
+
+    def __repr__(self) -> str:
+        """Return the place and the kind of the error alone; the rest is data."""
+        return f"<Refusal {self.position} {type(self.error).__name__}>"
 
 
 _CODES: Final = {outcome: code for code, outcome in enumerate(BulkOutcome)}
@@ -129,10 +120,10 @@ class BulkBatch:
     Tell of one batch that has been stored, for ``progress``.
 
     *start* is the position of its first record; *outcomes* has one for each, and *refusals* says why some were refused.
-    *result* counts all batches so far, this one included.
+    *result* counts all batches so far, this one included, and goes on counting.
     """
 
     start: int
-    outcomes: Sequence[BulkOutcome]
+    outcomes: Sequence[BulkOutcome] = field(repr=False)
     refusals: Sequence[Refusal] = field(repr=False)
     result: BulkResult

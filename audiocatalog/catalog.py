@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -13,16 +13,16 @@ import tenacity
 from sqlalchemy import URL
 
 from audiocatalog.activity import ACTIVITY, Activity, activity_of, activity_values
-from audiocatalog.bulk import BATCH, Load, Progress, Stored, save_in_batches
+from audiocatalog.bulk import BATCH, Load, Progress, save_in_batches, store_once
 from audiocatalog.bulk_result import BulkResult, OnConflict
 from audiocatalog.claims import ClaimOrder
 from audiocatalog.engine import Database, Settings, url_from_environment
 from audiocatalog.errors import (
     CatalogError,
-    CommitOutcomeUnknown,
     ConfigurationError,
     InvalidInput,
     Phase,
+    PoolTimeout,
     Problem,
     StaleStatement,
     translated,
@@ -196,12 +196,13 @@ class Catalog(Verbs):
 
         A server with idle cores stores faster over several *connections* of the pool, a batch on each.
 
-        A load that was interrupted can be run again: what is there already stays as it is, if the records bring their
-        ids. It may run beside others. When it has ended, ``refresh_vocabulary`` lets searches correct the new words.
+        An error, also one of *records* itself, ends the load; what *progress* was told of is stored. It can be run
+        again: what is there already stays as it is, if the records bring their ids. When it has ended,
+        ``refresh_vocabulary`` lets searches correct the new words.
 
         Raises:
             InvalidInput: names the argument that breaks its rule.
-            DatabaseUnavailable: the server was away for too long; what *progress* was told of is stored.
+            DatabaseUnavailable, PoolTimeout: there was no connection for a minute.
             QueryTimeout: a batch took longer than a minute; choose smaller ones.
 
         >>> result = catalog.bulk_save(records, progress=lambda batch: print(batch.result))  # doctest: +SKIP
@@ -209,21 +210,18 @@ class Catalog(Verbs):
         [(17, 'title: at most 1,000 characters, not 1,204')]
 
         """
-        load = Load.checked(
-            on_conflict, actor=self._actor_or_default(actor), reason=reason, notify=self._settings.notify
+        load = Load.checked(on_conflict, actor=self._actor_or_default(actor), reason=reason, settings=self._settings)
+        if isinstance(connections, int) and connections > self._settings.pool_size:
+            rule = f"at most the {self._settings.pool_size} connections of the pool"
+            raise InvalidInput(Problem("connections", rule, self._settings.pool_size), operation="bulk_save")
+
+        return save_in_batches(
+            records,
+            lambda part: store_once(load, part, self._run_patiently),
+            batch=batch,
+            progress=progress,
+            connections=connections,
         )
-
-        def store(part: Sequence[TrackRecord]) -> Sequence[Stored]:
-            if not part:
-                return []
-            # A batch whose COMMIT was not answered may be sent again: what is there already stays as it is.
-            return self._run(
-                lambda work: work._perform(lambda driver, _: load.store(driver, part)),  # noqa: SLF001
-                _BATCH_DEADLINE,
-                lambda error: error.retryable or isinstance(error, CommitOutcomeUnknown),
-            )
-
-        return save_in_batches(records, store, batch=batch, progress=progress, connections=connections)
 
     def work(
         self,
@@ -355,6 +353,15 @@ class Catalog(Verbs):
         )
         result: _Result = tries(self._run_once, unit)
         return result
+
+    def _run_patiently(self, operation: Callable[[Driver], _Result]) -> _Result:
+        """Do *operation* in a unit of work of its own, again for a minute while the server or the pool has no room."""
+        return self._run(
+            lambda work: work._perform(lambda driver, _: operation(driver)),  # noqa: SLF001
+            _BATCH_DEADLINE,
+            # A server that has just come back may answer although the pool has no connection to it yet.
+            lambda error: error.retryable or isinstance(error, PoolTimeout),
+        )
 
     def _run_once(self, unit: Callable[[UnitOfWork], _Result]) -> _Result:
         with self.unit_of_work() as work:

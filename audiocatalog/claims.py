@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from audiocatalog.choices import chosen
 from audiocatalog.errors import ClaimLost, InvalidInput, Problem, kind_of
 from audiocatalog.metadata import TrackMetadata
 from audiocatalog.models import StatusChange, Track
@@ -51,18 +52,6 @@ class ClaimOrder(StrEnum):
     OLDEST = "oldest"
     #: Those that came last.
     NEWEST = "newest"
-
-    @classmethod
-    def parse(cls, value: object) -> ClaimOrder:
-        """
-        Return *value*, an order or the name of one, as an order.
-
-        Raises:
-            InvalidInput: it is neither.
-        """
-        if isinstance(value, str) and value in set(cls):
-            return cls(value)
-        raise InvalidInput(Problem("order", f"one of {', '.join(cls)}"), operation="claim")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +111,12 @@ def claim_values(limit: object, lease: object, worker: str, order: object) -> tu
         InvalidInput: names the argument that breaks its rule.
     """
     count = checked_count(limit, "limit", "claim")
-    return (count, checked_lease(lease, "claim"), worker, ClaimOrder.parse(order) is ClaimOrder.NEWEST)
+    return (
+        count,
+        checked_lease(lease, "claim"),
+        worker,
+        chosen(ClaimOrder, order, "order", "claim") is ClaimOrder.NEWEST,
+    )
 
 
 def checked_count(value: object, field: str, operation: str) -> int:

@@ -37,7 +37,7 @@ import psycopg_pool
 import sqlalchemy.exc
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from uuid import UUID
 
     from audiocatalog.status import TrackStatus
@@ -144,12 +144,16 @@ class TrackNotFound(CatalogError, LookupError):
 class SaveConflict(CatalogError):
     """Say that *track_id* already holds other content, or is no longer at the *expected* version but at *actual*."""
 
-    def __init__(self, track_id: UUID, *, actual: int, expected: int | None = None) -> None:
+    def __init__(
+        self,
+        track_id: UUID,
+        *,
+        actual: int,
+        expected: int | None = None,
+        remedy: str = "save it with replace=True to overwrite it",
+    ) -> None:
         if expected is None:
-            message = (
-                f"track {track_id} already exists with other content (version {actual}); "
-                "save it with replace=True to overwrite it"
-            )
+            message = f"track {track_id} already exists with other content (version {actual}); {remedy}"
         else:
             message = f"track {track_id} is at version {actual}, not at the expected {expected}; read it and try again"
         super().__init__(message, operation="save", field="id")
@@ -166,10 +170,17 @@ class IllegalTransition(CatalogError):
     """Refuse a move that the table of statuses forbids; *from_status* is None for a new track."""
 
     def __init__(
-        self, from_status: TrackStatus | None, to_status: TrackStatus, *, track_id: UUID | None = None
+        self,
+        from_status: TrackStatus | None,
+        to_status: TrackStatus,
+        *,
+        track_id: UUID | None = None,
+        allowed: Iterable[TrackStatus] = (),
     ) -> None:
         start = "a new track" if from_status is None else f"a track that is {from_status}"
-        super().__init__(f"{start} cannot become {to_status}", operation="update_status", field="status")
+        remedy = f", only {' or '.join(sorted(allowed))}" if allowed else ""
+        operation = "save" if from_status is None else "update_status"
+        super().__init__(f"{start} cannot become {to_status}{remedy}", operation=operation, field="status")
         self.from_status = from_status
         self.to_status = to_status
         self.track_id = track_id
@@ -305,6 +316,7 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
     ConstraintViolation: "a constraint of the database refused a row",
     CatalogInternalError: "an unexpected database error; its cause says more",
 }
+_READ_ONLY = "the server is read-only now: a standby, or one that is set so (default_transaction_read_only)"
 _IDLED = "the unit of work did nothing for longer than 10 s, so the server ended it; nothing of it was kept"
 _CHECK_NAME = re.compile(r"^ck_(?:audio_tracks|audio_track_status_changes)_(?P<field>.+)_(?:range|visible|known)$")
 _OUR_NAME = re.compile(r"^(?:(?:pk|uq|ck|fk)_)?(?:audio_track(?:s|_status_changes|_edits|_tasks)|audiocatalog)(?:_|$)")
@@ -381,7 +393,7 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
         kind = StaleStatement
     elif kind is DatabaseUnavailable and phase == "commit":
         kind = CommitOutcomeUnknown
-    description = _IDLED if sqlstate == "25P03" else _DESCRIPTION[kind]
+    description = {"25P03": _IDLED, "25006": _READ_ONLY}.get(sqlstate, _DESCRIPTION[kind])
     return kind(
         f"{operation}: {description}", operation=operation, phase=phase, sqlstate=sqlstate, constraint=constraint
     )

@@ -265,7 +265,7 @@ class TrackRecord:
         object.__setattr__(self, "thumbnail_path", thumbnail)
         object.__setattr__(self, "status", first)
         if self.status not in TRANSITIONS[None]:
-            raise IllegalTransition(None, self.status, track_id=self.id)
+            raise IllegalTransition(None, self.status, track_id=self.id, allowed=TRANSITIONS[None])
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrackRecord:
@@ -290,19 +290,25 @@ class TrackRecord:
             problems += error.problems
         if values.get("audio_path") is None:
             problems.append(Problem("audio_path", "missing"))
+        given = {key: values[key] for key in RECORD_FIELDS if values.get(key) is not None}
+        no_first: IllegalTransition | None = None
         try:
             record = cls(
                 metadata,
-                "-" if values.get("audio_path") is None else values["audio_path"],
-                values.get("id"),
-                values.get("thumbnail_path"),
-                values.get("status", TrackStatus.COMPLETED),
+                given.get("audio_path", "-"),
+                given.get("id"),
+                given.get("thumbnail_path"),
+                given.get("status", TrackStatus.COMPLETED),
             )
         except InvalidInput as error:
             problems += error.problems
+        except IllegalTransition as error:
+            no_first = error
         problems += _unknown_fields(values, RECORD_FIELDS)
         if problems:
             raise InvalidInput(problems, operation="save")
+        if no_first is not None:
+            raise no_first
         return record
 
     def content(self) -> dict[str, Any]:

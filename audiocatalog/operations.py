@@ -97,10 +97,16 @@ def ids_of(values: Iterable[UUID | str], operation: str) -> list[UUID]:
     # A text is a collection too, of letters; who passes one forgot the brackets.
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InvalidInput(Problem("ids", f"a collection of ids, not {kind_of(values)}"), operation=operation)
-    identifiers = list(dict.fromkeys(parse_id(value) for value in values))
-    if len(identifiers) > MOST_TRACKS:
-        raise InvalidInput(Problem("ids", f"at most {MOST_TRACKS:,} ids", MOST_TRACKS), operation=operation)
-    return identifiers
+    identifiers: dict[UUID, None] = {}
+    for place, value in enumerate(values):
+        try:
+            identifiers[parse_id(value)] = None
+        except InvalidInput as error:
+            ((field, rule, _),) = error.problems
+            raise InvalidInput(Problem(field, f"{rule}, at place {place}"), operation=operation) from None
+        if len(identifiers) > MOST_TRACKS:
+            raise InvalidInput(Problem("ids", f"at most {MOST_TRACKS:,} ids", MOST_TRACKS), operation=operation)
+    return list(identifiers)
 
 
 def size_of(value: object, field: str, operation: str) -> int:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Self
 
+from audiocatalog.choices import chosen
 from audiocatalog.errors import InvalidInput, Problem, kind_of, translated
 from audiocatalog.models import Track
 from audiocatalog.operations import Driver, size_of
@@ -30,18 +31,6 @@ class TrackOrder(StrEnum):
     OLDEST = "oldest"
     #: The newest in the catalogue first.
     NEWEST = "newest"
-
-    @classmethod
-    def parse(cls, value: object) -> Self:
-        """
-        Return the order that *value* is or names.
-
-        Raises:
-            InvalidInput: it is neither.
-        """
-        if isinstance(value, str) and value in set(cls):
-            return cls(value)
-        raise InvalidInput(Problem("order", f"one of {', '.join(cls)}"), operation="iter_tracks")
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -74,7 +63,7 @@ class Walk:
             filters = SearchFilters()
         if not isinstance(filters, SearchFilters):
             raise InvalidInput(Problem("filters", f"SearchFilters, not {kind_of(filters)}"), operation="iter_tracks")
-        way = TrackOrder.parse(order)
+        way = chosen(TrackOrder, order, "order", "iter_tracks")
         size = size_of(batch, "batch", "iter_tracks")
         written, parameters = filters.conditions()
         conditions = dict(zip(filters.given, written, strict=True))

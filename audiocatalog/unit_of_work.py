@@ -148,18 +148,19 @@ class UnitOfWork(Verbs):
         Store many tracks in this transaction, as ``Catalog.bulk_save`` does in many of its own.
 
         Nothing is kept before the unit of work ends, and every new track is locked until then: for more than some
-        hundred thousand, use the catalogue's.
+        hundred thousand, use the catalogue's. A batch may take a minute, and wait 20 seconds for others, whatever the
+        limits of the rest. *records* are read within the transaction, which the server ends if nothing is asked of it
+        for 10 seconds.
 
         Raises:
             InvalidInput: names the argument that breaks its rule.
+            TransientConflict: others write the same tracks in another order, or for too long; run the unit again.
 
         """
-        load = Load.checked(
-            on_conflict, actor=self._actor_or_default(actor), reason=reason, notify=self._settings.notify
-        )
+        load = Load.checked(on_conflict, actor=self._actor_or_default(actor), reason=reason, settings=self._settings)
         return save_in_batches(
             records,
-            lambda part: load.store(self._open().driver, part),
+            lambda part: load.store(self._open().driver, part).stored if part else [],
             batch=batch,
             progress=progress,
             connections=None,  # The records may come from this unit of work itself, which belongs to one thread.

@@ -20,6 +20,7 @@ from uuid import UUID
 
 import psycopg
 
+from audiocatalog.choices import chosen
 from audiocatalog.claims import CHANNEL, Claim, ClaimOrder, checked_count, checked_lease
 from audiocatalog.errors import (
     CatalogError,
@@ -82,7 +83,7 @@ class Worker:
         self._name = name
         self._limit = checked_count(limit, "limit", "work")
         self._lease = checked_lease(lease, "work")
-        self._order = ClaimOrder.parse(order)
+        self._order = chosen(ClaimOrder, order, "order", "work")
         self._poll = poll
         self._until_empty = until_empty
         self._listening = listening

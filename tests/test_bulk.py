@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
 import threading
@@ -28,11 +29,13 @@ from audiocatalog import (
     TrackRecord,
     TrackStatus,
     UnitOfWork,
+    bulk,
     errors,
 )
 from audiocatalog.bulk_result import MOST_REFUSALS
 from tests.conftest import TABLES, libpq
 from tests.factories import TrackRecordFactory
+from tests.proxy import proxied
 from tests.test_claims import DISAGREEMENTS, Owner, owner
 from tests.test_races import in_threads
 from tests.test_worker import next_line, program
@@ -296,6 +299,37 @@ class TestRefusals:
         assert strict.find(after.id)
         assert_sound(owner)
 
+    @pytest.mark.parametrize("on_conflict", list(OnConflict))
+    def test_a_batch_may_hold_one_id_alone(self, catalog: Catalog, owner: Owner, on_conflict: OnConflict) -> None:
+        (record,) = records(1)
+        series = [retitled(record, str(number)) for number in range(1500)]
+        result = catalog.bulk_save(series, on_conflict=on_conflict)
+        assert result.inserted == 1
+        others = {"skip": result.skipped, "replace": result.updated, "error": result.refused}
+        assert others[on_conflict] == 1499
+        assert catalog.get(record.id).title == ("1499" if on_conflict is OnConflict.REPLACE else "0")
+        assert_sound(owner)
+
+    def test_an_error_that_no_record_has_caused_is_raised(self, catalog: Catalog, owner: Owner) -> None:
+        owner.execute(
+            "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN RAISE EXCEPTION 'broken' USING ERRCODE = 'internal_error'; END $$"
+        )
+        try:
+            owner.execute("CREATE TRIGGER broken BEFORE INSERT ON audio_tracks EXECUTE FUNCTION broken()")
+            with pytest.raises(errors.CatalogInternalError):
+                catalog.bulk_save(records(9))
+        finally:
+            owner.execute("DROP FUNCTION broken CASCADE")
+
+    def test_refusals_of_the_database_do_not_keep_their_batches(self, strict: Catalog) -> None:
+        many = [TrackRecord(TrackMetadata(year=1984 if at % 50 == 0 else 1985), "a") for at in range(500)]
+        result = strict.bulk_save(iter(many), batch=50)
+        assert result.refused == 10
+        del many
+        gc.collect()
+        assert sum(type(one) is TrackRecord for one in gc.get_objects()) <= 20
+
     @pytest.mark.parametrize(
         ("arguments", "field"),
         [
@@ -304,7 +338,7 @@ class TestRefusals:
             ({"batch": True}, "batch"),
             ({"batch": 2.0}, "batch"),
             ({"connections": 0}, "connections"),
-            ({"connections": 65}, "connections"),
+            ({"connections": 9}, "connections"),
             ({"connections": "2"}, "connections"),
             ({"on_conflict": "overwrite"}, "on_conflict"),
             ({"on_conflict": None}, "on_conflict"),
@@ -354,6 +388,16 @@ class TestProgress:
         assert [batch.start for batch in told] == [0, 10]
         assert len(rows(owner, "audio_tracks")) == 20
         assert_sound(owner)
+
+    def test_an_interrupt_is_not_hidden_by_an_error_of_the_batch_under_way(self, catalog: Catalog) -> None:
+        def interrupted() -> Iterator[TrackRecord]:
+            yield from records(10)
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+            patch.setattr("audiocatalog.bulk._LOAD", "SELECT * FROM nothing WHERE $1 AND $2 = $3 AND $4")
+            catalog.bulk_save(interrupted(), batch=10)
+        assert isinstance(caught.value.__cause__, errors.SchemaMismatch)
 
     def test_an_error_of_the_callers_own_function_ends_it(self, catalog: Catalog) -> None:
         def stop(_: BulkBatch) -> None:
@@ -425,6 +469,19 @@ class TestUnitOfWork:
     def test_it_can_be_called_again_and_again(self, work: UnitOfWork) -> None:
         many = records(4)
         assert [work.bulk_save(many).inserted for _ in range(3)] == [4, 0, 0]
+
+    def test_it_does_not_use_up_the_locks_of_the_server(self, catalog: Catalog) -> None:
+        with catalog.unit_of_work() as work:
+            held = []
+            for _ in range(60):
+                work.bulk_save(records(2), batch=1)
+                (count,) = (
+                    work.session.connection()
+                    .exec_driver_sql("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()")
+                    .one()
+                )
+                held.append(count)
+        assert held[-1] == held[1]
 
     def test_it_sees_what_the_host_has_added(self, catalog: Catalog) -> None:
         (record,) = records(1)
@@ -607,11 +664,70 @@ class TestBesideOthers:
         assert len(rows(owner, "audio_tracks")) == 3000
         assert_sound(owner)
 
+    @pytest.mark.parametrize("on_conflict", ["skip", "replace"])
+    def test_a_batch_is_stored_once_whatever_becomes_of_its_commit(
+        self, catalog: Catalog, owner: Owner, on_conflict: str
+    ) -> None:
+        many = records(80)
+        catalog.bulk_save([retitled(record, "Old") for record in many[:40]])
+        expected = [UPDATED if on_conflict == "replace" else UNCHANGED] * 40 + [INSERTED] * 40
+        with proxied(catalog._database.url) as proxy, Catalog(proxy.url) as distant:
+            assert distant.find(many[0].id)
+            proxy.losses = ["its answer", None, "COMMIT", "its answer", "COMMIT", "COMMIT", "its answer", None, None]
+            result = distant.bulk_save(many, batch=10, on_conflict=on_conflict)
+            assert proxy.lost == 6
+        assert list(result.outcomes) == expected
+        assert {track.version for track in catalog.iter_tracks()} == ({1, 2} if on_conflict == "replace" else {1})
+        assert_sound(owner)
+
+    def test_what_somebody_else_writes_after_a_commit_without_an_answer_stays(self, catalog: Catalog) -> None:
+        (record,) = records(1)
+        catalog.bulk_save([retitled(record, "Old")])
+        with (
+            proxied(catalog._database.url) as proxy,
+            Catalog(proxy.url) as distant,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            assert distant.find(record.id)
+
+            def write_then_ask(*arguments: Any) -> bool:
+                with catalog.unit_of_work() as work:
+                    work.save_record(retitled(record, "Theirs"), replace=True)
+                return was_committed(*arguments)
+
+            was_committed = bulk._was_committed
+            patch.setattr("audiocatalog.bulk._was_committed", write_then_ask)
+            proxy.losses = ["its answer"]
+            assert distant.bulk_save([record], on_conflict="replace").updated == 1
+        assert (catalog.get(record.id).title, catalog.get(record.id).version) == ("Theirs", 3)
+
+    def test_who_waits_too_long_for_others_tries_again(self, catalog: Catalog) -> None:
+        (record,) = records(1)
+        with pytest.MonkeyPatch.context() as patch, catalog.unit_of_work() as other:
+            patch.setattr("audiocatalog.bulk._LOCK_SECONDS", 0.05)
+            patch.setattr("audiocatalog.catalog._BATCH_DEADLINE", 0.0)
+            with Catalog(catalog._database.url, lock_timeout=0.01) as hasty:
+                other.save_record(record)
+                with pytest.raises(errors.TransientConflict):
+                    hasty.bulk_save([record])
+
+    def test_a_pool_without_room_is_tried_again(self, database_url: str) -> None:
+        with Catalog(database_url, pool_size=1, pool_timeout=0.05) as catalog:
+            results: list[BulkResult] = []
+            with catalog.unit_of_work() as busy:
+                assert busy.find(uuid4()) is None
+                loading = threading.Thread(target=lambda: results.append(catalog.bulk_save(records(3))))
+                loading.start()
+                loading.join(0.3)
+                assert loading.is_alive()
+            loading.join(30)
+            assert results[0].inserted == 3
+
     def test_a_batch_that_is_too_slow_says_so(self, catalog: Catalog, owner: Owner) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("audiocatalog.bulk._STATEMENT_TIMEOUT", "1ms")
+        with pytest.MonkeyPatch.context() as patch, Catalog(catalog._database.url, statement_timeout=0.001) as hasty:
+            patch.setattr("audiocatalog.bulk._STATEMENT_SECONDS", 0.001)
             with pytest.raises(errors.QueryTimeout, match=r"^bulk_save: "):
-                catalog.bulk_save(records(500))
+                hasty.bulk_save(records(2000))
         assert rows(owner, "audio_tracks") == []
 
 
@@ -646,7 +762,8 @@ def test_a_load_that_is_killed_goes_on_where_it_was(database_url: str, catalog: 
 def test_a_result_can_be_printed_without_the_data(catalog: Catalog) -> None:
     told: list[BulkBatch] = []
     result = catalog.bulk_save([{"title": "secret", "audio_path": "secret", "year": 1}], progress=told.append)
-    assert "secret" not in repr(result) + repr(told)
+    assert "secret" not in repr(result) + repr(told) + repr(result.refusals)
+    assert repr(result.refusals) == "[<Refusal 0 InvalidInput>]"
     assert repr(result) == "BulkResult(inserted=0, updated=0, unchanged=0, refused=1, skipped=0)"
 
 
@@ -655,6 +772,11 @@ def test_outcomes_are_those_of_a_save() -> None:
 
 
 def test_a_record_can_be_read_from_a_mapping() -> None:
+    with pytest.raises(errors.IllegalTransition, match="a new track cannot become FAILED, only COMPLETED or PENDING"):
+        TrackRecord.from_mapping({"audio_path": "a", "status": "FAILED"})
+    with pytest.raises(errors.InvalidInput, match=r"^title: text, not int$"):
+        TrackRecord.from_mapping({"title": 5, "audio_path": "a", "status": "FAILED"})
+    assert TrackRecord.from_mapping({"audio_path": "a", "status": None, "id": None}).status is COMPLETED
     with pytest.raises(errors.InvalidInput) as caught:
         TrackRecord.from_mapping({"title": "\0", "year": math.nan, "id": "7", "audio_path": 3, "path": 1})
     assert [problem.field for problem in caught.value.problems] == ["title", "year", "audio_path", "id", "path"]

@@ -10,6 +10,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -161,7 +162,10 @@ def test_an_empty_catalogue_is_an_empty_file(run: Run, tmp_path: Path, catalog: 
         (("tracks.gz",), "say what it is by --format"),
         (("--fields", "titel"), 'there is no field "titel"'),
         (("--fields", "id,id"), "twice"),
-        (("--fields", ""), "there is no field"),
+        (("--fields", ""), "a name is empty"),
+        (("--fields", "title,"), "a name is empty: is there a comma too many?"),
+        (("--audio-format", ""), "--audio-format: at least one visible character"),
+        (("--year", "2000..1990"), "--year: a lowest that is not above the highest"),
         (("--fields", "id", "--all"), "leave one of them out"),
         (("--format", "flac"), "--format"),
         (("/",), "is a directory"),
@@ -173,9 +177,9 @@ def test_wrong_options_are_told_before_any_server_is_asked(options: tuple[str, .
     assert reason in result.stderr
 
 
-def test_a_wrong_filter_is_named_by_its_option(run: Run) -> None:
-    result = run("export", "--audio-format", "")
-    assert (result.exit_code, result.stderr) == (1, "error: --audio-format: at least one visible character\n")
+def test_a_closed_stdout_is_told() -> None:
+    program = process("--url", "postgresql://127.0.0.1:1/none", "export", preexec_fn=partial(os.close, 1))
+    assert ended(program) == (1, "", "error: stdout is closed\n")
 
 
 class TestFile:
@@ -231,6 +235,11 @@ class TestFile:
             assert run("export", str(path)).exit_code == 0
         assert first.read_bytes() == second.read_bytes()
         assert list(csv.reader(io.StringIO(gzip.decompress(first.read_bytes()).decode())))[1][1] == "Jóga"
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+    def test_a_full_disk_is_named(self, run: Run) -> None:
+        result = run("export", "/dev/full", "--format", "csv")
+        assert (result.exit_code, result.stderr) == (1, "error: /dev/full: No space left on device\n")
 
     def test_a_folder_that_is_not_there_is_told(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "none" / "tracks.csv"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -68,7 +70,7 @@ class TestImport:
         refused = save("second")
         assert refused.exit_code == 3
         assert refused.stderr.startswith("row 1: id: track ")
-        assert "--replace" in refused.stderr
+        assert refused.stderr.endswith(" exists with other content, which --replace would overwrite\n")
         assert json.loads(save("second", "--replace").stdout)["updated"] == 1
         assert [hit.track.title for hit in catalog.search("second")] == ["second"]
 
@@ -104,7 +106,9 @@ class TestImport:
             (("--format", "csv", "--dry-run", "--resume", "state"), "leave one of them out"),
             (("--format", "csv", "--resume", "state"), "a pipe cannot"),
             (("--format", "csv", "--resume", "same", "--refused", "same"), "the same file"),
-            (("--format", "csv", "--refused", "rows.jsonl"), "the rows are csv"),
+            (("--format", "csv", "--refused", "rows.jsonl"), "the rows are csv, not jsonl: name it .csv"),
+            (("--format", "csv", "--refused", "rows.csv.gz"), "leave .gz away"),
+            (("--format", "csv", "--audio-path", " "), "--audio-path is empty"),
             (("--format", "csv", "--refused", "none/rows.csv"), "No such file"),
             (("--format", "csv", "--batch", "0"), "--batch"),
             ((), "say what it is by --format"),
@@ -168,9 +172,67 @@ class TestImport:
         program.send_signal(signal.SIGINT)
         code, out, err = ended(program)
         assert (code, out) == (130, "")
-        saved = int(err.removeprefix("error: interrupted, ").split()[0].replace(",", ""))
+        saved = int(err.removeprefix("error: interrupted, at least ").split()[0].replace(",", ""))
         assert err.endswith(" rows safely saved: the same command can be run again\n")
         assert 0 < saved <= catalog.stats()[2].tracks
+
+
+class TestMistakes:
+    """What can go wrong without a server is told without one."""
+
+    @pytest.mark.parametrize(
+        ("data", "absent"),
+        [
+            ('{"titel": "x", "audio_path": "p"}\n{"jahr": 1999, "audio_path": "q"}\n', ["title=titl"]),
+            ('{"titl": null, "audio_path": "p"}\n', ["year=jahr"]),
+            ('{"audio_path": "p"}\n', ["title=titl", "year=jahr"]),
+            ("", []),
+        ],
+    )
+    def test_a_key_that_no_row_has_is_told_at_the_end(self, data: str, absent: list[str]) -> None:
+        options = ("--dry-run", "--map", "title=titl", "--map", "year=jahr")
+        result = invoke("import", "-", "--format", "jsonl", *options, data=data)
+        assert result.exit_code == 0
+        assert [line for line in result.stderr.splitlines() if not line.startswith("ignored")] == [
+            f'warning: no row has a key "{pair.partition("=")[2]}" (--map {pair})' for pair in absent
+        ]
+
+    def test_a_closed_stdin_is_told(self) -> None:
+        program = process("import", "-", "--dry-run", "--format", "csv", preexec_fn=partial(os.close, 0))
+        assert ended(program) == (1, "", "error: stdin is closed\n")
+
+    @pytest.mark.parametrize("name", ["tracks.csv", "tracks.csv.gz"])
+    def test_the_file_itself_does_not_take_its_refused_rows(self, tmp_path: Path, name: str) -> None:
+        file, link = tmp_path / name, tmp_path / "link.csv"
+        file.write_text("title,audio_path\n,\n")
+        link.symlink_to(file)
+        for refused in (file, link):
+            result = invoke("import", str(file), "--dry-run", "--refused", str(refused))
+            assert result.exit_code == 2
+            assert "--refused names the file that is imported: name another one" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("name", "options", "hint"),
+        [
+            ("bad.csv", (), "the same options, but"),
+            ("bad", (), "the same options and --format csv, but"),
+            ("bad", ("--format", "csv"), "the same options, but"),
+        ],
+    )
+    def test_the_refused_rows_are_imported_as_it_is_said(
+        self, tmp_path: Path, name: str, options: tuple[str, ...], hint: str
+    ) -> None:
+        source, bad = tmp_path / "tracks.csv", tmp_path / name
+        source.write_text("title,year,audio_path\na,x,p\n")
+        result = invoke("import", str(source), "--dry-run", "--refused", str(bad), *options)
+        assert result.exit_code == 3
+        assert result.stderr.splitlines()[-1] == (
+            f"the refused rows are in {bad}: mend them there, "
+            f"and import that file with {hint} another file for --refused"
+        )
+        bad.write_text(bad.read_text().replace("a,x,", "a,1999,"))
+        result = invoke("import", str(bad), "--dry-run", "--refused", f"{bad}2", "--format", "csv")
+        assert (result.exit_code, result.stderr) == (0, "")
 
 
 class TestVocabulary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -13,7 +14,7 @@ import click
 
 from audiocatalog import Catalog, Track
 from audiocatalog.cli import options
-from audiocatalog.cli.failures import Interrupted
+from audiocatalog.cli.failures import Failure, Interrupted
 from audiocatalog.cli.importing import FIELDS, Format, format_of
 from audiocatalog.cli.output import plain
 from audiocatalog.cli.progress import progress_reporter
@@ -34,6 +35,9 @@ def _read_fields(context: click.Context, option: click.Parameter, text: str | No
         return None
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
+        if not name:
+            reason = "a name is empty" + (": is there a comma too many?" if "," in text else "")
+            raise click.BadParameter(reason, context, option)
         if name not in _FIELDS:
             fields = ", ".join(_FIELDS)
             raise click.BadParameter(f"there is no field {quoted(name)}, the fields are {fields}", context, option)
@@ -90,8 +94,13 @@ def export_file(
             "the name of the file does not end in .csv or .jsonl: say what it is by --format", context
         )
     names = _FIELDS if everything else fields or _IMPORTED
-    with options.inputs_by_option(format="--audio-format"):
-        narrowed = options.filters_of(filters)
+    try:
+        with options.inputs_by_option(format="--audio-format"):
+            narrowed = options.filters_of(filters)
+    except Failure as error:
+        raise click.UsageError(error.message, context) from None
+    if is_stdout and sys.stdout is None:
+        raise Failure("stdout is closed")
     with target.catalog() as catalog:
         catalog.health()
         rows = _Rows(catalog.iter_tracks(narrowed), found, names)

@@ -75,7 +75,8 @@ def plain_failures() -> Iterator[None]:
 def _discard_output() -> None:
     """Discard the rest of the output: Python flushes it at exit, and would report the failure again."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # Only its descriptor is needed.
-        for stream in (sys.stdout, sys.stderr):
+        # One that was closed from the beginning is None.
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             try:
                 stream.flush()
             except OSError:

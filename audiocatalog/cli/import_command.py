@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -74,6 +75,8 @@ class _Options:
         """Refuse options that contradict each other."""
         if self.replace and self.skip_existing:
             raise UnusableFile("--replace and --skip-existing say two things: leave one of them out")
+        if self.template is not None and not self.template.strip():
+            raise UnusableFile("--audio-path is empty: it needs a template such as 's3://music/{id}.mp3'")
         if self.resume is not None:
             if self.dry_run:
                 raise UnusableFile("--dry-run saves nothing that --resume could go on after: leave one of them out")
@@ -81,8 +84,24 @@ class _Options:
                 raise UnusableFile("--resume and --refused name the same file")
             if size_of(self.file) is None:
                 raise UnusableFile("--resume needs a file that can be read again: a pipe cannot")
-        if self.refused is not None and format_of(self.refused) not in {None, self.format}:
-            raise UnusableFile(f"--refused: the rows are {self.format}, so {self.refused} should not have another name")
+        if self.refused is not None:
+            self._check_refused(self.refused)
+
+    def _check_refused(self, refused: Path) -> None:
+        """Refuse a name that says something else than what will stand in the file."""
+        if _is_at(self.file, refused):
+            raise UnusableFile("--refused names the file that is imported: name another one")
+        if refused.suffix.lower() == ".gz":
+            raise UnusableFile("--refused: the rows are written as they are, to be mended by hand: leave .gz away")
+        if (other := format_of(refused)) not in {None, self.format}:
+            raise UnusableFile(f"--refused: the rows are {self.format}, not {other}: name it .{self.format}")
+
+    @property
+    def hint(self) -> str:
+        """With which options the file of refused rows can be imported."""
+        is_told = self.file_format is not None or self.refused is None or format_of(self.refused) is not None
+        file_format = "" if is_told else f" and --format {self.format}"
+        return f"with the same options{file_format}, but another file for --refused"
 
     def plan(self) -> Plan:
         """Return what the columns mean."""
@@ -112,8 +131,18 @@ class _Options:
         }
 
 
+class _Input(click.File):
+    """A file to be read, or stdin, which may be closed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Open the file."""
+        if value == "-" and sys.stdin is None:
+            raise Failure("stdin is closed")
+        return super().convert(value, param, ctx)
+
+
 @click.command("import")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=_Input("rb"))
 @click.option(
     "--format",
     "file_format",
@@ -165,7 +194,7 @@ def import_file(
 
     A row that is refused is named on stderr with the reason. All other rows are saved. With --refused, the refused
     rows are also written to a file, each with its reason as a last column, refused_because. Mend them there, and import
-    that file with the same options.
+    that file with the same options, but another NEW_FILE.
 
     With --resume, the same command goes on where it was interrupted. The file STATE is removed at the end.
 
@@ -190,14 +219,22 @@ def import_file(
         click.echo(str(summary))
     elif summary.words:
         click.echo(str(summary.words))
+    _tell_what_is_left(run, options)
+    if run.tally.refused:
+        context.exit(ROWS_REFUSED)
+
+
+def _tell_what_is_left(run: ImportRun, options: _Options) -> None:
+    """Warn of a column that no row had, and say what to do with the refused rows."""
+    for pair in options.mapping:
+        if (column := pair.partition("=")[2]) in run.absent:
+            click.echo(f"warning: no row has a key {quoted(column)} (--map {escape_controls(pair)})", err=True)
     if run.refused_file is not None and not run.refused_file.is_empty:
         click.echo(
             f"the refused rows are in {escape_controls(str(run.refused_file.path))}: mend them there, and import that "
-            "file with the same options",
+            f"file {options.hint}",
             err=True,
         )
-    if run.tally.refused:
-        context.exit(ROWS_REFUSED)
 
 
 def _open(options: _Options, target: Target, stack: ExitStack) -> ImportRun:
@@ -247,7 +284,7 @@ def _save(run: ImportRun, options: _Options, target: Target, *, count: bool, qui
         doubt = ", but the last ones may be wrong" if error.is_garbled else ""
         raise Failure(f"{error}; stopped, {counted(run.tally.saved, 'row')} safely saved{doubt}") from None
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted, {run.what_is_safe()}") from None
+        raise Interrupted(f"interrupted, at least {run.what_is_safe()}") from None
     return summary
 
 
@@ -257,6 +294,14 @@ def _check(run: ImportRun) -> Summary:
             return Summary(run.tally, run.check(report), is_dry=True)
     except DamagedFile as error:
         raise Failure(f"{error}; {run.tally.rows:,} rows before that were checked") from None
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether *file* is the regular file at *path*."""
+    if size_of(file) is not None:
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
 
 
 def _parse_mapping(pairs: Sequence[str]) -> dict[str, str]:

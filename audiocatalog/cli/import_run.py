@@ -142,6 +142,11 @@ class ImportRun:
             )
         report.update(tally.rows, committed.position, tally.refused)
 
+    @property
+    def absent(self) -> set[str]:
+        """The columns of --map that no row had, if there was any row."""
+        return self.reader.absent if self.tally.rows else set()
+
     def what_is_safe(self) -> str:
         """Say what the catalogue holds if the run ends here."""
         again = "can be run again" if self.checkpoint is None else "goes on from there"

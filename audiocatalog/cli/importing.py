@@ -192,6 +192,8 @@ class RecordReader:
         self._keep_sources = keep_sources
         #: The names in the first line of a CSV file.
         self.columns: tuple[str, ...] = ()
+        #: The keys that *plan* maps to fields, and that no row of a JSON Lines file has had until now.
+        self.absent: set[str] = set()
         if file_format == "csv":
             table = CsvFile(self._lines)
             self.columns = table.columns
@@ -199,7 +201,8 @@ class RecordReader:
             self._rows = iter(table)
         else:
             sources = plan.sources()
-            self._rows = _telling_of_unknown_keys(JsonLinesFile(self._lines), plan, ignored)
+            self.absent.update(plan.columns.values())
+            self._rows = _telling_of_unknown_keys(JsonLinesFile(self._lines), plan, ignored, self.absent)
         self._builder = _Builder(plan, sources, from_text=file_format == "csv")
 
     def __enter__(self) -> Self:
@@ -252,9 +255,9 @@ def _columns_of_fields(columns: Sequence[str], plan: Plan, ignored: Callable[[Se
 
 
 def _telling_of_unknown_keys(
-    rows: Iterable[Row], plan: Plan, ignored: Callable[[Sequence[str]], None]
+    rows: Iterable[Row], plan: Plan, ignored: Callable[[Sequence[str]], None], absent: set[str]
 ) -> Iterator[Row]:
-    """Pass the rows of a JSON Lines file on, and name the keys that are not used."""
+    """Pass the rows of a JSON Lines file on, name the keys that are not used, and take those that are from *absent*."""
     known = plan.named_columns() | set(plan.sources().values()) | {REASON}
     unknown: set[str] = set()
     for row in rows:
@@ -262,6 +265,8 @@ def _telling_of_unknown_keys(
         if new and len(unknown) < _MOST_IGNORED_COLUMNS:
             unknown.update(new)
             ignored(new)
+        if absent:
+            absent.difference_update([name for name in absent if name in row.cells])
         yield row
 
 

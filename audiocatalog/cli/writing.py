@@ -54,23 +54,24 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
 
     What is no regular file, such as a pipe, is written to as it is.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            yield file
-        return
-    with _temporary_beside(path) as file:
-        temporary = Path(file.name)
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), _mode_of(path))
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    _sync_folder(path.parent)
+    with _named(path):
+        path = Path(os.path.realpath(path))
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+            return
+        with _temporary_beside(path) as file:
+            temporary = Path(file.name)
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), _mode_of(path))
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        _sync_folder(path.parent)
 
 
 @contextmanager
@@ -79,6 +80,17 @@ def compressed(file: BinaryIO) -> Iterator[BinaryIO]:
     # Without a name and a time in it, the same content makes the same file. Level 6 is the one of the program gzip.
     with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0, filename="") as content:
         yield content  # type: ignore[misc]  # It does what a BinaryIO does.
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error of the system name *path*, where it names no file: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 def _temporary_beside(path: Path) -> Any:  # noqa: ANN401  # The type is private to its module.

@@ -158,19 +158,6 @@ def check_page(limit: object, offset: object) -> None:
         raise InvalidInput(problems, operation="search")
 
 
-def check_sort(sort: object) -> SearchSort:
-    """
-    Return *sort*.
-
-    Raises:
-        InvalidInput: there is no such order.
-    """
-    try:
-        return SearchSort(sort)  # type: ignore[arg-type]
-    except ValueError:
-        raise InvalidInput(Problem("sort", f"one of {', '.join(SearchSort)}"), operation="search") from None
-
-
 def check_facets(facets: object) -> tuple[str, ...]:
     """
     Return *facets*, each once.

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
+from audiocatalog.choices import chosen
 from audiocatalog.errors import InvalidInput, Problem, kind_of
 from audiocatalog.metadata import TextLimit, clean_text
 from audiocatalog.search.filters import SearchFilters, lies_between
 from audiocatalog.search.listing import parts_of
-from audiocatalog.search.page import Cursor, SearchSort, check_facets, check_page, check_sort
+from audiocatalog.search.page import Cursor, SearchSort, check_facets, check_page
 from audiocatalog.search.query import Query, parse_query
 from audiocatalog.search.reading import read_parameters
 from audiocatalog.search.statement import Shape
@@ -57,7 +58,7 @@ class Request:
         """
         parsed = parse_query(query)
         check_page(limit, offset)
-        order = check_sort(sort)
+        order = chosen(SearchSort, sort, "sort", "search")
         counted = check_facets(facets)
         if filters is not None and not isinstance(filters, SearchFilters):
             raise InvalidInput(Problem("filters", f"SearchFilters, not {kind_of(filters)}"), operation="search")
