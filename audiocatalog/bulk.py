@@ -235,6 +235,14 @@ class Load:
 
         An error that no record has caused leaves the transaction as it was before.
         """
+        answer = self._store_what_can_be(driver, records)
+        first = answer.stored[0].error
+        if len(records) > 1 and all(isinstance(one.error, CatalogInternalError) for one in answer.stored):
+            assert first is not None  # noqa: S101
+            raise first  # No record is to blame for what befalls all of them.
+        return answer
+
+    def _store_what_can_be(self, driver: Driver, records: Sequence[TrackRecord]) -> Answer:
         try:
             return self._store(driver, records)
         except _BAD_RECORD as error:
@@ -242,13 +250,13 @@ class Load:
                 return Answer([_refused(error)], None)
         # One of them is to blame: find it by halves. They are in the order of their ids, as all writers have it.
         places = sorted(range(len(records)), key=lambda place: records[place].id)
-        half = len(places) // 2
-        answers = [self.store(driver, [records[place] for place in part]) for part in (places[:half], places[half:])]
-        stored = [one for answer in answers for one in answer.stored]
-        if all(isinstance(one.error, CatalogInternalError) for one in stored):
-            raise stored[0].error or AssertionError  # No record is to blame for what befalls all of them.
-        by_place = dict(zip(places, stored, strict=True))
-        xact_id = next((answer.xact_id for answer in answers if answer.xact_id is not None), None)
+        middle = len(places) // 2
+        halves = [
+            self._store_what_can_be(driver, [records[place] for place in half])
+            for half in (places[:middle], places[middle:])
+        ]
+        by_place = dict(zip(places, (one for half in halves for one in half.stored), strict=True))
+        xact_id = next((half.xact_id for half in halves if half.xact_id is not None), None)
         return Answer([by_place[place] for place in range(len(records))], xact_id)
 
     def _store(self, driver: Driver, records: Sequence[TrackRecord]) -> Answer:

@@ -312,13 +312,19 @@ class TestRefusals:
 
     def test_an_error_that_no_record_has_caused_is_raised(self, catalog: Catalog, owner: Owner) -> None:
         owner.execute(
-            "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql"
-            " AS $$ BEGIN RAISE EXCEPTION 'broken' USING ERRCODE = 'internal_error'; END $$"
+            "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF new.year < 2000 THEN RAISE EXCEPTION 'broken' USING ERRCODE = 'internal_error'; END IF;"
+            " RETURN new; END $$"
         )
         try:
-            owner.execute("CREATE TRIGGER broken BEFORE INSERT ON audio_tracks EXECUTE FUNCTION broken()")
+            owner.execute("CREATE TRIGGER broken BEFORE INSERT ON audio_tracks FOR EACH ROW EXECUTE FUNCTION broken()")
             with pytest.raises(errors.CatalogInternalError):
                 catalog.bulk_save(records(9))
+            # Where others can be stored, the records are to blame after all.
+            sound = TrackRecord(TrackMetadata(year=2001), "a")
+            result = catalog.bulk_save([*records(4), sound, *records(4)])
+            assert (result.inserted, result.refused) == (1, 8)
+            assert isinstance(result.refusals[0].error, errors.CatalogInternalError)
         finally:
             owner.execute("DROP FUNCTION broken CASCADE")
 
