@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from audiocatalog import Catalog, TrackMetadata, TrackRecord
+from audiocatalog import Catalog, TrackRecord
 from benchmarks.performance.contestant import Contestant
 from benchmarks.performance.rows import ACTOR, Values, record_of
 
@@ -38,21 +38,8 @@ def contestant(catalog: Catalog) -> Contestant:
 
 def save(catalog: Catalog, values: Values) -> object:
     """Store *values* as a caller would who has just read the tags of a file."""
-    id_, title, artist, album, genre, year, duration, channels, sample_rate, bitrate, format_, audio_path, _ = values
     with catalog.unit_of_work() as work:
-        metadata = TrackMetadata(
-            title=title,
-            artist=artist,
-            album=album,
-            genre=genre,
-            year=year,
-            duration=duration,
-            channels=channels,
-            sample_rate=sample_rate,
-            bitrate=bitrate,
-            format=format_,
-        )
-        return work.save(metadata, audio_path=audio_path, id=id_)
+        return work.save_record(record_of(values))
 
 
 def load(url: str, rows: Iterator[Values]) -> Any:  # noqa: ANN401 - the result is compared by its counts alone.
