@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from audiocatalog.choices import whole_number
 from audiocatalog.errors import InvalidInput, Problem
 
 _SHORTEST: Final = timedelta(seconds=1)
@@ -156,11 +157,7 @@ def activity_values(since: object, buckets: object) -> tuple[float, int]:
     """
     if not isinstance(since, timedelta) or not _SHORTEST <= since <= _LONGEST:
         raise InvalidInput(Problem("since", "a timedelta from 1 second to 366 days"), operation="activity")
-    if not isinstance(buckets, int) or isinstance(buckets, bool) or not 1 <= buckets <= MOST_BUCKETS:
-        raise InvalidInput(
-            Problem("buckets", f"a whole number from 1 to {MOST_BUCKETS:,}", (1, MOST_BUCKETS)), operation="activity"
-        )
-    return since.total_seconds(), buckets
+    return since.total_seconds(), whole_number(buckets, "buckets", "activity", most=MOST_BUCKETS)
 
 
 def activity_of(rows: Sequence[tuple[Any, ...]], since: timedelta, buckets: int) -> Activity:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from audiocatalog.bulk_result import MOST_REFUSALS, BulkBatch, BulkOutcome, BulkResult, OnConflict, Outcomes, Refusal
-from audiocatalog.choices import chosen
+from audiocatalog.choices import chosen, whole_number
 from audiocatalog.engine import Settings, milliseconds
 from audiocatalog.errors import (
     CatalogError,
@@ -104,13 +104,9 @@ def save_in_batches(
         InvalidInput: names the argument that breaks its rule.
         CatalogError: what *store* raised; all batches that *progress* was told of are stored.
     """
-    for name, value, highest in (
-        ("batch", batch, _MOST_IN_A_BATCH),
-        ("connections", 1 if connections is None else connections, _MOST_CONNECTIONS),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
-            rule = f"a whole number from 1 to {highest}"
-            raise InvalidInput(Problem(name, rule, (1, highest)), operation="bulk_save")
+    whole_number(batch, "batch", "bulk_save", most=_MOST_IN_A_BATCH)
+    if connections is not None:
+        whole_number(connections, "connections", "bulk_save", most=_MOST_CONNECTIONS)
     if progress is not None and not callable(progress):
         raise InvalidInput(Problem("progress", f"a function, not {kind_of(progress)}"), operation="bulk_save")
     if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):

@@ -214,7 +214,6 @@ class Catalog(Verbs):
         if isinstance(connections, int) and connections > self._settings.pool_size:
             rule = f"at most the {self._settings.pool_size} connections of the pool"
             raise InvalidInput(Problem("connections", rule, self._settings.pool_size), operation="bulk_save")
-
         return save_in_batches(
             records,
             lambda part: store_once(load, part, self._run_patiently),

@@ -1,4 +1,4 @@
-"""Arguments that are one of a few words."""
+"""Arguments that are one of a few words, or a number within bounds."""
 
 from __future__ import annotations
 
@@ -20,3 +20,16 @@ def chosen(choices: type[_Choice], value: object, field: str, operation: str) ->
     if isinstance(value, str) and value in set(choices):
         return choices(value)
     raise InvalidInput(Problem(field, f"one of {', '.join(choices)}"), operation=operation)
+
+
+def whole_number(value: object, field: str, operation: str, *, most: int) -> int:
+    """
+    Return *value*, a whole number from 1 to *most*.
+
+    Raises:
+        InvalidInput: it is none; the error names *field*.
+    """
+    # bool is a subclass of int, but True is no number of anything.
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise InvalidInput(Problem(field, f"a whole number from 1 to {most:,}", (1, most)), operation=operation)
+    return int(value)

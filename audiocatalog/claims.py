@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from audiocatalog.choices import chosen
+from audiocatalog.choices import chosen, whole_number
 from audiocatalog.errors import ClaimLost, InvalidInput, Problem, kind_of
 from audiocatalog.metadata import TrackMetadata
 from audiocatalog.models import StatusChange, Track
@@ -126,11 +126,7 @@ def checked_count(value: object, field: str, operation: str) -> int:
     Raises:
         InvalidInput: it is none from 1 to 1,000.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CLAIMS:
-        raise InvalidInput(
-            Problem(field, f"a whole number from 1 to {MOST_CLAIMS}", (1, MOST_CLAIMS)), operation=operation
-        )
-    return value
+    return whole_number(value, field, operation, most=MOST_CLAIMS)
 
 
 def checked_lease(value: object, operation: str) -> timedelta:

@@ -109,19 +109,6 @@ def ids_of(values: Iterable[UUID | str], operation: str) -> list[UUID]:
     return list(identifiers)
 
 
-def size_of(value: object, field: str, operation: str) -> int:
-    """
-    Return *value*, how many tracks a statement may read.
-
-    Raises:
-        InvalidInput: it is no number from 1 to 10,000; the error names *field*.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_TRACKS:
-        rule = f"a whole number from 1 to {MOST_TRACKS:,}"
-        raise InvalidInput(Problem(field, rule, (1, MOST_TRACKS)), operation=operation)
-    return int(value)
-
-
 def required(track: Track | None, track_id: UUID | str) -> Track:
     """
     Return *track*.

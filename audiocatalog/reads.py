@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
+from audiocatalog.choices import whole_number
 from audiocatalog.engine import Settings
 from audiocatalog.errors import Phase
 from audiocatalog.explaining import explain_hit
 from audiocatalog.identifiers import parse_id
 from audiocatalog.models import StatusChange, Track
-from audiocatalog.operations import Driver, find_track, find_tracks, ids_of, read_history, required, size_of
+from audiocatalog.operations import MOST_TRACKS, Driver, find_track, find_tracks, ids_of, read_history, required
 from audiocatalog.search.explanation import Explanation
 from audiocatalog.search.filters import SearchFilters
 from audiocatalog.search.page import SearchPage, SearchSort
@@ -194,7 +195,7 @@ class Reads(ABC):
         >>> copy.store(page.tracks, cursor=page.next)  # doctest: +SKIP
 
         """
-        place, size = Place.parse(cursor), size_of(limit, "limit", "updated_since")
+        place, size = Place.parse(cursor), whole_number(limit, "limit", "updated_since", most=MOST_TRACKS)
         timeout = self._settings.statement_timeout
         return self._perform(lambda driver, _: read_updates(driver, place, size, timeout=timeout))
 

@@ -8,10 +8,10 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Self
 
-from audiocatalog.choices import chosen
+from audiocatalog.choices import chosen, whole_number
 from audiocatalog.errors import InvalidInput, Problem, kind_of, translated
 from audiocatalog.models import Track
-from audiocatalog.operations import Driver, size_of
+from audiocatalog.operations import MOST_TRACKS, Driver
 from audiocatalog.search.filters import SearchFilters
 from audiocatalog.searching import PLANNED, ask
 from audiocatalog.tracks import TRACK_COLUMNS, track_of
@@ -64,7 +64,7 @@ class Walk:
         if not isinstance(filters, SearchFilters):
             raise InvalidInput(Problem("filters", f"SearchFilters, not {kind_of(filters)}"), operation="iter_tracks")
         way = chosen(TrackOrder, order, "order", "iter_tracks")
-        size = size_of(batch, "batch", "iter_tracks")
+        size = whole_number(batch, "batch", "iter_tracks", most=MOST_TRACKS)
         written, parameters = filters.conditions()
         conditions = dict(zip(filters.given, written, strict=True))
         bound = conditions.get("created_since") if "created_at" in way.key else None
