@@ -17,15 +17,15 @@ _UUID_TEXT = re.compile(
 
 def new_id() -> UUID:
     """
-    Return a new UUID of version 7 (RFC 9562, 5.7): 48 bits of Unix time in milliseconds, then randomness.
+    Return a new UUID of version 7: 60 bits of Unix time, in 4,096ths of a millisecond, then randomness.
 
-    Ids made later sort later, so that the primary key's index grows at its end.
+    Ids made later sort later, also within a millisecond, so that the primary key's index grows at its end and
+    what one program saves one after the other is listed in that order. The layout is RFC 9562, 5.7, with the
+    finer time of 6.2, method 3.
     """
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds << 80) | int.from_bytes(os.urandom(10))
-    value = (value & ~(0xF << 76)) | (0x7 << 76)  # the version
-    value = (value & ~(0x3 << 62)) | (0x2 << 62)  # the variant
-    return UUID(int=value)
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    time_high = milliseconds << 16 | 0x7 << 12 | (rest << 12) // 1_000_000
+    return UUID(int=time_high << 64 | 0b10 << 62 | int.from_bytes(os.urandom(8)) >> 2)
 
 
 def parse_id(value: object, field: str = "id") -> UUID:
