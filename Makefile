@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check bench bench-search bench-lifecycle diagram constraints clean
+.PHONY: help install demo test test-faults lint types check bench bench-search bench-lifecycle diagram constraints clean
 
 help: ## Show what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -27,10 +27,15 @@ demo: install ## See it work: a real PostgreSQL, 500 tracks, searches, an audit 
 test: install ## Run the tests on a real PostgreSQL; AUDIOCATALOG_TEST_DATABASE_URL names another one
 	@$(BIN)/python -m pytest $(ARGS)
 
-lint: install ## Check style, formatting and the direction of imports
+test-faults: install ## Kill, freeze and fill real servers for some minutes, and count what is lost
+	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
+
+lint: install ## Check style, formatting, the direction of imports, and that migrations are safe for running services
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+	@$(BIN)/alembic upgrade head --sql > $(VENV)/upgrade.sql 2> $(VENV)/upgrade.log || { cat $(VENV)/upgrade.log; exit 1; }
+	@$(BIN)/squawk --config .squawk.toml $(VENV)/upgrade.sql
 
 types: install ## Check the types
 	@$(BIN)/mypy

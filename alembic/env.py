@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: one migrator at a time, one transaction for each revision."""
+"""How Alembic reaches the database: one migrator at a time, a transaction for each revision, tried till it passes."""
 
 from logging.config import fileConfig
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 from alembic import context
 from alembic.util import CommandError
 
-from audiocatalog.engine import parse_url, url_from_environment
-from audiocatalog.errors import CatalogError
-from audiocatalog.migrations import migrating
+from audiocatalog import schema_changes  # noqa: F401  # It gives `op` the operations for tables in use.
+from audiocatalog.errors import CatalogError, ConfigurationError
+from audiocatalog.migrator import LIMITS, only_migrator
 from audiocatalog.models import VERSION_TABLE, Base
+from audiocatalog.settings import parse_url, url_from_environment
 
 config = context.config
 run_from_command_line = config.cmd_opts is not None
@@ -37,6 +38,8 @@ OPTIONS: dict[str, Any] = {
 def _run_offline() -> None:
     """Print the SQL (``--sql``); no revision reads the database, so that this works."""
     context.configure(dialect_name="postgresql", literal_binds=True, **OPTIONS)
+    for name, value in LIMITS.items():
+        context.static_output(f"SET {name} = '{value}';")
     with context.begin_transaction():
         context.run_migrations()
 
@@ -45,10 +48,16 @@ def _run_online() -> None:
     arguments = context.get_x_argument(as_dictionary=True)
     given = config.attributes.get("url") or arguments.get("url")
     url = parse_url(given) if given else url_from_environment()
-    with migrating(url, timeout=config.attributes.get("lock_timeout", 300.0)) as connection:
-        context.configure(connection=connection, **OPTIONS)
-        with context.begin_transaction():
-            context.run_migrations()
+    # How long to wait for another migrator, and for the locks of each revision.
+    timeout = config.attributes.get("lock_timeout")
+    if timeout is None:
+        try:
+            timeout = float(arguments.get("lock_timeout", 300.0))
+        except ValueError:
+            raise ConfigurationError("lock_timeout must be a number of seconds", field="lock_timeout") from None
+    with only_migrator(url, timeout=timeout) as migrator:
+        context.configure(connection=migrator.connection, migrator=migrator, **OPTIONS)
+        migrator.run(context.get_context(), context.run_migrations)
 
 
 if context.is_offline_mode():

@@ -4,15 +4,35 @@ Revision ID: ${up_revision}
 Revises: ${down_revision | comma,n}
 Create Date: ${create_date}
 
-The rules, for a table that is filled and in use (docs/adr/0004-migrations.md):
+The rules, for tables that are filled and in use (docs/adr/0004-migrations.md); `make lint` and the tests hold to most.
+
+In general
+- Number revisions in sequence (--rev-id 0002, 0003 ...) and set SCHEMA_REVISION in audiocatalog/models.py.
+- Running code must work with this schema and with the next one: expand, deploy, contract. What is dropped or renamed
+  here must have been out of use since the release before.
 - Schema or data in one revision, never both; no imports from audiocatalog: a revision is frozen, the package is not.
-- Number revisions in sequence (0002, 0003, ...) and set SCHEMA_REVISION in audiocatalog/models.py.
-- Name every constraint by the convention of models.py; one constraint in each ALTER.
-- CHECK and FOREIGN KEY as NOT VALID here, VALIDATE in the next revision; NOT NULL by way of a validated CHECK.
-- Indexes with postgresql_concurrently=True in op.get_context().autocommit_block(), alone in their revision.
-- Never add or change a stored generated column of a filled table: it rewrites the table under an exclusive lock.
 - Nothing reads the database: `alembic upgrade --sql` must work.
-- The code before this revision must keep working after it: expand, deploy, contract.
+- It may be broken off anywhere and is then run again: a transaction is all or nothing, what runs outside of one must
+  not mind being repeated.
+
+Locks: a statement waits 0.1 s for one, then the whole revision is tried again; all of its locks are held to its end
+- One ALTER of a table in use in a revision, or several of the same table, and nothing slow beside them.
+- A statement may run for 5 s. What takes longer and lets others read and write: `with op.long_step(seconds=3600): ...`
+
+Instead of what would rewrite or scan a table while nobody can use it
+- A new column: of a plain type and nullable, or with a constant default. A domain with a CHECK, a volatile default and
+  a stored generated column rewrite the table.
+- CHECK and FOREIGN KEY: NOT VALID here, in the next revision `with op.long_step(): ... VALIDATE CONSTRAINT ...`.
+- NOT NULL: by way of a validated CHECK (column IS NOT NULL).
+- An index: `op.build_index_concurrently(name, table, columns, **options_of_create_index)`, alone in its revision; to
+  drop one: `op.drop_index_concurrently(name)`.
+- UNIQUE: the index first, in the next revision ADD CONSTRAINT ... UNIQUE USING INDEX.
+- Another type: a new column beside the old one. Only varchar(n) of plain columns may grow.
+- Rows: in batches by id, each committed, in `op.get_context().autocommit_block()`.
+- Functions: a new name (_v2) beside the old one, which running code still calls.
+
+Name every constraint by the convention of models.py. A statement that must break a rule of the linter begins with the
+comment `-- squawk-ignore RULE`, and says why.
 """
 
 import sqlalchemy as sa

@@ -3,10 +3,13 @@
 from audiocatalog import errors, migrations
 from audiocatalog.activity import Activity, ActivityBucket, FailureReason, Stay, WorkerLoad
 from audiocatalog.bulk_result import BulkBatch, BulkOutcome, BulkResult, OnConflict, Refusal
-from audiocatalog.catalog import Catalog, Health
+from audiocatalog.catalog import Catalog
 from audiocatalog.claims import Claim, ClaimOrder
+from audiocatalog.health import Health
 from audiocatalog.metadata import TrackMetadata, TrackRecord
 from audiocatalog.models import SaveOutcome, StatusChange, Task, Track
+from audiocatalog.observing import Observation
+from audiocatalog.pool import PoolFigures
 from audiocatalog.search.explanation import Explanation, TermExplanation
 from audiocatalog.search.filters import SearchFilters
 from audiocatalog.search.page import Facet, FacetValue, Hit, SearchPage, SearchSort
@@ -34,7 +37,9 @@ __all__ = [
     "FailureReason",
     "Health",
     "Hit",
+    "Observation",
     "OnConflict",
+    "PoolFigures",
     "Refusal",
     "SaveOutcome",
     "SearchFilters",

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from audiocatalog.choices import whole_number
+from audiocatalog.discretion import discreet
 from audiocatalog.errors import InvalidInput, Problem
 
 _SHORTEST: Final = timedelta(seconds=1)
@@ -103,6 +104,8 @@ class WorkerLoad:
     tracks: int
     oldest: datetime
 
+    __repr__ = discreet
+
 
 @dataclass(frozen=True, slots=True)
 class FailureReason:
@@ -110,6 +113,8 @@ class FailureReason:
 
     reason: str
     changes: int
+
+    __repr__ = discreet
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,8 @@ class Activity:
     failures: tuple[FailureReason, ...]
     waited: Stay | None
     worked: Stay | None
+
+    __repr__ = discreet
 
 
 def activity_values(since: object, buckets: object) -> tuple[float, int]:

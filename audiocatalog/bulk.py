@@ -6,7 +6,6 @@ becomes a transaction.
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,22 +18,21 @@ from uuid import UUID
 
 from audiocatalog.bulk_result import MOST_REFUSALS, BulkBatch, BulkOutcome, BulkResult, OnConflict, Outcomes, Refusal
 from audiocatalog.choices import chosen, whole_number
-from audiocatalog.engine import Settings, milliseconds
+from audiocatalog.connection import patient, raw_cursor
 from audiocatalog.errors import (
     CatalogError,
     CatalogInternalError,
-    CommitOutcomeUnknown,
     ConstraintViolation,
     InvalidInput,
     Problem,
     SaveConflict,
     kind_of,
-    translated,
 )
 from audiocatalog.metadata import METADATA_FIELDS, TrackRecord, clean_reason
-from audiocatalog.models import CONTENT_COLUMNS
-from audiocatalog.operations import Driver, rows_of
-from audiocatalog.pool import raw_cursor
+from audiocatalog.models import CONTENT_COLUMNS, XACT_ID
+from audiocatalog.operations import Driver, rows_of, written
+from audiocatalog.settings import Settings, milliseconds
+from audiocatalog.translation import translated
 
 BATCH: Final = 5_000
 _MOST_IN_A_BATCH: Final = 100_000
@@ -56,10 +54,7 @@ _TYPES: Final = (
 )
 _LOAD: Final = "SELECT * FROM audiocatalog_load_v1($1, $2, $3, $4)"
 _READ_LIMITS: Final = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
-_LIMIT: Final = (
-    "SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), "
-    "pg_current_xact_id_if_assigned()::text"
-)
+_LIMIT: Final = f"SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), {XACT_ID}"
 _REMEDY: Final = 'on_conflict="replace" overwrites it'
 _metadata_of: Final = attrgetter(*METADATA_FIELDS)
 #: Errors that one record can cause. Any other error would stop the next record as well.
@@ -198,13 +193,6 @@ def _tell(batch: _Batch, stored: Iterable[Stored], result: BulkResult) -> BulkBa
     return BulkBatch(batch.start, outcomes, refusals, result)
 
 
-class Answer(NamedTuple):
-    """Hold what became of a batch, and the transaction that wrote it; None if it wrote nothing."""
-
-    stored: Sequence[Stored]
-    xact_id: str | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """Store batches, each within the transaction of a driver's connection."""
@@ -225,25 +213,25 @@ class Load:
         choice = chosen(OnConflict, on_conflict, "on_conflict", "bulk_save")
         return cls(on_conflict=choice, actor=actor, reason=clean_reason(reason), settings=settings)
 
-    def store(self, driver: Driver, records: Sequence[TrackRecord]) -> Answer:
+    def store(self, driver: Driver, records: Sequence[TrackRecord]) -> Sequence[Stored]:
         """
         Store *records* as if one after the other, but for those that the database refuses.
 
         An error that no record has caused leaves the transaction as it was before.
         """
-        answer = self._store_what_can_be(driver, records)
-        first = answer.stored[0].error
-        if len(records) > 1 and all(isinstance(one.error, CatalogInternalError) for one in answer.stored):
+        stored = self._store_what_can_be(driver, records)
+        first = stored[0].error
+        if len(records) > 1 and all(isinstance(one.error, CatalogInternalError) for one in stored):
             assert first is not None  # noqa: S101
             raise first  # No record is to blame for what befalls all of them.
-        return answer
+        return stored
 
-    def _store_what_can_be(self, driver: Driver, records: Sequence[TrackRecord]) -> Answer:
+    def _store_what_can_be(self, driver: Driver, records: Sequence[TrackRecord]) -> Sequence[Stored]:
         try:
             return self._store(driver, records)
         except _BAD_RECORD as error:
             if len(records) == 1:
-                return Answer([_refused(error)], None)
+                return [_refused(error)]
         # One of them is to blame: find it by halves. They are in the order of their ids, as all writers have it.
         places = sorted(range(len(records)), key=lambda place: records[place].id)
         middle = len(places) // 2
@@ -251,24 +239,24 @@ class Load:
             self._store_what_can_be(driver, [records[place] for place in half])
             for half in (places[:middle], places[middle:])
         ]
-        by_place = dict(zip(places, (one for half in halves for one in half.stored), strict=True))
-        xact_id = next((half.xact_id for half in halves if half.xact_id is not None), None)
-        return Answer([by_place[place] for place in range(len(records))], xact_id)
+        by_place = dict(zip(places, (one for half in halves for one in half), strict=True))
+        return [by_place[place] for place in range(len(records))]
 
-    def _store(self, driver: Driver, records: Sequence[TrackRecord]) -> Answer:
+    def _store(self, driver: Driver, records: Sequence[TrackRecord]) -> Sequence[Stored]:
         # This begins the transaction where nothing has yet: what comes next is a savepoint in it, and ends with it.
         with translated("bulk_save"):
             ((statement, lock),) = rows_of(driver, _READ_LIMITS, ())
-        with translated("bulk_save"), driver.transaction():
+        seconds = max(_STATEMENT_SECONDS, self.settings.statement_timeout)
+        with translated("bulk_save"), patient(driver, seconds), driver.transaction():
             _limit(
                 driver,
-                milliseconds(max(_STATEMENT_SECONDS, self.settings.statement_timeout)),
+                milliseconds(seconds),
                 milliseconds(max(_LOCK_SECONDS, self.settings.lock_timeout)),
             )
             self._stage(driver, records)
             values = (self.on_conflict is OnConflict.REPLACE, self.actor, self.reason, self.settings.notify)
             ((inserted, updated, same, other, versions),) = rows_of(driver, _LOAD, values)
-            xact_id = _limit(driver, statement, lock)
+            _limit(driver, statement, lock)
         stored = dict.fromkeys(inserted or (), Stored(BulkOutcome.INSERTED))
         stored |= dict.fromkeys(updated or (), Stored(BulkOutcome.UPDATED))
         stored |= dict.fromkeys(same or (), Stored(BulkOutcome.UNCHANGED))
@@ -277,7 +265,7 @@ class Load:
                 stored[place] = _refused(SaveConflict(records[place].id, actual=version, remedy=_REMEDY))
             else:
                 stored[place] = Stored(BulkOutcome.UNCHANGED, skipped=True)
-        return Answer([stored[place] for place in range(len(records))], xact_id)
+        return [stored[place] for place in range(len(records))]
 
     def _stage(self, driver: Driver, records: Sequence[TrackRecord]) -> None:
         """Copy *records* to the server; what comes with the same id again is for a later round."""
@@ -296,62 +284,16 @@ class Load:
                 seen[record.id] += 1
 
 
-#: Do something on a connection in a transaction of its own, and patiently.
-Run = Callable[[Callable[[Driver], object]], object]
-
-
-def store_once(load: Load, records: Sequence[TrackRecord], run: Run) -> Sequence[Stored]:
-    """Store *records* in a transaction of their own, once, also where its COMMIT is not answered."""
-    answers: list[Answer] = []
-
-    def send(driver: Driver) -> None:
-        answers[:] = [load.store(driver, records)]
-
-    while records:
-        answers.clear()
-        try:
-            run(send)
-        except CommitOutcomeUnknown:
-            if not answers or not _was_committed(answers[0].xact_id, run):
-                continue
-        return answers[0].stored
-    return []
-
-
-def _was_committed(xact_id: str | None, run: Run) -> bool:
-    """Return whether a transaction was committed; wait while the server is still at it."""
-    states: list[str | None] = []
-
-    def ask(driver: Driver) -> None:
-        with translated("bulk_save"):
-            states.extend(row[0] for row in rows_of(driver, "SELECT pg_xact_status($1::xid8)", (xact_id,)))
-
-    deadline = time.monotonic() + _STATEMENT_SECONDS
-    while xact_id is not None:
-        try:
-            run(ask)
-        except CommitOutcomeUnknown:
-            pass  # It was answered, and has nothing to commit.
-        except InvalidInput:
-            return False  # This server has never heard of it: another one has taken its place.
-        if states[-1] != "in progress":
-            return states[-1] == "committed"
-        if time.monotonic() > deadline:
-            raise CommitOutcomeUnknown("bulk_save: the server does not end a transaction", operation="bulk_save")
-        time.sleep(_PAUSE_SECONDS)
-    return True  # It had written nothing.
-
-
 def _refused(error: CatalogError) -> Stored:
     """Return the refusal of a record; where its error was raised is forgotten: those frames hold the whole batch."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+        below, link.__context__ = link.__context__, None
+        link = below
     return Stored(BulkOutcome.REFUSED, error)
 
 
-def _limit(driver: Driver, statement: str, lock: str) -> str | None:
-    """Set time limits for what is left of the transaction, and return its id if it has written anything."""
-    ((_, _, xact_id),) = rows_of(driver, _LIMIT, (statement, lock))
-    return None if xact_id is None else str(xact_id)
+def _limit(driver: Driver, statement: str, lock: str) -> None:
+    """Set time limits for what is left of the transaction."""
+    written(driver, _LIMIT, (statement, lock))

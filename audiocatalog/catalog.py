@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -13,26 +14,34 @@ import tenacity
 from sqlalchemy import URL
 
 from audiocatalog.activity import ACTIVITY, Activity, activity_of, activity_values
-from audiocatalog.bulk import BATCH, Load, Progress, save_in_batches, store_once
+from audiocatalog.bulk import BATCH, Load, Progress, save_in_batches
 from audiocatalog.bulk_result import BulkResult, OnConflict
+from audiocatalog.choices import number_of_seconds
 from audiocatalog.claims import ClaimOrder
-from audiocatalog.engine import Database, Settings, url_from_environment
+from audiocatalog.engine import Database
 from audiocatalog.errors import (
     CatalogError,
-    ConfigurationError,
+    CommitOutcomeUnknown,
+    DatabaseUnavailable,
     InvalidInput,
+    PermissionDenied,
     Phase,
     PoolTimeout,
     Problem,
     StaleStatement,
-    translated,
 )
 from audiocatalog.explaining import refresh_vocabulary
+from audiocatalog.health import Health, read_health
 from audiocatalog.metadata import TrackRecord, clean_actor
-from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
+from audiocatalog.observing import Hook, Observer
 from audiocatalog.operations import Driver, rows_of
+from audiocatalog.outcome import Outcome, Trace, ask
+from audiocatalog.pool import PoolFigures
 from audiocatalog.search.vocabulary import Vocabulary
+from audiocatalog.settings import Settings, settings_from_environment, url_from_environment
 from audiocatalog.tracks import STATUS_COUNTS, StatusCount, counts_of
+from audiocatalog.transaction import Transaction
+from audiocatalog.translation import translated
 from audiocatalog.unit_of_work import UnitOfWork
 from audiocatalog.verbs import Verbs
 from audiocatalog.worker import Worker
@@ -40,25 +49,9 @@ from audiocatalog.worker import Worker
 _Result = TypeVar("_Result")
 #: A batch of many tracks is tried again for so many seconds; a server that restarts is back by then.
 _BATCH_DEADLINE: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """
-    Show that the server answers, and how the pool stands.
-
-    *schema_revision* is the database's, *expected_revision* the newest that this code knows. *connections* are open,
-    *idle* of them are free, *waiting* callers stand in line for one.
-    """
-
-    server_version: str
-    server_encoding: str
-    schema_revision: str
-    expected_revision: str
-    pool_size: int
-    connections: int
-    idle: int
-    waiting: int
+_PAUSES: Final = tenacity.wait_random_exponential(multiplier=0.01, max=1.0)
+# However late it is, a server that is there has this time to answer.
+_LEAST_WAIT: Final = 1.0
 
 
 class Catalog(Verbs):
@@ -69,9 +62,18 @@ class Catalog(Verbs):
     also checks the server and its schema. It is a context manager, and ``close`` ends it.
 
     *url* is ``postgresql://user:password@host/name``. *actor* is recorded as the author of every change that does not
-    name another. *pool_size* connections at the most; a caller waits *pool_timeout* seconds for one. A statement may
-    take *statement_timeout* seconds, one of a search *search_timeout*, and waiting for a lock *lock_timeout*. *pooler*
-    is for PgBouncer in transaction mode.
+    name another. *pooler* is for a server behind PgBouncer in transaction mode: no prepared statements, and limits set
+    within each transaction.
+
+    There are *pool_size* connections at the most; a caller waits *pool_timeout* seconds for one. Each is replaced after
+    *pool_recycle* seconds, less a little at random; to connect to one host may take *connect_timeout*. A statement may
+    take *statement_timeout* seconds, one of a search *search_timeout*, waiting for a lock *lock_timeout*; the server
+    ends a unit of work that asks nothing of it for *idle_timeout*. A server that says nothing for *network_timeout*
+    longer than the statement may take is given up.
+
+    *observe* is called with an ``Observation`` after every call and unit of work, in the caller's thread. A call that
+    takes *slow_after* seconds leaves a line in the log ``audiocatalog``, as does every unit of work that is rolled back.
+    *debug_pool* notes where in the code each connection is taken, for about ten microseconds each.
 
     Raises:
         ConfigurationError: the URL or a setting is wrong.
@@ -89,22 +91,35 @@ class Catalog(Verbs):
         actor: str = "audiocatalog",
         pool_size: int = 5,
         pool_timeout: float = 5.0,
+        pool_recycle: float = 1800.0,
+        connect_timeout: float = 3.0,
         statement_timeout: float = 5.0,
         search_timeout: float = 2.0,
         lock_timeout: float = 2.0,
+        idle_timeout: float = 10.0,
+        network_timeout: float = 2.0,
+        slow_after: float = 1.0,
         pooler: bool = False,
+        debug_pool: bool = False,
         max_attempts: int = 5,
         retry_delay: float = 10.0,
         longest_retry_delay: float = 3600.0,
         notify: bool = False,
+        observe: Hook | None = None,
     ) -> None:
         settings = Settings(
             pool_size=pool_size,
             pool_timeout=pool_timeout,
+            pool_recycle=pool_recycle,
+            connect_timeout=connect_timeout,
             statement_timeout=statement_timeout,
             search_timeout=search_timeout,
             lock_timeout=lock_timeout,
+            idle_timeout=idle_timeout,
+            network_timeout=network_timeout,
+            slow_after=slow_after,
             pooler=pooler,
+            debug_pool=debug_pool,
             max_attempts=max_attempts,
             retry_delay=retry_delay,
             longest_retry_delay=longest_retry_delay,
@@ -112,16 +127,15 @@ class Catalog(Verbs):
         )
         super().__init__(clean_actor(actor), settings)
         self._database = Database(url, settings)
+        self._observer = Observer(observe, slow_after=settings.slow_after)
 
     @classmethod
     def from_env(cls, *, actor: str | None = None, environment: Mapping[str, str] = os.environ) -> Self:
         """
         Return the catalogue that the environment names, by ``AUDIOCATALOG_DATABASE_URL`` or the ``DB_*`` variables.
 
-        The settings come from ``AUDIOCATALOG_ACTOR``, ``AUDIOCATALOG_POOL_SIZE``, ``AUDIOCATALOG_POOL_TIMEOUT``,
-        ``AUDIOCATALOG_STATEMENT_TIMEOUT``, ``AUDIOCATALOG_SEARCH_TIMEOUT``, ``AUDIOCATALOG_LOCK_TIMEOUT`` (seconds) and
-        ``AUDIOCATALOG_POOLER`` (true or false), where they are set; for claims, ``AUDIOCATALOG_MAX_ATTEMPTS``,
-        ``AUDIOCATALOG_RETRY_DELAY``, ``AUDIOCATALOG_LONGEST_RETRY_DELAY`` and ``AUDIOCATALOG_NOTIFY``.
+        Every setting of ``Catalog`` has a variable of its own, such as ``AUDIOCATALOG_ACTOR``, ``AUDIOCATALOG_POOL_SIZE``
+        or ``AUDIOCATALOG_POOLER`` (true or false).
 
         Raises:
             ConfigurationError: no database is named, or a variable cannot be read.
@@ -129,7 +143,7 @@ class Catalog(Verbs):
         return cls(
             url_from_environment(environment),
             actor=actor or environment.get("AUDIOCATALOG_ACTOR") or "audiocatalog",
-            **_settings_from(environment),  # type: ignore[arg-type]  # Checked by Settings.
+            **settings_from_environment(environment),  # type: ignore[arg-type]  # Checked by Settings.
         )
 
     def __enter__(self) -> Self:
@@ -158,7 +172,7 @@ class Catalog(Verbs):
             DatabaseUnavailable: the server cannot be reached.
             SchemaMismatch: the schema is missing or too old.
         """
-        return UnitOfWork(self._database.transaction, actor=self._actor, settings=self._settings)
+        return self._unit_of_work(self._database.transaction)
 
     def run(self, unit: Callable[[UnitOfWork], _Result], *, deadline: float = 10.0) -> _Result:
         """
@@ -170,9 +184,31 @@ class Catalog(Verbs):
 
         >>> catalog.run(lambda work: work.update_status(track.id, TrackStatus.PROCESSING))  # doctest: +SKIP
         """
-        if not isinstance(deadline, int | float) or isinstance(deadline, bool) or not 0 <= deadline <= 86_400:  # noqa: PLR2004
-            raise InvalidInput(Problem("deadline", "a number of seconds from 0 to 86400", (0, 86_400)), operation="run")
-        return self._run(unit, deadline, lambda error: error.retryable)
+        seconds = number_of_seconds(deadline, "deadline", "run", least=0)
+        return self._run(unit, seconds, lambda error: error.retryable)
+
+    def was_committed(self, error: CommitOutcomeUnknown, *, deadline: float = 10.0) -> bool | None:
+        """
+        Ask the server what became of the unit of work that ended in *error*, for *deadline* seconds.
+
+        True: all of it is kept. False: none of it is. None: it cannot be known, for another server has taken the
+        place of the first one, or the host wrote in it through its session. ``run`` does this by itself.
+
+        Raises:
+            DatabaseUnavailable, PoolTimeout: the server could not be asked.
+
+        >>> try:  # doctest: +SKIP
+        ...     with catalog.unit_of_work() as work:
+        ...         work.update_status(track.id, TrackStatus.PENDING)
+        ... except errors.CommitOutcomeUnknown as error:
+        ...     kept = catalog.was_committed(error)
+
+        """
+        trace = error.trace
+        if trace is None:
+            return None
+        seconds = number_of_seconds(deadline, "deadline", "was_committed", least=0)
+        return self._outcome_of(Trace(*trace), seconds)
 
     def bulk_save(
         self,
@@ -216,7 +252,7 @@ class Catalog(Verbs):
             raise InvalidInput(Problem("connections", rule, self._settings.pool_size), operation="bulk_save")
         return save_in_batches(
             records,
-            lambda part: store_once(load, part, self._run_patiently),
+            lambda part: self._run_patiently(lambda driver: load.store(driver, part)) if part else [],
             batch=batch,
             progress=progress,
             connections=connections,
@@ -272,18 +308,14 @@ class Catalog(Verbs):
             TransientConflict: another count is under way.
             QueryTimeout: it took longer than *timeout* seconds; nothing was changed.
         """
-        if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0.001 <= timeout <= 86_400:  # noqa: PLR2004
-            raise InvalidInput(
-                Problem("timeout", "a number of seconds from 0.001 to 86400", (0.001, 86_400)),
-                operation="refresh_vocabulary",
-            )
+        seconds = number_of_seconds(timeout, "timeout", "refresh_vocabulary")
         with self.unit_of_work() as work:
-            return work._perform(lambda driver, _: refresh_vocabulary(driver, timeout=timeout))  # noqa: SLF001
+            return work._perform("refresh_vocabulary", lambda driver, _: refresh_vocabulary(driver, timeout=seconds))  # noqa: SLF001
 
     def stats(self) -> list[StatusCount]:
         """Return how many tracks are in each status, and since when the one that moved least recently."""
         with translated("stats"):
-            return self._perform(lambda driver, _: counts_of(rows_of(driver, STATUS_COUNTS, ())))
+            return self._perform("stats", lambda driver, _: counts_of(rows_of(driver, STATUS_COUNTS, ())))
 
     def activity(self, since: timedelta = timedelta(hours=24), buckets: int = 24) -> Activity:
         """
@@ -301,101 +333,122 @@ class Catalog(Verbs):
         """
         values = activity_values(since, buckets)
         with translated("activity"):
-            rows = self._perform(lambda driver, _: rows_of(driver, ACTIVITY, values))
+            rows = self._perform("activity", lambda driver, _: rows_of(driver, ACTIVITY, values))
         return activity_of(rows, since, buckets)
 
     def health(self) -> Health:
         """
-        Ask the server, in one round trip, and return its versions with the pool's figures.
+        Ask the server, in one round trip, and return how it, its schema, the work in it and the pool stand.
+
+        It is cheap enough for a probe every second.
 
         Raises:
             DatabaseUnavailable: it does not answer.
             SchemaMismatch: the schema is missing or too old.
         """
-        with self._database.autocommit() as driver, translated("health"):
-            ((version, encoding, revision),) = rows_of(
-                driver,
-                "SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding, "  # noqa: S608
-                f"(SELECT version_num FROM {VERSION_TABLE}) AS revision",
-                (),
+        try:
+            return self._perform("health", lambda driver, _: read_health(driver, self._database.figures()))
+        except PermissionDenied:
+            return self._perform(
+                "health", lambda driver, _: read_health(driver, self._database.figures(), with_claims=False)
             )
-            pool = self._database.statistics()
-        return Health(
-            server_version=version,
-            server_encoding=encoding,
-            schema_revision=revision,
-            expected_revision=SCHEMA_REVISION,
-            pool_size=self._settings.pool_size,
-            connections=pool.get("pool_size", 0),
-            idle=pool.get("pool_available", 0),
-            waiting=pool.get("requests_waiting", 0),
-        )
 
-    def _perform(self, operation: Callable[[Driver, Phase], _Result]) -> _Result:
+    def pool(self) -> PoolFigures:
+        """Return how the pool of connections stands, without asking the server."""
+        return self._database.figures()
+
+    def warm(self, *, timeout: float = 5.0) -> None:
+        """
+        Open every connection of the pool within *timeout* seconds, so that the first callers need not wait for it.
+
+        Raises:
+            DatabaseUnavailable: the server cannot be reached.
+            PoolTimeout: it took longer.
+            ConfigurationError, SchemaMismatch: the server, or its schema, is none to work with.
+        """
+        self._database.warm(number_of_seconds(timeout, "timeout", "warm"))
+
+    def _perform(self, operation: str, perform: Callable[[Driver, Phase], _Result]) -> _Result:
         """Do *operation* alone, and again if the schema changed under its prepared statement: then it did nothing."""
+        return self._observer.observe(operation, lambda: self._perform_alone(perform))
+
+    def _perform_alone(self, perform: Callable[[Driver, Phase], _Result]) -> _Result:
         try:
             with self._database.autocommit() as driver:
-                return operation(driver, "commit")
+                result: _Result = perform(driver, "commit")
         except StaleStatement:
             with self._database.autocommit() as driver:
-                return operation(driver, "commit")
+                return perform(driver, "commit")
+        return result
+
+    def _run_patiently(self, perform: Callable[[Driver], _Result]) -> _Result:
+        """Do what may be done twice, in a unit of work of its own, again for a minute while there is no room for it."""
+        return self._run(
+            lambda work: perform(work._open().driver),  # noqa: SLF001
+            _BATCH_DEADLINE,
+            # A server that has just come back may answer although the pool has no connection to it yet.
+            lambda error: error.retryable or isinstance(error, PoolTimeout | CommitOutcomeUnknown),
+        )
 
     def _run(
         self, unit: Callable[[UnitOfWork], _Result], deadline: float, may_help: Callable[[CatalogError], bool]
     ) -> _Result:
         """Run *unit* in units of work of its own until one succeeds, or an error comes that another try cannot help."""
+        end = monotonic() + deadline
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, CatalogError) and may_help(error)),
             stop=tenacity.stop_before_delay(deadline),
-            wait=tenacity.wait_random_exponential(multiplier=0.01, max=1.0),
+            wait=_PAUSES,
+            before_sleep=self._tell_of_another_try,
             reraise=True,
         )
-        result: _Result = tries(self._run_once, unit)
+        result: _Result = tries(self._run_once, unit, end)
         return result
 
-    def _run_patiently(self, operation: Callable[[Driver], _Result]) -> _Result:
-        """Do *operation* in a unit of work of its own, again for a minute while the server or the pool has no room."""
-        return self._run(
-            lambda work: work._perform(lambda driver, _: operation(driver)),  # noqa: SLF001
-            _BATCH_DEADLINE,
-            # A server that has just come back may answer although the pool has no connection to it yet.
-            lambda error: error.retryable or isinstance(error, PoolTimeout),
+    def _run_once(self, unit: Callable[[UnitOfWork], _Result], end: float) -> _Result:
+        """Run *unit* once, and find out what became of it if its COMMIT is not answered."""
+        timeout = min(self._settings.pool_timeout, max(end - monotonic(), _LEAST_WAIT))
+        work = self._unit_of_work(lambda: self._database.transaction(timeout), traced=True)
+        try:
+            with work:
+                result: _Result = unit(work)
+        except CommitOutcomeUnknown as error:
+            kept = None
+            # Without a trace, it is not this unit's COMMIT that was lost, or nobody can tell.
+            if error.trace is not None:
+                with suppress(CatalogError):  # There may be nobody left to ask.
+                    kept = self._outcome_of(Trace(*error.trace), end - monotonic())
+            if kept is None:
+                raise
+            if not kept:
+                raise DatabaseUnavailable(
+                    "run: the connection was lost before the work was committed; nothing of it was kept",
+                    operation="run",
+                    phase="commit",
+                ) from error.__cause__
+        return result
+
+    def _outcome_of(self, trace: Trace, deadline: float) -> bool | None:
+        """Return whether a transaction was committed, None if that cannot be known within *deadline* seconds."""
+        tries = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda outcome: outcome == "in progress")
+            | tenacity.retry_if_exception(
+                lambda error: isinstance(error, CatalogError) and (error.retryable or isinstance(error, PoolTimeout))
+            ),
+            stop=tenacity.stop_before_delay(max(deadline, _LEAST_WAIT)),
+            wait=_PAUSES,
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome is not None else None,
         )
+        outcome: Outcome | None = tries(self._perform, "outcome", lambda driver, _: ask(driver, trace))
+        return {"committed": True, "aborted": False}.get(outcome or "")
 
-    def _run_once(self, unit: Callable[[UnitOfWork], _Result]) -> _Result:
-        with self.unit_of_work() as work:
-            return unit(work)
+    def _tell_of_another_try(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        self._observer.tries_again(error, state.attempt_number, state.next_action.sleep if state.next_action else 0.0)
 
-
-def _settings_from(environment: Mapping[str, str]) -> dict[str, int | float | bool]:
-    """Return the settings that *environment* holds, as the arguments of ``Catalog``."""
-    readers: dict[str, Callable[[str], int | float | bool]] = {
-        "pool_size": int,
-        "pool_timeout": float,
-        "statement_timeout": float,
-        "search_timeout": float,
-        "lock_timeout": float,
-        "pooler": _read_switch,
-        "max_attempts": int,
-        "retry_delay": float,
-        "longest_retry_delay": float,
-        "notify": _read_switch,
-    }
-    found = {}
-    for name, read in readers.items():
-        variable = f"AUDIOCATALOG_{name.upper()}"
-        if text := environment.get(variable):
-            try:
-                found[name] = read(text)
-            except ValueError:
-                kind = {int: "a whole number", float: "a number of seconds"}.get(read, "true or false")  # type: ignore[call-overload]
-                raise ConfigurationError(f"{variable} must be {kind}", field=name) from None
-    return found
-
-
-def _read_switch(text: str) -> bool:
-    switches = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    try:
-        return switches[text.lower()]
-    except KeyError:
-        raise ValueError(text) from None
+    def _unit_of_work(
+        self, transactions: Callable[[], AbstractContextManager[Transaction]], *, traced: bool = False
+    ) -> UnitOfWork:
+        return UnitOfWork(
+            transactions, actor=self._actor, settings=self._settings, observer=self._observer, traced=traced
+        )

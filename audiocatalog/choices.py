@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from audiocatalog.errors import InvalidInput, Problem
 
+_DAY: Final = 86_400
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
@@ -33,3 +34,17 @@ def whole_number(value: object, field: str, operation: str, *, most: int) -> int
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise InvalidInput(Problem(field, f"a whole number from 1 to {most:,}", (1, most)), operation=operation)
     return int(value)
+
+
+def number_of_seconds(value: object, field: str, operation: str, *, least: float = 0.001) -> float:
+    """
+    Return *value*, a number of seconds from *least* to a day.
+
+    Raises:
+        InvalidInput: it is none; the error names *field*.
+    """
+    # No comparison holds for NaN.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= _DAY:
+        rule = f"a number of seconds from {least:g} to {_DAY}"
+        raise InvalidInput(Problem(field, rule, (least, _DAY)), operation=operation)
+    return float(value)

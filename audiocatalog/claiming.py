@@ -24,11 +24,12 @@ from audiocatalog.claims import (
     metadata_json,
     renewed,
 )
-from audiocatalog.errors import ClaimLost, Phase, translated
+from audiocatalog.errors import ClaimLost, Phase
 from audiocatalog.metadata import TrackMetadata
 from audiocatalog.models import StatusChange
-from audiocatalog.operations import Driver, rows_of
+from audiocatalog.operations import Driver, written
 from audiocatalog.transitions import change_of
+from audiocatalog.translation import translated
 
 
 def claim_tracks(
@@ -37,7 +38,7 @@ def claim_tracks(
     """Claim tracks as ``Verbs.claim`` says."""
     values = claim_values(limit, lease, worker, order)
     with translated("claim", phase):
-        rows = rows_of(driver, CLAIM, values)
+        rows = written(driver, CLAIM, values)
     return claims_of(rows, worker)
 
 
@@ -47,7 +48,7 @@ def renew_claims(driver: Driver, claims: Sequence[Claim], *, lease: timedelta, p
     tracks, tokens, _ = keys_of(found)
     values = (tracks, tokens, checked_lease(lease, "renew"))
     with translated("renew", phase):
-        rows = rows_of(driver, RENEW, values) if found else []
+        rows = written(driver, RENEW, values, leaves_rows=False) if found else []
     return renewed(found, rows)
 
 
@@ -65,7 +66,7 @@ def complete_claims(
         return []
     values = (*keys_of(found), actor, metadata_json(metadata))
     with translated("complete", phase):
-        rows = rows_of(driver, COMPLETE, values)
+        rows = written(driver, COMPLETE, values)
     return ended(found, rows, "complete")
 
 
@@ -88,7 +89,7 @@ def give_claims_up(
         return []
     values = (*keys_of(found), actor, reason, retry, counted, *retries.values(), notify)
     with translated(operation, phase):
-        rows = rows_of(driver, GIVE_UP, values)
+        rows = written(driver, GIVE_UP, values)
     return ended(found, rows, operation)
 
 
@@ -98,5 +99,5 @@ def release_expired_claims(
     """Take tracks back as ``Verbs.release_expired`` says."""
     values = (checked_count(limit, "limit", "release_expired"), actor, *retries.values(), notify)
     with translated("release_expired", phase):
-        rows = rows_of(driver, RELEASE_EXPIRED, values)
+        rows = written(driver, RELEASE_EXPIRED, values)
     return [change_of(row) for row in rows]

@@ -17,9 +17,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from audiocatalog.choices import chosen, whole_number
+from audiocatalog.discretion import short
 from audiocatalog.errors import ClaimLost, InvalidInput, Problem, kind_of
 from audiocatalog.metadata import TrackMetadata
-from audiocatalog.models import StatusChange, Track
+from audiocatalog.models import XACT_ID, StatusChange, Track
 from audiocatalog.status import TrackStatus
 from audiocatalog.tracks import TRACK_COLUMNS, track_of
 from audiocatalog.transitions import change_of
@@ -34,15 +35,17 @@ _SHORTEST_LEASE: Final = timedelta(milliseconds=10)
 CHANNEL: Final = "audiocatalog_pending"
 
 #: Hand waiting tracks to a worker.
-CLAIM: Final = "SELECT * FROM audiocatalog_claim_v1($1, $2, $3, $4)"
+CLAIM: Final = f"SELECT *, {XACT_ID} FROM audiocatalog_claim_v1($1, $2, $3, $4)"
 #: Prolong leases.
-RENEW: Final = "SELECT * FROM audiocatalog_renew_v1($1, $2::bigint[], $3)"
+RENEW: Final = f"SELECT *, {XACT_ID} FROM audiocatalog_renew_v1($1, $2::bigint[], $3)"
 #: Complete claims, with metadata or without.
-COMPLETE: Final = "SELECT * FROM audiocatalog_complete_v1($1, $2::bigint[], $3, $4, $5::jsonb)"
+COMPLETE: Final = f"SELECT *, {XACT_ID} FROM audiocatalog_complete_v1($1, $2::bigint[], $3, $4, $5::jsonb)"
 #: End claims whose work was not done.
-GIVE_UP: Final = "SELECT * FROM audiocatalog_give_up_v1($1, $2::bigint[], $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+GIVE_UP: Final = (
+    f"SELECT *, {XACT_ID} FROM audiocatalog_give_up_v1($1, $2::bigint[], $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+)
 #: Take back what dead workers hold.
-RELEASE_EXPIRED: Final = "SELECT * FROM audiocatalog_release_expired_v1($1, $2, $3, $4, $5, $6, $7)"
+RELEASE_EXPIRED: Final = f"SELECT *, {XACT_ID} FROM audiocatalog_release_expired_v1($1, $2, $3, $4, $5, $6, $7)"
 
 
 class ClaimOrder(StrEnum):
@@ -72,8 +75,8 @@ class Claim:
     last_error: str | None
 
     def __repr__(self) -> str:
-        """Return the ids alone: a log line must not spill what the track holds."""
-        return f"<Claim of {self.track.id}, token {self.token}, attempt {self.attempt}>"
+        """Return the end of the track's id, and which try it is."""
+        return f"<Claim of {short(self.track.id)}, token {self.token}, attempt {self.attempt}>"
 
     @property
     def operation_id(self) -> UUID:

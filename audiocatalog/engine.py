@@ -1,153 +1,43 @@
-"""URL, engine, pool and time limits: how the catalogue reaches its server."""
+"""Engine and pool of one catalogue, and what it refuses to work with: how it reaches its server."""
 
 from __future__ import annotations
 
 import copy
+import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakSet
 
 import psycopg
-from sqlalchemy import URL, Engine, NullPool, create_engine, event, make_url
+from psycopg.pq import TransactionStatus
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.orm import Session
 
-from audiocatalog.errors import (
-    CatalogError,
-    ConfigurationError,
-    PoolTimeout,
-    SchemaMismatch,
-    StaleStatement,
-    translated,
-)
-from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
-from audiocatalog.pool import Pool, PooledConnection, open_pool, settings_call, take
+from audiocatalog.connection import PooledConnection, transaction_settings
+from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
+from audiocatalog.observing import LOGGER
+from audiocatalog.pool import Pool, PoolFigures
+from audiocatalog.revisions import check_schema
+from audiocatalog.settings import CONNECTION_DEFAULTS, Settings, is_unverified, parse_url
 from audiocatalog.transaction import Transaction, driver_connection, refuse_to_commit_an_aborted_transaction
+from audiocatalog.translation import translated
 
-_DRIVER: Final = "postgresql+psycopg"
-_DIALECTS: Final = {"postgres", "postgresql", _DRIVER}
-_READ_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608  # A constant of ours.
 _OLDEST_SERVER: Final = 150000
-_IDLE_IN_TRANSACTION_TIMEOUT: Final = 10.0
+READ_ONLY: Final = "25006"
 _WRONG_FOR_SECONDS: Final = 1.0
-_TIME_LIMITS: Final = ("pool_timeout", "statement_timeout", "search_timeout", "lock_timeout")
-# A dead peer is noticed after 15 seconds: keepalives cover waiting for an answer, the user time-out covers sending.
-CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
-    "connect_timeout": 3,
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 10_000,
-    "fallback_application_name": "audiocatalog",
-    "client_encoding": "UTF8",
-}
-_HOW_TO_NAME_A_DATABASE: Final = (
-    "no database: set AUDIOCATALOG_DATABASE_URL (postgresql://user:password@host/name), "
-    "or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD"
+_UNVERIFIED: Final = (
+    "the server is on another machine, and nothing proves that it is the right one: add sslmode=verify-full and "
+    "sslrootcert to the URL"
 )
 
 
-def parse_url(url: str | URL) -> URL:
-    """
-    Return *url* for psycopg 3; ``postgresql://`` and ``postgresql+psycopg://`` are the same.
-
-    Raises:
-        ConfigurationError: it is no URL of a PostgreSQL database. The message does not repeat it: it holds a password.
-    """
-    try:
-        parsed = make_url(url)
-    # A port that is no number is a bare ValueError, anything else that is malformed an ArgumentError.
-    except Exception:  # noqa: BLE001
-        raise ConfigurationError(
-            "the database URL cannot be read; it looks like postgresql://user:password@host:5432/name, "
-            "with every special character of the password percent-encoded"
-        ) from None
-    if parsed.drivername not in _DIALECTS:
-        raise ConfigurationError("the database URL must begin with postgresql:// or postgresql+psycopg://")
-    return parsed.set(drivername=_DRIVER)
-
-
-def url_from_environment(environment: Mapping[str, str] = os.environ) -> URL:
-    """
-    Return the URL in ``AUDIOCATALOG_DATABASE_URL``, or the one made of ``DB_HOST``, ``DB_PORT``, ``DB_NAME``,
-    ``DB_USER`` and ``DB_PASSWORD``.
-
-    Raises:
-        ConfigurationError: neither is there, or it is malformed.
-    """
-    if url := environment.get("AUDIOCATALOG_DATABASE_URL"):
-        return parse_url(url)
-    if not environment.get("DB_NAME"):
-        raise ConfigurationError(_HOW_TO_NAME_A_DATABASE)
-    port = environment.get("DB_PORT") or "5432"
-    if not port.isascii() or not port.isdigit():
-        raise ConfigurationError("DB_PORT must be a whole number, such as 5432")
-    return URL.create(
-        _DRIVER,
-        username=environment.get("DB_USER") or None,
-        password=environment.get("DB_PASSWORD") or None,
-        host=environment.get("DB_HOST") or "localhost",
-        port=int(port),
-        database=environment["DB_NAME"],
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """
-    Hold the sizes and time limits of a catalogue's connections, all times in seconds.
-
-    *pooler* is for a server behind PgBouncer in transaction mode: no prepared statements, and limits set within each
-    transaction instead of at the start of a connection.
-
-    Raises:
-        ConfigurationError: names the setting that is out of its range.
-    """
-
-    pool_size: int = 5
-    pool_timeout: float = 5.0
-    statement_timeout: float = 5.0
-    search_timeout: float = 2.0
-    lock_timeout: float = 2.0
-    pooler: bool = False
-    max_attempts: int = 5
-    retry_delay: float = 10.0
-    longest_retry_delay: float = 3600.0
-    notify: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("pool_size", "max_attempts"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:  # noqa: PLR2004
-                raise ConfigurationError(f"{name} must be a whole number from 1 to 1000", field=name)
-        for name in ("pooler", "notify"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError(f"{name} must be True or False", field=name)
-        for name in (*_TIME_LIMITS, "retry_delay", "longest_retry_delay"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0.001 <= value <= 86_400:  # noqa: PLR2004
-                raise ConfigurationError(f"{name} must be a number of seconds from 0.001 to 86400", field=name)
-
-    def of_the_session(self) -> dict[str, str]:
-        """Return what the server is told: time limits, and how to write times and numbers, whatever its defaults."""
-        return {
-            "TimeZone": "UTC",
-            "DateStyle": "ISO, YMD",
-            "extra_float_digits": "1",
-            "statement_timeout": milliseconds(self.statement_timeout),
-            "lock_timeout": milliseconds(self.lock_timeout),
-            "idle_in_transaction_session_timeout": milliseconds(_IDLE_IN_TRANSACTION_TIMEOUT),
-        }
-
-
-def milliseconds(seconds: float) -> str:
-    """Return *seconds* as PostgreSQL takes them."""
-    return f"{max(1, round(seconds * 1000))}ms"
+# SQLAlchemy writes whole rows of the host's session to its log where DEBUG is asked of it.
+logging.getLogger("sqlalchemy.engine.Engine.audiocatalog").addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
 class Database:
@@ -187,15 +77,18 @@ class Database:
         self._begin_anew()
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Give a transaction on a connection that is already there; end both without committing."""
+    def transaction(self, timeout: float | None = None) -> Iterator[Transaction]:
+        """Give a transaction on a connection that is had within *timeout*; end both without committing."""
         self._open()
-        with self._checking_out():
-            transaction = Transaction(self._take(), self._session_on)
+        with translated("connect", "connect"):
+            transaction = Transaction(self._take(timeout), self._session_on)
         try:
             with translated("connect", "connect"):
                 transaction.begin(self._settings_of_a_transaction)
             yield transaction
+        except CatalogError as error:
+            self._mistrust_connections_after(error)
+            raise
         finally:
             transaction.close()
 
@@ -213,15 +106,14 @@ class Database:
                     transaction.commit()
             return
         self._open()
-        with self._checking_out():
+        with translated("connect", "connect"):
             driver = self._take()
             if not driver.autocommit:
                 driver.autocommit = True
         try:
             yield driver
-        except StaleStatement:
-            # psycopg forgets its prepared statements at a rollback, which this connection never sees: end it.
-            driver.pgconn.finish()
+        except CatalogError as error:
+            self._mistrust_connections_after(error)
             raise
         finally:
             driver.close()
@@ -231,13 +123,25 @@ class Database:
         """Give a connection of its own, outside the pool, that may wait for notifications as long as it likes."""
         self._open()
         with translated("connect", "connect"):
-            connection = psycopg.connect(**{**self._parameters, "autocommit": True})
+            connection = self._connect()
         with connection:
             yield connection
 
-    def statistics(self) -> dict[str, int]:
-        """Return the pool's own figures, by the names psycopg_pool gives them; empty before the first use."""
-        return self._pool.get_stats() if self._pool is not None else {}
+    def warm(self, timeout: float) -> None:
+        """Open every connection of the pool within *timeout* seconds."""
+        self._open()
+        assert self._pool is not None  # noqa: S101  # It has just been opened.
+        with translated("connect", "connect"):
+            self._pool.warm(timeout)
+
+    def figures(self) -> PoolFigures:
+        """Return how the pool stands."""
+        pool = self._pool
+        return (
+            pool.figures()
+            if pool is not None
+            else PoolFigures(self.settings.pool_size, 0, 0, 0, None, None, None, None)
+        )
 
     def close(self) -> None:
         """Close every connection; the catalogue cannot be used again."""
@@ -250,20 +154,14 @@ class Database:
                 self._pool.close()
                 self._pool = None
 
-    @contextmanager
-    def _checking_out(self) -> Iterator[None]:
-        try:
-            with translated("connect", "connect"):
-                yield
-        except PoolTimeout as error:
-            # The pool connects in the background and cannot say why it has nothing to give; a connection by hand can.
-            self._probe()
-            raise PoolTimeout(
-                f"none of {self.settings.pool_size} connections became free within {self.settings.pool_timeout:g} s: "
-                "end units of work sooner, or raise pool_size",
-                operation="connect",
-                phase="connect",
-            ) from error
+    def _mistrust_connections_after(self, error: CatalogError) -> None:
+        """
+        Replace the connections of the pool where *error* befalls all of them, and would go on doing so.
+
+        They lead to a server that is a standby now, or they keep plans made before the schema changed.
+        """
+        if self._pool is not None and (error.sqlstate == READ_ONLY or isinstance(error, StaleStatement)):
+            self._pool.renew()
 
     def _probe(self) -> None:
         """
@@ -285,7 +183,7 @@ class Database:
     def _what_is_wrong(self) -> CatalogError | None:
         try:
             with translated("connect", "connect"):
-                connection = psycopg.connect(**{**self._parameters, "autocommit": True})
+                connection = self._connect()
             with connection, translated("connect"):
                 check_server(connection)
                 check_schema(connection)
@@ -309,24 +207,30 @@ class Database:
             poolclass=NullPool,  # psycopg_pool does the pooling: it serves callers in the order they came.
             creator=self._connection_for_sqlalchemy,
             hide_parameters=True,
+            logging_name="audiocatalog",
             use_native_hstore=False,  # Or the first connection would look for an extension's type.
         )
+        if is_unverified(self.url):
+            LOGGER.warning(_UNVERIFIED)
         self._parameters = self._connection_parameters(engine)
         self._probe()
         settings = self.settings.of_the_session()
-        self._pool = open_pool(
+        self._pool = Pool(
             self._parameters,
             size=self.settings.pool_size,
-            timeout=self.settings.pool_timeout,
             session_settings={} if self.settings.pooler else settings,
+            recycle=self.settings.pool_recycle,
+            patience=self._patience,
+            network_timeout=self.settings.network_timeout,
+            debug=self.settings.debug_pool,
         )
         # What is set for a session behind a pooler would stay on a connection that others get.
-        self._settings_of_a_transaction = settings_call(settings, local=True) if self.settings.pooler else None
+        self._settings_of_a_transaction = transaction_settings(settings) if self.settings.pooler else None
         event.listen(
             engine, "commit", lambda connection: refuse_to_commit_an_aborted_transaction(driver_connection(connection))
         )
         if limits := self._settings_of_a_transaction:
-            event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(limits))
+            event.listen(engine, "begin", lambda connection: _limit(connection, limits))
         return engine
 
     def _session_on(self, driver: PooledConnection) -> Session:
@@ -334,7 +238,7 @@ class Database:
         engine = self._open()
         if not self._knows_the_server:
             # What SQLAlchemy asks a server at the first connection, it asks in a transaction that it rolls back.
-            with self._handing_over(psycopg.connect(**self._parameters)), engine.connect():
+            with self._handing_over(self._connect(autocommit=False)), engine.connect():
                 self._knows_the_server = True
         session = Session(engine, expire_on_commit=False)
         with self._handing_over(driver):
@@ -359,17 +263,39 @@ class Database:
         driver.autocommit = False
         return driver
 
-    def _take(self) -> PooledConnection:
+    def _take(self, timeout: float | None = None) -> PooledConnection:
         assert self._pool is not None  # noqa: S101  # It is opened before the engine is handed out.
-        return take(self._pool, self.settings.pool_timeout)
+        return self._pool.take(self.settings.pool_timeout if timeout is None else timeout)
+
+    def _connect(self, *, autocommit: bool = True) -> PooledConnection:
+        """Return a connection of its own, outside the pool."""
+        return PooledConnection.connect(
+            **{**self._parameters, "autocommit": autocommit},
+            patience=self._patience,
+            network_timeout=self.settings.network_timeout,
+        )
+
+    @property
+    def _patience(self) -> float:
+        """For how long an answer may be outstanding: the server keeps the first limit, unless it is frozen."""
+        return self.settings.statement_timeout + self.settings.network_timeout
 
     def _connection_parameters(self, engine: Engine) -> dict[str, Any]:
         arguments, parameters = engine.dialect.create_connect_args(self.url)
         assert not arguments  # noqa: S101  # The psycopg dialect passes everything by name.
-        parameters = {**CONNECTION_DEFAULTS, **parameters, "client_encoding": "UTF8"}
+        # The server's name for a whole number of seconds; psycopg takes none below two.
+        seconds = {"connect_timeout": max(2, math.ceil(self.settings.connect_timeout))}
+        parameters = {**CONNECTION_DEFAULTS, **seconds, **parameters, "client_encoding": "UTF8"}
         if self.settings.pooler:
             parameters["prepare_threshold"] = None
         return parameters
+
+
+def _limit(connection: Connection, limits: str) -> None:
+    """Set *limits* in a transaction that begins; one that is handed over has them, or has failed and can take none."""
+    driver = driver_connection(connection)
+    if driver.info.transaction_status == TransactionStatus.IDLE:
+        driver.execute(limits)
 
 
 _databases: WeakSet[Database] = WeakSet()
@@ -395,22 +321,3 @@ def check_server(connection: psycopg.Connection[Any]) -> None:
         raise ConfigurationError("the server is older than PostgreSQL 15, the first version that audiocatalog supports")
     if connection.info.parameter_status("server_encoding") != "UTF8":
         raise ConfigurationError("the database must have the encoding UTF8: create it with ENCODING 'UTF8'")
-
-
-def check_schema(connection: psycopg.Connection[Any]) -> None:
-    """
-    Refuse a schema that this code cannot work with.
-
-    Raises:
-        SchemaMismatch: it is missing, or older than this code.
-    """
-    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [VERSION_TABLE]).fetchone()
-    revisions = connection.execute(_READ_REVISION).fetchall() if row and row[0] else []
-    if not revisions:
-        raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
-    # Revisions are numbered. A newer one is the next deploy's, which is made to work with this code.
-    if revisions[0][0] < SCHEMA_REVISION:
-        raise SchemaMismatch(
-            f"the schema is at revision {revisions[0][0]}, this code needs {SCHEMA_REVISION}: "
-            "run `audiocatalog upgrade`"
-        )

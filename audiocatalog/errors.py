@@ -1,4 +1,4 @@
-"""The errors callers see, and the one place where driver errors become ours.
+"""The errors callers see; translation.py makes them of what the driver raises.
 
 ::
 
@@ -16,6 +16,7 @@
     ├── DatabaseUnavailable          retryable the server cannot be reached or cannot work now
     │   └── CommitOutcomeUnknown               the connection was lost while committing
     ├── QueryTimeout (TimeoutError)            the statement ran longer than its limit
+    ├── OperationCancelled                     somebody ended the statement on the server
     ├── TransactionAborted                     an error was swallowed, so the server rolled everything back
     ├── UnitOfWorkEnded                        a unit of work was used before its beginning or after its end
     ├── SchemaMismatch                         the database's schema is not the one this code works with
@@ -23,18 +24,13 @@
     ├── PermissionDenied                       the database role may not do this
     └── CatalogInternalError                   anything else
 
-Messages are written here, of at most 500 characters, and never repeat data, parameters or secrets; what the
-driver said is the error's ``__cause__``.
+Messages are ours, of at most 500 characters, and never repeat data, parameters or secrets; which track an error is
+about stands in its attributes. ``__cause__`` is the driver's error without what it quotes of the data.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
-
-import psycopg
-import psycopg_pool
-import sqlalchemy.exc
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -87,9 +83,9 @@ def _rebuild(kind: type[CatalogError], arguments: tuple[Any, ...], facts: dict[s
     return error
 
 
-def printable(text: str) -> str:
-    """Return *text* fit for a message: no more than 50 characters, controls and the like escaped."""
-    text = str.__str__(text[:50])
+def printable(text: str, longest: int = 50) -> str:
+    """Return *text* fit for a message: no more than *longest* characters, controls and the like escaped."""
+    text = str.__str__(text[:longest])
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
@@ -137,7 +133,7 @@ class TrackNotFound(CatalogError, LookupError):
     """Say that no track has *track_id*."""
 
     def __init__(self, track_id: UUID, *, operation: str | None = None) -> None:
-        super().__init__(f"no track has the id {track_id}", operation=operation, field="id")
+        super().__init__("no track has this id", operation=operation, field="id")
         self.track_id = track_id
 
 
@@ -153,9 +149,9 @@ class SaveConflict(CatalogError):
         remedy: str = "save it with replace=True to overwrite it",
     ) -> None:
         if expected is None:
-            message = f"track {track_id} already exists with other content (version {actual}); {remedy}"
+            message = f"a track of this id already exists with other content (version {actual}); {remedy}"
         else:
-            message = f"track {track_id} is at version {actual}, not at the expected {expected}; read it and try again"
+            message = f"the track is at version {actual}, not at the expected {expected}; read it and try again"
         super().__init__(message, operation="save", field="id")
         self.track_id = track_id
         self.expected = expected
@@ -191,7 +187,7 @@ class TransitionConflict(CatalogError):
 
     def __init__(self, track_id: UUID, *, expected: TrackStatus | None, actual: TrackStatus) -> None:
         super().__init__(
-            f"track {track_id} is {actual}, not {expected} as expected; read it and decide again",
+            f"the track is {actual}, not {expected} as expected; read it and decide again",
             operation="update_status",
             field="status",
         )
@@ -205,8 +201,8 @@ class ClaimLost(CatalogError):
 
     def __init__(self, track_id: UUID, *, token: int, operation: str) -> None:
         super().__init__(
-            f"the claim of track {track_id} with token {token} no longer holds: its lease ran out, or the track was "
-            "moved by somebody else; drop the work, or claim the track again",
+            "this claim no longer holds: its lease ran out, or the track was moved by somebody else; "
+            "drop the work, or claim the track again",
             operation=operation,
         )
         self.track_id = track_id
@@ -236,13 +232,23 @@ class DatabaseUnavailable(CatalogError):
 
 
 class CommitOutcomeUnknown(DatabaseUnavailable):
-    """Say that the connection was lost during COMMIT, so that the work may or may not have been kept."""
+    """
+    Say that the connection was lost during COMMIT, so that the work may or may not have been kept.
+
+    ``Catalog.run`` asks the server what became of the work, and raises this only if that cannot be known;
+    ``Catalog.was_committed`` does so for a unit of work of one's own. *trace* is what they ask by, where it is known.
+    """
 
     retryable = False
+    trace: tuple[Any, ...] | None = None
 
 
 class QueryTimeout(CatalogError, TimeoutError):
     """Say that a statement was ended because it ran longer than its limit."""
+
+
+class OperationCancelled(CatalogError):
+    """Say that somebody ended the statement on the server, such as an operator."""
 
 
 class TransactionAborted(CatalogError):
@@ -267,145 +273,3 @@ class PermissionDenied(CatalogError):
 
 class CatalogInternalError(CatalogError):
     """Report an error that no other class describes; its cause says more."""
-
-
-# Whole SQLSTATEs first, then their two-letter classes: the first entry that fits decides.
-_CLASS_BY_SQLSTATE: dict[str, type[CatalogError]] = {
-    "26000": StaleStatement,
-    "40001": TransientConflict,
-    "40P01": TransientConflict,
-    "55P03": TransientConflict,
-    "40003": CommitOutcomeUnknown,
-    "57014": QueryTimeout,
-    "25006": DatabaseUnavailable,
-    "25P02": TransactionAborted,
-    "25P03": TransactionAborted,
-    "25P04": TransactionAborted,
-    "42501": PermissionDenied,
-    "42P01": SchemaMismatch,
-    "42703": SchemaMismatch,
-    "42883": SchemaMismatch,
-    "3F000": SchemaMismatch,
-    "428C9": SchemaMismatch,
-    "3D000": ConfigurationError,
-    "53400": QueryTimeout,
-    "57P01": DatabaseUnavailable,
-    "57P02": DatabaseUnavailable,
-    "57P03": DatabaseUnavailable,
-    "57P04": DatabaseUnavailable,
-    "57P05": DatabaseUnavailable,
-    "08": DatabaseUnavailable,
-    "23": ConstraintViolation,
-    "28": ConfigurationError,
-    "53": DatabaseUnavailable,
-    "58": DatabaseUnavailable,
-}
-_INVALID_INPUT = ("22", "54", "42846")
-# What refuses a value of a track; in a table of the host's, it is a ConstraintViolation like any other.
-_INVALID_TRACK = ("23502", "23514")
-_DESCRIPTION: dict[type[CatalogError], str] = {
-    StaleStatement: "the schema changed under a running service; run the unit of work again",
-    TransientConflict: "the server gave way to another transaction; run the unit of work again",
-    CommitOutcomeUnknown: "the connection was lost during COMMIT; the work may or may not have been kept",
-    QueryTimeout: "the statement was cancelled: it ran into its time limit, or somebody ended it on the server",
-    TransactionAborted: "an earlier error ended this transaction on the server; nothing of it was kept",
-    PermissionDenied: "the database role lacks a privilege for this",
-    SchemaMismatch: "the database's schema does not fit this version of audiocatalog; run `audiocatalog upgrade`",
-    ConfigurationError: "the server refused the connection: check user, password and database name in the URL",
-    DatabaseUnavailable: "the database cannot be reached or cannot work now",
-    ConstraintViolation: "a constraint of the database refused a row",
-    CatalogInternalError: "an unexpected database error; its cause says more",
-}
-_READ_ONLY = "the server is read-only now: a standby, or one that is set so (default_transaction_read_only)"
-_IDLED = "the unit of work did nothing for longer than 10 s, so the server ended it; nothing of it was kept"
-_CHECK_NAME = re.compile(r"^ck_(?:audio_tracks|audio_track_status_changes)_(?P<field>.+)_(?:range|visible|known)$")
-_OUR_NAME = re.compile(r"^(?:(?:pk|uq|ck|fk)_)?(?:audio_track(?:s|_status_changes|_edits|_tasks)|audiocatalog)(?:_|$)")
-_OUR_KEYS = (
-    "pk_audio_tracks",
-    "pk_audio_track_status_changes",
-    "uq_audio_track_status_changes_track_id_operation_id",
-)
-_SHARD_SUFFIX = re.compile(r"_\d+$")
-# Connection errors carry no SQLSTATE (psycopg issue 242), so these, and only these, are told apart by their text.
-_CONFIGURATION_TEXT = re.compile(
-    r"password authentication failed|no password supplied|(?:role|database) \".*\" does not exist"
-    r"|no pg_hba\.conf entry|invalid (?:connection option|port|sslmode)|certificate|permission denied for database"
-)
-
-
-_DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeEncodeError)
-
-
-class translated:  # noqa: N801  # Used as a function is; a generator would cost a microsecond in every call.
-    """Turn every driver error raised inside into the error of ours that says what it means."""
-
-    __slots__ = ("_operation", "_phase")
-
-    def __init__(self, operation: str, phase: Phase = "statement") -> None:
-        self._operation = operation
-        self._phase = phase
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None and isinstance(error, _DRIVER_ERRORS):
-            raise from_driver(error, operation=self._operation, phase=self._phase) from error
-
-
-def from_driver(error: Exception, *, operation: str, phase: Phase = "statement") -> CatalogError:
-    """Return the error of ours for *error*, by phase, SQLSTATE and constraint, never by the text of a statement."""
-    original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-    if isinstance(original, psycopg.Error) and original.sqlstate is not None:
-        return _from_server(original, original.sqlstate, operation, phase)
-    if isinstance(original, psycopg_pool.PoolTimeout):
-        return PoolTimeout("no connection became free in time", operation=operation, phase="connect")
-    if isinstance(original, psycopg.DataError | UnicodeEncodeError):
-        return InvalidInput(Problem("text", "no text that PostgreSQL cannot store"), operation=operation)
-
-    kind: type[CatalogError] = CatalogInternalError
-    if isinstance(original, sqlalchemy.exc.PendingRollbackError):
-        kind = TransactionAborted
-    elif isinstance(original, psycopg.ProgrammingError) and phase == "connect":
-        kind = ConfigurationError
-    elif isinstance(original, psycopg.OperationalError):
-        kind = _lost(original, phase)
-    return kind(f"{operation}: {_DESCRIPTION[kind]}", operation=operation, phase=phase)
-
-
-def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: Phase) -> CatalogError:
-    """Classify what the server said."""
-    name = original.diag.constraint_name
-    # Citus appends a shard's number to the names of our tables and constraints.
-    constraint = (_SHARD_SUFFIX.sub("", name) if _OUR_NAME.match(name) else name) if name else None
-    # It tells neither name where the shard lies on another machine.
-    named = constraint or original.diag.table_name
-    ours = named is None or _OUR_NAME.match(named) is not None
-    if sqlstate.startswith(_INVALID_INPUT) or (ours and sqlstate in _INVALID_TRACK):
-        problem = Problem(_field_of(constraint, original.diag.column_name), "the database refused the value")
-        return InvalidInput(problem, operation=operation, sqlstate=sqlstate, constraint=constraint)
-    kind = _CLASS_BY_SQLSTATE.get(sqlstate) or _CLASS_BY_SQLSTATE.get(sqlstate[:2], CatalogInternalError)
-    if sqlstate == "23505" and constraint in _OUR_KEYS:
-        # Our own statements meet a duplicate key only when they lost a race; run again, they find the winner's row.
-        kind = TransientConflict
-    elif sqlstate == "0A000" and original.diag.source_function == "RevalidateCachedQuery":
-        # Of all that the server does not support, this alone passes: a plan whose result type has changed.
-        kind = StaleStatement
-    elif kind is DatabaseUnavailable and phase == "commit":
-        kind = CommitOutcomeUnknown
-    description = {"25P03": _IDLED, "25006": _READ_ONLY}.get(sqlstate, _DESCRIPTION[kind])
-    return kind(
-        f"{operation}: {description}", operation=operation, phase=phase, sqlstate=sqlstate, constraint=constraint
-    )
-
-
-def _lost(original: psycopg.OperationalError, phase: Phase) -> type[CatalogError]:
-    """Classify a connection that failed without an SQLSTATE: refused, or lost before or while committing."""
-    if phase == "connect" and _CONFIGURATION_TEXT.search(str(original)):
-        return ConfigurationError
-    return CommitOutcomeUnknown if phase == "commit" else DatabaseUnavailable
-
-
-def _field_of(constraint: str | None, column: str | None) -> str:
-    match = _CHECK_NAME.match(constraint or "")
-    return match["field"] if match else column or "value"

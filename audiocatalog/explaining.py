@@ -8,10 +8,10 @@ from uuid import UUID
 
 import psycopg
 
-from audiocatalog.engine import milliseconds
-from audiocatalog.errors import InvalidInput, Problem, TrackNotFound, TransientConflict, translated
+from audiocatalog.connection import PooledConnection, patient, settings_call
+from audiocatalog.errors import InvalidInput, Problem, TrackNotFound, TransientConflict
 from audiocatalog.identifiers import parse_id
-from audiocatalog.pool import settings_call
+from audiocatalog.outcome import note_xact_id
 from audiocatalog.search.explanation import (
     Explanation,
     explain_terms,
@@ -25,6 +25,8 @@ from audiocatalog.search.request import Request
 from audiocatalog.search.vocabulary import ANALYZE_VOCABULARY, LOCK_VOCABULARY, REFRESH_VOCABULARY, Vocabulary
 from audiocatalog.search.widening import AS_TYPED
 from audiocatalog.searching import ask, find_candidates
+from audiocatalog.settings import milliseconds
+from audiocatalog.translation import translated
 
 _MOST_CANDIDATES: Final = 10_000
 
@@ -58,11 +60,13 @@ def explain_hit(
 
 def refresh_vocabulary(driver: psycopg.Connection[Any], *, timeout: float) -> Vocabulary:
     """Count the words as ``Catalog.refresh_vocabulary`` says; the caller commits."""
-    with translated("refresh_vocabulary"):
+    with translated("refresh_vocabulary"), patient(driver, timeout):
         driver.execute(settings_call({"statement_timeout": milliseconds(timeout)}, local=True))
         row: Any = driver.execute(LOCK_VOCABULARY).fetchone()
         if not row[0]:
             raise TransientConflict("another count of the words is under way", operation="refresh_vocabulary")
         counted: Any = driver.execute(REFRESH_VOCABULARY, {"at": datetime.now(UTC)}).fetchone()
         driver.execute(ANALYZE_VOCABULARY)
+        if isinstance(driver, PooledConnection):
+            note_xact_id(driver)
     return Vocabulary(*counted)

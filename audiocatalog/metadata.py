@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self, final
 from uuid import UUID
 
+from audiocatalog.discretion import discreet
 from audiocatalog.errors import IllegalTransition, InvalidInput, Problem, kind_of, printable
 from audiocatalog.identifiers import new_id, parse_id
 from audiocatalog.status import TRANSITIONS, TrackStatus
@@ -166,6 +167,8 @@ class TrackMetadata:
     bitrate: int | None = None
     format: str | None = None
 
+    __repr__ = discreet
+
     def __post_init__(self) -> None:
         problems = []
         for field in METADATA_FIELDS:
@@ -235,6 +238,8 @@ class TrackRecord:
     id: UUID
     thumbnail_path: str | None
     status: TrackStatus
+
+    __repr__ = discreet
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, DOMAIN, TIMESTAMP, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
+from audiocatalog.discretion import short
 from audiocatalog.metadata import CHANGE_LIMITS, LIMITS, METADATA_FIELDS, Limit, NumberLimit, TextLimit, WholeLimit
 from audiocatalog.status import TrackStatus
 
@@ -39,6 +40,8 @@ from audiocatalog.status import TrackStatus
 SCHEMA_REVISION: Final = "0001"
 #: Alembic's own table, under a name of ours: a host service may run its own migrations in the same database.
 VERSION_TABLE: Final = "audiocatalog_version"
+#: The column that a statement ends with which writes: the id of its transaction, if that has one by then.
+XACT_ID: Final = "pg_current_xact_id_if_assigned()::text"
 #: The SQL functions of alembic/functions/search_v1.sql: both sides of a search fold text by them.
 SEARCH_VECTOR_FUNCTION: Final = "audiocatalog_search_vector_v1"
 FOLD_FUNCTION: Final = "audiocatalog_fold_v1"
@@ -306,8 +309,8 @@ class Track(Base):
         return self.__dict__.get("_outcome")
 
     def __repr__(self) -> str:
-        """Return the id and status alone: a log line must not spill what the track holds."""
-        return f"<Track {self.id} {self.status} version {self.version}>"
+        """Return the end of the id, and the status."""
+        return f"<Track {short(self.id)} {self.status} version {self.version}>"
 
 
 class StatusChange(Base):
@@ -345,7 +348,7 @@ class StatusChange(Base):
 
     def __repr__(self) -> str:
         """Return the move without its actor and reason, which are data."""
-        return f"<StatusChange {self.track_id} {self.from_status} -> {self.to_status}>"
+        return f"<StatusChange of {short(self.track_id)}: {self.from_status} -> {self.to_status}>"
 
 
 class TrackEdit(Base):
@@ -365,8 +368,8 @@ class TrackEdit(Base):
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
     def __repr__(self) -> str:
-        """Return the id and version alone; the rest is data."""
-        return f"<TrackEdit {self.track_id} version {self.version}>"
+        """Return the end of the id, and the version."""
+        return f"<TrackEdit of {short(self.track_id)} version {self.version}>"
 
 
 class Task(Base):
@@ -406,8 +409,8 @@ class Task(Base):
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
     def __repr__(self) -> str:
-        """Return the id and status alone; worker and error are data."""
-        return f"<Task {self.track_id} {self.status}>"
+        """Return the end of the id, and the status."""
+        return f"<Task of {short(self.track_id)} {self.status}>"
 
 
 class SearchWord(Base):

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import psycopg
 
-from audiocatalog.errors import CatalogError, InvalidInput, Phase, Problem, TrackNotFound, kind_of, translated
+from audiocatalog.connection import PooledConnection, raw_cursor
+from audiocatalog.errors import CatalogError, InvalidInput, Phase, Problem, TrackNotFound, kind_of
 from audiocatalog.identifiers import parse_id
 from audiocatalog.metadata import TrackRecord, clean_reason
 from audiocatalog.models import SaveOutcome, StatusChange, Track
-from audiocatalog.pool import raw_cursor
 from audiocatalog.status import TrackStatus
 from audiocatalog.tracks import (
     FIND,
@@ -27,6 +27,7 @@ from audiocatalog.tracks import (
     unchanged_or_conflict,
 )
 from audiocatalog.transitions import HISTORY, MOVE, MOVE_MANY, history_of, move_values, outcome_of
+from audiocatalog.translation import translated
 
 Driver = psycopg.Connection[Any]
 
@@ -39,6 +40,21 @@ MOST_TRACKS: Final = 10_000
 def rows_of(driver: Driver, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Return the rows of a statement whose placeholders are ``$1``, ``$2``: psycopg sends such as they are."""
     return raw_cursor(driver).execute(statement, values).fetchall()
+
+
+def written(
+    driver: Driver, statement: str, values: Sequence[Any], *, leaves_rows: bool = True
+) -> list[tuple[Any, ...]]:
+    """
+    Return the rows of a statement that writes, without their last column: the connection notes the transaction.
+
+    *leaves_rows* says whether what it writes can be found in the history or among the edits.
+    """
+    rows = rows_of(driver, statement, values)
+    if rows and isinstance(driver, PooledConnection):
+        driver.xact_id = rows[0][-1]
+        driver.leaves_rows |= leaves_rows
+    return [row[:-1] for row in rows]
 
 
 def save_track(
@@ -58,13 +74,13 @@ def save_track(
     why = clean_reason(reason)
     with translated("save"):
         if expected_version is None:
-            ((created_at,),) = rows_of(driver, INSERT, insert_values(record, actor=actor, reason=why, notify=notify))
+            ((created_at,),) = written(driver, INSERT, insert_values(record, actor=actor, reason=why, notify=notify))
             if created_at is not None:
                 return new_track(record, created_at)
         for _ in range(_REPLACE_TRIES):
             if replace:
                 values = replace_values(record, expected_version, actor=actor, reason=why)
-                if rows := rows_of(driver, REPLACE, values):
+                if rows := written(driver, REPLACE, values):
                     return track_of(rows[0], SaveOutcome.UPDATED)
             existing = _find(driver, record.id)
             # Between the two statements, somebody else may have replaced what was the same a moment ago.
@@ -150,7 +166,7 @@ def move_track(
         notify=notify,
     )
     with translated("update_status", phase):
-        (row,) = rows_of(driver, MOVE, values)
+        (row,) = written(driver, MOVE, values)
     outcome = outcome_of(row, target, start)
     if isinstance(outcome, CatalogError):
         raise outcome
@@ -182,7 +198,7 @@ def move_tracks(
         notify=notify,
     )
     with translated("update_statuses", phase):
-        rows = {row[0]: row for row in rows_of(driver, MOVE_MANY, values)} if track_ids else {}
+        rows = {row[0]: row for row in written(driver, MOVE_MANY, values)} if track_ids else {}
     return {track_id: outcome_of(rows[track_id], target, start) for track_id in track_ids}
 
 

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from audiocatalog.choices import whole_number
-from audiocatalog.engine import Settings
 from audiocatalog.errors import Phase
 from audiocatalog.explaining import explain_hit
 from audiocatalog.identifiers import parse_id
@@ -19,6 +18,7 @@ from audiocatalog.search.filters import SearchFilters
 from audiocatalog.search.page import SearchPage, SearchSort
 from audiocatalog.search.request import Request
 from audiocatalog.searching import search_tracks
+from audiocatalog.settings import Settings
 from audiocatalog.streaming import Page, TrackOrder, Walk, read_page, tracks_of
 from audiocatalog.updates import Place, TrackUpdates, read_updates
 
@@ -32,8 +32,8 @@ class Reads(ABC):
         self._settings = settings
 
     @abstractmethod
-    def _perform(self, operation: Callable[[Driver, Phase], _Result]) -> _Result:
-        """Do *operation* on a connection, whose loss means what the phase says."""
+    def _perform(self, operation: str, perform: Callable[[Driver, Phase], _Result]) -> _Result:
+        """Do *operation* on a connection, whose loss means what the phase says, and tell the observer of it."""
 
     def get(self, id: UUID | str) -> Track:  # noqa: A002
         """
@@ -53,7 +53,7 @@ class Reads(ABC):
             InvalidInput: *id* is no UUID.
         """
         track_id = parse_id(id)
-        return self._perform(lambda driver, _: find_track(driver, track_id))
+        return self._perform("find", lambda driver, _: find_track(driver, track_id))
 
     def get_many(self, ids: Iterable[UUID | str]) -> dict[UUID, Track]:
         """
@@ -71,7 +71,7 @@ class Reads(ABC):
         """
         # Read once, here: what is performed may have to be performed again.
         identifiers = ids_of(ids, "get_many")
-        return self._perform(lambda driver, _: find_tracks(driver, identifiers))
+        return self._perform("get_many", lambda driver, _: find_tracks(driver, identifiers))
 
     def history(self, id: UUID | str) -> list[StatusChange]:  # noqa: A002
         """
@@ -84,7 +84,7 @@ class Reads(ABC):
             InvalidInput: *id* is no UUID.
         """
         track_id = parse_id(id)
-        return self._perform(lambda driver, _: read_history(driver, track_id))
+        return self._perform("history", lambda driver, _: read_history(driver, track_id))
 
     def search(
         self,
@@ -132,7 +132,7 @@ class Reads(ABC):
             facets=facets,
             timeout=timeout,
         )
-        return self._perform(lambda driver, _: search_tracks(driver, request, timeout=timeout))
+        return self._perform("search", lambda driver, _: search_tracks(driver, request, timeout=timeout))
 
     def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
         """
@@ -150,7 +150,9 @@ class Reads(ABC):
 
         """
         timeout = self._settings.search_timeout
-        return self._perform(lambda driver, _: explain_hit(driver, query, id, filters=filters, timeout=timeout))
+        return self._perform(
+            "explain", lambda driver, _: explain_hit(driver, query, id, filters=filters, timeout=timeout)
+        )
 
     def iter_tracks(
         self, filters: SearchFilters | None = None, *, order: TrackOrder | str = TrackOrder.ID, batch: int = 1000
@@ -197,7 +199,7 @@ class Reads(ABC):
         """
         place, size = Place.parse(cursor), whole_number(limit, "limit", "updated_since", most=MOST_TRACKS)
         timeout = self._settings.statement_timeout
-        return self._perform(lambda driver, _: read_updates(driver, place, size, timeout=timeout))
+        return self._perform("updated_since", lambda driver, _: read_updates(driver, place, size, timeout=timeout))
 
     def _walk(self, walk: Walk) -> Iterator[Track]:
         after: Mapping[str, Any] | None = None
@@ -206,7 +208,7 @@ class Reads(ABC):
             return read_page(driver, walk, after, timeout=self._settings.statement_timeout)
 
         while True:
-            rows, after = self._perform(read)
+            rows, after = self._perform("iter_tracks", read)
             yield from tracks_of(rows)
             if after is None:
                 return

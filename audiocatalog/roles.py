@@ -17,15 +17,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
-from audiocatalog.engine import parse_url
-from audiocatalog.errors import (
-    ConfigurationError,
-    InvalidInput,
-    PermissionDenied,
-    Problem,
-    SchemaMismatch,
-    translated,
-)
+from audiocatalog.errors import ConfigurationError, InvalidInput, PermissionDenied, Problem, SchemaMismatch
 from audiocatalog.migrations import migrating
 from audiocatalog.models import (
     DOMAINS,
@@ -40,7 +32,9 @@ from audiocatalog.models import (
     WORDS_FUNCTION,
     Base,
 )
+from audiocatalog.settings import parse_url
 from audiocatalog.transaction import driver_connection
+from audiocatalog.translation import translated
 
 #: What the statements of this package call: they write tracks, tasks and history with the rights of their owner.
 LIFECYCLE_FUNCTIONS: Final = tuple(

@@ -13,11 +13,10 @@ from uuid import UUID
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from audiocatalog.engine import milliseconds
-from audiocatalog.errors import QueryTimeout, translated
+from audiocatalog.connection import patient, raw_cursor, settings_call
+from audiocatalog.errors import QueryTimeout
 from audiocatalog.models import SAMPLES
 from audiocatalog.operations import find_track
-from audiocatalog.pool import raw_cursor, settings_call
 from audiocatalog.search.folding import read
 from audiocatalog.search.highlights import WantedWords, highlights_of
 from audiocatalog.search.listing import COUNTED, listing_sql
@@ -27,7 +26,9 @@ from audiocatalog.search.reading import terms_of
 from audiocatalog.search.request import Request
 from audiocatalog.search.statement import FEW, MOST_VALUES, search_sql
 from audiocatalog.search.widening import Doubtful, doubtful_words, unwanted_query, widened_parameters, widened_sql
+from audiocatalog.settings import milliseconds
 from audiocatalog.tracks import TRACK_COLUMNS, track_of
+from audiocatalog.translation import translated
 
 _TRACK_WIDTH: Final = len(TRACK_COLUMNS)
 #: The columns that tell what is true of all that was found; those of the facets follow.
@@ -174,7 +175,7 @@ def ask(
     # psycopg would look for placeholders in so long a statement anew each time.
     cursor = raw_cursor(driver)
     try:
-        with driver.pipeline():
+        with patient(driver, timeout), driver.pipeline():
             if not is_alone:
                 driver.execute(f"SAVEPOINT {_SAVEPOINT}", prepare=False)
             driver.execute(settings, prepare=False)

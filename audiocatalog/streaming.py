@@ -9,12 +9,13 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, Self
 
 from audiocatalog.choices import chosen, whole_number
-from audiocatalog.errors import InvalidInput, Problem, kind_of, translated
+from audiocatalog.errors import InvalidInput, Problem, kind_of
 from audiocatalog.models import Track
 from audiocatalog.operations import MOST_TRACKS, Driver
 from audiocatalog.search.filters import SearchFilters
 from audiocatalog.searching import PLANNED, ask
 from audiocatalog.tracks import TRACK_COLUMNS, track_of
+from audiocatalog.translation import translated
 
 #: With filters, a statement looks at so many tracks and no more, however few of them meet the filters.
 LOOKED_AT: Final = 10_000

@@ -12,8 +12,10 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from audiocatalog.errors import TransactionAborted, translated
-from audiocatalog.pool import PooledConnection
+from audiocatalog.connection import PooledConnection, settings_call
+from audiocatalog.errors import CommitOutcomeUnknown, TransactionAborted
+from audiocatalog.outcome import note_xact_id, trace_of
+from audiocatalog.translation import translated
 
 _logger: Final = logging.getLogger("audiocatalog")
 
@@ -33,7 +35,7 @@ class Transaction:
         *,
         session: Session | None = None,
     ) -> None:
-        self._driver = driver
+        self._driver = self._pooled = driver
         self._open_session = open_session
         self._session = session
 
@@ -55,6 +57,11 @@ class Transaction:
             return driver_connection(self._session.connection())
 
     @property
+    def waited(self) -> float | None:
+        """For how many seconds its connection was waited for."""
+        return None if self._pooled is None else self._pooled.waited
+
+    @property
     def session(self) -> Session:
         """The session of this transaction, made when it is asked for."""
         if self._session is None:
@@ -65,9 +72,17 @@ class Transaction:
             self._driver = None
         return self._session
 
-    def commit(self) -> None:
+    def allow(self, seconds: float) -> None:
+        """Let each statement of what is left of the transaction take so many *seconds*."""
+        driver = self.driver
+        with translated("allow"):
+            driver.execute(settings_call({"statement_timeout": f"{max(1, round(seconds * 1000))}ms"}, local=True))
+        if isinstance(driver, PooledConnection):
+            driver.patience = seconds + driver.network_timeout
+
+    def commit(self, *, traced: bool = False) -> None:
         """
-        Commit.
+        Commit; if it is *traced*, so that it can be found out whether it took place if the answer is lost.
 
         Raises:
             TransactionAborted: the server has given the transaction up, and would answer by rolling back.
@@ -76,15 +91,28 @@ class Transaction:
         if self._session is not None:
             with translated("flush"):
                 self._session.flush()
-        with translated("commit", "commit"):
-            if self._session is not None:
-                self._session.commit()
-            elif self._driver is not None:
-                refuse_to_commit_an_aborted_transaction(self._driver)
-                self._driver.commit()
+            if traced and self._pooled is not None:
+                # What the host has written by itself tells no id.
+                refuse_to_commit_an_aborted_transaction(self._pooled)
+                note_xact_id(self._pooled)
+        trace = None
+        if self._pooled is not None and (traced or self._session is None):
+            trace = trace_of(self._pooled)
+        try:
+            with translated("commit", "commit"):
+                if self._session is not None:
+                    self._session.commit()
+                elif self._driver is not None:
+                    refuse_to_commit_an_aborted_transaction(self._driver)
+                    self._driver.commit()
+        except CommitOutcomeUnknown as error:
+            error.trace = trace
+            raise
 
     def roll_back(self) -> None:
         """Roll back, whatever state the connection is in: the error that led here is the one to be told."""
+        if self._pooled is not None:
+            self._pooled.patience = self._pooled.network_timeout  # There is nothing in a rollback that takes time.
         try:
             if self._session is not None:
                 # A rollback expires what the session holds; the host's objects stay readable as they are.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
@@ -14,13 +15,16 @@ from sqlalchemy.orm import Session
 
 from audiocatalog.bulk import BATCH, Load, Progress, save_in_batches
 from audiocatalog.bulk_result import BulkResult, OnConflict
-from audiocatalog.engine import Settings
-from audiocatalog.errors import Phase, UnitOfWorkEnded, from_driver
+from audiocatalog.choices import number_of_seconds
+from audiocatalog.errors import CatalogError, Phase, UnitOfWorkEnded
 from audiocatalog.metadata import TrackMetadata, TrackRecord
 from audiocatalog.models import Track
+from audiocatalog.observing import Observer
 from audiocatalog.operations import Driver, save_track
+from audiocatalog.settings import Settings
 from audiocatalog.status import TrackStatus
 from audiocatalog.transaction import Transaction
+from audiocatalog.translation import cause_of, from_driver, interrupt_behind
 from audiocatalog.verbs import Verbs
 
 _Result = TypeVar("_Result")
@@ -38,18 +42,32 @@ class UnitOfWork(Verbs):
     """
 
     def __init__(
-        self, transactions: Callable[[], AbstractContextManager[Transaction]], *, actor: str, settings: Settings
+        self,
+        transactions: Callable[[], AbstractContextManager[Transaction]],
+        *,
+        actor: str,
+        settings: Settings,
+        observer: Observer | None = None,
+        traced: bool = False,
     ) -> None:
         super().__init__(actor, settings)
         self._transactions = transactions
+        self._observer = observer or Observer(None, slow_after=settings.slow_after)
+        self._traced = traced
+        self._began = 0.0
         self._scope: AbstractContextManager[Transaction] | None = None
         self._transaction: Transaction | None = None
 
     def __enter__(self) -> Self:
         if self._scope is not None:
             raise UnitOfWorkEnded("a unit of work can be entered only once; ask the catalogue for a new one")
+        self._began = perf_counter()
         self._scope = self._transactions()
-        self._transaction = self._scope.__enter__()
+        try:
+            self._transaction = self._scope.__enter__()
+        except CatalogError as error:
+            self._observer.unit_ended(self._began, None, error)
+            raise
         return self
 
     def __exit__(
@@ -58,15 +76,29 @@ class UnitOfWork(Verbs):
         transaction, scope = self._open(), self._scope
         assert scope is not None  # noqa: S101
         self._transaction = None
+        waited = transaction.waited
+        failure = self._end(transaction, error)
         try:
-            if error is None:
-                _commit(transaction)
-            else:
-                transaction.roll_back()
+            # The scope learns of the failure: some say that all connections are to be replaced.
+            scope.__exit__(None if failure is None else type(failure), failure, None)
         finally:
-            scope.__exit__(None, None, None)
+            self._observer.unit_ended(self._began, waited, failure)
+        if failure is not None and failure is not error:
+            raise failure from (failure.__cause__ if error is None else cause_of(error))
+
+    def _end(self, transaction: Transaction, error: BaseException | None) -> BaseException | None:
+        """Commit, or roll back if there was an *error*, and return what is to be raised of either."""
+        if error is None:
+            try:
+                transaction.commit(traced=self._traced)
+            except BaseException as failure:  # noqa: BLE001  # It is raised where the unit of work ends.
+                transaction.roll_back()
+                return failure
+            return None
+        transaction.roll_back()
         if isinstance(error, sqlalchemy.exc.DBAPIError | sqlalchemy.exc.PendingRollbackError | psycopg.Error):
-            raise from_driver(error, operation="unit_of_work") from error
+            return interrupt_behind(error) or from_driver(error, operation="unit_of_work")
+        return error
 
     @property
     def session(self) -> Session:
@@ -124,14 +156,18 @@ class UnitOfWork(Verbs):
         reason: str | None = None,
     ) -> Track:
         """Store *record*, a save that was validated before, as ``save`` does."""
-        return save_track(
-            self._open().driver,
-            record,
-            replace=replace,
-            expected_version=expected_version,
-            actor=self._actor_or_default(actor),
-            reason=reason,
-            notify=self._settings.notify,
+        who = self._actor_or_default(actor)
+        return self._perform(
+            "save",
+            lambda driver, _: save_track(
+                driver,
+                record,
+                replace=replace,
+                expected_version=expected_version,
+                actor=who,
+                reason=reason,
+                notify=self._settings.notify,
+            ),
         )
 
     def bulk_save(
@@ -160,24 +196,33 @@ class UnitOfWork(Verbs):
         load = Load.checked(on_conflict, actor=self._actor_or_default(actor), reason=reason, settings=self._settings)
         return save_in_batches(
             records,
-            lambda part: load.store(self._open().driver, part).stored if part else [],
+            lambda part: load.store(self._open().driver, part) if part else [],
             batch=batch,
             progress=progress,
             connections=None,  # The records may come from this unit of work itself, which belongs to one thread.
         )
 
-    def _perform(self, operation: Callable[[Driver, Phase], _Result]) -> _Result:
-        return operation(self._open().driver, "statement")
+    def allow(self, seconds: float) -> None:
+        """
+        Let each statement of what is left of this unit of work take *seconds*, instead of ``statement_timeout``.
+
+        It is for long statements of the host's own; searches and bulk saves keep their limits.
+
+        Raises:
+            InvalidInput: *seconds* is no number from 0.001 to 86,400.
+
+        >>> with catalog.unit_of_work() as work:  # doctest: +SKIP
+        ...     work.allow(60)
+        ...     work.session.execute(report)
+
+        """
+        self._open().allow(number_of_seconds(seconds, "seconds", "allow"))
+
+    def _perform(self, operation: str, perform: Callable[[Driver, Phase], _Result]) -> _Result:
+        driver = self._open().driver
+        return self._observer.observe(operation, lambda: perform(driver, "statement"))
 
     def _open(self) -> Transaction:
         if self._transaction is None:
             raise UnitOfWorkEnded("this unit of work has ended, or has not begun: use it inside its `with` block")
         return self._transaction
-
-
-def _commit(transaction: Transaction) -> None:
-    try:
-        transaction.commit()
-    except BaseException:
-        transaction.roll_back()
-        raise

@@ -21,12 +21,14 @@ from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from audiocatalog.cursors import read_cursor, write_cursor
-from audiocatalog.errors import InvalidInput, Problem, translated
+from audiocatalog.discretion import discreet
+from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models import Track
 from audiocatalog.operations import Driver
 from audiocatalog.searching import PLANNED, ask
 from audiocatalog.streaming import WALKED
 from audiocatalog.tracks import TRACK_COLUMNS, track_of
+from audiocatalog.translation import translated
 
 _LOGS: Final = ("audio_track_status_changes", "audio_track_edits")
 #: So many transactions are in a window at first, where more have ended since the one before.
@@ -51,6 +53,8 @@ class TrackUpdates:
     tracks: Sequence[Track]
     next: str
     more: bool
+
+    __repr__ = discreet
 
 
 class Snapshot(NamedTuple):

@@ -15,12 +15,12 @@ from audiocatalog.claiming import (
     renew_claims,
 )
 from audiocatalog.claims import Claim, ClaimOrder, Retries, split_pairs
-from audiocatalog.engine import Settings
 from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput, Problem
 from audiocatalog.metadata import TrackMetadata, clean_actor, clean_reason
 from audiocatalog.models import StatusChange
 from audiocatalog.operations import ids_of, move_track, move_tracks
 from audiocatalog.reads import Reads
+from audiocatalog.settings import Settings
 from audiocatalog.status import TrackStatus
 
 _Result = TypeVar("_Result")
@@ -60,6 +60,7 @@ class Verbs(Reads):
         """
         who = self._actor_or_default(actor)
         return self._perform(
+            "update_status",
             lambda driver, phase: move_track(
                 driver,
                 id,
@@ -70,7 +71,7 @@ class Verbs(Reads):
                 operation_id=operation_id,
                 notify=self._settings.notify,
                 phase=phase,
-            )
+            ),
         )
 
     def update_statuses(
@@ -100,6 +101,7 @@ class Verbs(Reads):
         who = self._actor_or_default(actor)
         identifiers = ids_of(ids, "update_statuses")
         return self._perform(
+            "update_statuses",
             lambda driver, phase: move_tracks(
                 driver,
                 identifiers,
@@ -110,7 +112,7 @@ class Verbs(Reads):
                 operation_id=operation_id,
                 notify=self._settings.notify,
                 phase=phase,
-            )
+            ),
         )
 
     def claim(
@@ -137,7 +139,8 @@ class Verbs(Reads):
         """
         name = self._actor_or_default(worker, "worker")
         return self._perform(
-            lambda driver, phase: claim_tracks(driver, limit=limit, lease=lease, worker=name, order=order, phase=phase)
+            "claim",
+            lambda driver, phase: claim_tracks(driver, limit=limit, lease=lease, worker=name, order=order, phase=phase),
         )
 
     def renew(self, claim: Claim, *, lease: timedelta = _LEASE) -> Claim:
@@ -157,7 +160,7 @@ class Verbs(Reads):
         Raises:
             InvalidInput: names what breaks its rule; nothing was changed.
         """
-        return self._perform(lambda driver, phase: renew_claims(driver, claims, lease=lease, phase=phase))
+        return self._perform("renew", lambda driver, phase: renew_claims(driver, claims, lease=lease, phase=phase))
 
     def complete(
         self, claim: Claim, metadata: TrackMetadata | None = None, *, actor: str | None = None
@@ -188,7 +191,9 @@ class Verbs(Reads):
         """
         found, metadata = split_pairs(claims)
         who = None if actor is None else clean_actor(actor)
-        return self._perform(lambda driver, phase: complete_claims(driver, found, metadata, actor=who, phase=phase))
+        return self._perform(
+            "complete", lambda driver, phase: complete_claims(driver, found, metadata, actor=who, phase=phase)
+        )
 
     def fail(self, claim: Claim, error: str | None, *, retry: bool = True, actor: str | None = None) -> StatusChange:
         """
@@ -223,9 +228,10 @@ class Verbs(Reads):
         """
         who = self._actor_or_default(actor)
         return self._perform(
+            "release_expired",
             lambda driver, phase: release_expired_claims(
                 driver, limit=limit, actor=who, retries=self._retries(), notify=self._settings.notify, phase=phase
-            )
+            ),
         )
 
     def _give_up(
@@ -233,6 +239,7 @@ class Verbs(Reads):
     ) -> StatusChange:
         who = None if actor is None else clean_actor(actor)
         (outcome,) = self._perform(
+            operation,
             lambda driver, phase: give_claims_up(
                 driver,
                 [claim],
@@ -244,7 +251,7 @@ class Verbs(Reads):
                 retries=self._retries(),
                 notify=self._settings.notify,
                 phase=phase,
-            )
+            ),
         )
         return _or_raise(outcome)
 

@@ -191,7 +191,7 @@ class Worker:
             try:
                 end()
             except ClaimLost as lost:
-                _logger.warning("%s", lost)
+                _logger.warning("%s", lost, extra={"track_id": lost.track_id})
                 return False
             except CatalogError as error:
                 # Ended twice, a claim is ended once: the second call gets the first answer.
@@ -217,7 +217,12 @@ class Worker:
                 if isinstance(outcome, ClaimLost):
                     # The body may have ended the claim that it has, and then be busy with something else.
                     is_given = claim is self._given_claim
-                    _logger.log(logging.DEBUG if is_given else logging.WARNING, "%s", outcome)
+                    _logger.log(
+                        logging.DEBUG if is_given else logging.WARNING,
+                        "%s",
+                        outcome,
+                        extra={"track_id": outcome.track_id},
+                    )
                     with self._lock:
                         # Meanwhile, the loop may have claimed the same track anew.
                         if self._held.get(claim.track.id) is claim:

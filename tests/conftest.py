@@ -2,6 +2,8 @@
 
 `units` and `work` run inside an outer transaction that is rolled back; `catalog` commits for real, for races and
 everything else that needs more than one connection, and its tables are emptied afterwards.
+
+`detour.py` has all of it go another way: through PgBouncer, or as the role of the application.
 """
 
 from __future__ import annotations
@@ -19,8 +21,18 @@ from sqlalchemy.orm import Session
 
 from audiocatalog import Catalog, UnitOfWork, migrations
 from audiocatalog.embedded import EmbeddedPostgres
-from audiocatalog.engine import Settings
+from audiocatalog.settings import Settings
 from audiocatalog.transaction import Transaction
+from tests.detour import (
+    AS_APPLICATION,
+    THROUGH_POOLER,
+    as_application,
+    detour,
+    detoured,
+    direct,
+    let_the_owner_flush,
+    skip_what_cannot_be_done,
+)
 from tests.factories import TrackFactory
 
 #: Every table, those first that refer to others.
@@ -36,6 +48,10 @@ TABLES = (
 Units = Callable[[], UnitOfWork]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip_what_cannot_be_done(items)
+
+
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """Give the URL of a maintenance database: of `AUDIOCATALOG_TEST_DATABASE_URL`, or of an embedded server."""
@@ -46,9 +62,19 @@ def server_url() -> Iterator[str]:
         yield server.url("postgres")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _detour(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have every catalogue go the way that the environment names."""
+    if not THROUGH_POOLER and not AS_APPLICATION:
+        yield
+        return
+    with detour(request.getfixturevalue("server_url")):
+        yield
+
+
 def libpq(url: str | URL) -> str:
-    """Return *url* as libpq takes it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    """Return *url* as libpq takes it, on the direct way to the server: what is done by hand is the superuser's."""
+    return direct(make_url(url)).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 @contextmanager
@@ -87,7 +113,10 @@ def migrated_url(server_url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def engine(migrated_url: str) -> Iterator[Engine]:
-    engine = create_engine(migrated_url, poolclass=NullPool)
+    arguments = {"prepare_threshold": None} if THROUGH_POOLER else {}
+    # It is the superuser's: what a test prepares by hand the application may not do. `units` are the application's.
+    url = make_url(detoured(migrated_url)).set(username=make_url(migrated_url).username)
+    engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
     yield engine
     engine.dispose()
 
@@ -106,7 +135,10 @@ def units(connection: Connection) -> Units:
 
     @contextmanager
     def transactions() -> Iterator[Transaction]:
-        with Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False) as session:
+        with (
+            as_application(connection),
+            Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False) as session,
+        ):
             yield Transaction(session=session)
 
     return lambda: UnitOfWork(transactions, actor="tester", settings=Settings(search_timeout=5.0))
@@ -123,6 +155,7 @@ def work(units: Units) -> Iterator[UnitOfWork]:
 def session(work: UnitOfWork) -> Iterator[Session]:
     """Give the session of the open unit of work; the factories write through it."""
     TrackFactory._meta.sqlalchemy_session = work.session
+    let_the_owner_flush(work.session)
     yield work.session
     TrackFactory._meta.sqlalchemy_session = None
 

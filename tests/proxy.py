@@ -11,7 +11,9 @@ from typing import Final, Literal
 
 from sqlalchemy import URL, make_url
 
-Loss = Literal["COMMIT", "its answer"]
+Loss = Literal["COMMIT", "message", "its answer"]
+#: So long an answer that is to be lost is waited for.
+_ANSWER_SECONDS: Final = 0.2
 #: A simple query, as the protocol has it: its letter, its length, its text.
 _COMMIT: Final = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 
@@ -21,7 +23,7 @@ class Proxy:
     Pass everything on between clients and the server at *url*, until a COMMIT that is to be lost, or its answer.
 
     *losses* says what to lose of the next commits, one after the other, before the connection is cut; None is for a
-    commit that goes through.
+    commit that goes through. `doom` does the same to any other message.
     """
 
     def __init__(self, url: str | URL) -> None:
@@ -33,6 +35,8 @@ class Proxy:
         self.url = parsed.set(host="127.0.0.1", port=self._listener.getsockname()[1], query=query)
         self.losses: list[Loss | None] = []
         self.lost = 0
+        self._doomed = 0
+        self._after_the_answer = False
 
     def serve(self) -> None:
         with suppress(OSError):  # Closing the listener ends this.
@@ -41,8 +45,22 @@ class Proxy:
                 threading.Thread(target=self._pass_on, args=[client], daemon=True).start()
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
+        """Accept nobody any more; those who are connected stay so."""
+        with suppress(OSError):  # It may have been closed before.
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def doom(self, message: int, *, answered: bool) -> None:
+        """Lose the *message*-th message of a client from now on, or its answer if it is to be *answered*; 0 is none."""
+        self._doomed, self._after_the_answer = message, answered
+
+    def _loss_of(self, data: bytes) -> Loss | None:
+        """Return what is to be lost of a message of a client."""
+        if self._doomed:
+            self._doomed -= 1
+            if not self._doomed:
+                return "its answer" if self._after_the_answer else "message"
+        return self.losses.pop(0) if _COMMIT in data and self.losses else None
 
     def _server(self) -> socket.socket:
         if not self._host.startswith("/"):
@@ -58,13 +76,14 @@ class Proxy:
                     data = source.recv(1 << 16)
                     if not data:
                         return
-                    loss = self.losses.pop(0) if source is client and _COMMIT in data and self.losses else None
-                    if loss == "COMMIT":
+                    loss = self._loss_of(data) if source is client else None
+                    if loss in {"COMMIT", "message"}:
                         self.lost += 1
                         return
                     (server if source is client else client).sendall(data)
                     if loss is not None:
-                        server.recv(1 << 16)
+                        # Not everything is answered: of what is copied, the end alone is.
+                        select.select([server], [], [], _ANSWER_SECONDS)
                         self.lost += 1
                         return
 

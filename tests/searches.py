@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from audiocatalog import Catalog, TrackMetadata, UnitOfWork, searching
 from audiocatalog.explaining import refresh_vocabulary
 from audiocatalog.transaction import driver_connection
+from tests.detour import as_owner
 
 #: Columns that a row may leave out.
 _DEFAULTS = {"status": "'COMPLETED'", "audio_path": "'a'", "id": "gen_random_uuid()"}
@@ -37,10 +38,11 @@ def titles(work: UnitOfWork | Catalog, query: str, **options: Any) -> list[str]:
 def insert_many(connection: Connection, number: int, **columns: str) -> None:
     """Insert *number* tracks whose *columns* are SQL, in which ``n`` counts from 1."""
     written = _DEFAULTS | columns
-    driver_connection(connection).execute(
-        f"INSERT INTO audio_tracks ({', '.join(written)}) SELECT {', '.join(written.values())}"
-        f" FROM generate_series(1, {number}) AS n"
-    )
+    with as_owner(connection):
+        driver_connection(connection).execute(
+            f"INSERT INTO audio_tracks ({', '.join(written)}) SELECT {', '.join(written.values())}"
+            f" FROM generate_series(1, {number}) AS n"
+        )
 
 
 def count_words(work: UnitOfWork) -> None:

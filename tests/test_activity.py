@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -209,7 +209,7 @@ class TestActivity:
             Catalog(database_url, statement_timeout=0.1, lock_timeout=10) as catalog,
             locked(database_url, "audio_track_tasks"),
         ):
-            catalog.health()
+            catalog.find(uuid4())
             with pytest.raises(QueryTimeout):
                 catalog.activity()
 

@@ -29,10 +29,10 @@ from audiocatalog import (
     TrackRecord,
     TrackStatus,
     UnitOfWork,
-    bulk,
     errors,
 )
 from audiocatalog.bulk_result import MOST_REFUSALS
+from audiocatalog.outcome import ask
 from tests.conftest import TABLES, libpq
 from tests.factories import TrackRecordFactory
 from tests.proxy import proxied
@@ -696,13 +696,12 @@ class TestBesideOthers:
         ):
             assert distant.find(record.id)
 
-            def write_then_ask(*arguments: Any) -> bool:
+            def write_then_ask(*arguments: Any) -> object:
                 with catalog.unit_of_work() as work:
                     work.save_record(retitled(record, "Theirs"), replace=True)
-                return was_committed(*arguments)
+                return ask(*arguments)
 
-            was_committed = bulk._was_committed
-            patch.setattr("audiocatalog.bulk._was_committed", write_then_ask)
+            patch.setattr("audiocatalog.catalog.ask", write_then_ask)
             proxy.losses = ["its answer"]
             assert distant.bulk_save([record], on_conflict="replace").updated == 1
         assert (catalog.get(record.id).title, catalog.get(record.id).version) == ("Theirs", 3)

@@ -17,8 +17,8 @@ from sqlalchemy import make_url
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors, migrations
 from audiocatalog.embedded import EmbeddedPostgres
-from audiocatalog.engine import parse_url, url_from_environment
 from audiocatalog.models import SCHEMA_REVISION
+from audiocatalog.settings import parse_url, url_from_environment
 from tests.conftest import libpq
 
 SECRET = "p%40ss%2Fw%3Ard"
@@ -77,7 +77,7 @@ def test_health_shows_server_schema_and_pool(catalog: Catalog) -> None:
     assert (health.schema_revision, health.expected_revision) == (SCHEMA_REVISION, SCHEMA_REVISION)
     assert int(health.server_version.split(".")[0]) >= 15
     assert health.server_encoding == "UTF8"
-    assert (health.pool_size, health.waiting) == (8, 0)
+    assert (health.pool_size, health.waiting, health.in_use) == (8, 0, 1)
     assert 1 <= health.connections <= 8
 
 

@@ -160,7 +160,7 @@ class TestEnds:
         assert result.stderr.count("\n") == 1
         unknown = run(*command, str(uuid4()), "7")
         assert unknown.exit_code == 1
-        assert "no track has the id" in unknown.stderr
+        assert "no track has this id" in unknown.stderr
 
 
 class TestExpired:

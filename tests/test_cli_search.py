@@ -386,7 +386,7 @@ class TestExplain:
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
-            (("x", UNKNOWN), f"no track has the id {UNKNOWN}"),
+            (("x", UNKNOWN), f"track {UNKNOWN}: no track has this id"),
             (("year:1997", UNKNOWN), "QUERY: at least one word to explain"),
             (("x", UNKNOWN, "--year", "99"), "--year: a number"),
         ],

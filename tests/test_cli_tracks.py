@@ -103,7 +103,7 @@ class TestTrack:
     def test_an_unknown_track_is_told(self, run: Run) -> None:
         for command in (["show"], ["history"]):
             result = run(*command, str(IDIOTEQUE))
-            assert (result.exit_code, result.stderr) == (1, f"error: no track has the id {IDIOTEQUE}\n")
+            assert (result.exit_code, result.stderr) == (1, f"error: track {IDIOTEQUE}: no track has this id\n")
         assert run("status", str(IDIOTEQUE), "PENDING").exit_code == 1
 
     def test_the_actor_is_named_or_the_user(self, database_url: str, idioteque: UUID) -> None:

@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 import re
+import traceback
 from uuid import UUID
 
 import psycopg
@@ -33,10 +34,9 @@ from audiocatalog.errors import (
     StaleStatement,
     TransactionAborted,
     TransientConflict,
-    from_driver,
-    translated,
 )
 from audiocatalog.identifiers import new_id
+from audiocatalog.translation import from_driver, translated
 
 PLANTED = "planted secret"
 TRACK_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -362,7 +362,9 @@ def test_a_real_error_is_told_without_its_data(
         run()
     found = caught.value
     assert (type(found), found.sqlstate, found.operation) == (kind, sqlstate, "save")
-    assert PLANTED in str(found.__cause__)
+    assert PLANTED not in "".join(traceback.format_exception(found))
+    assert isinstance(found.__cause__, psycopg.Error)
+    assert found.__cause__.sqlstate == sqlstate
     assert PLANTED not in printed(found)
     assert len(str(found)) <= 500
 
@@ -404,10 +406,7 @@ def test_a_real_time_out_is_a_query_time_out(bench: Connection) -> None:
     with pytest.raises(QueryTimeout) as caught, translated("search"):
         bench.execute(text("SELECT pg_sleep(5)"))
     assert isinstance(caught.value, TimeoutError)
-    assert (
-        str(caught.value)
-        == "search: the statement was cancelled: it ran into its time limit, or somebody ended it on the server"
-    )
+    assert str(caught.value) == "search: the statement was ended: it ran into its time limit"
 
 
 # What passes through.
@@ -438,11 +437,12 @@ def test_what_went_well_is_left_alone() -> None:
     assert done
 
 
-def test_the_cause_is_what_the_driver_said() -> None:
+def test_the_cause_is_an_error_of_the_drivers_class() -> None:
     driver = wrapped(server_error("40001"))
     with pytest.raises(TransientConflict) as caught, translated("save", "commit"):
         raise driver
-    assert caught.value.__cause__ is driver
+    assert isinstance(caught.value.__cause__, psycopg.errors.SerializationFailure)
+    assert caught.value.__cause__.sqlstate == "40001"
     assert (caught.value.phase, caught.value.operation) == ("commit", "save")
 
 

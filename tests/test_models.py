@@ -545,14 +545,14 @@ def test_a_repr_holds_no_data(units: Units) -> None:
             assert PLANTED not in printed
             assert "1977" not in printed
             assert len(printed) < 200
-    assert repr(track) == f"<Track {track.id} PENDING version 1>"
-    assert repr(change) == f"<StatusChange {track.id} PENDING -> FAILED>"
+    assert repr(track) == f"<Track …{track.id.hex[-8:]} PENDING version 1>"
+    assert repr(change) == f"<StatusChange of …{track.id.hex[-8:]}: PENDING -> FAILED>"
 
 
 def test_an_object_without_values_can_be_printed() -> None:
     assert (repr(Track()), repr(StatusChange())) == (
-        "<Track None None version None>",
-        "<StatusChange None None -> None>",
+        "<Track no id None version None>",
+        "<StatusChange of no id: None -> None>",
     )
 
 
@@ -580,14 +580,14 @@ def archived(connection: Connection, work: UnitOfWork) -> UUID:
 def test_an_unknown_status_is_read_as_text(session: Session, work: UnitOfWork, archived: UUID) -> None:
     for track in (work.get(archived), session.get_one(Track, archived), work.search("archived").hits[0].track):
         assert (track.status, type(track.status)) == ("ARCHIVED", str)
-        assert repr(track) == f"<Track {archived} ARCHIVED version 2>"
+        assert repr(track) == f"<Track …{archived.hex[-8:]} ARCHIVED version 2>"
 
 
 def test_an_unknown_status_does_not_break_the_history(work: UnitOfWork, archived: UUID) -> None:
     changes = work.history(archived)
     assert [change.to_status for change in changes] == [PENDING, "ARCHIVED"]
     assert isinstance(changes[0].to_status, TrackStatus)
-    assert repr(changes[1]) == f"<StatusChange {archived} PENDING -> ARCHIVED>"
+    assert repr(changes[1]) == f"<StatusChange of …{archived.hex[-8:]}: PENDING -> ARCHIVED>"
 
 
 def test_no_move_of_ours_leads_out_of_an_unknown_status(work: UnitOfWork, archived: UUID) -> None:

@@ -387,6 +387,25 @@ class TestApplication:
 
 
 COLUMNS = "(track_id, version, from_status, to_status, actor, at)"
+FORGED = f"'{IDIOTEQUE}', 99, 'COMPLETED', 'PENDING', 'x'"
+#: Every way to write into the history what did not happen, or to take out what did.
+FORGING = {
+    "invent": f"INSERT INTO audio_track_status_changes {COLUMNS} VALUES ({FORGED}, now())",
+    "invent and date back": f"INSERT INTO audio_track_status_changes {COLUMNS} VALUES ({FORGED}, '2000-01-01')",
+    "invent past what is generated": (
+        f"INSERT INTO audio_track_status_changes {COLUMNS} OVERRIDING SYSTEM VALUE VALUES ({FORGED}, now())"
+    ),
+    "invent where it is there already": (
+        f"INSERT INTO audio_track_status_changes {COLUMNS} VALUES ({FORGED}, now())"
+        " ON CONFLICT (track_id, version) DO UPDATE SET actor = 'forged'"
+    ),
+    "copy": "COPY audio_track_status_changes FROM STDIN",
+    "reword": "UPDATE audio_track_status_changes SET reason = 'forged'",
+    "date back": "UPDATE audio_track_status_changes SET at = at - interval '1 day'",
+    "delete": "DELETE FROM audio_track_status_changes",
+    "merge": "MERGE INTO audio_track_status_changes USING audio_tracks ON track_id = id WHEN MATCHED THEN DELETE",
+    "empty": "TRUNCATE audio_track_status_changes",
+}
 #: What the application may not do, each refused with 42501.
 FORBIDDEN = [
     "CREATE TABLE public.mine (id integer)",
@@ -406,23 +425,14 @@ FORBIDDEN = [
     "ALTER FUNCTION audiocatalog_move_v1 SET search_path = pg_temp",
     "CREATE OR REPLACE FUNCTION audiocatalog_visible_v1(value text) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
     "TRUNCATE audio_tracks CASCADE",
-    "TRUNCATE audio_track_status_changes",
     "TRUNCATE audio_search_words",
     "DELETE FROM audio_tracks",
-    "DELETE FROM audio_track_status_changes",
     "DELETE FROM audio_track_tasks",
     "DELETE FROM audio_track_edits",
     "INSERT INTO audio_track_edits SELECT id, 9, 'x' FROM audio_tracks",
     "UPDATE audio_track_edits SET actor = 'forged'",
     "DELETE FROM audio_search_counts",
-    "UPDATE audio_track_status_changes SET reason = 'forged'",
-    "UPDATE audio_track_status_changes SET at = at - interval '1 day'",
-    # Forging a row of the history, back-dating one, and both by COPY.
-    f"INSERT INTO audio_track_status_changes {COLUMNS} VALUES ('{IDIOTEQUE}', 99, 'COMPLETED', 'PENDING', 'x', now())",
-    f"INSERT INTO audio_track_status_changes {COLUMNS} VALUES ('{IDIOTEQUE}', 9, 'FAILED', 'PENDING', 'x', '2000-1-1')",
-    "COPY audio_track_status_changes FROM STDIN",
     "COPY audio_tracks FROM STDIN",
-    "MERGE INTO audio_track_status_changes USING audio_tracks ON track_id = id WHEN MATCHED THEN DELETE",
     "SELECT FROM audio_track_status_changes FOR UPDATE",
     "SELECT FROM audio_track_tasks FOR UPDATE",
     "UPDATE audio_tracks SET status = 'PENDING'",
@@ -445,9 +455,25 @@ FORBIDDEN = [
     "SET ROLE {owner}",
     "GRANT {owner} TO CURRENT_USER",
     "SET SESSION AUTHORIZATION {owner}",
+    "SET ROLE {superuser}",
+    "SET SESSION AUTHORIZATION {superuser}",
     "COPY audio_tracks TO PROGRAM 'true'",
+    "COPY pg_temp.mine FROM PROGRAM 'true'",
     "COPY audio_tracks TO '/tmp/audiocatalog_test_copy'",
+    "COPY pg_temp.mine FROM '/etc/passwd'",
     "SELECT pg_read_file('/etc/passwd')",
+    "SELECT pg_ls_dir('/')",
+    "SELECT lo_import('/etc/passwd')",
+    "SELECT lo_export(1, '/tmp/audiocatalog_test_copy')",
+    "SELECT pg_reload_conf()",
+    "SELECT pg_switch_wal()",
+    "ALTER SYSTEM SET fsync = off",
+    "ALTER DATABASE {database} SET lock_timeout = 1",
+    "CREATE DATABASE mine",
+    "CREATE EXTENSION adminpack",
+    "CREATE FUNCTION pg_temp.mine() RETURNS integer LANGUAGE c AS '/lib/mine.so', 'mine'",
+    "SELECT pg_terminate_backend({session})",
+    "SELECT pg_cancel_backend({session})",
     "BEGIN; LOCK TABLE audio_track_status_changes",
     "REINDEX TABLE audio_tracks",
 ]
@@ -457,9 +483,40 @@ class TestForbidden:
     @pytest.mark.parametrize("statement", FORBIDDEN)
     @pytest.mark.usefixtures("track_id")
     def test_the_application_may_not(self, place: Place, statement: str) -> None:
-        with place.login(place.names.app) as app, pytest.raises(psycopg.Error) as caught:
-            app.execute(sql.SQL(statement).format(owner=sql.Identifier(place.names.owner)))
-        assert caught.value.sqlstate == "42501"
+        with place.admin() as admin, place.login(place.names.app) as app:
+            app.execute("CREATE TEMPORARY TABLE mine (line text)")
+            names = {
+                "owner": sql.Identifier(place.names.owner),
+                "superuser": sql.Identifier(admin.info.user),
+                "database": sql.Identifier(admin.info.dbname),
+                "session": sql.Literal(admin.info.backend_pid),
+            }
+            with pytest.raises(psycopg.Error) as caught:
+                app.execute(sql.SQL(statement).format(**names))
+            assert caught.value.sqlstate == "42501"
+            assert admin.execute("SELECT 1").fetchone() == (1,)
+
+    @pytest.mark.parametrize("statement", FORGING.values(), ids=FORGING)
+    @pytest.mark.usefixtures("track_id")
+    def test_the_application_does_not_forge_the_history(self, place: Place, statement: str) -> None:
+        read = "SELECT c::text FROM audio_track_status_changes AS c ORDER BY track_id, version"
+        with place.admin() as admin, place.login(place.names.app) as app:
+            before = admin.execute(read).fetchall()
+            with pytest.raises(psycopg.Error) as caught:
+                app.execute(statement)
+            assert caught.value.sqlstate == "42501"
+            assert admin.execute(read).fetchall() == before
+
+    def test_who_moves_a_track_by_hand_leaves_one_row_of_it(self, place: Place, track_id: UUID) -> None:
+        move = "SELECT audiocatalog_move_v1(%s, %s, NULL, 'by hand', NULL, NULL, false)"
+        count = "SELECT count(*) FROM audio_track_status_changes WHERE track_id = %s"
+        with place.admin() as admin, place.login(place.names.app) as app:
+            for target in ("PENDING", "PROCESSING", "COMPLETED"):
+                before = admin.execute(count, [track_id]).fetchone() or (0,)
+                app.execute(move, [track_id, target])
+                assert admin.execute(count, [track_id]).fetchone() == (before[0] + 1,)
+                status = admin.execute("SELECT status::text FROM audio_tracks WHERE id = %s", [track_id]).fetchone()
+                assert status == (target,)
 
     def test_inner_functions_are_all_named(self) -> None:
         called = [name for name in INNER_FUNCTIONS if any(name in statement for statement in FORBIDDEN)]

@@ -48,7 +48,7 @@ def assert_full(catalog: Catalog) -> None:
     """The pool has all it has opened, but for the one that asks; what was lost it replaces in the background."""
     for _ in range(500):
         health = catalog.health()
-        if health.idle + 1 == health.connections == 1:
+        if health.in_use == health.connections == 1:
             return
         time.sleep(0.01)
     pytest.fail(f"the pool is not full again: {health}")
@@ -177,7 +177,7 @@ def test_the_host_may_begin_a_transaction_beside_it(database_url: str) -> None:
                 assert beside.execute(text("SELECT count(*) FROM audio_tracks")).scalar_one() == 0
         assert titles(catalog) == ["In the unit"]
         health = catalog.health()
-        assert health.idle + 1 == health.connections == 2
+        assert (health.in_use, health.connections) == (1, 2)
 
 
 # Errors that are caught inside, where the server has given everything up.

@@ -14,6 +14,7 @@ from audiocatalog.cli.demo import tell_story
 from audiocatalog.cli.export_command import export_file
 from audiocatalog.cli.failures import plain_failures
 from audiocatalog.cli.import_command import import_file
+from audiocatalog.cli.rebuild_command import rebuild
 from audiocatalog.cli.roles_command import roles
 from audiocatalog.cli.search_commands import explain, search
 from audiocatalog.cli.target import Target
@@ -101,7 +102,7 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
 
 
 _commands = (
-    *(upgrade, roles, import_file, export_file, search, explain, show, status, history, stats),
+    *(upgrade, rebuild, roles, import_file, export_file, search, explain, show, status, history, stats),
     *(claim, renew, complete, fail, release),
     *(vocabulary, health, tell_story),
 )

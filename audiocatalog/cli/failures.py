@@ -48,7 +48,10 @@ def failure_of(error: CatalogError) -> Failure:
     """Return the failure that reports *error*."""
     if isinstance(error, PermissionDenied) and error.operation != "upgrade":
         return Failure(f"{error}; after an upgrade, `audiocatalog roles --apply` grants what is new")
-    return WrongSettings(str(error)) if isinstance(error, ConfigurationError) else Failure(str(error))
+    # An error does not repeat the id, which may be one of many; whoever typed it may read it.
+    track_id = getattr(error, "track_id", None)
+    message = str(error) if track_id is None else f"track {track_id}: {error}"
+    return WrongSettings(message) if isinstance(error, ConfigurationError) else Failure(message)
 
 
 @contextmanager

@@ -147,14 +147,18 @@ def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
 
 
 def print_health(health: Health) -> None:
-    """Print the versions of the server and schema, and the state of the pool."""
+    """Print how the server, the schema, the work in it and the pool stand."""
     output = Output()
     table = output.table("", "")
     table.show_header = False
+    age, stuck = health.vocabulary_age, health.stuck_claims
     facts: Mapping[str, str] = {
         "server": f"PostgreSQL {health.server_version}, {health.server_encoding}",
         "schema": f"revision {health.schema_revision}, this program knows {health.expected_revision}",
-        "pool": f"{health.connections} of {health.pool_size} connections open, {health.idle} idle, "
+        "role": "standby, which takes no writes" if health.is_standby else "primary",
+        "vocabulary": "never counted" if age is None else f"counted {time_span(age)} ago",
+        "claims": f"{UNKNOWN if stuck is None else stuck} with a lease that has run out",
+        "pool": f"{health.connections} of {health.pool_size} connections open, {health.in_use} in use, "
         f"{health.waiting} callers waiting",
     }
     for name, fact in facts.items():

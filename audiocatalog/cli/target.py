@@ -15,9 +15,9 @@ from sqlalchemy import URL
 
 from audiocatalog import Catalog
 from audiocatalog.cli.failures import WrongSettings
-from audiocatalog.engine import url_from_environment
 from audiocatalog.errors import InvalidInput
 from audiocatalog.metadata import clean_actor
+from audiocatalog.settings import url_from_environment
 
 _URL: Final = "AUDIOCATALOG_DATABASE_URL"
 _NO_DATABASE: Final = (

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
+from audiocatalog.discretion import discreet
 from audiocatalog.models import SPELL_FUNCTION
 from audiocatalog.search.query import Term
 from audiocatalog.search.reading import READ
@@ -25,6 +26,8 @@ class TermExplanation:
     fields: tuple[str, ...]
     excluded: bool = False
 
+    __repr__ = discreet
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -41,6 +44,8 @@ class Explanation:
     reason: str
     terms: tuple[TermExplanation, ...]
     unmet: tuple[str, ...] = ()
+
+    __repr__ = discreet
 
     def __str__(self) -> str:
         """Return it as people read it."""

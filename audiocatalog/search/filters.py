@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
+from audiocatalog.discretion import discreet
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.metadata import LIMITS, NumberLimit, TextLimit, WholeLimit, clean_text
 from audiocatalog.models import FOLD_FUNCTION, NAME_FUNCTION
@@ -43,6 +44,8 @@ class SearchFilters:
     bitrate: int | tuple[int | None, int | None] | None = None
     created_since: datetime | None = None
     updated_since: datetime | None = None
+
+    __repr__ = discreet
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from audiocatalog.cursors import read_cursor, write_cursor
+from audiocatalog.discretion import discreet
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models import SAMPLES, Track
 
@@ -52,12 +53,18 @@ class Hit:
     score: float
     highlights: Mapping[str, tuple[Span, ...]]
 
+    __repr__ = discreet
+
 
 class FacetValue(NamedTuple):
     """Say how many of the found *tracks* have a *value*."""
 
     value: str | int
     tracks: int
+
+    def __repr__(self) -> str:
+        """Return the number alone; the value is data."""
+        return f"<FacetValue of {self.tracks} tracks>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,8 @@ class Facet:
     values: tuple[FacetValue, ...]
     is_exact: bool
     is_complete: bool
+
+    __repr__ = discreet
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,8 @@ class SearchPage:
     suggestion: str | None = None
     facets: Mapping[str, Facet] = field(default_factory=dict)
     is_partial: bool = False
+
+    __repr__ = discreet
 
     def __iter__(self) -> Iterator[Hit]:
         """Go through the hits."""

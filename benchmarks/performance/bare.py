@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 
 from audiocatalog.bulk import BATCH
-from audiocatalog.engine import CONNECTION_DEFAULTS
+from audiocatalog.settings import CONNECTION_DEFAULTS
 from audiocatalog.tracks import FIND, INSERT, TRACK_COLUMNS
 from benchmarks.performance.contestant import Contestant
 from benchmarks.performance.rows import ACTOR, COLUMNS, Values, batches

@@ -1,0 +1,182 @@
+"""One connection of the pool: psycopg's, with an end to every wait and a cursor that is kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import psycopg
+from psycopg import waiting
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from audiocatalog.translation import ServerSilent, without_data
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+    from psycopg_pool import ConnectionPool
+
+_RV = TypeVar("_RV")
+# How long a server that is given up, or whose caller has been interrupted, is asked to stop what it is doing.
+_CANCEL_SECONDS: Final = 0.3
+
+
+class PooledConnection(psycopg.Connection[Any]):
+    """
+    A connection that may be handed to SQLAlchemy many times, and that no server can keep waiting for ever.
+
+    *patience* is how many seconds an answer may take: the statement's time limit, which the server keeps, and then some
+    for the network. No setting of libpq or of the server ends the wait for a server that is frozen: its kernel goes on
+    acknowledging what is sent.
+    """
+
+    patience: float | None = None
+    network_timeout: float = 0.0
+    #: Since when, by which thread and, where that is noted, at which place in its code it is held.
+    held_since: float | None = None
+    held_by: int = 0
+    held_at: str | None = None
+    #: For outcome.py, after a COMMIT that is not answered: the server, the transaction's id there, and what it wrote.
+    server: str | None = None
+    xact_id: str | None = None
+    leaves_rows: bool = False
+    #: How long its holder had to wait for it.
+    waited: float = 0.0
+    kept_cursor: psycopg.RawCursor[Any] | None = None
+    #: Where this goes when nobody holds it any more, as long as its pool counts on it.
+    lost: deque[PooledConnection] | None = None
+
+    @classmethod
+    def connect(  # type: ignore[override]  # Its own arguments stand beside the parameters of libpq.
+        cls,
+        conninfo: str = "",
+        *,
+        on_failure: Callable[[psycopg.Error], None] = lambda error: None,  # noqa: ARG005
+        patience: float | None = None,
+        network_timeout: float = 0.0,
+        **parameters: Any,
+    ) -> Self:
+        """Connect as psycopg does, and tell *on_failure* why that was not possible: the pool keeps it to itself."""
+        try:
+            connection = super().connect(conninfo, **parameters)
+        except psycopg.Error as error:
+            told = without_data(error)
+            on_failure(told)
+            raise told from None  # The pool logs it.
+        connection.patience, connection.network_timeout = patience, network_timeout
+        return connection
+
+    def wait(self, gen: PQGen[_RV], interval: float = 0.1, timeout: float | None = None) -> _RV:
+        """
+        Wait for the server until *gen* has what it wants, or until *timeout* or the connection's patience ends.
+
+        A wait that is broken off leaves a connection in the middle of an answer: it is closed, after the server has
+        been asked to stop.
+
+        Raises:
+            ServerSilent: the patience has ended.
+        """
+        try:
+            return waiting.wait(gen, self.pgconn.socket, interval, self.patience if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout as error:  # noqa: SLF001  # It is what psycopg's own overrides catch.
+            if timeout is not None:
+                raise
+            self._give_up()
+            raise ServerSilent("the server did not answer in time") from error
+        except (ValueError, psycopg.InternalError) as error:
+            # A server that ends within a transaction says why, and PgBouncer adds a word of its own: psycopg, which
+            # expects one answer to COMMIT or COPY, calls two an error of the program.
+            if self.pgconn.status == ConnStatus.OK or getattr(error, "sqlstate", None) is not None:
+                raise
+            raise psycopg.OperationalError("the connection was lost") from error
+        except psycopg.Error:
+            raise
+        except BaseException:
+            # A signal, such as Ctrl-C. psycopg would wait ten seconds for a server that is frozen.
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        with suppress(Exception):
+            self.cancel_safe(timeout=_CANCEL_SECONDS)
+        self.pgconn.finish()
+
+    def add_notice_handler(self, callback: Callable[[psycopg.errors.Diagnostic], None]) -> None:
+        """Add *callback* once: SQLAlchemy takes each checkout for a new connection, and adds its own each time."""
+        if callback not in self._notice_handlers:
+            super().add_notice_handler(callback)
+
+    def close(self) -> None:
+        """
+        Go back to the pool.
+
+        psycopg takes a connection that is lost for closed already and leaves it where it is, so that the pool would
+        count it among its own for ever.
+        """
+        pool: ConnectionPool[PooledConnection] | None = getattr(self, "_pool", None)
+        if pool is None:
+            self.lost = None  # The pool has done with it.
+            super().close()
+        else:
+            self.held_since = None
+            pool.putconn(self)
+            if self.closed:
+                self.lost = None  # The pool has begun to replace it.
+
+    def __del__(self, _warn: object = None, /) -> None:
+        """
+        Let the pool have back what nobody holds any more: a caller was interrupted as it was given to him, or forgot it.
+
+        It is closed, for nobody knows what was being done on it; the pool takes it at the next checkout, for this may
+        run at any moment, also while the pool's lock is held.
+        """
+        if self.lost is None:
+            super().__del__()
+        else:
+            self.pgconn.finish()
+            self.lost.append(self)
+
+    def __repr__(self) -> str:
+        """Return the state alone: psycopg's own names the user, and SQLAlchemy logs it."""
+        return f"<PooledConnection, {'closed' if self.closed else TransactionStatus(self.pgconn.transaction_status).name.lower()}>"
+
+
+@contextmanager
+def patient(driver: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """Let an answer on *driver* take *seconds*, and what the network may take, for a while."""
+    if not isinstance(driver, PooledConnection):
+        yield
+        return
+    before = driver.patience
+    driver.patience = seconds + driver.network_timeout
+    try:
+        yield
+    finally:
+        driver.patience = before
+
+
+def raw_cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:
+    """
+    Return a cursor whose placeholders are ``$1``, ``$2``, to be used at once.
+
+    A connection of the pool keeps one: a new cursor looks up anew how each type is sent and read, which costs as much
+    as sending a statement.
+    """
+    if not isinstance(driver, PooledConnection):
+        return psycopg.RawCursor(driver)
+    if driver.kept_cursor is None:
+        driver.kept_cursor = psycopg.RawCursor(driver)
+    return driver.kept_cursor
+
+
+def settings_call(settings: Mapping[str, str], *, local: bool) -> str:
+    """Return the statement that sets *settings*, for the transaction or for the session."""
+    calls = ", ".join(f"set_config('{name}', '{value}', {str(local).lower()})" for name, value in settings.items())
+    return f"SELECT {calls}"
+
+
+def transaction_settings(settings: Mapping[str, str]) -> str:
+    """Return statements that set *settings* for a transaction without a snapshot: it may still choose its isolation."""
+    return "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())

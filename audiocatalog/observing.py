@@ -1,0 +1,110 @@
+"""What is told of the catalogue's work: to a hook for metrics, and to the logger ``audiocatalog``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Final, TypeVar
+
+from audiocatalog.errors import CatalogError
+
+_Result = TypeVar("_Result")
+LOGGER: Final = logging.getLogger("audiocatalog")
+# A host that has set up no logging gets none: what matters is raised.
+LOGGER.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """
+    Tell how one thing went: a call such as ``search``, or a ``unit_of_work`` from its first moment to its last.
+
+    *duration* is in seconds; *waited* of them were spent on getting a connection, where that was part of it. *error* is
+    the name of the error's class, *sqlstate* what the server called it; both are None if it went well.
+    """
+
+    operation: str
+    duration: float
+    waited: float | None
+    error: str | None
+    sqlstate: str | None
+
+
+Hook = Callable[[Observation], None]
+
+
+class Observer:
+    """
+    Tell *hook* of everything, and the log of calls that take *slow_after* seconds and units that are rolled back.
+
+    Every record has ``operation``, ``duration``, ``error`` and ``sqlstate`` as attributes, for structured logs. None
+    holds data.
+    """
+
+    def __init__(self, hook: Hook | None, *, slow_after: float) -> None:
+        self._hook = hook
+        self._slow_after = slow_after
+
+    def observe(self, operation: str, perform: Callable[[], _Result]) -> _Result:
+        """Return what *perform* returns, and tell of it."""
+        began = perf_counter()
+        try:
+            result = perform()
+        except CatalogError as error:
+            self._tell_of_call(operation, began, error)
+            raise
+        if self._hook is not None or perf_counter() - began >= self._slow_after:
+            self._tell_of_call(operation, began, None)
+        return result
+
+    def unit_ended(self, began: float, waited: float | None, error: BaseException | None) -> None:
+        """Tell of a unit of work; one that was rolled back leaves one line in the log."""
+        duration = perf_counter() - began
+        if error is not None:
+            sqlstate, operation = _sqlstate_of(error), getattr(error, "operation", None) or "unit_of_work"
+            LOGGER.log(
+                logging.INFO if sqlstate is None and not getattr(error, "phase", None) else logging.WARNING,
+                "a unit of work was rolled back after %.3f s: %s in %s (%s)",
+                duration,
+                type(error).__name__,
+                operation,
+                sqlstate or "no SQLSTATE",
+                extra=_facts(operation, duration, error),
+            )
+        self._tell("unit_of_work", duration, waited, error)
+
+    def tries_again(self, error: BaseException | None, tries: int, pause: float) -> None:
+        """Tell the log that a unit of work will be run again."""
+        LOGGER.info(
+            "try %d of a unit of work ended in %s; the next begins in %.3f s",
+            tries,
+            type(error).__name__,
+            pause,
+            extra=_facts(getattr(error, "operation", None) or "run", pause, error),
+        )
+
+    def _tell_of_call(self, operation: str, began: float, error: CatalogError | None) -> None:
+        duration = perf_counter() - began
+        if duration >= self._slow_after:
+            LOGGER.warning("%s took %.3f s", operation, duration, extra=_facts(operation, duration, error))
+        self._tell(operation, duration, None, error)
+
+    def _tell(self, operation: str, duration: float, waited: float | None, error: BaseException | None) -> None:
+        if self._hook is None:
+            return
+        name = None if error is None else type(error).__name__
+        try:
+            self._hook(Observation(operation, duration, waited, name, _sqlstate_of(error)))
+        except Exception as failure:  # noqa: BLE001  # Whatever counts the work must not undo it.
+            LOGGER.warning("the hook that observes the catalogue failed: %s", type(failure).__name__)
+
+
+def _facts(operation: str, duration: float, error: BaseException | None) -> dict[str, Any]:
+    name = None if error is None else type(error).__name__
+    return {"operation": operation, "duration": duration, "error": name, "sqlstate": _sqlstate_of(error)}
+
+
+def _sqlstate_of(error: BaseException | None) -> str | None:
+    return error.sqlstate if isinstance(error, CatalogError) else None

@@ -1,0 +1,248 @@
+"""The one place where driver errors become ours."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Final
+
+import psycopg
+import psycopg_pool
+import sqlalchemy.exc
+
+from audiocatalog.errors import (
+    CatalogError,
+    CatalogInternalError,
+    CommitOutcomeUnknown,
+    ConfigurationError,
+    ConstraintViolation,
+    DatabaseUnavailable,
+    InvalidInput,
+    OperationCancelled,
+    PermissionDenied,
+    Phase,
+    PoolTimeout,
+    Problem,
+    QueryTimeout,
+    SchemaMismatch,
+    StaleStatement,
+    TransactionAborted,
+    TransientConflict,
+    printable,
+)
+
+# Whole SQLSTATEs first, then their two-letter classes: the first entry that fits decides.
+_CLASS_BY_SQLSTATE: dict[str, type[CatalogError]] = {
+    "26000": StaleStatement,
+    "40001": TransientConflict,
+    "40P01": TransientConflict,
+    "55P03": TransientConflict,
+    "40003": CommitOutcomeUnknown,
+    "57014": QueryTimeout,
+    "25006": DatabaseUnavailable,
+    "25P02": TransactionAborted,
+    "25P03": TransactionAborted,
+    "25P04": TransactionAborted,
+    "42501": PermissionDenied,
+    "42P01": SchemaMismatch,
+    "42703": SchemaMismatch,
+    "42883": SchemaMismatch,
+    "3F000": SchemaMismatch,
+    "428C9": SchemaMismatch,
+    "3D000": ConfigurationError,
+    "53400": QueryTimeout,
+    "57P01": DatabaseUnavailable,
+    "57P02": DatabaseUnavailable,
+    "57P03": DatabaseUnavailable,
+    "57P04": DatabaseUnavailable,
+    "57P05": DatabaseUnavailable,
+    "08": DatabaseUnavailable,
+    "23": ConstraintViolation,
+    "28": ConfigurationError,
+    "53": DatabaseUnavailable,
+    "58": DatabaseUnavailable,
+}
+_INVALID_INPUT = ("22", "54", "42846")
+# What refuses a value of a track; in a table of the host's, it is a ConstraintViolation like any other.
+_INVALID_TRACK = ("23502", "23514")
+_DESCRIPTION: dict[type[CatalogError], str] = {
+    StaleStatement: "the schema changed under a running service; run the unit of work again",
+    TransientConflict: "the server gave way to another transaction; run the unit of work again",
+    CommitOutcomeUnknown: (
+        "the connection was lost during COMMIT; the work may or may not have been kept: read it again, or repeat it "
+        "with its id or operation id"
+    ),
+    QueryTimeout: "the statement was ended: it ran into its time limit",
+    OperationCancelled: "the statement was ended: somebody cancelled it on the server",
+    TransactionAborted: "an earlier error ended this transaction on the server; nothing of it was kept",
+    PermissionDenied: "the database role lacks a privilege for this",
+    SchemaMismatch: "the database's schema does not fit this version of audiocatalog; run `audiocatalog upgrade`",
+    ConfigurationError: "the server refused the connection: check user, password and database name in the URL",
+    DatabaseUnavailable: "the database cannot be reached or cannot work now",
+    ConstraintViolation: "a constraint of the database refused a row",
+    CatalogInternalError: "an unexpected database error; its cause says more",
+}
+_READ_ONLY = "the server is read-only now: a standby, or one that is set so (default_transaction_read_only)"
+_IDLED = "the unit of work did nothing for longer than idle_timeout, so the server ended it; nothing of it was kept"
+#: What the server says in these classes, and nothing but names and reasons: no value of a row, no part of a statement.
+_TOLD = ("08", "0A", "25", "26", "40", "42501", "53", "55", "57", "58", "XX")
+#: What a connection that is refused names, which may be as secret as the password.
+_NAMED = re.compile(r"\b(user|role|database) \"[^\"]*\"")
+_SILENT = (
+    "the server left a call unanswered for longer than its time limit and network_timeout; the connection was closed"
+)
+_CANCELLED = "canceling statement due to user request"
+_IN_OUR_FUNCTION = "PL/pgSQL function audiocatalog_"
+_LONGEST_CAUSE = 200
+_CHECK_NAME = re.compile(r"^ck_(?:audio_tracks|audio_track_status_changes)_(?P<field>.+)_(?:range|visible|known)$")
+_OUR_NAME = re.compile(r"^(?:(?:pk|uq|ck|fk)_)?(?:audio_track(?:s|_status_changes|_edits|_tasks)|audiocatalog)(?:_|$)")
+_OUR_KEYS = (
+    "pk_audio_tracks",
+    "pk_audio_track_status_changes",
+    "uq_audio_track_status_changes_track_id_operation_id",
+)
+_SHARD_SUFFIX = re.compile(r"_\d+$")
+# Connection errors carry no SQLSTATE (psycopg issue 242), so these, and only these, are told apart by their text.
+_CONFIGURATION_TEXT = re.compile(
+    r"password authentication failed|no password supplied|(?:role|database) \".*\" does not exist"
+    r"|no pg_hba\.conf entry|invalid (?:connection option|port|sslmode)|certificate|permission denied for database"
+)
+
+
+_DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeEncodeError)
+
+
+class ServerSilent(psycopg.OperationalError):
+    """Say that the server left a call unanswered for so long that the connection was given up."""
+
+
+class translated:  # noqa: N801  # Used as a function is; a generator would cost a microsecond in every call.
+    """Turn every driver error raised inside into the error of ours that says what it means."""
+
+    __slots__ = ("_handled", "_operation", "_phase")
+
+    def __init__(self, operation: str, phase: Phase = "statement") -> None:
+        self._operation = operation
+        self._phase = phase
+
+    def __enter__(self) -> None:
+        self._handled = sys.exception()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and isinstance(error, _DRIVER_ERRORS):
+            if (signal := interrupt_behind(error, self._handled)) is not None:
+                raise signal
+            raise from_driver(error, operation=self._operation, phase=self._phase) from cause_of(error)
+
+
+def interrupt_behind(error: BaseException, handled: BaseException | None = None) -> BaseException | None:
+    """
+    Return what is no error, such as KeyboardInterrupt, and has led to *error*, or None.
+
+    A signal comes anywhere, also while the driver or a lock cleans up, which then stumbles over it. What the caller has
+    *handled* before is his own business.
+    """
+    link: BaseException | None = error
+    while link is not None and link is not handled:
+        if not isinstance(link, Exception):
+            return link
+        link = link.__context__
+    return None
+
+
+def cause_of(error: BaseException) -> psycopg.Error | None:
+    """Return what is told of the driver's *error* as the cause of ours."""
+    original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    return without_data(original) if isinstance(original, psycopg.Error) else None
+
+
+def without_data(original: psycopg.Error) -> psycopg.Error:
+    """
+    Return an error of the same class as *original*, fit for a log.
+
+    What the server says of a row, a statement or a parameter quotes them; names, SQLSTATE and place do not.
+    """
+    state, diag = original.sqlstate, original.diag
+    if state is None:
+        # The client's own words are of hosts and sockets; only a parameter that cannot be sent is quoted.
+        said = "a value that cannot be sent" if isinstance(original, psycopg.DataError) else str(original)
+        text = _NAMED.sub(r"\1", said.replace("\n", " "))
+    else:
+        facts = {
+            "constraint": diag.constraint_name,
+            "table": diag.table_name,
+            "column": diag.column_name,
+            "in": diag.source_function,
+        }
+        said = f": {diag.message_primary}" if diag.message_primary and state.startswith(_TOLD) else ""
+        text = state + said + "".join(f", {name} {value}" for name, value in facts.items() if value)
+    copy = type(original)(printable(text, _LONGEST_CAUSE))
+    copy.sqlstate = state
+    return copy
+
+
+def from_driver(error: Exception, *, operation: str, phase: Phase = "statement") -> CatalogError:
+    """Return the error of ours for *error*, by phase, SQLSTATE and constraint, never by the text of a statement."""
+    original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    if isinstance(original, psycopg.Error) and original.sqlstate is not None:
+        return _from_server(original, original.sqlstate, operation, phase)
+    if isinstance(original, psycopg_pool.PoolTimeout):
+        return PoolTimeout("no connection became free in time", operation=operation, phase="connect")
+    if isinstance(original, psycopg.DataError | UnicodeEncodeError):
+        return InvalidInput(Problem("text", "no text that PostgreSQL cannot store"), operation=operation)
+
+    kind: type[CatalogError] = CatalogInternalError
+    description = None
+    if isinstance(original, sqlalchemy.exc.PendingRollbackError):
+        kind = TransactionAborted
+    elif isinstance(original, psycopg.ProgrammingError) and phase == "connect":
+        kind = ConfigurationError
+    elif isinstance(original, psycopg.OperationalError):
+        kind = _lost(original, phase)
+        if isinstance(original, ServerSilent) and kind is DatabaseUnavailable:
+            description = _SILENT
+    return kind(f"{operation}: {description or _DESCRIPTION[kind]}", operation=operation, phase=phase)
+
+
+def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: Phase) -> CatalogError:
+    """Classify what the server said."""
+    name = original.diag.constraint_name
+    # Citus appends a shard's number to the names of our tables and constraints.
+    constraint = (_SHARD_SUFFIX.sub("", name) if _OUR_NAME.match(name) else name) if name else None
+    # It tells neither name where the shard lies on another machine.
+    named = constraint or original.diag.table_name
+    ours = named is None or _OUR_NAME.match(named) is not None
+    if sqlstate.startswith(_INVALID_INPUT) or (ours and sqlstate in _INVALID_TRACK):
+        problem = Problem(_field_of(constraint, original.diag.column_name), "the database refused the value")
+        return InvalidInput(problem, operation=operation, sqlstate=sqlstate, constraint=constraint)
+    kind = _CLASS_BY_SQLSTATE.get(sqlstate) or _CLASS_BY_SQLSTATE.get(sqlstate[:2], CatalogInternalError)
+    if sqlstate == "23505" and constraint in _OUR_KEYS:
+        # Our own statements meet a duplicate key only when they lost a race; run again, they find the winner's row.
+        kind = TransientConflict
+    elif sqlstate == "0A000" and original.diag.source_function == "RevalidateCachedQuery":
+        # Of all that the server does not support, this alone passes: a plan whose result type has changed.
+        kind = StaleStatement
+    elif sqlstate == "42804" and _IN_OUR_FUNCTION in (original.diag.context or ""):
+        # A function keeps its plans; after a change of a column's type, they fit no more on this connection.
+        kind = StaleStatement
+    elif sqlstate == "57014" and original.diag.message_primary == _CANCELLED:
+        # In another language than English, it cannot be told from a time-out.
+        kind = OperationCancelled
+    elif kind is DatabaseUnavailable and phase == "commit":
+        kind = CommitOutcomeUnknown
+    description = {"25P03": _IDLED, "25006": _READ_ONLY}.get(sqlstate, _DESCRIPTION[kind])
+    return kind(
+        f"{operation}: {description}", operation=operation, phase=phase, sqlstate=sqlstate, constraint=constraint
+    )
+
+
+def _lost(original: psycopg.OperationalError, phase: Phase) -> type[CatalogError]:
+    """Classify a connection that failed without an SQLSTATE: refused, or lost before or while committing."""
+    if phase == "connect" and _CONFIGURATION_TEXT.search(str(original)):
+        return ConfigurationError
+    return CommitOutcomeUnknown if phase == "commit" else DatabaseUnavailable
+
+
+def _field_of(constraint: str | None, column: str | None) -> str:
+    match = _CHECK_NAME.match(constraint or "")
+    return match["field"] if match else column or "value"

@@ -1,0 +1,191 @@
+"""
+The whole suite on another way to its server: through PgBouncer, or as the role of the application.
+
+``AUDIOCATALOG_TEST_POOLER=1`` has every catalogue of this process go through PgBouncer in transaction mode, with
+``pooler=True`` and a few connections of the server's for each database. ``AUDIOCATALOG_TEST_ROLE=app`` has it log in as
+a role that may do what `roles.py` grants to the application, and nothing else. Migrations, and what the tests do by
+hand, keep to the direct way as the superuser. So do programs of their own that the tests start.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Final
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from audiocatalog import Catalog
+from audiocatalog.errors import CatalogError
+from audiocatalog.roles import RoleNames, apply_roles
+from tests.pgbouncer import PgBouncer, bouncing
+
+THROUGH_POOLER: Final = os.environ.get("AUDIOCATALOG_TEST_POOLER") == "1"
+AS_APPLICATION: Final = os.environ.get("AUDIOCATALOG_TEST_ROLE") == "app"
+# Some tests hold as many transactions open at the same moment.
+_CONNECTIONS: Final = 20
+
+#: What cannot be done on a way, by the test's name or the beginning of it, and why.
+_NO_LISTENING: Final = "PgBouncer in transaction mode hands on no notifications; without them, a worker polls"
+NOT_THROUGH_POOLER: Final[Mapping[str, str]] = {
+    "test_worker.py::test_a_loop_that_listens_wakes_up_long_before_it_would_look": _NO_LISTENING,
+    "test_worker.py::test_a_loop_listens_again_when_its_listener_was_cut_off": _NO_LISTENING,
+    "test_search_hostile.py::test_an_error_after_the_last_statement_leaves_the_connection_usable[AUTOCOMMIT]": (
+        "its temporary table outlives a transaction"
+    ),
+}
+NOT_AS_APPLICATION: Final[Mapping[str, str]] = {}
+
+
+class Detour:
+    """Tell where the URLs of the server at *server* lead: through *bouncer*, as the application of *names*, or both."""
+
+    def __init__(self, server: str, bouncer: PgBouncer | None, names: RoleNames | None) -> None:
+        self._server = make_url(server)
+        self._bouncer = bouncer
+        self._names = names
+        self._granted: set[str | None] = set()
+
+    def url(self, url: Any) -> Any:
+        """Return *url*, or another one if it is the superuser's on the server of the tests."""
+        try:
+            parsed = make_url(url)
+        except Exception:  # noqa: BLE001  # What is no URL is the test's own business.
+            return url
+        if _place_of(parsed) != _place_of(self._server):
+            return url
+        if self._names is not None and parsed.username == self._server.username:
+            self._grant(parsed, self._names)
+            parsed = parsed.set(username=self._names.app)
+        return parsed if self._bouncer is None else make_url(self._bouncer.url(parsed))
+
+    def direct(self, url: URL) -> URL:
+        """Return *url* as it was before ``url`` changed it."""
+        if self._bouncer is not None and _place_of(url) == _place_of(make_url(self._bouncer.url(self._server))):
+            url = url.set(host=self._server.host, port=self._server.port, query={**url.query, **self._server.query})
+        if self._names is not None and url.username == self._names.app:
+            url = url.set(username=self._server.username)
+        return url
+
+    def settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return *settings* of a catalogue, with what this way demands."""
+        return dict(settings) if self._bouncer is None else {**settings, "pooler": True}
+
+    @property
+    def application(self) -> str | None:
+        """The role of the application, if that is the way."""
+        return None if self._names is None else self._names.app
+
+    def _grant(self, url: URL, names: RoleNames) -> None:
+        # A database without our schema has nothing to be granted yet.
+        if url.database not in self._granted:
+            with suppress(CatalogError):
+                apply_roles(url, names)
+                self._granted.add(url.database)
+                with psycopg.connect(_dsn(url), autocommit=True) as admin:
+                    password = sql.Literal(self._server.password) if self._server.password else sql.NULL
+                    admin.execute(
+                        sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(names.app), password)
+                    )
+
+
+_detour: Detour | None = None
+
+
+def detoured(url: Any) -> Any:
+    """Return the URL by which the catalogues of this run reach *url*."""
+    return url if _detour is None else _detour.url(url)
+
+
+def direct(url: URL) -> URL:
+    """Return the URL by which the superuser reaches *url* directly."""
+    return url if _detour is None else _detour.direct(url)
+
+
+@contextmanager
+def as_application(connection: Connection) -> Iterator[None]:
+    """Let what is done in the transaction of *connection* be done by the application, if that is this run's way."""
+    with _acting_as(connection, None if _detour is None else _detour.application, after="default"):
+        yield
+
+
+@contextmanager
+def as_owner(connection: Connection) -> Iterator[None]:
+    """Let a test prepare, inside ``as_application``, what the application may not do."""
+    role = None if _detour is None else _detour.application
+    if role is not None and connection.exec_driver_sql("SELECT session_user").scalar_one() == role:
+        with _acting_as(connection, "default", after=role):
+            yield
+    else:
+        yield
+
+
+def let_the_owner_flush(session: Session) -> None:
+    """Have what is added to *session* written by the superuser: no application inserts tracks past the functions."""
+    role = None if _detour is None else _detour.application
+    if role is not None:
+        event.listen(session, "before_flush", lambda *_: _act_as(session.connection(), "default"))
+        event.listen(session, "after_flush", lambda *_: _act_as(session.connection(), role))
+
+
+@contextmanager
+def _acting_as(connection: Connection, role: str | None, after: str) -> Iterator[None]:
+    if role is None:
+        yield
+        return
+    _act_as(connection, role)
+    try:
+        yield
+    finally:
+        with suppress(DBAPIError):  # The end of an aborted transaction takes the role back, too.
+            _act_as(connection, after)
+
+
+def _act_as(connection: Connection, role: str) -> None:
+    connection.exec_driver_sql(f"SET LOCAL SESSION AUTHORIZATION {role}")
+
+
+@contextmanager
+def detour(server: str) -> Iterator[None]:
+    """Have every catalogue go the way that the environment names."""
+    global _detour  # noqa: PLW0603  # There is one way for the whole run, as there is one environment.
+    open_catalog = Catalog.__init__
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        bouncer = stack.enter_context(bouncing(server, pool_size=_CONNECTIONS)) if THROUGH_POOLER else None
+        names = RoleNames(*(f"test_{kind}_{uuid4().hex[:12]}" for kind in ("owner", "app", "search")))
+        _detour = way = Detour(server, bouncer, names if AS_APPLICATION else None)
+
+        @functools.wraps(open_catalog)
+        def open_on_the_way(catalog: Catalog, url: Any, **settings: Any) -> None:
+            open_catalog(catalog, way.url(url), **way.settings(settings))
+
+        patch.setattr(Catalog, "__init__", open_on_the_way)
+        try:
+            yield
+        finally:
+            _detour = None
+
+
+def skip_what_cannot_be_done(items: list[pytest.Item]) -> None:
+    """Mark the tests that cannot go the way of this run, with the reason."""
+    for chosen, known in ((THROUGH_POOLER, NOT_THROUGH_POOLER), (AS_APPLICATION, NOT_AS_APPLICATION)):
+        for item in items if chosen else ():
+            for name, reason in known.items():
+                if item.nodeid.removeprefix("tests/").startswith(name):
+                    item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _place_of(url: URL) -> tuple[str, str]:
+    return (str(url.query.get("host") or url.host), str(url.query.get("port") or url.port or 5432))
+
+
+def _dsn(url: URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)

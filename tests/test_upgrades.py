@@ -1,0 +1,263 @@
+"""An upgrade of a database that is in use waits for its locks without making others wait, and says for whom."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from audiocatalog import Catalog, errors, migrations
+from audiocatalog.migrator import LOCK_KEY
+from tests.conftest import libpq
+from tests.factories import TrackRecordFactory
+from tests.schemas import schema_of
+from tests.upgrades import (
+    HEAD,
+    INDEXED,
+    INI,
+    NOW,
+    RATED,
+    SEEDED,
+    VALIDATED,
+    eventually,
+    holding,
+    meanwhile,
+    revision_of,
+    seeds_of,
+    upgrade,
+    upgrading,
+)
+
+Log = pytest.LogCaptureFixture
+
+
+@pytest.fixture
+def current(empty_database: Callable[[], str]) -> str:
+    """Give a database at the revision of this code."""
+    url = empty_database()
+    migrations.upgrade(url)
+    return url
+
+
+def test_three_upgrades_at_once_from_an_older_revision_all_succeed(empty_database: Callable[[], str]) -> None:
+    url, fresh = empty_database(), empty_database()
+    upgrade(url, NOW)
+    upgrade(fresh)
+    processes = [upgrading(url) for _ in range(3)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 3, outputs
+    assert (revision_of(url), seeds_of(url), schema_of(url)) == (HEAD, 1, schema_of(fresh))
+
+
+def test_an_upgrade_behind_a_long_transaction_makes_nobody_wait(current: str, caplog: Log) -> None:
+    with Catalog(current) as catalog, holding(current) as report:
+        record = TrackRecordFactory.build()
+        catalog.bulk_save([record])
+        with meanwhile(lambda: upgrade(current)):
+            slowest = 0.0
+            while "try 4" not in caplog.text:
+                begun = time.monotonic()
+                catalog.get(record.id)
+                catalog.bulk_save([TrackRecordFactory.build()])
+                slowest = max(slowest, time.monotonic() - begun)
+            assert revision_of(current) == NOW
+            holder = report.info.backend_pid
+            report.commit()
+    assert revision_of(current) == HEAD
+    # Each of both may wait for one try, of 0.1 s. Behind the transaction, they would wait until the test gives up.
+    assert slowest < 1.5
+    assert f"upgrade {NOW} -> {RATED} waits for a lock, try 4: process {holder} (a long report)" in (caplog.text)
+    assert "uses audio_tracks" in caplog.text
+
+
+def test_giving_up_says_who_was_in_the_way_and_keeps_what_is_done(current: str) -> None:
+    with holding(current, "LOCK TABLE audio_search_counts IN SHARE MODE") as other:
+        with pytest.raises(errors.TransientConflict) as caught:
+            upgrade(current, lock_timeout=1.0)
+        assert revision_of(current) == INDEXED
+        holder = other.info.backend_pid
+    message = str(caught.value)
+    assert message.startswith(f"upgrade {INDEXED} -> {SEEDED} did not get its locks within 1 s")
+    assert f"process {holder} (a long report) uses audio_search_counts" in message
+    assert "upgrade again" in message
+    assert (caught.value.retryable, caught.value.sqlstate, caught.value.operation) == (True, "55P03", "upgrade")
+    upgrade(current)
+    assert seeds_of(current) == 1
+
+
+def test_the_command_line_gives_up_in_one_line(current: str) -> None:
+    with holding(current):
+        process = upgrading(current, HEAD, "-x", "lock_timeout=0.5")
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert output.splitlines()[-1].startswith(f"FAILED: upgrade {NOW} -> {RATED} did not get its locks within 0.5 s")
+    assert "Traceback" not in output
+
+
+def test_only_the_revision_that_failed_is_tried_again(current: str, caplog: Log) -> None:
+    """A relative target stays what it was when the upgrade began."""
+    caplog.set_level(logging.INFO, "alembic.runtime.migration")
+    upgrade(current, VALIDATED)
+    with holding(current, "LOCK TABLE audio_search_counts IN SHARE MODE") as other:
+        caplog.clear()
+        with meanwhile(lambda: upgrade(current, "+2")):
+            eventually(lambda: "try 2" in caplog.text)
+            other.commit()
+    assert revision_of(current) == SEEDED
+    assert caplog.text.count(f"Running upgrade {VALIDATED} -> {INDEXED}") == 1
+    assert caplog.text.count(f"Running upgrade {INDEXED} -> {SEEDED}") >= 3
+
+
+def test_a_second_upgrade_says_that_it_waits(empty_database: Callable[[], str], caplog: Log) -> None:
+    url = empty_database()
+    with psycopg.connect(libpq(url), autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+        with meanwhile(lambda: upgrade(url, NOW)):
+            eventually(lambda: "waiting for another upgrade" in caplog.text)
+            other.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
+    assert revision_of(url) == NOW
+
+
+def test_an_upgrade_whose_guard_was_ended_stops_before_its_next_step(current: str, caplog: Log) -> None:
+    """With the guard's session, its lock is gone, so that another upgrade may have begun."""
+    guards = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND (classid::bigint << 32 | objid::bigint) = %s"
+    with holding(current) as report, psycopg.connect(libpq(current), autocommit=True) as admin:
+        with pytest.raises(errors.DatabaseUnavailable), meanwhile(lambda: upgrade(current)):
+            eventually(lambda: "try 1" in caplog.text)
+            admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({guards}) AS guards", [LOCK_KEY])
+        report.commit()
+    assert revision_of(current) == NOW
+
+
+#: Settings that a careful administrator gives the role or the database of a service.
+STRICT = {
+    "idle_in_transaction_session_timeout": "20ms",
+    "idle_session_timeout": "20ms",
+    "statement_timeout": "20ms",
+    "lock_timeout": "1ms",
+    "transaction_timeout": "20ms",
+}
+
+
+def test_the_limits_of_services_do_not_stand_in_the_way(current: str, caplog: Log) -> None:
+    name = make_url(current).database
+    with psycopg.connect(libpq(current), autocommit=True) as admin:
+        known = {setting for (setting,) in admin.execute("SELECT name FROM pg_settings")}
+        for setting in STRICT.keys() & known:
+            admin.execute(f"ALTER DATABASE \"{name}\" SET {setting} = '{STRICT[setting]}'")
+        with holding(
+            current, "SET idle_in_transaction_session_timeout = 0; SELECT count(*) FROM audio_tracks"
+        ) as other:
+            if "transaction_timeout" in known:
+                other.rollback()
+                other.execute("SET transaction_timeout = 0")
+                other.commit()
+                other.execute("SET idle_in_transaction_session_timeout = 0; SELECT count(*) FROM audio_tracks")
+            with meanwhile(lambda: upgrade(current)):
+                eventually(lambda: "try 2" in caplog.text)
+                other.commit()
+        admin.execute(f'ALTER DATABASE "{name}" RESET ALL')
+    assert revision_of(current) == HEAD
+
+
+REVISION = '''"""Try something."""
+
+from alembic import op
+
+revision = "{next}"
+down_revision = "{now}"
+
+
+def upgrade() -> None:
+    {body}
+'''
+
+
+def ini_with(folder: Path, body: str) -> Path:
+    """Write a revision that does *body*, and return the configuration that has it next."""
+    (folder / "something.py").write_text(REVISION.format(next=RATED, now=NOW, body=body), encoding="utf-8")
+    ini = folder / "alembic.ini"
+    here = INI.read_text(encoding="utf-8").replace("%(here)s/../..", str(INI.parents[2]))
+    ini.write_text(here, encoding="utf-8")
+    return ini
+
+
+SLEEP = 'op.execute("SELECT pg_sleep(0.3)")'
+
+
+@pytest.mark.parametrize(
+    ("body", "ends"),
+    [
+        (SLEEP, True),
+        (f"with op.long_step(5):\n        {SLEEP}", False),
+        (f"with op.long_step(5):\n        {SLEEP}\n    {SLEEP}", True),
+        (f"with op.get_context().autocommit_block(), op.long_step(5):\n        {SLEEP}", False),
+    ],
+    ids=["a step that is too long", "a declared one", "one that is declared, and one not", "one without transaction"],
+)
+def test_a_step_is_ended_unless_its_revision_declares_it_as_long(
+    current: str, tmp_path: Path, body: str, *, ends: bool
+) -> None:
+    limited = make_url(current).update_query_dict({"options": "-c statement_timeout=150ms"})
+    url, ini = limited.render_as_string(hide_password=False), ini_with(tmp_path, body)
+    if ends:
+        with pytest.raises(errors.QueryTimeout):
+            upgrade(url, RATED, ini=ini)
+    else:
+        upgrade(url, RATED, ini=ini)
+    assert revision_of(current) == (NOW if ends else RATED)
+
+
+def test_a_migrator_that_hangs_within_a_transaction_does_not_keep_its_locks(current: str, tmp_path: Path) -> None:
+    """Its machine may be gone, or its process stopped; everybody else waits for the table that it was changing."""
+    limited = make_url(current).update_query_dict({"options": "-c idle_in_transaction_session_timeout=300ms"})
+    ini = ini_with(
+        tmp_path, 'op.execute("LOCK TABLE audio_tracks"); __import__("time").sleep(2)\n    op.execute("SELECT 1")'
+    )
+    url = limited.render_as_string(hide_password=False)
+    with pytest.raises(errors.TransactionAborted), meanwhile(lambda: upgrade(url, RATED, ini=ini)):
+        eventually(lambda: locks_of(current))
+        begun = time.monotonic()
+        with psycopg.connect(libpq(current)) as reader:
+            reader.execute("SELECT FROM audio_tracks")
+        assert time.monotonic() - begun < 1.5
+    assert revision_of(current) == NOW
+
+
+def locks_of(url: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(libpq(url)) as connection:
+        return connection.execute(
+            "SELECT pid FROM pg_locks"
+            " WHERE relation = 'audio_tracks'::regclass AND granted AND mode = 'AccessExclusiveLock'"
+        ).fetchall()
+
+
+def test_the_limits_are_those_that_are_promised(empty_database: Callable[[], str], tmp_path: Path) -> None:
+    url = empty_database()
+    upgrade(url, NOW)
+    names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
+    settings = " || ' ' || ".join(f"current_setting('{name}')" for name in names)
+    upgrade(url, RATED, ini=ini_with(tmp_path, f'op.execute("CREATE TABLE limits AS SELECT {settings} AS them")'))
+    with psycopg.connect(libpq(url)) as connection:
+        assert connection.execute("SELECT them FROM limits").fetchall() == [("100ms 5s 10s 0",)]
+
+
+def test_code_whose_successor_has_upgraded_leaves_the_schema_as_it_is(empty_database: Callable[[], str]) -> None:
+    """An old instance that is started again during a deploy may begin with an upgrade, as it always does."""
+    url = empty_database()
+    upgrade(url, RATED)
+    before = schema_of(url)
+    migrations.upgrade(url)
+    assert (migrations.current(url), schema_of(url)) == (RATED, before)
+
+
+def test_code_that_is_two_revisions_behind_cannot_upgrade(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    upgrade(url, VALIDATED)
+    with pytest.raises(errors.SchemaMismatch):
+        migrations.upgrade(url)
