@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
-from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-import tenacity
 from sqlalchemy import URL
 
 from audiocatalog.activity import ACTIVITY, Activity, activity_of, activity_values
@@ -20,13 +17,10 @@ from audiocatalog.choices import number_of_seconds
 from audiocatalog.claims import ClaimOrder
 from audiocatalog.engine import Database
 from audiocatalog.errors import (
-    CatalogError,
     CommitOutcomeUnknown,
-    DatabaseUnavailable,
     InvalidInput,
     PermissionDenied,
     Phase,
-    PoolTimeout,
     Problem,
     StaleStatement,
 )
@@ -35,23 +29,18 @@ from audiocatalog.health import Health, read_health
 from audiocatalog.metadata import TrackRecord, clean_actor
 from audiocatalog.observing import Hook, Observer
 from audiocatalog.operations import Driver, rows_of
-from audiocatalog.outcome import Outcome, Trace, ask
+from audiocatalog.outcome import Trace
 from audiocatalog.pool import PoolFigures
+from audiocatalog.running import Runner
 from audiocatalog.search.vocabulary import Vocabulary
 from audiocatalog.settings import Settings, settings_from_environment, url_from_environment
 from audiocatalog.tracks import STATUS_COUNTS, StatusCount, counts_of
-from audiocatalog.transaction import Transaction
 from audiocatalog.translation import translated
 from audiocatalog.unit_of_work import UnitOfWork
 from audiocatalog.verbs import Verbs
 from audiocatalog.worker import Worker
 
 _Result = TypeVar("_Result")
-#: A batch of many tracks is tried again for so many seconds; a server that restarts is back by then.
-_BATCH_DEADLINE: Final = 60.0
-_PAUSES: Final = tenacity.wait_random_exponential(multiplier=0.01, max=1.0)
-# However late it is, a server that is there has this time to answer.
-_LEAST_WAIT: Final = 1.0
 
 
 class Catalog(Verbs):
@@ -72,7 +61,7 @@ class Catalog(Verbs):
     longer than the statement may take is given up.
 
     *observe* is called with an ``Observation`` after every call and unit of work, in the caller's thread. A call that
-    takes *slow_after* seconds leaves a line in the log ``audiocatalog``, as does every unit of work that is rolled back.
+    takes *slow_after* seconds leaves a line in the log ``audiocatalog``, as does a unit of work that is rolled back.
     *debug_pool* notes where in the code each connection is taken, for about ten microseconds each.
 
     Raises:
@@ -128,14 +117,15 @@ class Catalog(Verbs):
         super().__init__(clean_actor(actor), settings)
         self._database = Database(url, settings)
         self._observer = Observer(observe, slow_after=settings.slow_after)
+        self._runner = Runner(self._database, self._observer, actor=self._actor, settings=settings)
 
     @classmethod
     def from_env(cls, *, actor: str | None = None, environment: Mapping[str, str] = os.environ) -> Self:
         """
         Return the catalogue that the environment names, by ``AUDIOCATALOG_DATABASE_URL`` or the ``DB_*`` variables.
 
-        Every setting of ``Catalog`` has a variable of its own, such as ``AUDIOCATALOG_ACTOR``, ``AUDIOCATALOG_POOL_SIZE``
-        or ``AUDIOCATALOG_POOLER`` (true or false).
+        Every setting of ``Catalog`` has a variable of its own, such as ``AUDIOCATALOG_ACTOR``,
+        ``AUDIOCATALOG_POOL_SIZE`` or ``AUDIOCATALOG_POOLER`` (true or false).
 
         Raises:
             ConfigurationError: no database is named, or a variable cannot be read.
@@ -172,7 +162,7 @@ class Catalog(Verbs):
             DatabaseUnavailable: the server cannot be reached.
             SchemaMismatch: the schema is missing or too old.
         """
-        return self._unit_of_work(self._database.transaction)
+        return self._runner.unit_of_work()
 
     def run(self, unit: Callable[[UnitOfWork], _Result], *, deadline: float = 10.0) -> _Result:
         """
@@ -185,7 +175,7 @@ class Catalog(Verbs):
         >>> catalog.run(lambda work: work.update_status(track.id, TrackStatus.PROCESSING))  # doctest: +SKIP
         """
         seconds = number_of_seconds(deadline, "deadline", "run", least=0)
-        return self._run(unit, seconds, lambda error: error.retryable)
+        return self._runner.run(unit, seconds, lambda error: error.retryable)
 
     def was_committed(self, error: CommitOutcomeUnknown, *, deadline: float = 10.0) -> bool | None:
         """
@@ -208,7 +198,7 @@ class Catalog(Verbs):
         if trace is None:
             return None
         seconds = number_of_seconds(deadline, "deadline", "was_committed", least=0)
-        return self._outcome_of(Trace(*trace), seconds)
+        return self._runner.outcome_of(Trace(*trace), seconds)
 
     def bulk_save(
         self,
@@ -252,7 +242,7 @@ class Catalog(Verbs):
             raise InvalidInput(Problem("connections", rule, self._settings.pool_size), operation="bulk_save")
         return save_in_batches(
             records,
-            lambda part: self._run_patiently(lambda driver: load.store(driver, part)) if part else [],
+            lambda part: self._runner.run_patiently(lambda driver: load.store(driver, part)) if part else [],
             batch=batch,
             progress=progress,
             connections=connections,
@@ -380,75 +370,3 @@ class Catalog(Verbs):
             with self._database.autocommit() as driver:
                 return perform(driver, "commit")
         return result
-
-    def _run_patiently(self, perform: Callable[[Driver], _Result]) -> _Result:
-        """Do what may be done twice, in a unit of work of its own, again for a minute while there is no room for it."""
-        return self._run(
-            lambda work: perform(work._open().driver),  # noqa: SLF001
-            _BATCH_DEADLINE,
-            # A server that has just come back may answer although the pool has no connection to it yet.
-            lambda error: error.retryable or isinstance(error, PoolTimeout | CommitOutcomeUnknown),
-        )
-
-    def _run(
-        self, unit: Callable[[UnitOfWork], _Result], deadline: float, may_help: Callable[[CatalogError], bool]
-    ) -> _Result:
-        """Run *unit* in units of work of its own until one succeeds, or an error comes that another try cannot help."""
-        end = monotonic() + deadline
-        tries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, CatalogError) and may_help(error)),
-            stop=tenacity.stop_before_delay(deadline),
-            wait=_PAUSES,
-            before_sleep=self._tell_of_another_try,
-            reraise=True,
-        )
-        result: _Result = tries(self._run_once, unit, end)
-        return result
-
-    def _run_once(self, unit: Callable[[UnitOfWork], _Result], end: float) -> _Result:
-        """Run *unit* once, and find out what became of it if its COMMIT is not answered."""
-        timeout = min(self._settings.pool_timeout, max(end - monotonic(), _LEAST_WAIT))
-        work = self._unit_of_work(lambda: self._database.transaction(timeout), traced=True)
-        try:
-            with work:
-                result: _Result = unit(work)
-        except CommitOutcomeUnknown as error:
-            kept = None
-            # Without a trace, it is not this unit's COMMIT that was lost, or nobody can tell.
-            if error.trace is not None:
-                with suppress(CatalogError):  # There may be nobody left to ask.
-                    kept = self._outcome_of(Trace(*error.trace), end - monotonic())
-            if kept is None:
-                raise
-            if not kept:
-                raise DatabaseUnavailable(
-                    "run: the connection was lost before the work was committed; nothing of it was kept",
-                    operation="run",
-                    phase="commit",
-                ) from error.__cause__
-        return result
-
-    def _outcome_of(self, trace: Trace, deadline: float) -> bool | None:
-        """Return whether a transaction was committed, None if that cannot be known within *deadline* seconds."""
-        tries = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda outcome: outcome == "in progress")
-            | tenacity.retry_if_exception(
-                lambda error: isinstance(error, CatalogError) and (error.retryable or isinstance(error, PoolTimeout))
-            ),
-            stop=tenacity.stop_before_delay(max(deadline, _LEAST_WAIT)),
-            wait=_PAUSES,
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome is not None else None,
-        )
-        outcome: Outcome | None = tries(self._perform, "outcome", lambda driver, _: ask(driver, trace))
-        return {"committed": True, "aborted": False}.get(outcome or "")
-
-    def _tell_of_another_try(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        self._observer.tries_again(error, state.attempt_number, state.next_action.sleep if state.next_action else 0.0)
-
-    def _unit_of_work(
-        self, transactions: Callable[[], AbstractContextManager[Transaction]], *, traced: bool = False
-    ) -> UnitOfWork:
-        return UnitOfWork(
-            transactions, actor=self._actor, settings=self._settings, observer=self._observer, traced=traced
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ import psycopg
 from psycopg import waiting
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from audiocatalog.translation import ServerSilent, without_data
+from audiocatalog.translation import AnothersConnection, ServerSilent, without_data
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
 _RV = TypeVar("_RV")
 # How long a server that is given up, or whose caller has been interrupted, is asked to stop what it is doing.
 _CANCEL_SECONDS: Final = 0.3
+
+
+#: This process; a forked child has another one.
+_process: object = object()
+
+
+def _begin_in_a_child() -> None:
+    global _process  # noqa: PLW0603
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_a_child)
 
 
 class PooledConnection(psycopg.Connection[Any]):
@@ -44,6 +58,7 @@ class PooledConnection(psycopg.Connection[Any]):
     #: How long its holder had to wait for it.
     waited: float = 0.0
     kept_cursor: psycopg.RawCursor[Any] | None = None
+    _process: object = None
     #: Where this goes when nobody holds it any more, as long as its pool counts on it.
     lost: deque[PooledConnection] | None = None
 
@@ -55,7 +70,7 @@ class PooledConnection(psycopg.Connection[Any]):
         on_failure: Callable[[psycopg.Error], None] = lambda error: None,  # noqa: ARG005
         patience: float | None = None,
         network_timeout: float = 0.0,
-        **parameters: Any,
+        **parameters: Any,  # noqa: ANN401  # Whatever libpq takes.
     ) -> Self:
         """Connect as psycopg does, and tell *on_failure* why that was not possible: the pool keeps it to itself."""
         try:
@@ -64,6 +79,7 @@ class PooledConnection(psycopg.Connection[Any]):
             told = without_data(error)
             on_failure(told)
             raise told from None  # The pool logs it.
+        connection._process = _process  # noqa: SLF001
         connection.patience, connection.network_timeout = patience, network_timeout
         return connection
 
@@ -77,6 +93,8 @@ class PooledConnection(psycopg.Connection[Any]):
         Raises:
             ServerSilent: the patience has ended.
         """
+        if self._process is not _process:
+            raise AnothersConnection("this connection belongs to the process that this one was forked from")
         try:
             return waiting.wait(gen, self.pgconn.socket, interval, self.patience if timeout is None else timeout)
         except psycopg.errors._WaitTimeout as error:  # noqa: SLF001  # It is what psycopg's own overrides catch.
@@ -115,6 +133,8 @@ class PooledConnection(psycopg.Connection[Any]):
         psycopg takes a connection that is lost for closed already and leaves it where it is, so that the pool would
         count it among its own for ever.
         """
+        if self._process is not _process:
+            return  # To hang up would end it for the parent as well.
         pool: ConnectionPool[PooledConnection] | None = getattr(self, "_pool", None)
         if pool is None:
             self.lost = None  # The pool has done with it.
@@ -127,11 +147,13 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def __del__(self, _warn: object = None, /) -> None:
         """
-        Let the pool have back what nobody holds any more: a caller was interrupted as it was given to him, or forgot it.
+        Let the pool have back what nobody holds: a caller was interrupted as it was given to him, or forgot it.
 
         It is closed, for nobody knows what was being done on it; the pool takes it at the next checkout, for this may
         run at any moment, also while the pool's lock is held.
         """
+        if self._process is not _process:
+            return
         if self.lost is None:
             super().__del__()
         else:
@@ -140,7 +162,8 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def __repr__(self) -> str:
         """Return the state alone: psycopg's own names the user, and SQLAlchemy logs it."""
-        return f"<PooledConnection, {'closed' if self.closed else TransactionStatus(self.pgconn.transaction_status).name.lower()}>"
+        state = "closed" if self.closed else TransactionStatus(self.pgconn.transaction_status).name.lower()
+        return f"<PooledConnection, {state}>"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from audiocatalog.connection import PooledConnection, transaction_settings
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
-from audiocatalog.observing import LOGGER
+from audiocatalog.observing import LOGGER, log_slow_statements
 from audiocatalog.pool import Pool, PoolFigures
 from audiocatalog.revisions import check_schema
 from audiocatalog.settings import CONNECTION_DEFAULTS, Settings, is_unverified, parse_url
@@ -51,6 +51,8 @@ class Database:
         self.url = parse_url(url)
         self.settings = settings
         self._parents: tuple[object, ...] = ()
+        if is_unverified(self.url):
+            LOGGER.warning(_UNVERIFIED)
         self._begin_anew()
         self._closed = False
         _databases.add(self)
@@ -210,8 +212,6 @@ class Database:
             logging_name="audiocatalog",
             use_native_hstore=False,  # Or the first connection would look for an extension's type.
         )
-        if is_unverified(self.url):
-            LOGGER.warning(_UNVERIFIED)
         self._parameters = self._connection_parameters(engine)
         self._probe()
         settings = self.settings.of_the_session()
@@ -229,6 +229,7 @@ class Database:
         event.listen(
             engine, "commit", lambda connection: refuse_to_commit_an_aborted_transaction(driver_connection(connection))
         )
+        log_slow_statements(engine, self.settings.slow_after)
         if limits := self._settings_of_a_transaction:
             event.listen(engine, "begin", lambda connection: _limit(connection, limits))
         return engine

@@ -17,7 +17,7 @@ SELECT current_setting('server_version'), current_setting('server_encoding'), pg
   (SELECT version_num FROM {VERSION_TABLE}),
   (SELECT extract(epoch FROM clock_timestamp() - max(at))::float8 FROM audio_search_counts),
   {{stuck}}
-"""  # noqa: S608  # Constants of ours.
+"""  # Constants of ours.
 _STUCK: Final = (
     f"(SELECT count(*) FROM (SELECT FROM audio_track_tasks WHERE expires_at <= now() LIMIT {MOST_STUCK}) AS t)"
 )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, TypeVar
 
+from sqlalchemy import Connection, Engine, event
+
 from audiocatalog.errors import CatalogError
 
 _Result = TypeVar("_Result")
@@ -99,6 +101,21 @@ class Observer:
             self._hook(Observation(operation, duration, waited, name, _sqlstate_of(error)))
         except Exception as failure:  # noqa: BLE001  # Whatever counts the work must not undo it.
             LOGGER.warning("the hook that observes the catalogue failed: %s", type(failure).__name__)
+
+
+def log_slow_statements(engine: Engine, slow_after: float) -> None:
+    """Log what the host executes by its session if it takes *slow_after* seconds; its text may hold data."""
+
+    def begin(connection: Connection, *_: object) -> None:
+        connection.info["audiocatalog_began"] = perf_counter()
+
+    def end(connection: Connection, *_: object) -> None:
+        duration = perf_counter() - connection.info["audiocatalog_began"]
+        if duration >= slow_after:
+            LOGGER.warning("session took %.3f s", duration, extra=_facts("session", duration, None))
+
+    event.listen(engine, "before_cursor_execute", begin)
+    event.listen(engine, "after_cursor_execute", end)
 
 
 def _facts(operation: str, duration: float, error: BaseException | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _SERVER: Final = (
 _ASK: Final = f"""
 SELECT {_SERVER}, CASE WHEN %(xact_id)s::xid8 < pg_snapshot_xmax(pg_current_snapshot())
   THEN pg_xact_status(%(xact_id)s::xid8) ELSE 'in progress' END, pg_is_in_recovery()
-"""  # noqa: S608  # A constant of ours.
+"""  # A constant of ours.
 # A transaction's rows were written before its COMMIT was sent, those of a later one with the same id after it.
 _FIND: Final = """
 SELECT EXISTS (SELECT FROM audio_track_status_changes
@@ -53,7 +53,7 @@ def trace_of(connection: PooledConnection) -> Trace:
 
 
 def note_server(connection: PooledConnection) -> None:
-    """Note which server *connection* leads to; a standby has no name, nor has a service that hides what it is made of."""
+    """Note which server *connection* leads to; a standby has no name, nor has a service that hides its inner parts."""
     try:
         row = connection.execute(f"SELECT {_SERVER}").fetchone()
     except psycopg.DatabaseError:
@@ -69,10 +69,9 @@ def note_xact_id(connection: PooledConnection) -> None:
 
 def ask(driver: psycopg.Connection[Any], trace: Trace) -> Outcome | None:
     """Ask the server what became of the transaction that *trace* names, and return None if it cannot tell."""
-    if trace.xact_id is None:
-        return "aborted"  # It had written nothing: there is nothing that could have been kept.
-    if trace.server is None:
-        return None
+    if trace.xact_id is None or trace.server is None:
+        # One that had written nothing can be run again, for there is nothing that could have been kept.
+        return "aborted" if trace.xact_id is None else None
     values = {"xact_id": trace.xact_id, "elapsed": monotonic() - trace.sent}
     with translated("run"):
         row: Any = driver.execute(_ASK, values).fetchone()

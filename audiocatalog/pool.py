@@ -113,7 +113,7 @@ class Pool:
         """
         while self._lost:
             lost = self._lost.popleft()
-            lost._pool = self._pool  # psycopg_pool sets it late and forgets it soon.
+            lost._pool = self._pool  # noqa: SLF001  # psycopg_pool sets it late and forgets it soon.
             lost.close()
         began = monotonic()
         while True:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from audiocatalog.connection import PooledConnection, settings_call
-from audiocatalog.errors import CommitOutcomeUnknown, TransactionAborted
+from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, TransactionAborted
 from audiocatalog.outcome import note_xact_id, trace_of
 from audiocatalog.translation import translated
 
@@ -35,9 +35,11 @@ class Transaction:
         *,
         session: Session | None = None,
     ) -> None:
-        self._driver = self._pooled = driver
+        self._driver = driver
         self._open_session = open_session
         self._session = session
+        #: For how many seconds the connection was waited for.
+        self.waited = None if driver is None else driver.waited
 
     def begin(self, settings: str | None) -> None:
         """Leave autocommit, and set what holds for this transaction alone, where *settings* is a statement."""
@@ -55,11 +57,6 @@ class Transaction:
         with translated("flush"):
             self._session.flush()
             return driver_connection(self._session.connection())
-
-    @property
-    def waited(self) -> float | None:
-        """For how many seconds its connection was waited for."""
-        return None if self._pooled is None else self._pooled.waited
 
     @property
     def session(self) -> Session:
@@ -91,13 +88,16 @@ class Transaction:
         if self._session is not None:
             with translated("flush"):
                 self._session.flush()
-            if traced and self._pooled is not None:
-                # What the host has written by itself tells no id.
-                refuse_to_commit_an_aborted_transaction(self._pooled)
-                note_xact_id(self._pooled)
+        # Not before: the host may have ended its session's transaction, and begun another on another connection.
+        driver = self._under_way()
         trace = None
-        if self._pooled is not None and (traced or self._session is None):
-            trace = trace_of(self._pooled)
+        if driver is not None and (traced or self._session is None):
+            if self._session is not None:
+                # What the host has written by itself tells no id.
+                refuse_to_commit_an_aborted_transaction(driver)
+                with translated("commit"):
+                    note_xact_id(driver)
+            trace = trace_of(driver)
         try:
             with translated("commit", "commit"):
                 if self._session is not None:
@@ -111,17 +111,27 @@ class Transaction:
 
     def roll_back(self) -> None:
         """Roll back, whatever state the connection is in: the error that led here is the one to be told."""
-        if self._pooled is not None:
-            self._pooled.patience = self._pooled.network_timeout  # There is nothing in a rollback that takes time.
         try:
+            if (driver := self._under_way()) is not None:
+                driver.patience = driver.network_timeout  # There is nothing in a rollback that takes time.
             if self._session is not None:
                 # A rollback expires what the session holds; the host's objects stay readable as they are.
                 self._session.expunge_all()
                 self._session.rollback()
             elif self._driver is not None:
                 self._driver.rollback()
-        except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error) as error:
+        except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, CatalogError) as error:
             _logger.debug("rolling back failed: %s", type(error).__name__)
+
+    def _under_way(self) -> PooledConnection | None:
+        """Return the connection of the transaction, if one is under way and the connection is the pool's."""
+        if self._session is None:
+            return self._driver
+        if not self._session.in_transaction():
+            return None
+        with translated("session"):
+            driver = driver_connection(self._session.connection())
+        return driver if isinstance(driver, PooledConnection) else None
 
     def close(self) -> None:
         """Give the connection back; what was not committed is rolled back."""

@@ -28,6 +28,7 @@ from audiocatalog.errors import (
     StaleStatement,
     TransactionAborted,
     TransientConflict,
+    UnitOfWorkEnded,
     printable,
 )
 
@@ -91,6 +92,10 @@ _NAMED = re.compile(r"\b(user|role|database) \"[^\"]*\"")
 _SILENT = (
     "the server left a call unanswered for longer than its time limit and network_timeout; the connection was closed"
 )
+_UNPROVEN = (
+    "the server does not prove by TLS who it is, as the URL demands: check sslmode and sslrootcert in the URL, and the "
+    "server's certificate"
+)
 _CANCELLED = "canceling statement due to user request"
 _IN_OUR_FUNCTION = "PL/pgSQL function audiocatalog_"
 _LONGEST_CAUSE = 200
@@ -103,13 +108,18 @@ _OUR_KEYS = (
 )
 _SHARD_SUFFIX = re.compile(r"_\d+$")
 # Connection errors carry no SQLSTATE (psycopg issue 242), so these, and only these, are told apart by their text.
+_TLS_TEXT = re.compile(r"certificate|does not support SSL")
 _CONFIGURATION_TEXT = re.compile(
-    r"password authentication failed|no password supplied|(?:role|database) \".*\" does not exist"
-    r"|no pg_hba\.conf entry|invalid (?:connection option|port|sslmode)|certificate|permission denied for database"
+    r"password authentication failed|no password supplied|(?:role|database)(?: \".*\")? does not exist"
+    r"|no pg_hba\.conf entry|invalid (?:connection option|port|sslmode)|permission denied for database"
 )
 
 
 _DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeEncodeError)
+
+
+class AnothersConnection(psycopg.InterfaceError):
+    """Say that a forked child has used a connection of its parent's; nothing was sent."""
 
 
 class ServerSilent(psycopg.OperationalError):
@@ -191,6 +201,11 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
     if isinstance(original, psycopg.DataError | UnicodeEncodeError):
         return InvalidInput(Problem("text", "no text that PostgreSQL cannot store"), operation=operation)
 
+    if isinstance(original, AnothersConnection):
+        return UnitOfWorkEnded(
+            f"{operation}: this unit of work was begun before the fork, and belongs to the parent", operation=operation
+        )
+
     kind: type[CatalogError] = CatalogInternalError
     description = None
     if isinstance(original, sqlalchemy.exc.PendingRollbackError):
@@ -201,6 +216,8 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
         kind = _lost(original, phase)
         if isinstance(original, ServerSilent) and kind is DatabaseUnavailable:
             description = _SILENT
+        elif kind is ConfigurationError and _TLS_TEXT.search(str(original)):
+            description = _UNPROVEN
     return kind(f"{operation}: {description or _DESCRIPTION[kind]}", operation=operation, phase=phase)
 
 
@@ -238,7 +255,7 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
 
 def _lost(original: psycopg.OperationalError, phase: Phase) -> type[CatalogError]:
     """Classify a connection that failed without an SQLSTATE: refused, or lost before or while committing."""
-    if phase == "connect" and _CONFIGURATION_TEXT.search(str(original)):
+    if phase == "connect" and (_CONFIGURATION_TEXT.search(str(original)) or _TLS_TEXT.search(str(original))):
         return ConfigurationError
     return CommitOutcomeUnknown if phase == "commit" else DatabaseUnavailable
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import psycopg
 from sqlalchemy import URL, make_url
 
-from audiocatalog._embedded_supervisor import _copy_binaries, _locale_options
+from audiocatalog._embedded_supervisor import _copy_binaries, _locale_options, _tied_to_this_process
 from audiocatalog.embedded import _find_binaries
 from tests.conftest import libpq
 from tests.frozen import family
@@ -98,6 +98,8 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                # A run that is killed leaves no server behind.
+                preexec_fn=_tied_to_this_process(signal.SIGQUIT),  # noqa: PLW1509
                 **identity(),
             )
 

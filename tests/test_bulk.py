@@ -701,7 +701,7 @@ class TestBesideOthers:
                     work.save_record(retitled(record, "Theirs"), replace=True)
                 return ask(*arguments)
 
-            patch.setattr("audiocatalog.catalog.ask", write_then_ask)
+            patch.setattr("audiocatalog.running.ask", write_then_ask)
             proxy.losses = ["its answer"]
             assert distant.bulk_save([record], on_conflict="replace").updated == 1
         assert (catalog.get(record.id).title, catalog.get(record.id).version) == ("Theirs", 3)
@@ -710,7 +710,7 @@ class TestBesideOthers:
         (record,) = records(1)
         with pytest.MonkeyPatch.context() as patch, catalog.unit_of_work() as other:
             patch.setattr("audiocatalog.bulk._LOCK_SECONDS", 0.05)
-            patch.setattr("audiocatalog.catalog._BATCH_DEADLINE", 0.0)
+            patch.setattr("audiocatalog.running._PATIENCE", 0.0)
             with Catalog(catalog._database.url, lock_timeout=0.01) as hasty:
                 other.save_record(record)
                 with pytest.raises(errors.TransientConflict):

@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors, migrations
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.models import SCHEMA_REVISION
+from audiocatalog.revisions import NEXT_REVISION
 from audiocatalog.settings import parse_url, url_from_environment
 from tests.conftest import libpq
 
@@ -295,7 +296,7 @@ def test_a_newer_schema_is_the_next_deploys_and_works(empty_database: Callable[[
     url = empty_database()
     migrations.upgrade(url)
     with psycopg.connect(libpq(url), autocommit=True) as admin:
-        admin.execute("UPDATE audiocatalog_version SET version_num = '9999'")
+        admin.execute("UPDATE audiocatalog_version SET version_num = '" + NEXT_REVISION + "'")
     with Catalog(url) as catalog:
         assert catalog.find(uuid4()) is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -12,9 +13,10 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from audiocatalog import Catalog, SaveOutcome, TrackMetadata, TrackStatus, errors, migrations
+from audiocatalog.settings import is_unverified, parse_url
 from tests.conftest import libpq
 from tests.factories import TrackRecordFactory
 
@@ -256,3 +258,115 @@ def test_many_who_wait_in_vain_open_no_connections_of_their_own(database_url: st
             time.sleep(0.01)
         # The unit of work's own, one that asks whether the server is there, and those that a busy server still ends.
         assert most < len(threads) / 2
+
+
+def test_a_pool_is_warmed_on_request(database_url: str) -> None:
+    with Catalog(database_url, pool_size=4) as catalog:
+        assert catalog.pool().connections == 0
+        catalog.warm()
+        assert (catalog.pool().connections, catalog.pool().in_use) == (4, 0)
+        with catalog.unit_of_work():
+            catalog.warm()
+        assert catalog.pool().connections == 4
+
+
+def test_warming_tells_why_it_cannot(database_url: str) -> None:
+    with Catalog("postgresql://u@127.0.0.1:1/x") as catalog, pytest.raises(errors.DatabaseUnavailable):
+        catalog.warm(timeout=1)
+    with Catalog(database_url) as catalog, pytest.raises(errors.InvalidInput, match="timeout"):
+        catalog.warm(timeout=-1)
+
+
+@pytest.mark.parametrize("debug_pool", [False, True])
+def test_who_waits_in_vain_is_told_who_keeps_the_connections(database_url: str, *, debug_pool: bool) -> None:
+    with (
+        Catalog(database_url, pool_size=2, pool_timeout=0.2, debug_pool=debug_pool) as catalog,
+        catalog.unit_of_work(),
+        catalog.unit_of_work(),
+        pytest.raises(errors.PoolTimeout) as caught,
+    ):
+        catalog.find(uuid4())
+    message = str(caught.value)
+    assert message.startswith("none of 2 connections became free within 0.2 s (2 in use, ")
+    assert f"by thread {threading.current_thread().name}" in message
+    assert ("taken in test_who_waits_in_vain_is_told_who_keeps_the_connections (test_pool.py:" in message) is debug_pool
+    assert ("debug_pool=True" in message) is not debug_pool
+
+
+def test_a_connection_that_is_forgotten_comes_back(database_url: str) -> None:
+    with Catalog(database_url, pool_size=1, pool_timeout=2) as catalog:
+        catalog.warm()
+        for _ in range(3):
+            forgotten = catalog._database._take()
+            assert catalog.pool().in_use == 1
+            del forgotten
+            gc.collect()
+            assert catalog.find(uuid4()) is None
+        assert (catalog.pool().connections, catalog.pool().in_use) == (1, 0)
+
+
+def test_connections_are_replaced_when_they_are_old(database_url: str) -> None:
+    with Catalog(database_url, pool_size=1, pool_recycle=0.2) as catalog:
+
+        def process() -> object:
+            with catalog._database.autocommit() as driver:
+                return driver.info.backend_pid
+
+        first = process()
+        assert process() == first
+        time.sleep(0.25)
+        process()  # It is replaced when it comes back.
+        assert process() != first
+
+
+def test_a_long_statement_of_the_hosts_own_may_be_allowed(database_url: str) -> None:
+    with Catalog(database_url, statement_timeout=0.1, network_timeout=0.1) as catalog:
+        with pytest.raises(errors.QueryTimeout), catalog.unit_of_work() as work:
+            work.session.execute(text("SELECT pg_sleep(0.5)"))
+        with catalog.unit_of_work() as work:
+            work.allow(5)
+            work.session.execute(text("SELECT pg_sleep(0.5)"))
+        with pytest.raises(errors.QueryTimeout), catalog.unit_of_work() as work:
+            work.session.execute(text("SELECT pg_sleep(0.5)"))
+        with pytest.raises(errors.InvalidInput, match="seconds"), catalog.unit_of_work() as work:
+            work.allow(0)
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://u:p@h1:1,h2:2/x?target_session_attrs=read-write", ("h1:1", "h2:2")),
+        ("postgresql+psycopg://h1,h2,h3/x", ("h1", "h2", "h3")),
+        ("postgresql://u:p%40ss@h1:1,h2/x", ("h1:1", "h2")),
+    ],
+)
+def test_a_url_may_name_several_hosts(url: str, hosts: tuple[str, ...]) -> None:
+    parsed = parse_url(url)
+    assert (parsed.query["host"], parsed.host, parsed.database) == (hosts, None, "x")
+    assert Catalog(url).pool().connections == 0
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:p@ss/w0rd@host/db", "postgresql://u:p@ss@host/db"])
+def test_an_at_that_is_not_encoded_is_refused(url: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match="%40") as caught:
+        parse_url(url)
+    assert "ss" not in str(caught.value).replace("password", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("postgresql://u@db.example/x", True),
+        ("postgresql://u@db.example/x?sslmode=require", True),
+        ("postgresql://u@db.example/x?sslmode=verify-full", False),
+        ("postgresql://u@db1,127.0.0.1/x", True),
+        ("postgresql://u@localhost:5432,127.0.0.1,[::1]:1/x", False),
+        ("postgresql://u@/x?host=/tmp", False),
+        ("postgresql:///x", False),
+    ],
+)
+def test_a_remote_server_that_proves_nothing_is_told(
+    url: str, *, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    assert is_unverified(parse_url(url)) is warned

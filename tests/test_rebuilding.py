@@ -281,7 +281,7 @@ def test_who_wrote_by_the_old_functions_is_waited_for(url: str, admin: Admin) ->
 STAGES = [
     pytest.param(
         INSERT,
-        "SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted",
+        "SELECT FROM pg_locks JOIN pg_database ON oid = database WHERE locktype = 'advisory' AND datname = current_database()",
         id="waiting for writers",
     ),
     pytest.param("", f"SELECT FROM audio_tracks WHERE {NEW} IS NOT NULL", id="filling"),

@@ -470,7 +470,7 @@ FORBIDDEN = [
     "ALTER SYSTEM SET fsync = off",
     "ALTER DATABASE {database} SET lock_timeout = 1",
     "CREATE DATABASE mine",
-    "CREATE EXTENSION adminpack",
+    "DROP EXTENSION plpgsql",
     "CREATE FUNCTION pg_temp.mine() RETURNS integer LANGUAGE c AS '/lib/mine.so', 'mine'",
     "SELECT pg_terminate_backend({session})",
     "SELECT pg_cancel_backend({session})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from typing import Final, Self
@@ -101,7 +102,7 @@ def _planned(plan: VectorPlan) -> str:
     parts = [f"{plan.column}: {'empty' if plan.is_spare else 'look at'} {about(plan.tracks)} tracks"]
     parts += [f"drop {_indexes(plan.to_drop)}"] if plan.to_drop else []
     parts += [f"build {_indexes(plan.to_build)}"] if plan.to_build else []
-    parts += [f"which takes up to {round(plan.size / _MEGABYTE):,} MB of disk"] if plan.size >= _MEGABYTE else []
+    parts += [f"which takes up to {math.ceil(plan.size / _MEGABYTE):,} MB of disk"] if plan.size else []
     return ", ".join(parts)
 
 

@@ -195,5 +195,5 @@ class work_of_the_parent:  # noqa: N801  # A context manager that leaves the blo
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, *leaving: Any) -> None:
-        self._work.__exit__(*leaving)
+    def __exit__(self, *leaving: object) -> None:
+        self._work.__exit__(*leaving)  # type: ignore[arg-type]  # They are what `with` gives.

@@ -24,7 +24,7 @@ WRONG = text("SELECT 1 / 0")
 ANY_ERROR = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, errors.CatalogError)
 
 
-@pytest.fixture(params=[False, True], ids=["straight", "pooler"])
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.faults)], ids=["straight", "pooler"])
 def small(database_url: str, request: pytest.FixtureRequest) -> Iterator[Catalog]:
     """Give a catalogue of one connection that waits for nobody."""
     with Catalog(database_url, pool_size=1, pool_timeout=2.0, lock_timeout=0.1, pooler=request.param) as catalog:
@@ -203,6 +203,9 @@ def test_an_engine_of_the_host_is_guarded_as_well(small: Catalog) -> None:
     """The session's engine is the catalogue's: who begins a transaction of his own on it is told too."""
     with small.unit_of_work() as work:
         engine: Any = work.session.get_bind()
-    with pytest.raises(errors.TransactionAborted), engine.begin() as connection:
-        with suppress(sqlalchemy.exc.DataError):
-            connection.execute(WRONG)
+    with (
+        pytest.raises(errors.TransactionAborted),
+        engine.begin() as connection,
+        suppress(sqlalchemy.exc.DataError),
+    ):
+        connection.execute(WRONG)
