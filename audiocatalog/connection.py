@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import psycopg
 from psycopg import waiting
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
 from audiocatalog.translation import AnothersConnection, ServerSilent, without_data
 
@@ -141,6 +141,8 @@ class PooledConnection(psycopg.Connection[Any]):
             super().close()
         else:
             self.held_since = None
+            if self.pgconn.pipeline_status != PipelineStatus.OFF:
+                self.pgconn.finish()  # Its caller was interrupted in a pipeline, which the pool would take for idle.
             pool.putconn(self)
             if self.closed:
                 self.lost = None  # The pool has begun to replace it.
@@ -154,7 +156,8 @@ class PooledConnection(psycopg.Connection[Any]):
         """
         if self._process is not _process:
             return
-        if self.lost is None:
+        # Without a date of expiry it was ended while the pool was making it, and the pool makes another.
+        if self.lost is None or not hasattr(self, "_expire_at"):
             super().__del__()
         else:
             self.pgconn.finish()

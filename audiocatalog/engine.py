@@ -95,21 +95,21 @@ class Database:
             transaction.close()
 
     @contextmanager
-    def autocommit(self) -> Iterator[psycopg.Connection[Any]]:
+    def autocommit(self, timeout: float | None = None) -> Iterator[psycopg.Connection[Any]]:
         """
-        Give a connection on which every statement is its own transaction, in one round trip.
+        Give a connection, had within *timeout*, on which every statement is its own transaction, in one round trip.
 
         Behind a pooler it is one transaction, for only so can its time limits be set.
         """
         if self.settings.pooler:
-            with self.transaction() as transaction:
+            with self.transaction(timeout) as transaction:
                 yield transaction.driver
                 with translated("commit", "commit"):
                     transaction.commit()
             return
         self._open()
         with translated("connect", "connect"):
-            driver = self._take()
+            driver = self._take(timeout)
             if not driver.autocommit:
                 driver.autocommit = True
         try:
@@ -232,18 +232,29 @@ class Database:
         log_slow_statements(engine, self.settings.slow_after)
         if limits := self._settings_of_a_transaction:
             event.listen(engine, "begin", lambda connection: _limit(connection, limits))
+        if self.settings.pooler:
+            # Later, who asks would hold one of the server's connections and wait for another, which may not be there.
+            with translated("connect", "connect"):
+                self._introduce(engine)
         return engine
+
+    def _introduce(self, engine: Engine) -> None:
+        """Let SQLAlchemy ask the server what it asks at the first connection, in a transaction that it rolls back."""
+        if not self._knows_the_server:
+            with self._handing_over(self._connect(autocommit=False)), engine.connect():
+                self._knows_the_server = True
 
     def _session_on(self, driver: PooledConnection) -> Session:
         """Return a session that goes on with the transaction of *driver*, and gives it back when it ends."""
         engine = self._open()
-        if not self._knows_the_server:
-            # What SQLAlchemy asks a server at the first connection, it asks in a transaction that it rolls back.
-            with self._handing_over(self._connect(autocommit=False)), engine.connect():
-                self._knows_the_server = True
+        self._introduce(engine)
         session = Session(engine, expire_on_commit=False)
-        with self._handing_over(driver):
-            session.connection()
+        try:
+            with self._handing_over(driver):
+                session.connection()
+        except BaseException:
+            session.close()  # Or it would keep the connection until Python finds the circle that they form.
+            raise
         return session
 
     @contextmanager

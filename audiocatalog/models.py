@@ -44,6 +44,8 @@ VERSION_TABLE: Final = "audiocatalog_version"
 XACT_ID: Final = "pg_current_xact_id_if_assigned()::text"
 #: The SQL functions of alembic/functions/search_v1.sql: both sides of a search fold text by them.
 SEARCH_VECTOR_FUNCTION: Final = "audiocatalog_search_vector_v1"
+#: The function of the column for vectors that is not in use.
+NO_VECTOR_FUNCTION: Final = "audiocatalog_no_vector"
 FOLD_FUNCTION: Final = "audiocatalog_fold_v1"
 WORDS_FUNCTION: Final = "audiocatalog_words_v1"
 NAME_FUNCTION: Final = "audiocatalog_name_v1"
@@ -253,6 +255,13 @@ class Track(Base):
     search_vector: Mapped[str] = mapped_column(
         TSVECTOR,
         Computed(f"{SEARCH_VECTOR_FUNCTION}(title, artist, album, genre, year)", persisted=True),
+        deferred=True,
+        deferred_raiseload=True,
+    )
+    #: Where the next version of the vector is made beside this one (docs/adr/0013); nothing is there until then.
+    search_vector_b: Mapped[str | None] = mapped_column(
+        TSVECTOR,
+        Computed(f"{NO_VECTOR_FUNCTION}(title, artist, album, genre, year)", persisted=True),
         deferred=True,
         deferred_raiseload=True,
     )

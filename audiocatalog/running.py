@@ -73,8 +73,7 @@ class Runner:
 
     def _run_once(self, unit: Callable[[UnitOfWork], _Result], end: float) -> _Result:
         """Run *unit* once, and find out what became of it if its COMMIT is not answered."""
-        timeout = min(self._settings.pool_timeout, max(end - monotonic(), _LEAST_WAIT))
-        work = self.unit_of_work(lambda: self._database.transaction(timeout), traced=True)
+        work = self.unit_of_work(lambda: self._database.transaction(self._what_is_left_until(end)), traced=True)
         try:
             with work:
                 result: _Result = unit(work)
@@ -105,12 +104,17 @@ class Runner:
             wait=_PAUSES,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome is not None else None,
         )
-        outcome: Outcome | None = tries(self._observer.observe, "outcome", lambda: self._ask(trace))
+        end = monotonic() + deadline
+        outcome: Outcome | None = tries(self._observer.observe, "outcome", lambda: self._ask(trace, end))
         return {"committed": True, "aborted": False}.get(outcome or "")
 
-    def _ask(self, trace: Trace) -> Outcome | None:
-        with self._database.autocommit() as driver:
+    def _ask(self, trace: Trace, end: float) -> Outcome | None:
+        with self._database.autocommit(self._what_is_left_until(end)) as driver:
             return ask(driver, trace)
+
+    def _what_is_left_until(self, end: float) -> float:
+        """Return how long to wait for a connection, if all is to be over by *end*."""
+        return min(self._settings.pool_timeout, max(end - monotonic(), _LEAST_WAIT))
 
     def _tell_of_another_try(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None

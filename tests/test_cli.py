@@ -40,8 +40,8 @@ class TestCommand:
         commands = result.stdout.partition("Commands:\n")[2]
         names = [line.split()[0] for line in commands.splitlines()]
         assert names == [
-            *("upgrade", "roles", "import", "export", "search", "explain", "show", "status", "history", "stats"),
-            *("claim", "renew", "complete", "fail", "release", "vocabulary", "health", "demo"),
+            *("upgrade", "rebuild", "roles", "import", "export", "search", "explain", "show", "status", "history"),
+            *("stats", "claim", "renew", "complete", "fail", "release", "vocabulary", "health", "demo"),
         ]
         for code in (0, 1, 2, 3, 130):
             assert f"\n    {code} " in result.stdout

@@ -97,6 +97,12 @@ def upgrade() -> None:
             sa.Computed("audiocatalog_search_vector_v1(title, artist, album, genre, year)", persisted=True),
             nullable=False,
         ),
+        # Where the vectors of the next version will be, beside those of this one; empty until then.
+        sa.Column(
+            "search_vector_b",
+            postgresql.TSVECTOR(),
+            sa.Computed("audiocatalog_no_vector(title, artist, album, genre, year)", persisted=True),
+        ),
         sa.Column(
             "title_name",
             sa.String(200, collation="C"),
@@ -283,6 +289,7 @@ def downgrade() -> None:
         "audiocatalog_slips_v1(text)",
         "audiocatalog_spell_v1(text, boolean)",
         "audiocatalog_search_vector_v1(text, text, text, text, integer)",
+        "audiocatalog_no_vector(text, text, text, text, integer)",
         "audiocatalog_weigh_v1(text, text, text, text, integer, text, text)",
         "audiocatalog_name_v1(text)",
         "audiocatalog_words_v1(text)",

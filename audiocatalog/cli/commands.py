@@ -18,13 +18,21 @@ from audiocatalog.errors import CatalogError, ConfigurationError, QueryTimeout
 
 
 @click.command()
+@click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0.1),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to try for locks, and to wait for another upgrade.",
+)
 @as_json
 @click.pass_obj
-def upgrade(target: Target, *, as_json: bool) -> None:
+def upgrade(target: Target, lock_timeout: float, *, as_json: bool) -> None:
     """Create the schema of the database, or bring it up to date."""
     with target.database() as url:
         before = migrations.current(url)
-        migrations.upgrade(url)
+        migrations.upgrade(url, lock_timeout=lock_timeout)
         after = migrations.current(url)
     if as_json:
         output.print_json({"from": before, "to": after})
