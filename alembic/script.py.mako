@@ -11,6 +11,7 @@ In general
 - Running code must work with this schema and with the next one: expand, deploy, contract. What is dropped or renamed
   here must have been out of use since the release before.
 - Schema or data in one revision, never both; no imports from audiocatalog: a revision is frozen, the package is not.
+- A new search vector has its own way: docs/adr/0013-two-columns-for-vectors.md.
 - Nothing reads the database: `alembic upgrade --sql` must work.
 - It may be broken off anywhere and is then run again: a transaction is all or nothing, what runs outside of one must
   not mind being repeated.

@@ -47,7 +47,6 @@ NOT_THROUGH_POOLER: Final[Mapping[str, str]] = {
     ),
     "test_pool.py::test_connections_are_replaced_when_they_are_old": _PROCESSES,
     "test_time_limits.py::test_what_somebody_ends_on_the_server_was_cancelled": _PROCESSES,
-    "test_time_limits.py::test_a_unit_of_work_ends_at_its_limits_and_keeps_nothing": _PROCESSES,
     "test_time_limits.py::test_idleness_that_ends_at_the_commit_keeps_nothing_either": (
         "PgBouncer answers such a COMMIT twice, so that its outcome counts as unknown"
     ),
