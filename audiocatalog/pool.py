@@ -224,6 +224,8 @@ class Pool:
         A server says so before it hangs up, so an idle socket with something to read is suspect, and only then is a
         round trip spent on asking.
         """
+        if connection.closed:
+            return False  # Whoever had it was interrupted as he gave it back.
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN)
         if poll.poll(0):

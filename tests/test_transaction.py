@@ -70,6 +70,7 @@ def sessions_opened() -> Iterator[list[object]]:
 
 
 def test_without_its_session_a_unit_of_work_does_without_sqlalchemy(small: Catalog) -> None:
+    small.warm()  # Behind a pooler, SQLAlchemy gets to know the server beforehand.
     with sessions_opened() as opened:
         with small.unit_of_work() as work:
             track = save(work, "Plain")
