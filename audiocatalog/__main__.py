@@ -13,6 +13,9 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in {"click", "rich"}:
             raise
         sys.exit("the command needs the extra: pip install 'audiocatalog[cli]'")
+    except KeyboardInterrupt:  # The libraries take most of a second to import.
+        print("error: interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
     command(prog_name="audiocatalog")
 
 

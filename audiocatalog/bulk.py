@@ -29,7 +29,7 @@ from audiocatalog.errors import (
     kind_of,
 )
 from audiocatalog.metadata import METADATA_FIELDS, TrackRecord, clean_reason
-from audiocatalog.models import CONTENT_COLUMNS, XACT_ID
+from audiocatalog.models import CONTENT_COLUMNS, TRANSACTION_MARK
 from audiocatalog.operations import Driver, rows_of, written
 from audiocatalog.settings import Settings, milliseconds
 from audiocatalog.translation import translated
@@ -54,7 +54,9 @@ _TYPES: Final = (
 )
 _LOAD: Final = "SELECT * FROM audiocatalog_load_v1($1, $2, $3, $4)"
 _READ_LIMITS: Final = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
-_LIMIT: Final = f"SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), {XACT_ID}"
+_LIMIT: Final = (
+    f"SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), {TRANSACTION_MARK}"
+)
 _REMEDY: Final = 'on_conflict="replace" overwrites it'
 _metadata_of: Final = attrgetter(*METADATA_FIELDS)
 #: Errors that one record can cause. Any other error would stop the next record as well.
@@ -87,7 +89,13 @@ class _Batch(NamedTuple):
 
 
 def save_in_batches(
-    records: Iterable[object], store: StoreBatch, *, batch: int, progress: Progress | None, connections: int | None
+    records: Iterable[object],
+    store: StoreBatch,
+    *,
+    batch: int,
+    progress: Progress | None,
+    connections: int | None,
+    stop: Callable[[], object] = lambda: None,
 ) -> BulkResult:
     """
     Hand *records* to *store* in batches, and return what became of them.
@@ -110,7 +118,7 @@ def save_in_batches(
     outcomes = Outcomes()
     result = BulkResult(outcomes=outcomes)
     for one, stored in (
-        _stored_ahead(batches, store, connections) if connections is not None else _stored_in_turn(batches, store)
+        _stored_ahead(batches, store, connections, stop) if connections is not None else _stored_in_turn(batches, store)
     ):
         told = _tell(one, stored, result)
         outcomes.append(told.outcomes)
@@ -144,35 +152,42 @@ def _stored_in_turn(batches: Iterator[_Batch], store: StoreBatch) -> Iterator[tu
 
 
 def _stored_ahead(
-    batches: Iterator[_Batch], store: StoreBatch, connections: int
+    batches: Iterator[_Batch], store: StoreBatch, connections: int, stop: Callable[[], object]
 ) -> Iterator[tuple[_Batch, Sequence[Stored]]]:
     under_way: deque[tuple[_Batch, AbstractSet[UUID], Future[Sequence[Stored]]]] = deque()
     with ThreadPoolExecutor(connections, thread_name_prefix="audiocatalog-bulk") as executor:
-        while True:
-            stopped: BaseException | None = None
-            try:
-                batch = next(batches, None)
-            except BaseException as error:  # noqa: BLE001  # Whatever it is, what is under way is told of first.
-                batch, stopped = None, error
-            sound = batch.sound if batch else []
-            ids = {record.id for record in sound}
-            # Records of the same id are stored in their order, so they are never under way together.
-            while under_way and (
-                batch is None or len(under_way) == connections or any(ids & others for _, others, _ in under_way)
-            ):
-                first, _, answer = under_way.popleft()
+        try:
+            while True:
+                stopped: BaseException | None = None
                 try:
-                    stored = answer.result()
-                except CatalogError as error:
-                    if stopped is not None:
-                        raise stopped from error
-                    raise
-                yield first, stored
-            if stopped is not None:
-                raise stopped
-            if batch is None:
-                return
-            under_way.append((batch, ids, executor.submit(store, sound)))
+                    batch = next(batches, None)
+                except BaseException as error:  # noqa: BLE001  # Whatever it is, what is under way is told of first.
+                    batch, stopped = None, error
+                sound = batch.sound if batch else []
+                ids = {record.id for record in sound}
+                # Records of the same id are stored in their order, so they are never under way together.
+                while under_way and (
+                    batch is None or len(under_way) == connections or any(ids & others for _, others, _ in under_way)
+                ):
+                    first, _, answer = under_way.popleft()
+                    try:
+                        stored = answer.result()
+                    except CatalogError as error:
+                        if stopped is not None:
+                            raise stopped from error
+                        raise
+                    yield first, stored
+                if stopped is not None:
+                    raise stopped  # noqa: TRY301  # It is somebody else's, and what is below is for that too.
+                if batch is None:
+                    return
+                under_way.append((batch, ids, executor.submit(store, sound)))
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                # Ctrl-C, say: who leaves shall not wait for what is under way, nor for a server that is gone.
+                stop()
+                executor.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _tell(batch: _Batch, stored: Iterable[Stored], result: BulkResult) -> BulkBatch:

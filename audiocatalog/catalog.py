@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,13 +12,15 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import URL
 
 from audiocatalog.activity import ACTIVITY, Activity, activity_of, activity_values
-from audiocatalog.bulk import BATCH, Load, Progress, save_in_batches
+from audiocatalog.bulk import BATCH, Load, Progress, Stored, save_in_batches
 from audiocatalog.bulk_result import BulkResult, OnConflict
 from audiocatalog.choices import number_of_seconds
 from audiocatalog.claims import ClaimOrder
+from audiocatalog.connection import hang_up
 from audiocatalog.engine import Database
 from audiocatalog.errors import (
     CommitOutcomeUnknown,
+    ConfigurationError,
     InvalidInput,
     PermissionDenied,
     Phase,
@@ -114,6 +117,8 @@ class Catalog(Verbs):
             longest_retry_delay=longest_retry_delay,
             notify=notify,
         )
+        if observe is not None and not callable(observe):
+            raise ConfigurationError("observe must be a function that takes an Observation", field="observe")
         super().__init__(clean_actor(actor), settings)
         self._database = Database(url, settings)
         self._observer = Observer(observe, slow_after=settings.slow_after)
@@ -240,9 +245,25 @@ class Catalog(Verbs):
         if isinstance(connections, int) and connections > self._settings.pool_size:
             rule = f"at most the {self._settings.pool_size} connections of the pool"
             raise InvalidInput(Problem("connections", rule, self._settings.pool_size), operation="bulk_save")
+        stopped = threading.Event()
+        under_way: set[Driver] = set()
+
+        def store(driver: Driver, part: Sequence[TrackRecord]) -> Sequence[Stored]:
+            under_way.add(driver)
+            try:
+                return load.store(driver, part)
+            finally:
+                under_way.discard(driver)
+
+        def stop() -> None:
+            stopped.set()
+            for driver in list(under_way):
+                hang_up(driver)
+
         return save_in_batches(
             records,
-            lambda part: self._runner.run_patiently(lambda driver: load.store(driver, part)) if part else [],
+            lambda part: self._runner.run_patiently(lambda driver: store(driver, part), stopped.is_set) if part else [],
+            stop=stop,
             batch=batch,
             progress=progress,
             connections=connections,

@@ -20,7 +20,7 @@ from audiocatalog.choices import chosen, whole_number
 from audiocatalog.discretion import short
 from audiocatalog.errors import ClaimLost, InvalidInput, Problem, kind_of
 from audiocatalog.metadata import TrackMetadata
-from audiocatalog.models import XACT_ID, StatusChange, Track
+from audiocatalog.models import TRANSACTION_MARK, StatusChange, Track
 from audiocatalog.status import TrackStatus
 from audiocatalog.tracks import TRACK_COLUMNS, track_of
 from audiocatalog.transitions import change_of
@@ -35,17 +35,20 @@ _SHORTEST_LEASE: Final = timedelta(milliseconds=10)
 CHANNEL: Final = "audiocatalog_pending"
 
 #: Hand waiting tracks to a worker.
-CLAIM: Final = f"SELECT *, {XACT_ID} FROM audiocatalog_claim_v1($1, $2, $3, $4)"
+CLAIM: Final = f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_claim_v1($1, $2, $3, $4)"
 #: Prolong leases.
-RENEW: Final = f"SELECT *, {XACT_ID} FROM audiocatalog_renew_v1($1, $2::bigint[], $3)"
+RENEW: Final = f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_renew_v1($1, $2::bigint[], $3)"
 #: Complete claims, with metadata or without.
-COMPLETE: Final = f"SELECT *, {XACT_ID} FROM audiocatalog_complete_v1($1, $2::bigint[], $3, $4, $5::jsonb)"
+COMPLETE: Final = f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_complete_v1($1, $2::bigint[], $3, $4, $5::jsonb)"
 #: End claims whose work was not done.
 GIVE_UP: Final = (
-    f"SELECT *, {XACT_ID} FROM audiocatalog_give_up_v1($1, $2::bigint[], $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    f"SELECT *, {TRANSACTION_MARK} "
+    "FROM audiocatalog_give_up_v1($1, $2::bigint[], $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 )
 #: Take back what dead workers hold.
-RELEASE_EXPIRED: Final = f"SELECT *, {XACT_ID} FROM audiocatalog_release_expired_v1($1, $2, $3, $4, $5, $6, $7)"
+RELEASE_EXPIRED: Final = (
+    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_release_expired_v1($1, $2, $3, $4, $5, $6, $7)"
+)
 
 
 class ClaimOrder(StrEnum):

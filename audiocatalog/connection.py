@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -46,14 +47,15 @@ class PooledConnection(psycopg.Connection[Any]):
     """
 
     patience: float | None = None
+    usual_patience: float | None = None
     network_timeout: float = 0.0
     #: Since when, by which thread and, where that is noted, at which place in its code it is held.
     held_since: float | None = None
     held_by: int = 0
     held_at: str | None = None
-    #: For outcome.py, after a COMMIT that is not answered: the server, the transaction's id there, and what it wrote.
+    #: For outcome.py, after a COMMIT that is not answered: the server, the transaction's mark, and what it wrote.
     server: str | None = None
-    xact_id: str | None = None
+    mark: str | None = None
     leaves_rows: bool = False
     #: How long its holder had to wait for it.
     waited: float = 0.0
@@ -80,7 +82,8 @@ class PooledConnection(psycopg.Connection[Any]):
             on_failure(told)
             raise told from None  # The pool logs it.
         connection._process = _process  # noqa: SLF001
-        connection.patience, connection.network_timeout = patience, network_timeout
+        connection.patience = connection.usual_patience = patience
+        connection.network_timeout = network_timeout
         return connection
 
     def wait(self, gen: PQGen[_RV], interval: float = 0.1, timeout: float | None = None) -> _RV:
@@ -140,7 +143,7 @@ class PooledConnection(psycopg.Connection[Any]):
             self.lost = None  # The pool has done with it.
             super().close()
         else:
-            self.held_since = None
+            self.held_since, self.patience = None, self.usual_patience
             if self.pgconn.pipeline_status != PipelineStatus.OFF:
                 self.pgconn.finish()  # Its caller was interrupted in a pipeline, which the pool would take for idle.
             pool.putconn(self)
@@ -181,6 +184,12 @@ def patient(driver: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
         yield
     finally:
         driver.patience = before
+
+
+def hang_up(driver: psycopg.Connection[Any]) -> None:
+    """End, from another thread, whatever is waited for on *driver*: its thread finds the connection lost."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(driver.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def raw_cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:

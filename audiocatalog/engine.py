@@ -24,9 +24,10 @@ from audiocatalog.observing import LOGGER, log_slow_statements
 from audiocatalog.pool import Pool, PoolFigures
 from audiocatalog.revisions import check_schema
 from audiocatalog.settings import CONNECTION_DEFAULTS, Settings, is_unverified, parse_url
-from audiocatalog.transaction import Transaction, driver_connection, refuse_to_commit_an_aborted_transaction
+from audiocatalog.transaction import Transaction, before_commit, before_execution, driver_connection, watch_commits
 from audiocatalog.translation import translated
 
+_CLOSED: Final = "this catalogue has been closed"
 _OLDEST_SERVER: Final = 150000
 READ_ONLY: Final = "25006"
 _WRONG_FOR_SECONDS: Final = 1.0
@@ -115,6 +116,8 @@ class Database:
         try:
             yield driver
         except CatalogError as error:
+            if isinstance(error, StaleStatement):
+                driver.pgconn.finish()
             self._mistrust_connections_after(error)
             raise
         finally:
@@ -198,7 +201,7 @@ class Database:
             return self._engine
         with self._lock:
             if self._closed:
-                raise ConfigurationError("this catalogue has been closed")
+                raise ConfigurationError(_CLOSED)
             if self._engine is None:
                 self._engine = self._build()
             return self._engine
@@ -226,9 +229,8 @@ class Database:
         )
         # What is set for a session behind a pooler would stay on a connection that others get.
         self._settings_of_a_transaction = transaction_settings(settings) if self.settings.pooler else None
-        event.listen(
-            engine, "commit", lambda connection: refuse_to_commit_an_aborted_transaction(driver_connection(connection))
-        )
+        event.listen(engine, "commit", before_commit)
+        event.listen(engine, "before_cursor_execute", before_execution)
         log_slow_statements(engine, self.settings.slow_after)
         if limits := self._settings_of_a_transaction:
             event.listen(engine, "begin", lambda connection: _limit(connection, limits))
@@ -249,6 +251,7 @@ class Database:
         engine = self._open()
         self._introduce(engine)
         session = Session(engine, expire_on_commit=False)
+        watch_commits(session)
         try:
             with self._handing_over(driver):
                 session.connection()
@@ -276,8 +279,10 @@ class Database:
         return driver
 
     def _take(self, timeout: float | None = None) -> PooledConnection:
-        assert self._pool is not None  # noqa: S101  # It is opened before the engine is handed out.
-        return self._pool.take(self.settings.pool_timeout if timeout is None else timeout)
+        pool = self._pool
+        if pool is None:
+            raise ConfigurationError(_CLOSED)
+        return pool.take(self.settings.pool_timeout if timeout is None else timeout)
 
     def _connect(self, *, autocommit: bool = True) -> PooledConnection:
         """Return a connection of its own, outside the pool."""
@@ -294,7 +299,7 @@ class Database:
 
     def _connection_parameters(self, engine: Engine) -> dict[str, Any]:
         arguments, parameters = engine.dialect.create_connect_args(self.url)
-        assert not arguments  # noqa: S101  # The psycopg dialect passes everything by name.
+        assert not any(arguments)  # noqa: S101  # The psycopg dialect passes everything by name.
         # The server's name for a whole number of seconds; psycopg takes none below two.
         seconds = {"connect_timeout": max(2, math.ceil(self.settings.connect_timeout))}
         parameters = {**CONNECTION_DEFAULTS, **seconds, **parameters, "client_encoding": "UTF8"}

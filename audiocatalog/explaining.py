@@ -11,7 +11,7 @@ import psycopg
 from audiocatalog.connection import PooledConnection, patient, settings_call
 from audiocatalog.errors import InvalidInput, Problem, TrackNotFound, TransientConflict
 from audiocatalog.identifiers import parse_id
-from audiocatalog.outcome import note_xact_id
+from audiocatalog.outcome import note_mark
 from audiocatalog.search.explanation import (
     Explanation,
     explain_terms,
@@ -68,5 +68,5 @@ def refresh_vocabulary(driver: psycopg.Connection[Any], *, timeout: float) -> Vo
         counted: Any = driver.execute(REFRESH_VOCABULARY, {"at": datetime.now(UTC)}).fetchone()
         driver.execute(ANALYZE_VOCABULARY)
         if isinstance(driver, PooledConnection):
-            note_xact_id(driver)
+            note_mark(driver)
     return Vocabulary(*counted)

@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import tenacity
 from sqlalchemy import URL, Connection, Dialect
 from sqlalchemy.dialects.postgresql import DOMAIN
 
-from audiocatalog.errors import SchemaMismatch
+from audiocatalog.errors import SchemaMismatch, TransientConflict
 from audiocatalog.migrator import connected, only_migrator
 from audiocatalog.models import DOMAINS, SCHEMA_REVISION, VERSION_TABLE
+from audiocatalog.revisions import check_schema
 from audiocatalog.settings import parse_url
+from audiocatalog.transaction import driver_connection
 from audiocatalog.translation import translated
 
 # Alembic is imported where it is used: most services that import this package never migrate.
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 # Alembic keeps the migration under way in a global of its module, so that two threads would share one.
 _ALEMBIC_IS_GLOBAL: Final = threading.Lock()
+_READ_SECONDS: Final = 30.0
 _READ_DOMAINS: Final = """
 SELECT typname, format_type(typbasetype, typtypmod), conname::text, pg_get_constraintdef(pg_constraint.oid)
 FROM pg_type LEFT JOIN pg_constraint ON contypid = pg_type.oid
@@ -84,9 +88,26 @@ def current(url: str | URL) -> str | None:
         DatabaseUnavailable: the server cannot be reached.
     """
     from alembic.runtime.migration import MigrationContext
+    from alembic.util import CommandError
 
-    with connected(parse_url(url)) as connection, translated("current"):
-        return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    def read() -> str | None:
+        with connected(parse_url(url)) as connection, translated("current"):
+            try:
+                context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+                return context.get_current_revision()
+            except (CommandError, AssertionError):
+                check_schema(driver_connection(connection))  # It says what is wrong.
+                raise
+
+    # It is read with the short limit of those who change it.
+    tries = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TransientConflict),
+        stop=tenacity.stop_before_delay(_READ_SECONDS),
+        wait=tenacity.wait_fixed(0.2),
+        reraise=True,
+    )
+    revision: str | None = tries(read)
+    return revision
 
 
 def config_path() -> Path:
@@ -121,7 +142,9 @@ def _run(url: str | URL, run: Callable[[Config], None], lock_timeout: float) -> 
     with translated("upgrade"), _ALEMBIC_IS_GLOBAL:
         try:
             run(config)
-        except CommandError as error:
+        except (CommandError, AssertionError) as error:
+            with connected(parse_url(url)) as connection:
+                check_schema(driver_connection(connection))  # It says what is wrong, if it is that.
             raise SchemaMismatch(
                 f"the database's schema does not fit this package, which knows revisions up to {SCHEMA_REVISION}",
                 operation="upgrade",

@@ -40,8 +40,11 @@ from audiocatalog.status import TrackStatus
 SCHEMA_REVISION: Final = "0001"
 #: Alembic's own table, under a name of ours: a host service may run its own migrations in the same database.
 VERSION_TABLE: Final = "audiocatalog_version"
-#: The column that a statement ends with which writes: the id of its transaction, if that has one by then.
-XACT_ID: Final = "pg_current_xact_id_if_assigned()::text"
+#: The column that a statement ends with which writes: the id of its transaction, if that has one by then, when the
+#: transaction began, and the time by the server's clock.
+TRANSACTION_MARK: Final = (
+    "(pg_current_xact_id_if_assigned()::text || '|' || now()::text || '|' || clock_timestamp()::text)"
+)
 #: The SQL functions of alembic/functions/search_v1.sql: both sides of a search fold text by them.
 SEARCH_VECTOR_FUNCTION: Final = "audiocatalog_search_vector_v1"
 #: The function of the column for vectors that is not in use.

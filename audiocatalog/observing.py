@@ -14,7 +14,7 @@ from audiocatalog.errors import CatalogError
 
 _Result = TypeVar("_Result")
 LOGGER: Final = logging.getLogger("audiocatalog")
-# A host that has set up no logging gets none: what matters is raised.
+# A host that has set up no logging gets none of ours: what matters is raised.
 LOGGER.addHandler(logging.NullHandler())
 
 
@@ -65,9 +65,11 @@ class Observer:
         """Tell of a unit of work; one that was rolled back leaves one line in the log."""
         duration = perf_counter() - began
         if error is not None:
-            sqlstate, operation = _sqlstate_of(error), getattr(error, "operation", None) or "unit_of_work"
+            # Another exception's attributes of these names may hold anything.
+            ours = error if isinstance(error, CatalogError) else None
+            sqlstate, operation = _sqlstate_of(error), (ours and ours.operation) or "unit_of_work"
             LOGGER.log(
-                logging.INFO if sqlstate is None and not getattr(error, "phase", None) else logging.WARNING,
+                logging.WARNING if sqlstate or (ours and ours.phase) else logging.INFO,
                 "a unit of work was rolled back after %.3f s: %s in %s (%s)",
                 duration,
                 type(error).__name__,
@@ -84,7 +86,10 @@ class Observer:
             tries,
             type(error).__name__,
             pause,
-            extra=_facts(getattr(error, "operation", None) or "run", pause, error),
+            extra={
+                **_facts((isinstance(error, CatalogError) and error.operation) or "run", pause, error),
+                "attempt": tries,
+            },
         )
 
     def _tell_of_call(self, operation: str, began: float, error: CatalogError | None) -> None:

@@ -52,7 +52,7 @@ def written(
     """
     rows = rows_of(driver, statement, values)
     if rows and isinstance(driver, PooledConnection):
-        driver.xact_id = rows[0][-1]
+        driver.mark = rows[-1][-1]  # Of the last row: the first may have come before anything was written.
         driver.leaves_rows |= leaves_rows
     return [row[:-1] for row in rows]
 

@@ -20,7 +20,7 @@ import psycopg_pool
 from psycopg_pool import ConnectionPool
 
 from audiocatalog.connection import PooledConnection, patient, settings_call
-from audiocatalog.errors import DatabaseUnavailable, PoolTimeout, printable
+from audiocatalog.errors import ConfigurationError, DatabaseUnavailable, PoolTimeout, printable
 from audiocatalog.outcome import note_server
 from audiocatalog.translation import interrupt_behind
 
@@ -28,6 +28,7 @@ from audiocatalog.translation import interrupt_behind
 _RECONNECT_SECONDS: Final = 0.5
 # The waits of so many checkouts tell how long callers wait at present.
 _WAITS_KEPT: Final = 1000
+_RENEWAL_SECONDS: Final = 0.25
 _INSIDE: Final = (f"{__package__}.", "contextlib", "tenacity")
 
 
@@ -73,11 +74,14 @@ class Pool:
     ) -> None:
         self._size = size
         self._session_settings = session_settings
-        self._patience = patience
         self._debug = debug
         self._waits: deque[float] = deque(maxlen=_WAITS_KEPT)
         self._connections: WeakSet[PooledConnection] = WeakSet()
+        self._connections_lock = threading.Lock()
+        self._renewal_lock = threading.Lock()
+        self._renewed = -_RENEWAL_SECONDS
         self._lost: deque[PooledConnection] = deque()
+        self._line: set[object] = set()
         self._failure: tuple[float, psycopg.Error] | None = None
         own = {
             "on_failure": self._note_failure,
@@ -91,7 +95,7 @@ class Pool:
             max_size=size,
             max_lifetime=recycle,
             reconnect_timeout=_RECONNECT_SECONDS,
-            reconnect_failed=_try_again_for_those_who_wait,
+            reconnect_failed=self._try_again_for_those_who_wait,
             configure=self._configure,
             close_returns=True,
             open=False,
@@ -111,24 +115,28 @@ class Pool:
             DatabaseUnavailable: no further one could be made.
             psycopg.Error: why the last attempt to make one has failed.
         """
-        while self._lost:
-            lost = self._lost.popleft()
-            lost._pool = self._pool  # noqa: SLF001  # psycopg_pool sets it late and forgets it soon.
-            lost.close()
+        self._take_back_the_lost()
+        handled = sys.exception()  # What the caller is dealing with already is his own business.
         began = monotonic()
         while True:
+            place = object()
+            self._line.add(place)
             try:
                 connection = self._pool.getconn(timeout=max(0.0, began + timeout - monotonic()))
             except psycopg_pool.PoolTimeout:
                 raise self._why_in_vain(began, timeout) from None
+            except psycopg_pool.PoolClosed:
+                raise ConfigurationError("this catalogue has been closed") from None
             except BaseException as error:
                 # A lock that is interrupted as it is waited for may raise an error of its own.
-                if (signal := interrupt_behind(error)) is None:
+                if (signal := interrupt_behind(error, handled)) is None:
                     raise
                 raise signal from None
+            finally:
+                self._line.discard(place)
             try:
                 if self._is_alive(connection):
-                    connection.patience, connection.xact_id, connection.leaves_rows = self._patience, None, False
+                    connection.mark, connection.leaves_rows = None, False
                     connection.held_by = threading.get_ident()
                     connection.held_at = _place() if self._debug else None
                     connection.held_since = now = monotonic()
@@ -157,6 +165,10 @@ class Pool:
 
     def renew(self) -> None:
         """Replace every connection: the idle ones now, the others when they come back."""
+        with self._renewal_lock:
+            if monotonic() < self._renewed + _RENEWAL_SECONDS:
+                return  # All that were made before are gone already; the others were as bad from the beginning.
+            self._renewed = monotonic()
         self._pool.drain()
 
     def close(self) -> None:
@@ -175,15 +187,31 @@ class Pool:
             size=self._size,
             connections=len(living),
             in_use=len(held),
-            waiting=self._pool.get_stats().get("requests_waiting", 0),
+            waiting=len(self._line),
             wait_p50=waits[len(waits) // 2] if waits else None,
             wait_p99=waits[len(waits) * 99 // 100] if waits else None,
             oldest_held=monotonic() - held[0][0] if held else None,
             oldest_holder=_describe(held[0][1]) if held else None,
         )
 
+    def _take_back_the_lost(self) -> None:
+        while True:
+            try:
+                lost = self._lost.popleft()
+            except IndexError:
+                return
+            lost._pool = self._pool  # noqa: SLF001  # psycopg_pool sets it late and forgets it soon.
+            lost.close()
+
+    def _try_again_for_those_who_wait(self, pool: ConnectionPool[PooledConnection]) -> None:
+        """Begin a new attempt: the pool gives up after the last one, also if callers still wait for it."""
+        if self._line:
+            pool.check()
+
     def _living(self) -> list[PooledConnection]:
-        return [connection for connection in list(self._connections) if not connection.closed]
+        with self._connections_lock:  # A set must not grow while it is read.
+            known = list(self._connections)
+        return [connection for connection in known if not connection.closed]
 
     def _why_in_vain(self, began: float, timeout: float) -> Exception:
         """Return why no connection was to be had: all are in use, or one that is missing could not be made."""
@@ -214,7 +242,8 @@ class Pool:
             connection.execute(settings_call(self._session_settings, local=False))
         note_server(connection)
         self._failure = None
-        self._connections.add(connection)
+        with self._connections_lock:
+            self._connections.add(connection)
         connection.lost = self._lost  # From here on, it is the pool's.
 
     def _is_alive(self, connection: PooledConnection) -> bool:
@@ -251,9 +280,3 @@ def _place() -> str:
     if frame is None:
         return "unknown"
     return printable(f"{frame.f_code.co_name} ({PurePath(frame.f_code.co_filename).name}:{frame.f_lineno})", 100)
-
-
-def _try_again_for_those_who_wait(pool: ConnectionPool[PooledConnection]) -> None:
-    """Begin a new attempt: the pool gives up after the last one, also if callers still wait for it."""
-    if pool.get_stats().get("requests_waiting"):
-        pool.check()

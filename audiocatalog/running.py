@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 import tenacity
 
+from audiocatalog.connection import PooledConnection
 from audiocatalog.engine import Database
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, DatabaseUnavailable, PoolTimeout
 from audiocatalog.observing import Observer
@@ -47,13 +48,15 @@ class Runner:
             traced=traced,
         )
 
-    def run_patiently(self, perform: Callable[[Driver], _Result]) -> _Result:
+    def run_patiently(
+        self, perform: Callable[[Driver], _Result], stopped: Callable[[], bool] = lambda: False
+    ) -> _Result:
         """Do what may be done twice, in a unit of work of its own, again for a minute while there is no room for it."""
         return self.run(
             lambda work: perform(work._open().driver),  # noqa: SLF001
             _PATIENCE,
             # A server that has just come back may answer although the pool has no connection to it yet.
-            lambda error: error.retryable or isinstance(error, PoolTimeout | CommitOutcomeUnknown),
+            lambda error: not stopped() and (error.retryable or isinstance(error, PoolTimeout | CommitOutcomeUnknown)),
         )
 
     def run(
@@ -74,23 +77,31 @@ class Runner:
     def _run_once(self, unit: Callable[[UnitOfWork], _Result], end: float) -> _Result:
         """Run *unit* once, and find out what became of it if its COMMIT is not answered."""
         work = self.unit_of_work(lambda: self._database.transaction(self._what_is_left_until(end)), traced=True)
+        has_ended = False
         try:
             with work:
                 result: _Result = unit(work)
+                has_ended = True
         except CommitOutcomeUnknown as error:
             kept = None
-            # Without a trace, it is not this unit's COMMIT that was lost, or nobody can tell.
-            if error.trace is not None:
+            # Else it is not this unit's COMMIT that was lost, but one that it made otherwise, or nobody can tell.
+            if has_ended and error.trace is not None:
                 with suppress(CatalogError):  # There may be nobody left to ask.
                     kept = self.outcome_of(Trace(*error.trace), end - monotonic())
             if kept is None:
                 raise
-            if not kept:
+            if not kept and not work._host_has_committed:  # noqa: SLF001
                 raise DatabaseUnavailable(
                     "run: the connection was lost before the work was committed; nothing of it was kept",
                     operation="run",
                     phase="commit",
                 ) from error.__cause__
+            if not kept:
+                raise _kept_in_part(error) from error.__cause__
+        except CatalogError as error:
+            if error.retryable and work._host_has_committed:  # noqa: SLF001
+                raise _kept_in_part(error) from error.__cause__
+            raise
         return result
 
     def outcome_of(self, trace: Trace, deadline: float) -> bool | None:
@@ -110,6 +121,8 @@ class Runner:
 
     def _ask(self, trace: Trace, end: float) -> Outcome | None:
         with self._database.autocommit(self._what_is_left_until(end)) as driver:
+            if isinstance(driver, PooledConnection) and driver.patience is not None:
+                driver.patience = min(driver.patience, max(end - monotonic(), _LEAST_WAIT))
             return ask(driver, trace)
 
     def _what_is_left_until(self, end: float) -> float:
@@ -119,3 +132,13 @@ class Runner:
     def _tell_of_another_try(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         self._observer.tries_again(error, state.attempt_number, state.next_action.sleep if state.next_action else 0.0)
+
+
+def _kept_in_part(error: CatalogError) -> CommitOutcomeUnknown:
+    return CommitOutcomeUnknown(
+        "run: the unit of work had committed by its session before it failed, so it is not run again; "
+        "what came after that commit was not kept",
+        operation="run",
+        phase=error.phase,
+        sqlstate=error.sqlstate,
+    )

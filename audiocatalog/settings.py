@@ -29,8 +29,9 @@ _TIMES: Final = (
     "longest_retry_delay",
 )
 _IS_LOCAL: Final = re.compile(r"(?:localhost|127\.[0-9.]+|\[?::1\]?)(?::[0-9]*)?$", re.IGNORECASE)
+_HOST: Final = re.compile(r"[^:\[\]]+(?::[0-9]+)?")
 _SEVERAL_HOSTS: Final = re.compile(
-    r"(?P<before>[\w+]+://(?:[^@/?]*@)?)(?P<hosts>[^@/?]*,[^@/?]*)(?P<after>.*)", re.DOTALL
+    r"(?P<before>[\w+]+://(?:[^@/?]*@)?)(?P<hosts>[^@/?]*,[^@/?]*)(?P<after>(?:[/?].*)?)$", re.DOTALL
 )
 # A dead peer is noticed after 15 seconds: keepalives cover waiting for an answer, the user time-out covers sending.
 CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
@@ -69,8 +70,12 @@ def parse_url(url: str | URL) -> URL:
             "with every special character of the password percent-encoded"
         ) from None
     # An @ that is not encoded ends the password too soon: what follows would stand in the open, as a host's name.
-    if "@" in (parsed.host or "") + (parsed.database or ""):
+    if any("@" in part for part in (parsed.host or "", parsed.database or "", several["after"] if several else "")):
         raise ConfigurationError("the database URL holds one @ too many; in a password it is written %40")
+    if several is not None and not all(_HOST.fullmatch(host) for host in several["hosts"].split(",")):
+        raise ConfigurationError(
+            "of several hosts in the database URL, each is a name or an IPv4 address, and maybe a port"
+        )
     if several is not None:
         parsed = parsed.update_query_dict({"host": several["hosts"].split(",")})
     if parsed.drivername not in _DIALECTS:

@@ -16,7 +16,7 @@ from sqlalchemy.orm.state import InstanceState
 
 from audiocatalog.errors import InvalidInput, Problem, SaveConflict, TrackNotFound
 from audiocatalog.metadata import TrackRecord
-from audiocatalog.models import XACT_ID, SaveOutcome, Track, status_of
+from audiocatalog.models import TRANSACTION_MARK, SaveOutcome, Track, status_of
 from audiocatalog.status import TrackStatus
 
 TRACKS: Final[Table] = Track.__table__  # type: ignore[assignment]  # A mapped class has a Table, typed FromClause.
@@ -35,10 +35,12 @@ FIND: Final = f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = $1"
 FIND_MANY: Final = f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = ANY ($1)"
 
 #: Insert a new track and the first row of its history, and return when it was created; null if the id is taken.
-INSERT: Final = f"SELECT audiocatalog_save_v1({', '.join(f'${place}' for place in range(1, 18))}), {XACT_ID}"
+INSERT: Final = f"SELECT audiocatalog_save_v1({', '.join(f'${place}' for place in range(1, 18))}), {TRANSACTION_MARK}"
 
 #: Overwrite other content, at the expected version unless that is null; no row comes back if nothing was to be done.
-REPLACE: Final = f"SELECT *, {XACT_ID} FROM audiocatalog_replace_v1({', '.join(f'${place}' for place in range(1, 17))})"
+REPLACE: Final = (
+    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_replace_v1({', '.join(f'${place}' for place in range(1, 17))})"
+)
 
 #: Count the tracks, and those with which something remains to be done, by their status.
 STATUS_COUNTS: Final = """

@@ -9,14 +9,19 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy.exc
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session
 
 from audiocatalog.connection import PooledConnection, settings_call
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, TransactionAborted
-from audiocatalog.outcome import note_xact_id, trace_of
+from audiocatalog.outcome import Trace, note_mark, trace_of
 from audiocatalog.translation import translated
 
+#: In a session's ``info``: whether a COMMIT was sent, whether one is unanswered, and whether it has executed anything.
+COMMITTED: Final = "audiocatalog_committed"
+COMMITTING: Final = "audiocatalog_committing"
+EXECUTED: Final = "audiocatalog_executed"
+_SESSION: Final = "audiocatalog_session"
 _logger: Final = logging.getLogger("audiocatalog")
 
 
@@ -40,6 +45,16 @@ class Transaction:
         self._session = session
         #: For how many seconds the connection was waited for.
         self.waited = None if driver is None else driver.waited
+
+    @property
+    def host_has_committed(self) -> bool:
+        """Whether the host has sent a COMMIT by its session; what became of it is its own business."""
+        return self._session is not None and COMMITTED in self._session.info
+
+    @property
+    def host_is_committing(self) -> bool:
+        """Whether the host has sent a COMMIT that was not answered."""
+        return self._session is not None and bool(self._session.info.get(COMMITTING))
 
     def begin(self, settings: str | None) -> None:
         """Leave autocommit, and set what holds for this transaction alone, where *settings* is a statement."""
@@ -75,7 +90,8 @@ class Transaction:
         with translated("allow"):
             driver.execute(settings_call({"statement_timeout": f"{max(1, round(seconds * 1000))}ms"}, local=True))
         if isinstance(driver, PooledConnection):
-            driver.patience = seconds + driver.network_timeout
+            # Never less than usual: a savepoint that is rolled back gives the server its old limit back.
+            driver.patience = max(driver.patience or 0.0, seconds + driver.network_timeout)
 
     def commit(self, *, traced: bool = False) -> None:
         """
@@ -88,16 +104,7 @@ class Transaction:
         if self._session is not None:
             with translated("flush"):
                 self._session.flush()
-        # Not before: the host may have ended its session's transaction, and begun another on another connection.
-        driver = self._under_way()
-        trace = None
-        if driver is not None and (traced or self._session is None):
-            if self._session is not None:
-                # What the host has written by itself tells no id.
-                refuse_to_commit_an_aborted_transaction(driver)
-                with translated("commit"):
-                    note_xact_id(driver)
-            trace = trace_of(driver)
+        trace = self._trace() if traced and self._session is not None else None
         try:
             with translated("commit", "commit"):
                 if self._session is not None:
@@ -106,7 +113,10 @@ class Transaction:
                     refuse_to_commit_an_aborted_transaction(self._driver)
                     self._driver.commit()
         except CommitOutcomeUnknown as error:
-            error.trace = trace
+            if self._session is None:
+                error.trace = None if self._driver is None else trace_of(self._driver)
+            elif trace is not None and (trace.mark is not None or not self._session.info.get(EXECUTED)):
+                error.trace = trace
             raise
 
     def roll_back(self) -> None:
@@ -122,6 +132,20 @@ class Transaction:
                 self._driver.rollback()
         except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, CatalogError) as error:
             _logger.debug("rolling back failed: %s", type(error).__name__)
+
+    def _trace(self) -> Trace | None:
+        """Ask for the mark of what the session has written; COMMIT is not sent yet, so what fails may be tried again."""
+        assert self._session is not None  # noqa: S101
+        # The host may have ended its session's transaction, and begun another on another connection.
+        driver = self._under_way()
+        if driver is None:
+            return None
+        refuse_to_commit_an_aborted_transaction(driver)
+        with translated("commit"):
+            note_mark(driver)
+        # A hook of the host's may still write; if nothing else has, it is not known by what mark.
+        self._session.info[EXECUTED] = False
+        return trace_of(driver)
 
     def _under_way(self) -> PooledConnection | None:
         """Return the connection of the transaction, if one is under way and the connection is the pool's."""
@@ -141,6 +165,36 @@ class Transaction:
             if self._driver.info.transaction_status != TransactionStatus.IDLE:
                 self.roll_back()
             self._driver.close()
+
+
+def watch_commits(session: Session) -> None:
+    """Have ``before_commit`` know of *session*, whose host may commit by itself, with hooks of its own."""
+    event.listen(session, "after_begin", _note_session)
+    event.listen(session, "after_commit", _note_answer)
+
+
+def _note_session(session: Session, _: object, connection: Connection) -> None:
+    session.info[COMMITTING] = False
+    connection.info[_SESSION] = session
+
+
+def _note_answer(session: Session) -> None:
+    session.info[COMMITTING] = False
+
+
+def before_commit(connection: Connection) -> None:
+    """Refuse a COMMIT that would roll back, and note that one is about to be sent."""
+    refuse_to_commit_an_aborted_transaction(driver_connection(connection))
+    session: Session | None = connection.info.get(_SESSION)
+    if session is not None:
+        session.info[COMMITTED] = session.info[COMMITTING] = True
+
+
+def before_execution(connection: Connection, *_: object) -> None:
+    """Note that the host has something executed."""
+    session: Session | None = connection.info.get(_SESSION)
+    if session is not None:
+        session.info[EXECUTED] = True
 
 
 def driver_connection(connection: Connection) -> psycopg.Connection[Any]:

@@ -21,7 +21,7 @@ from audiocatalog.errors import (
     TrackNotFound,
     TransitionConflict,
 )
-from audiocatalog.models import XACT_ID, StatusChange, status_of
+from audiocatalog.models import TRANSACTION_MARK, StatusChange, status_of
 from audiocatalog.status import TRANSITIONS, TrackStatus, sources
 
 CHANGES: Final[Table] = StatusChange.__table__  # type: ignore[assignment]  # A mapped class has a Table.
@@ -31,11 +31,11 @@ CHANGE_COLUMNS: Final = tuple(column.name for column in CHANGES.columns if colum
 
 #: Move a track and write its history row, both or neither. One row comes back: the status seen, the status found under
 #: the lock, and the change, new or earlier with the same operation id, or nulls.
-MOVE: Final = f"SELECT $1::uuid, *, {XACT_ID} FROM audiocatalog_move_v1($1, $2, $3, $4, $5, $6, $7)"
+MOVE: Final = f"SELECT $1::uuid, *, {TRANSACTION_MARK} FROM audiocatalog_move_v1($1, $2, $3, $4, $5, $6, $7)"
 
 #: Move each of many tracks likewise, in the order of the ids that are given.
 MOVE_MANY: Final = f"""
-SELECT asked.id, moved.*, {XACT_ID} FROM unnest($1::uuid[]) AS asked (id)
+SELECT asked.id, moved.*, {TRANSACTION_MARK} FROM unnest($1::uuid[]) AS asked (id)
 CROSS JOIN LATERAL audiocatalog_move_v1(asked.id, $2, $3, $4, $5, $6, $7) AS moved
 """
 

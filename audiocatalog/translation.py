@@ -73,7 +73,10 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
         "the connection was lost during COMMIT; the work may or may not have been kept: read it again, or repeat it "
         "with its id or operation id"
     ),
-    QueryTimeout: "the statement was ended: it ran into its time limit",
+    QueryTimeout: (
+        "the statement was ended: it ran into its time limit; ask for less, or allow more (statement_timeout, "
+        "work.allow)"
+    ),
     OperationCancelled: "the statement was ended: somebody cancelled it on the server",
     TransactionAborted: "an earlier error ended this transaction on the server; nothing of it was kept",
     PermissionDenied: "the database role lacks a privilege for this",
@@ -88,13 +91,26 @@ _IDLED = "the unit of work did nothing for longer than idle_timeout, so the serv
 #: What the server says in these classes, and nothing but names and reasons: no value of a row, no part of a statement.
 _TOLD = ("08", "0A", "25", "26", "40", "42501", "53", "55", "57", "58", "XX")
 #: What a connection that is refused names, which may be as secret as the password.
-_NAMED = re.compile(r"\b(user|role|database) \"[^\"]*\"")
+_NAMED = re.compile(r"\b(user|role|database) \"[^\"]*\"|(?<=no such )(user|database): \S+")
 _SILENT = (
     "the server left a call unanswered for longer than its time limit and network_timeout; the connection was closed"
 )
 _UNPROVEN = (
     "the server does not prove by TLS who it is, as the URL demands: check sslmode and sslrootcert in the URL, and the "
     "server's certificate"
+)
+#: What is to be done about a connection that could not be made.
+_ADVICE = (
+    (
+        re.compile("Connection refused|No such file"),
+        "nothing listens there: check host and port, and that the server runs",
+    ),
+    (re.compile("resolve host|translate host name"), "no such host: check the one in the URL"),
+    (re.compile("timeout expired|connection timeout"), "the server did not answer within connect_timeout"),
+    (
+        re.compile("too many (?:clients|connections)|remaining connection slots"),
+        "the server has no connection left: make pools smaller, or raise its max_connections",
+    ),
 )
 _CANCELLED = "canceling statement due to user request"
 _IN_OUR_FUNCTION = "PL/pgSQL function audiocatalog_"
@@ -110,7 +126,8 @@ _SHARD_SUFFIX = re.compile(r"_\d+$")
 # Connection errors carry no SQLSTATE (psycopg issue 242), so these, and only these, are told apart by their text.
 _TLS_TEXT = re.compile(r"certificate|does not support SSL")
 _CONFIGURATION_TEXT = re.compile(
-    r"password authentication failed|no password supplied|(?:role|database)(?: \".*\")? does not exist"
+    r"\w+ authentication failed|no password supplied|is not permitted to log in|pg_hba\.conf rejects"
+    r"|(?:role|database)(?: \".*\")? does not exist"
     r"|no pg_hba\.conf entry|invalid (?:connection option|port|sslmode)|permission denied for database"
 )
 
@@ -176,7 +193,7 @@ def without_data(original: psycopg.Error) -> psycopg.Error:
     if state is None:
         # The client's own words are of hosts and sockets; only a parameter that cannot be sent is quoted.
         said = "a value that cannot be sent" if isinstance(original, psycopg.DataError) else str(original)
-        text = _NAMED.sub(r"\1", said.replace("\n", " "))
+        text = _NAMED.sub(lambda match: match[1] or match[2], said.replace("\n", " "))
     else:
         facts = {
             "constraint": diag.constraint_name,
@@ -212,12 +229,10 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
         kind = TransactionAborted
     elif isinstance(original, psycopg.ProgrammingError) and phase == "connect":
         kind = ConfigurationError
+        description = "a parameter of the database URL is wrong"
     elif isinstance(original, psycopg.OperationalError):
         kind = _lost(original, phase)
-        if isinstance(original, ServerSilent) and kind is DatabaseUnavailable:
-            description = _SILENT
-        elif kind is ConfigurationError and _TLS_TEXT.search(str(original)):
-            description = _UNPROVEN
+        description = _advice(original, kind)
     return kind(f"{operation}: {description or _DESCRIPTION[kind]}", operation=operation, phase=phase)
 
 
@@ -245,7 +260,8 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
     elif sqlstate == "57014" and original.diag.message_primary == _CANCELLED:
         # In another language than English, it cannot be told from a time-out.
         kind = OperationCancelled
-    elif kind is DatabaseUnavailable and phase == "commit":
+    elif kind is DatabaseUnavailable and phase == "commit" and original.diag.severity_nonlocalized != "ERROR":
+        # An ERROR ends the transaction and nothing else: then it is known that nothing was kept.
         kind = CommitOutcomeUnknown
     description = {"25P03": _IDLED, "25006": _READ_ONLY}.get(sqlstate, _DESCRIPTION[kind])
     return kind(
@@ -258,6 +274,15 @@ def _lost(original: psycopg.OperationalError, phase: Phase) -> type[CatalogError
     if phase == "connect" and (_CONFIGURATION_TEXT.search(str(original)) or _TLS_TEXT.search(str(original))):
         return ConfigurationError
     return CommitOutcomeUnknown if phase == "commit" else DatabaseUnavailable
+
+
+def _advice(original: psycopg.OperationalError, kind: type[CatalogError]) -> str | None:
+    """Return what more can be said of a connection that failed."""
+    if kind is DatabaseUnavailable:
+        if isinstance(original, ServerSilent):
+            return _SILENT
+        return next((advice for text, advice in _ADVICE if text.search(str(original))), None)
+    return _UNPROVEN if kind is ConfigurationError and _TLS_TEXT.search(str(original)) else None
 
 
 def _field_of(constraint: str | None, column: str | None) -> str:

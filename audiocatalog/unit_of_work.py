@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from time import perf_counter
@@ -55,6 +56,8 @@ class UnitOfWork(Verbs):
         self._observer = observer or Observer(None, slow_after=settings.slow_after)
         self._traced = traced
         self._began = 0.0
+        self._handled: BaseException | None = None
+        self._host_has_committed = False
         self._scope: AbstractContextManager[Transaction] | None = None
         self._transaction: Transaction | None = None
 
@@ -62,6 +65,7 @@ class UnitOfWork(Verbs):
         if self._scope is not None:
             raise UnitOfWorkEnded("a unit of work can be entered only once; ask the catalogue for a new one")
         self._began = perf_counter()
+        self._handled = sys.exception()
         self._scope = self._transactions()
         try:
             self._transaction = self._scope.__enter__()
@@ -77,10 +81,17 @@ class UnitOfWork(Verbs):
         assert scope is not None  # noqa: S101
         self._transaction = None
         waited = transaction.waited
-        failure = self._end(transaction, error)
+        self._host_has_committed = transaction.host_has_committed
+        try:
+            failure = self._end(transaction, error)
+        except BaseException as interrupted:  # noqa: BLE001  # The connection is given back first.
+            failure = interrupted
         try:
             # The scope learns of the failure: some say that all connections are to be replaced.
-            scope.__exit__(None if failure is None else type(failure), failure, None)
+            # contextlib leaves on an exception the traceback that it is given here.
+            scope.__exit__(
+                None if failure is None else type(failure), failure, None if failure is None else failure.__traceback__
+            )
         finally:
             self._observer.unit_ended(self._began, waited, failure)
         if failure is not None and failure is not error:
@@ -97,7 +108,8 @@ class UnitOfWork(Verbs):
             return None
         transaction.roll_back()
         if isinstance(error, sqlalchemy.exc.DBAPIError | sqlalchemy.exc.PendingRollbackError | psycopg.Error):
-            return interrupt_behind(error) or from_driver(error, operation="unit_of_work")
+            phase: Phase = "commit" if transaction.host_is_committing else "statement"
+            return interrupt_behind(error, self._handled) or from_driver(error, operation="unit_of_work", phase=phase)
         return error
 
     @property

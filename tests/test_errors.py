@@ -406,7 +406,10 @@ def test_a_real_time_out_is_a_query_time_out(bench: Connection) -> None:
     with pytest.raises(QueryTimeout) as caught, translated("search"):
         bench.execute(text("SELECT pg_sleep(5)"))
     assert isinstance(caught.value, TimeoutError)
-    assert str(caught.value) == "search: the statement was ended: it ran into its time limit"
+    assert (
+        str(caught.value)
+        == "search: the statement was ended: it ran into its time limit; ask for less, or allow more (statement_timeout, work.allow)"
+    )
 
 
 # What passes through.

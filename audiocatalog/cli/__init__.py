@@ -18,6 +18,7 @@ from audiocatalog.cli.rebuild_command import rebuild
 from audiocatalog.cli.roles_command import roles
 from audiocatalog.cli.search_commands import explain, search
 from audiocatalog.cli.target import Target
+from audiocatalog.cli.text import escape_controls
 from audiocatalog.cli.vocabulary_command import vocabulary
 
 __all__ = ["main"]
@@ -47,6 +48,15 @@ class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names in the order in which the commands were added."""
         return list(self.commands)
+
+
+class _Waits(logging.Handler):
+    """Print on stderr what a migration waits for."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message."""
+        if getattr(record, "operation", None) == "upgrade":
+            click.echo(escape_controls(record.getMessage()), err=True)
 
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001
@@ -98,6 +108,10 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
     # at the end is enough.
     for library in ("psycopg", "sqlalchemy"):
         logging.getLogger(library).addHandler(logging.NullHandler())
+    # What an upgrade or a rebuild waits for is said at once: it may be minutes.
+    logger, teller = logging.getLogger("audiocatalog"), _Waits(logging.WARNING)
+    logger.addHandler(teller)
+    context.call_on_close(lambda: logger.removeHandler(teller))
     context.obj = Target(url, local, actor)
 
 
