@@ -134,7 +134,7 @@ class Transaction:
             _logger.debug("rolling back failed: %s", type(error).__name__)
 
     def _trace(self) -> Trace | None:
-        """Ask for the mark of what the session has written; COMMIT is not sent yet, so what fails may be tried again."""
+        """Ask for the mark of what the session has written; COMMIT is not sent yet: what fails may be tried again."""
         assert self._session is not None  # noqa: S101
         # The host may have ended its session's transaction, and begun another on another connection.
         driver = self._under_way()
