@@ -144,7 +144,7 @@ class PooledConnection(psycopg.Connection[Any]):
             super().close()
         else:
             self.held_since, self.patience = None, self.usual_patience
-            if self.pgconn.pipeline_status != PipelineStatus.OFF:
+            if self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF:
                 self.pgconn.finish()  # Its caller was interrupted in a pipeline, which the pool would take for idle.
             pool.putconn(self)
             if self.closed:

@@ -195,13 +195,19 @@ class Pool:
         )
 
     def _take_back_the_lost(self) -> None:
-        while True:
-            try:
+        lost = None
+        try:
+            while self._lost:
                 lost = self._lost.popleft()
-            except IndexError:
-                return
-            lost._pool = self._pool  # noqa: SLF001  # psycopg_pool sets it late and forgets it soon.
-            lost.close()
+                lost._pool = self._pool  # noqa: SLF001  # psycopg_pool sets it late and forgets it soon.
+                lost.close()
+        except IndexError:
+            return  # Another caller has just taken it back.
+        except BaseException:
+            # Python tells only once that nobody holds it: who is interrupted leaves it to the next caller.
+            if lost is not None and lost.lost is not None:
+                self._lost.append(lost)
+            raise
 
     def _try_again_for_those_who_wait(self, pool: ConnectionPool[PooledConnection]) -> None:
         """Begin a new attempt: the pool gives up after the last one, also if callers still wait for it."""

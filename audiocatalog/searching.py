@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
+from psycopg import generators
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
 from audiocatalog.connection import patient, raw_cursor, settings_call
@@ -28,7 +29,7 @@ from audiocatalog.search.statement import FEW, MOST_VALUES, search_sql
 from audiocatalog.search.widening import Doubtful, doubtful_words, unwanted_query, widened_parameters, widened_sql
 from audiocatalog.settings import milliseconds
 from audiocatalog.tracks import TRACK_COLUMNS, track_of
-from audiocatalog.translation import translated
+from audiocatalog.translation import interrupt_behind, translated
 
 _TRACK_WIDTH: Final = len(TRACK_COLUMNS)
 #: The columns that tell what is true of all that was found; those of the facets follow.
@@ -207,8 +208,12 @@ def _leave_pipeline(driver: psycopg.Connection[Any], error: psycopg.Error) -> ps
     pipe = driver.pgconn
     if pipe.status == ConnStatus.BAD or pipe.pipeline_status == PipelineStatus.OFF:
         return None
-    answers = iter(pipe.get_result, None)
-    while pipe.status != ConnStatus.BAD and (result := next(answers, None)) is not None:
+    if interrupt_behind(error) is not None:
+        # A signal came before all was sent, and what was not asked will not be answered.
+        pipe.finish()
+        return None
+    # The driver's own way of waiting ends, whatever the server does.
+    while pipe.status != ConnStatus.BAD and (result := driver.wait(generators.fetch(pipe))) is not None:
         if result.status == ExecStatus.PIPELINE_SYNC:
             pipe.exit_pipeline_mode()
             break
