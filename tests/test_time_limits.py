@@ -69,7 +69,7 @@ def idle_until_ended(work: UnitOfWork) -> None:
     """Do nothing in a transaction until the server has lost its patience."""
     driver = work._open().driver
     process = driver.info.backend_pid  # Behind PgBouncer, to ask is not to be idle.
-    with psycopg.connect(driver.info.dsn, autocommit=True) as admin:
+    with psycopg.connect(driver.info.dsn, autocommit=True, prepare_threshold=None) as admin:
         there = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
         wait_until(lambda: admin.execute(there, [process]).fetchone() is None)
 
