@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import logging
 import math
@@ -77,6 +78,8 @@ class Database:
         The parent's engine and pool are kept, unused, so that nothing closes what is not the child's.
         """
         self._parents = (*self._parents, self._engine, self._pool)
+        if self._pool is not None:
+            self._pool.abandon()
         self._begin_anew()
 
     @contextmanager
@@ -325,6 +328,15 @@ def _forget_all_connections() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all_connections)
+
+
+def _close_all() -> None:
+    # Later, as Python takes itself apart, a pool that was left open would wait in vain for its threads, twenty seconds.
+    for database in list(_databases):
+        database.close()
+
+
+atexit.register(_close_all)
 
 
 def check_server(connection: psycopg.Connection[Any]) -> None:

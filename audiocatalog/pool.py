@@ -175,6 +175,10 @@ class Pool:
         """Close the pool, and every connection as it comes back."""
         self._pool.close()
 
+    def abandon(self) -> None:
+        """Leave everything as it is, in a forked child: threads and connections are the parent's, and none is here."""
+        self._pool._closed = True  # noqa: SLF001  # Or it would wait for its threads as the child ends, five seconds each.
+
     def figures(self) -> PoolFigures:
         """Return how the pool stands."""
         living = self._living()
