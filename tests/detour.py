@@ -35,6 +35,7 @@ _CONNECTIONS: Final = 20
 
 #: What cannot be done on a way, by the test's name or the beginning of it, and why.
 _NO_LISTENING: Final = "PgBouncer in transaction mode hands on no notifications; without them, a worker polls"
+_NO_OPTIONS: Final = "it sets what a session begins with, which PgBouncer does not hand on"
 _PROCESSES: Final = "it knows a connection by its process, and PgBouncer gives each transaction another one"
 NOT_THROUGH_POOLER: Final[Mapping[str, str]] = {
     "test_worker.py::test_a_loop_that_listens_wakes_up_long_before_it_would_look": _NO_LISTENING,
@@ -53,6 +54,8 @@ NOT_THROUGH_POOLER: Final[Mapping[str, str]] = {
     "faults/test_lost_commits.py::test_a_single_call_is_asked_for_again_by_its_operation": (
         "behind a pooler, a call alone is a transaction with a COMMIT"
     ),
+    "test_running.py::test_a_single_call_that_is_refused_for_certain_is_no_unknown_outcome": _NO_OPTIONS,
+    "test_running.py::test_a_server_that_stays_read_only_is_not_connected_to_again_and_again": _NO_OPTIONS,
     "test_rebuilding.py::": "it copies a database to which PgBouncer's own connections would have to be closed first",
 }
 _WRITES_BY_HAND: Final = "in it, the host writes or deletes tracks past the functions, which is the owner's to do"

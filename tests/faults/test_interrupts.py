@@ -178,7 +178,8 @@ CALLS: list[Callable[[Catalog], None]] = [unit_of_work, unit_with_a_session, sin
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # One may be raised in a __del__.
-@pytest.mark.parametrize("times", [100, pytest.param(1500, marks=pytest.mark.faults)])
+@pytest.mark.faults
+@pytest.mark.parametrize("times", [1500])
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
 def test_what_interrupts_a_call_costs_the_pool_no_place(
