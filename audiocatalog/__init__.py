@@ -6,7 +6,7 @@ from audiocatalog.bulk_result import BulkBatch, BulkOutcome, BulkResult, OnConfl
 from audiocatalog.catalog import Catalog
 from audiocatalog.claims import Claim, ClaimOrder
 from audiocatalog.health import Health
-from audiocatalog.metadata import TrackMetadata, TrackRecord
+from audiocatalog.metadata import ExportedRecord, TrackMetadata, TrackRecord
 from audiocatalog.models import SaveOutcome, StatusChange, Task, Track
 from audiocatalog.observing import Observation
 from audiocatalog.pool import PoolFigures
@@ -32,6 +32,7 @@ __all__ = [
     "Claim",
     "ClaimOrder",
     "Explanation",
+    "ExportedRecord",
     "Facet",
     "FacetValue",
     "FailureReason",

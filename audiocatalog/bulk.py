@@ -28,10 +28,12 @@ from audiocatalog.errors import (
     SaveConflict,
     kind_of,
 )
-from audiocatalog.metadata import METADATA_FIELDS, TrackRecord, clean_reason
+from audiocatalog.metadata import METADATA_FIELDS, ExportedRecord, TrackRecord, clean_reason
 from audiocatalog.models import CONTENT_COLUMNS, TRANSACTION_MARK
 from audiocatalog.operations import Driver, rows_of, written
 from audiocatalog.settings import Settings, milliseconds
+from audiocatalog.status import TrackStatus
+from audiocatalog.transitions import MOVE_MANY, move_values
 from audiocatalog.translation import translated
 
 BATCH: Final = 5_000
@@ -53,6 +55,7 @@ _TYPES: Final = (
     *("int4", "float8", "int4", "int4", "int4", "text", "text", "text"),
 )
 _LOAD: Final = "SELECT * FROM audiocatalog_load_v1($1, $2, $3, $4)"
+_RESTORE: Final = f"SELECT audiocatalog_restore_v1($1, $2), {TRANSACTION_MARK}"
 _READ_LIMITS: Final = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
 _LIMIT: Final = (
     f"SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), {TRANSACTION_MARK}"
@@ -71,8 +74,10 @@ class Stored(NamedTuple):
     skipped: bool = False
 
 
+#: What is stored: a record, or one with what another catalogue said of it.
+Record = TrackRecord | ExportedRecord
 #: Store records in one transaction.
-StoreBatch = Callable[[Sequence[TrackRecord]], Sequence[Stored]]
+StoreBatch = Callable[[Sequence[Record]], Sequence[Stored]]
 Progress = Callable[[BulkBatch], object]
 
 
@@ -81,11 +86,11 @@ class _Batch(NamedTuple):
 
     start: int
     items: Sequence[object]
-    records: Sequence[TrackRecord | CatalogError]
+    records: Sequence[Record | CatalogError]
 
     @property
-    def sound(self) -> list[TrackRecord]:
-        return [record for record in self.records if isinstance(record, TrackRecord)]
+    def sound(self) -> list[Record]:
+        return [record for record in self.records if not isinstance(record, CatalogError)]
 
 
 def save_in_batches(
@@ -134,8 +139,8 @@ def _read(items: Iterable[object], size: int) -> Iterator[_Batch]:
         start += len(part)
 
 
-def _record_of(item: object) -> TrackRecord | CatalogError:
-    if isinstance(item, TrackRecord):
+def _record_of(item: object) -> Record | CatalogError:
+    if isinstance(item, TrackRecord | ExportedRecord):
         return item
     try:
         if isinstance(item, Mapping):
@@ -195,7 +200,7 @@ def _tell(batch: _Batch, stored: Iterable[Stored], result: BulkResult) -> BulkBa
     answers = iter(stored)
     outcomes, refusals = [], []
     for offset, (item, record) in enumerate(zip(batch.items, batch.records, strict=True)):
-        answer = next(answers) if isinstance(record, TrackRecord) else Stored(BulkOutcome.REFUSED, record)
+        answer = Stored(BulkOutcome.REFUSED, record) if isinstance(record, CatalogError) else next(answers)
         outcomes.append(answer.outcome)
         result.skipped += answer.skipped
         if answer.error is not None:
@@ -228,7 +233,7 @@ class Load:
         choice = chosen(OnConflict, on_conflict, "on_conflict", "bulk_save")
         return cls(on_conflict=choice, actor=actor, reason=clean_reason(reason), settings=settings)
 
-    def store(self, driver: Driver, records: Sequence[TrackRecord]) -> Sequence[Stored]:
+    def store(self, driver: Driver, records: Sequence[Record]) -> Sequence[Stored]:
         """
         Store *records* as if one after the other, but for those that the database refuses.
 
@@ -241,7 +246,7 @@ class Load:
             raise first  # No record is to blame for what befalls all of them.
         return stored
 
-    def _store_what_can_be(self, driver: Driver, records: Sequence[TrackRecord]) -> Sequence[Stored]:
+    def _store_what_can_be(self, driver: Driver, records: Sequence[Record]) -> Sequence[Stored]:
         try:
             return self._store(driver, records)
         except _BAD_RECORD as error:
@@ -257,7 +262,7 @@ class Load:
         by_place = dict(zip(places, (one for half in halves for one in half), strict=True))
         return [by_place[place] for place in range(len(records))]
 
-    def _store(self, driver: Driver, records: Sequence[TrackRecord]) -> Sequence[Stored]:
+    def _store(self, driver: Driver, records: Sequence[Record]) -> Sequence[Stored]:
         # This begins the transaction where nothing has yet: what comes next is a savepoint in it, and ends with it.
         with translated("bulk_save"):
             ((statement, lock),) = rows_of(driver, _READ_LIMITS, ())
@@ -268,9 +273,10 @@ class Load:
                 milliseconds(seconds),
                 milliseconds(max(_LOCK_SECONDS, self.settings.lock_timeout)),
             )
-            self._stage(driver, records)
+            self._stage(driver, [one.record if isinstance(one, ExportedRecord) else one for one in records])
             values = (self.on_conflict is OnConflict.REPLACE, self.actor, self.reason, self.settings.notify)
             ((inserted, updated, same, other, versions),) = rows_of(driver, _LOAD, values)
+            self._restore(driver, [records[place] for place in inserted or ()])
             _limit(driver, statement, lock)
         stored = dict.fromkeys(inserted or (), Stored(BulkOutcome.INSERTED))
         stored |= dict.fromkeys(updated or (), Stored(BulkOutcome.UPDATED))
@@ -281,6 +287,23 @@ class Load:
             else:
                 stored[place] = Stored(BulkOutcome.UNCHANGED, skipped=True)
         return [stored[place] for place in range(len(records))]
+
+    def _restore(self, driver: Driver, inserted: Sequence[Record]) -> None:
+        """Bring what has just been inserted to where it was in the catalogue that it was exported from."""
+        exported = [record for record in inserted if isinstance(record, ExportedRecord)]
+        if failed := sorted(record.id for record in exported if record.has_failed):
+            values = move_values(
+                failed,
+                TrackStatus.FAILED,
+                actor=self.actor,
+                reason=self.reason,
+                expected=TrackStatus.PENDING,
+                operation_id=None,
+                notify=False,
+            )
+            written(driver, MOVE_MANY, values)
+        if created := {record.id: record.created_at for record in exported if record.created_at is not None}:
+            written(driver, _RESTORE, (list(created), list(created.values())))
 
     def _stage(self, driver: Driver, records: Sequence[TrackRecord]) -> None:
         """Copy *records* to the server; what comes with the same id again is for a later round."""

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import URL
 
 from audiocatalog.activity import ACTIVITY, Activity, activity_of, activity_values
-from audiocatalog.bulk import BATCH, Load, Progress, Stored, save_in_batches
+from audiocatalog.bulk import BATCH, Load, Progress, Record, Stored, save_in_batches
 from audiocatalog.bulk_result import BulkResult, OnConflict
 from audiocatalog.choices import number_of_seconds
 from audiocatalog.claims import ClaimOrder
@@ -29,7 +29,7 @@ from audiocatalog.errors import (
 )
 from audiocatalog.explaining import refresh_vocabulary
 from audiocatalog.health import Health, read_health
-from audiocatalog.metadata import TrackRecord, clean_actor
+from audiocatalog.metadata import ExportedRecord, TrackRecord, clean_actor
 from audiocatalog.observing import Hook, Observer
 from audiocatalog.operations import Driver, rows_of
 from audiocatalog.outcome import Trace
@@ -207,7 +207,7 @@ class Catalog(Verbs):
 
     def bulk_save(
         self,
-        records: Iterable[TrackRecord | Mapping[str, Any]],
+        records: Iterable[TrackRecord | ExportedRecord | Mapping[str, Any]],
         *,
         batch: int = BATCH,
         on_conflict: OnConflict | str = OnConflict.SKIP,
@@ -222,8 +222,9 @@ class Catalog(Verbs):
         Each *batch* is one transaction, copied to the server while the next one is read and checked, and tried again
         for a minute while the error says ``retryable``. *progress* is called with a ``BulkBatch`` after each one that
         is committed. A record is a ``TrackRecord``, or a mapping that ``TrackRecord.from_mapping`` takes; one that
-        breaks a rule is refused, and its neighbours are stored. *on_conflict* says what is done where an id holds other
-        content: ``skip``, ``replace`` or ``error``. Records of the same id are stored one after the other.
+        breaks a rule is refused, and its neighbours are stored. An ``ExportedRecord`` also brings
+        the status and the time that its track had in another catalogue. *on_conflict* says what is done where an id
+        holds other content: ``skip``, ``replace`` or ``error``. Records of the same id are stored one after the other.
 
         A server with idle cores stores faster over several *connections* of the pool, a batch on each.
 
@@ -248,7 +249,7 @@ class Catalog(Verbs):
         stopped = threading.Event()
         under_way: set[Driver] = set()
 
-        def store(driver: Driver, part: Sequence[TrackRecord]) -> Sequence[Stored]:
+        def store(driver: Driver, part: Sequence[Record]) -> Sequence[Stored]:
             under_way.add(driver)
             try:
                 return load.store(driver, part)

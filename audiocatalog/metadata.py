@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NamedTuple, Self, final
 from uuid import UUID
 
@@ -327,6 +328,55 @@ class TrackRecord:
 
 
 RECORD_FIELDS: Final = (*METADATA_FIELDS, "audio_path", "id", "thumbnail_path", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedRecord:
+    """
+    A record that another catalogue has exported, with what a save cannot say: that it failed, and when it was created.
+
+    A track begins as the status table allows: one that was FAILED there is saved as PENDING and moved to FAILED in the
+    same transaction; one that was PROCESSING there is PENDING here, since no worker of this catalogue holds it.
+    *created_at* None means now. Only the owner of the schema may give another time.
+
+    >>> record = TrackRecord(TrackMetadata(title="Jóga"), "s3://music/joga.flac", status=TrackStatus.PENDING)
+    >>> ExportedRecord(record, has_failed=True).id == record.id
+    True
+
+    """
+
+    record: TrackRecord
+    has_failed: bool = False
+    created_at: datetime | None = None
+
+    __repr__ = discreet
+
+    @classmethod
+    def of(
+        cls,
+        metadata: TrackMetadata,
+        audio_path: str,
+        id: UUID | str | None,  # noqa: A002  # The column's name, which callers know.
+        thumbnail_path: str | None,
+        *,
+        status: TrackStatus,
+        created_at: datetime | None = None,
+    ) -> ExportedRecord:
+        """
+        Return the record of a track that had *status* where it was exported.
+
+        Raises:
+            InvalidInput: names every field that breaks its rule.
+        """
+        there = TrackStatus.parse(status)
+        first = TrackStatus.COMPLETED if there is TrackStatus.COMPLETED else TrackStatus.PENDING
+        record = TrackRecord(metadata, audio_path, id, thumbnail_path, first)
+        return cls(record, there is TrackStatus.FAILED, created_at)
+
+    @property
+    def id(self) -> UUID:
+        """The track's id."""
+        return self.record.id
 
 
 def _unknown_fields(values: Mapping[Any, Any], fields: Sequence[str]) -> list[Problem]:

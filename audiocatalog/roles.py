@@ -47,6 +47,8 @@ LIFECYCLE_FUNCTIONS: Final = tuple(
 )
 #: What these functions, and the CHECK of the history, call themselves, and nobody else may.
 INNER_FUNCTIONS: Final = ("audiocatalog_lock_due_v1", "audiocatalog_answers_v1", LEGAL_MOVE_FUNCTION)
+#: What an import with --restore calls: only the owner may say that a track is older than its history.
+OWNER_FUNCTIONS: Final = ("audiocatalog_restore_v1",)
 #: What searches call, and columns that are made for searching: whoever writes a track needs them too.
 SEARCH_FUNCTIONS: Final = (
     FOLD_FUNCTION,
@@ -59,7 +61,7 @@ SEARCH_FUNCTIONS: Final = (
     SLIPS_FUNCTION,
 )
 #: Every function of ours.
-FUNCTIONS: Final = (*LIFECYCLE_FUNCTIONS, *INNER_FUNCTIONS, *SEARCH_FUNCTIONS, VISIBLE_FUNCTION)
+FUNCTIONS: Final = (*LIFECYCLE_FUNCTIONS, *INNER_FUNCTIONS, *OWNER_FUNCTIONS, *SEARCH_FUNCTIONS, VISIBLE_FUNCTION)
 #: Every table of ours.
 TABLES: Final = (*(table.name for table in Base.metadata.sorted_tables), VERSION_TABLE)
 

@@ -18,7 +18,7 @@ from audiocatalog.bulk import BATCH, Load, Progress, save_in_batches
 from audiocatalog.bulk_result import BulkResult, OnConflict
 from audiocatalog.choices import number_of_seconds
 from audiocatalog.errors import CatalogError, Phase, UnitOfWorkEnded
-from audiocatalog.metadata import TrackMetadata, TrackRecord
+from audiocatalog.metadata import ExportedRecord, TrackMetadata, TrackRecord
 from audiocatalog.models import Track
 from audiocatalog.observing import Observer
 from audiocatalog.operations import Driver, save_track
@@ -184,7 +184,7 @@ class UnitOfWork(Verbs):
 
     def bulk_save(
         self,
-        records: Iterable[TrackRecord | Mapping[str, Any]],
+        records: Iterable[TrackRecord | ExportedRecord | Mapping[str, Any]],
         *,
         batch: int = BATCH,
         on_conflict: OnConflict | str = OnConflict.SKIP,

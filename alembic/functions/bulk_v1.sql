@@ -125,3 +125,18 @@ BEGIN
   TRUNCATE pg_temp.audiocatalog_stage;
 END
 $$;
+
+-- Give tracks that this very transaction has saved the times at which another catalogue created them, none later than
+-- now, and return how many there were. For the owner alone: nobody else may say that a track is older than it is.
+CREATE FUNCTION audiocatalog_restore_v1(tracks uuid[], times timestamptz[]) RETURNS integer
+LANGUAGE sql SET search_path FROM CURRENT
+AS $$
+  WITH restored AS (
+    UPDATE audio_tracks AS t SET created_at = least(past.created_at, now())
+    FROM unnest(tracks, times) AS past (id, created_at)
+    JOIN audio_track_status_changes AS c ON c.track_id = past.id AND c.version = 1
+    WHERE t.id = past.id AND past.created_at IS NOT NULL AND c.xact_id = pg_current_xact_id()::text::bigint
+    RETURNING t.id
+  )
+  SELECT count(*)::integer FROM restored
+$$;

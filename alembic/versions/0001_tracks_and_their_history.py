@@ -250,6 +250,7 @@ def downgrade() -> None:
     if not (asked or context.config.attributes.get("lose_data") is True):
         raise CommandError("this downgrade drops every track and its history; to do so, add `-x lose_data=yes`")
     for function in (
+        "restore(uuid[], timestamptz[])",
         "load(boolean, text, text, boolean)",
         "stage()",
         "release_expired(integer, text, integer, double precision, double precision, double precision, boolean)",
