@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from sqlalchemy import URL
 
@@ -36,7 +35,7 @@ from audiocatalog.outcome import Trace
 from audiocatalog.pool import PoolFigures
 from audiocatalog.running import Runner
 from audiocatalog.search.vocabulary import Vocabulary
-from audiocatalog.settings import Settings, settings_from_environment, url_from_environment
+from audiocatalog.settings import Settings, settings_from_environment, the_environment, url_from_environment
 from audiocatalog.tracks import STATUS_COUNTS, StatusCount, counts_of
 from audiocatalog.translation import translated
 from audiocatalog.unit_of_work import UnitOfWork
@@ -125,16 +124,17 @@ class Catalog(Verbs):
         self._runner = Runner(self._database, self._observer, actor=self._actor, settings=settings)
 
     @classmethod
-    def from_env(cls, *, actor: str | None = None, environment: Mapping[str, str] = os.environ) -> Self:
+    def from_env(cls, *, actor: str | None = None, environment: Mapping[str, str] | None = None) -> Self:
         """
         Return the catalogue that the environment names, by ``AUDIOCATALOG_DATABASE_URL`` or the ``DB_*`` variables.
 
         Every setting of ``Catalog`` has a variable of its own, such as ``AUDIOCATALOG_ACTOR``,
-        ``AUDIOCATALOG_POOL_SIZE`` or ``AUDIOCATALOG_POOLER`` (true or false).
+        ``AUDIOCATALOG_POOL_SIZE`` or ``AUDIOCATALOG_POOLER`` (true or false). *environment* is the process's if None.
 
         Raises:
             ConfigurationError: no database is named, or a variable cannot be read.
         """
+        environment = the_environment(environment)
         return cls(
             url_from_environment(environment),
             actor=actor or environment.get("AUDIOCATALOG_ACTOR") or "audiocatalog",
@@ -153,6 +153,10 @@ class Catalog(Verbs):
         """Return where the catalogue is, and nothing else of the URL: a password may stand in many places of it."""
         url = self._database.url
         return f"<Catalog {url.database} at {url.host or url.query.get('host', 'localhost')}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: connections belong to one process, and a password is in the URL."""
+        raise TypeError("a Catalog cannot be pickled or copied: make one in each process, from the same URL")
 
     def close(self) -> None:
         """Close the pool; a unit of work that is still open keeps its connection to its end."""

@@ -91,14 +91,25 @@ def is_unverified(url: URL) -> bool:
     return bool(remote) and (url.query.get("sslmode") or os.environ.get("PGSSLMODE")) != "verify-full"
 
 
-def url_from_environment(environment: Mapping[str, str] = os.environ) -> URL:
+def the_environment(environment: Mapping[str, str] | None) -> Mapping[str, str]:
+    """
+    Return *environment*, or the process's if None.
+
+    The process's is no function's default argument: ``help`` and ``inspect.signature`` print defaults, and it holds
+    passwords.
+    """
+    return os.environ if environment is None else environment
+
+
+def url_from_environment(environment: Mapping[str, str] | None = None) -> URL:
     """
     Return the URL in ``AUDIOCATALOG_DATABASE_URL``, or the one made of ``DB_HOST``, ``DB_PORT``, ``DB_NAME``,
-    ``DB_USER`` and ``DB_PASSWORD``.
+    ``DB_USER`` and ``DB_PASSWORD``. *environment* is the process's if None.
 
     Raises:
         ConfigurationError: neither is there, or it is malformed.
     """
+    environment = the_environment(environment)
     if url := environment.get("AUDIOCATALOG_DATABASE_URL"):
         return parse_url(url)
     if not environment.get("DB_NAME"):
@@ -172,13 +183,16 @@ def milliseconds(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
 
-def settings_from_environment(environment: Mapping[str, str]) -> dict[str, int | float | bool]:
+def settings_from_environment(environment: Mapping[str, str] | None = None) -> dict[str, int | float | bool]:
     """
     Return the settings that *environment* holds, such as ``AUDIOCATALOG_POOL_SIZE``, as the arguments of ``Catalog``.
+
+    *environment* is the process's if None.
 
     Raises:
         ConfigurationError: a variable cannot be read.
     """
+    environment = the_environment(environment)
     found = {}
     for field in dataclasses.fields(Settings):
         read, kind = _READERS[field.type]

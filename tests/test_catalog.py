@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -433,3 +435,11 @@ def test_a_database_in_another_encoding_is_refused(server_url: str, encoding: st
                 catalog.find(uuid4())
         finally:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("attempt", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_catalogue_is_neither_pickled_nor_copied(database_url: str, attempt: Callable[[Catalog], object]) -> None:
+    with Catalog(database_url) as catalog:
+        catalog.find(uuid4())
+        with pytest.raises(TypeError, match="make one in each process"):
+            attempt(catalog)
