@@ -9,6 +9,7 @@ everything else that needs more than one connection, and its tables are emptied 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from uuid import uuid4
@@ -35,6 +36,9 @@ from tests.detour import (
 )
 from tests.factories import TrackFactory
 
+#: The URL of a server to run on, instead of an embedded one.
+GIVEN_SERVER = os.environ.get("AUDIOCATALOG_TEST_DATABASE_URL")
+
 #: Every table, those first that refer to others.
 TABLES = (
     "audio_track_tasks",
@@ -45,7 +49,21 @@ TABLES = (
     "audio_search_counts",
 )
 
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
+
 Units = Callable[[], UnitOfWork]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of workers of ``-n auto``: two for each core, as about half of a test is waiting."""
+    # Snapshots, roles and locks of a server are seen from all its databases: workers do not share one.
+    return 0 if GIVEN_SERVER else min(8, 2 * len(os.sched_getaffinity(0)))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a parameter whose value is another one in each process by its argument: all workers name tests alike."""
+    made_anew = isinstance(val, bytes) or (isinstance(val, str) and UUID_TEXT.search(val))
+    return argname if made_anew else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,8 +73,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """Give the URL of a maintenance database: of `AUDIOCATALOG_TEST_DATABASE_URL`, or of an embedded server."""
-    if given := os.environ.get("AUDIOCATALOG_TEST_DATABASE_URL"):
-        yield given
+    if GIVEN_SERVER:
+        yield GIVEN_SERVER
         return
     with EmbeddedPostgres() as server:
         yield server.url("postgres")

@@ -20,6 +20,7 @@ from sqlalchemy import URL, text
 
 from audiocatalog import Catalog
 from tests.proxy import Proxy
+from tests.waiting import wait_until
 
 
 @contextmanager
@@ -126,13 +127,6 @@ def silenced_by(word: bytes, url: str | URL) -> Iterator[SilentProxy]:
     finally:
         proxy.close()
         thread.join()
-
-
-def wait_until(condition: Callable[[], bool], *, within: float = 10.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"not so within {within} s"
-        time.sleep(0.005)
 
 
 def _state(pid: int) -> str:

@@ -15,8 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -27,6 +26,7 @@ import sqlalchemy
 
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.errors import ConfigurationError
+from tests.waiting import wait_until
 
 IS_ROOT = os.geteuid() == 0
 PATIENCE = 15.0
@@ -41,6 +41,7 @@ PRELUDE = """
 import json, os, signal, sys, threading, time
 import psycopg
 from audiocatalog.embedded import EmbeddedPostgres
+from tests.waiting import wait_until
 
 def say(**facts):
     print(json.dumps(facts), flush=True)
@@ -89,13 +90,6 @@ def is_alive(pid: int) -> bool:
         return state_and_parent(pid)[0] != "Z"
     except OSError:
         return not Path("/proc/self").exists()
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
 
 
 def is_empty(folder: Path) -> bool:
@@ -262,7 +256,7 @@ def test_it_starts_and_stops_as_often_as_wanted_and_leaves_nothing(temporary: Pa
     with server:
         assert server.pid != first
         os.kill(server.pid, signal.SIGKILL)
-        assert eventually(lambda: is_empty(temporary))
+        wait_until(lambda: is_empty(temporary))
 
 
 def test_two_servers_of_different_versions_run_at_once(server: EmbeddedPostgres) -> None:
@@ -413,8 +407,8 @@ def test_an_ordinary_user_runs_it_too(folder: Path) -> None:
         assert (socket.st_uid, stat.S_IMODE(socket.st_mode)) == (pwd.getpwnam("daemon").pw_uid, 0o700)
         assert facts["works"] is True
         it.kill()
-        assert eventually(lambda: not is_alive(facts["pid"]))
-        assert eventually(lambda: is_empty(folder))
+        wait_until(lambda: not is_alive(facts["pid"]))
+        wait_until(lambda: is_empty(folder))
 
 
 # --- Its end --------------------------------------------------------------------------------------------------------
@@ -439,11 +433,11 @@ def test_it_is_gone_when_its_process_is_gone(folder: Path) -> None:
             child = heard(owner)["child"] if "fork" in code else None
             if ENDINGS[code] is not None:
                 assert owner.wait(PATIENCE) == ENDINGS[code]
-            assert eventually(lambda: not is_alive(facts["pid"])), code  # noqa: B023
+            wait_until(lambda: not is_alive(facts["pid"]))  # noqa: B023
             if child is not None:
                 assert is_alive(child)
                 os.kill(child, signal.SIGKILL)
-        assert eventually(lambda: is_empty(folder))
+        wait_until(lambda: is_empty(folder))
 
 
 EVENTFUL_LIFE = """
@@ -488,7 +482,7 @@ def test_it_outlives_a_thread_a_child_and_ctrl_c_and_stops_when_told(folder: Pat
 def test_it_is_gone_when_its_supervisor_is_gone(temporary: Path, kept: Path, number: signal.Signals) -> None:
     with EmbeddedPostgres(kept) as server:
         os.kill(state_and_parent(server.pid)[1], number)
-        assert eventually(lambda: not is_alive(server.pid))
+        wait_until(lambda: not is_alive(server.pid))
     # Nobody removes the folder of the socket after a SIGKILL.
     assert is_empty(temporary) == (number == signal.SIGTERM)
 
@@ -501,7 +495,7 @@ def test_kept_data_survive_a_crash_and_a_stale_pid_file(kept: Path) -> None:
         assert_kept(server)
         assert ask(server, "SHOW fsync") == "on"
         os.kill(server.pid, signal.SIGKILL)
-        assert eventually(lambda: not is_alive(server.pid))
+        wait_until(lambda: not is_alive(server.pid))
         assert (kept / "postmaster.pid").exists()
     with EmbeddedPostgres(kept) as server:
         assert_kept(server)

@@ -22,7 +22,6 @@ from tests.upgrades import (
     NOW,
     VALIDATED,
     config_for,
-    eventually,
     holding,
     invalid_indexes_of,
     meanwhile,
@@ -30,6 +29,7 @@ from tests.upgrades import (
     upgrade,
     upgrading,
 )
+from tests.waiting import wait_until
 
 INDEX = "ix_audio_tracks_rating"
 BUILD = f"CREATE INDEX CONCURRENTLY {INDEX} ON audio_tracks (rating, id)"
@@ -94,7 +94,7 @@ def test_an_index_of_that_name_on_another_table_is_not_taken_for_it(validated: s
 def test_a_build_waits_for_older_transactions_and_says_for_whom(validated: str, caplog: Log) -> None:
     """Its waits hold up nobody, so that the short limit of other statements, and its retries, do not apply."""
     with holding(validated, WRITING) as it, meanwhile(lambda: upgrade(validated, INDEXED)):
-        eventually(lambda: f"for the transaction of process {it.info.backend_pid}" in caplog.text)
+        wait_until(lambda: f"for the transaction of process {it.info.backend_pid}" in caplog.text)
         with psycopg.connect(libpq(validated), autocommit=True) as other:
             other.execute("SET lock_timeout = '1s'; UPDATE audio_tracks SET year = 1999")
         it.commit()
@@ -115,7 +115,7 @@ def test_the_next_limits_are_the_short_ones_again(validated: str, caplog: Log) -
     upgrade(validated, INDEXED)
     lock = "LOCK TABLE audio_search_counts IN SHARE MODE"
     with holding(validated, lock) as other, meanwhile(lambda: upgrade(validated)):
-        eventually(lambda: "try 2" in caplog.text)
+        wait_until(lambda: "try 2" in caplog.text)
         other.commit()
     assert revision_of(validated) == HEAD
 
@@ -135,7 +135,7 @@ def test_a_migrator_that_was_killed_leaves_nothing_that_the_next_cannot_mend(
     with psycopg.connect(libpq(url), autocommit=True) as admin:
         with holding(url, f"LOCK TABLE audio_tracks IN {lock} MODE"):
             killed = upgrading(url)
-            eventually(lambda: admin.execute(WORKING_ON, [at_work]).fetchone())
+            wait_until(lambda: admin.execute(WORKING_ON, [at_work]).fetchone())
             killed.send_signal(signal.SIGKILL)
             killed.communicate()
         upgrade(url)
@@ -147,11 +147,11 @@ def test_the_next_upgrade_waits_for_what_a_killed_one_has_begun_in_the_server(va
     """Its guard is gone with it, but the session that builds may not have noticed yet."""
     with psycopg.connect(libpq(validated), autocommit=True) as admin, holding(validated, WRITING):
         killed = upgrading(validated)
-        builder = eventually(lambda: admin.execute(WORKING_ON, ["CREATE INDEX CONCURRENTLY%"]).fetchone())
+        builder = wait_until(lambda: admin.execute(WORKING_ON, ["CREATE INDEX CONCURRENTLY%"]).fetchone())
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         with meanwhile(lambda: upgrade(validated, VALIDATED)):
-            eventually(lambda: "waiting for another upgrade" in caplog.text)
+            wait_until(lambda: "waiting for another upgrade" in caplog.text)
         # It looked for its client, and ended.
         assert admin.execute("SELECT FROM pg_stat_activity WHERE pid = %s", builder).fetchone() is None
 

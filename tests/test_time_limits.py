@@ -13,7 +13,8 @@ from sqlalchemy import text
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
 from tests.command import locked
 from tests.conftest import libpq
-from tests.frozen import fill, outcome_of, wait_until
+from tests.frozen import fill, outcome_of
+from tests.waiting import wait_until
 
 _SHOWN = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "plan_cache_mode")
 _TABLE = "audio_tracks"

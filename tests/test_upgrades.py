@@ -24,7 +24,6 @@ from tests.upgrades import (
     RATED,
     SEEDED,
     VALIDATED,
-    eventually,
     holding,
     meanwhile,
     revision_of,
@@ -32,6 +31,7 @@ from tests.upgrades import (
     upgrade,
     upgrading,
 )
+from tests.waiting import wait_until
 
 Log = pytest.LogCaptureFixture
 
@@ -106,7 +106,7 @@ def test_only_the_revision_that_failed_is_tried_again(current: str, caplog: Log)
     with holding(current, "LOCK TABLE audio_search_counts IN SHARE MODE") as other:
         caplog.clear()
         with meanwhile(lambda: upgrade(current, "+2")):
-            eventually(lambda: "try 2" in caplog.text)
+            wait_until(lambda: "try 2" in caplog.text)
             other.commit()
     assert revision_of(current) == SEEDED
     assert caplog.text.count(f"Running upgrade {VALIDATED} -> {INDEXED}") == 1
@@ -118,7 +118,7 @@ def test_a_second_upgrade_says_that_it_waits(empty_database: Callable[[], str], 
     with psycopg.connect(libpq(url), autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
         with meanwhile(lambda: upgrade(url, NOW)):
-            eventually(lambda: "waiting for another upgrade" in caplog.text)
+            wait_until(lambda: "waiting for another upgrade" in caplog.text)
             other.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
     assert revision_of(url) == NOW
 
@@ -128,7 +128,7 @@ def test_an_upgrade_whose_guard_was_ended_stops_before_its_next_step(current: st
     guards = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND (classid::bigint << 32 | objid::bigint) = %s"
     with holding(current) as report, psycopg.connect(libpq(current), autocommit=True) as admin:
         with pytest.raises(errors.DatabaseUnavailable), meanwhile(lambda: upgrade(current)):
-            eventually(lambda: "try 1" in caplog.text)
+            wait_until(lambda: "try 1" in caplog.text)
             admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({guards}) AS guards", [LOCK_KEY])
         report.commit()
     assert revision_of(current) == NOW
@@ -159,7 +159,7 @@ def test_the_limits_of_services_do_not_stand_in_the_way(current: str, caplog: Lo
                 other.commit()
                 other.execute("SET idle_in_transaction_session_timeout = 0; SELECT count(*) FROM audio_tracks")
             with meanwhile(lambda: upgrade(current)):
-                eventually(lambda: "try 2" in caplog.text)
+                wait_until(lambda: "try 2" in caplog.text)
                 other.commit()
         admin.execute(f'ALTER DATABASE "{name}" RESET ALL')
     assert revision_of(current) == HEAD
@@ -221,7 +221,7 @@ def test_a_migrator_that_hangs_within_a_transaction_does_not_keep_its_locks(curr
     )
     url = limited.render_as_string(hide_password=False)
     with pytest.raises(errors.TransactionAborted), meanwhile(lambda: upgrade(url, RATED, ini=ini)):
-        eventually(lambda: locks_of(current))
+        wait_until(lambda: locks_of(current))
         begun = time.monotonic()
         with psycopg.connect(libpq(current)) as reader:
             reader.execute("SELECT FROM audio_tracks")

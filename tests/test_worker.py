@@ -21,6 +21,7 @@ import pytest
 from audiocatalog import Catalog, Claim, TrackMetadata, TrackStatus, Worker, errors
 from tests.command import ROOT, UNSET
 from tests.test_claims import DISAGREEMENTS, Owner, end_pauses, expire, owner, waiting
+from tests.waiting import wait_until
 
 __all__ = ["owner"]  # A fixture, which pytest finds by its name.
 
@@ -39,14 +40,6 @@ def quick(database_url: str) -> Iterator[Catalog]:
 
 def statuses(catalog: Catalog, ids: list[UUID]) -> list[TrackStatus]:
     return [catalog.get(identifier).status for identifier in ids]
-
-
-def eventually(happens: Callable[[], object], patience: float = PATIENCE) -> None:
-    deadline = time.monotonic() + patience
-    while not happens():
-        if time.monotonic() > deadline:
-            pytest.fail("it did not happen")
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -241,7 +234,7 @@ def test_a_claim_that_is_lost_before_its_turn_is_not_given(quick: Catalog, caplo
         given.append(claim.track.id)
         if claim.track.id == ids[0]:
             quick.update_status(ids[1], FAILED)
-            eventually(lambda: ids[1] in [getattr(record, "track_id", None) for record in caplog.records])
+            wait_until(lambda: ids[1] in [getattr(record, "track_id", None) for record in caplog.records])
         quick.complete(claim)
     assert given == [ids[0], ids[2]]
     assert statuses(quick, ids) == [COMPLETED, FAILED, COMPLETED]
@@ -287,7 +280,7 @@ def test_a_late_renewal_of_an_old_claim_does_not_drop_the_new_one(quick: Catalog
         for claim in quick.work(limit=2, lease=timedelta(seconds=1.2), until_empty=True):
             if claim.track.id == ids[0]:
                 locking.execute("SELECT 1 FROM audio_tracks WHERE id = %s FOR NO KEY UPDATE", [ids[0]])
-                eventually(lambda: blocked(owner))
+                wait_until(lambda: blocked(owner))
                 continue
             attempts.append(claim.attempt)
             if claim.attempt == 1:
@@ -312,7 +305,7 @@ def test_the_loop_takes_back_what_dead_workers_hold(quick: Catalog, owner: Owner
         tries[claim.track.id] = claim.attempt
 
     with working(quick.work(lease=timedelta(seconds=1), poll=0.05), handle):
-        eventually(lambda: len(tries) == 3)
+        wait_until(lambda: len(tries) == 3)
     assert tries == {ids[0]: 2, ids[1]: 2, ids[2]: 1}
     assert "the lease of dead ran out" in {change.reason for change in quick.history(ids[0])}
 
@@ -320,12 +313,12 @@ def test_the_loop_takes_back_what_dead_workers_hold(quick: Catalog, owner: Owner
 def test_the_loop_takes_back_what_workers_leave_that_die_later(quick: Catalog, owner: Owner) -> None:
     with working(quick.work(lease=timedelta(seconds=0.3), poll=0.05)):
         (identifier,) = waiting(quick, 1)
-        eventually(lambda: quick.get(identifier).status is COMPLETED)
+        wait_until(lambda: quick.get(identifier).status is COMPLETED)
         with quick.unit_of_work() as work:
             track = work.save(TrackMetadata(), audio_path="a", status=PENDING)
             (dead,) = work.claim(worker="dead", lease=timedelta(milliseconds=10))
         assert dead.track.id == track.id
-        eventually(lambda: quick.get(track.id).status is COMPLETED)
+        wait_until(lambda: quick.get(track.id).status is COMPLETED)
     assert [change.attempt for change in quick.history(track.id)] == [None, 1, 1, 2, 2]
 
 
@@ -510,7 +503,7 @@ def test_a_program_that_is_terminated_while_nothing_waits_just_ends(quick: Catal
         assert running.stdin is not None
         running.stdin.write("\n")
         running.stdin.flush()
-        eventually(lambda: quick.get(identifier).status is COMPLETED)
+        wait_until(lambda: quick.get(identifier).status is COMPLETED)
         running.terminate()
         out, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out, err) == (0, "1\n", "")
@@ -529,7 +522,7 @@ def test_the_track_of_a_program_that_is_killed_comes_back(quick: Catalog, databa
         return TrackMetadata(title="Rescued")
 
     with working(quick.work(worker="heir", lease=timedelta(seconds=0.6), poll=0.05), handle):
-        eventually(lambda: len(tries) == 2)
+        wait_until(lambda: len(tries) == 2)
     assert tries == dict.fromkeys(ids, 2)
     assert statuses(quick, ids) == [COMPLETED, COMPLETED]
     assert [change.reason for change in quick.history(ids[0])] == [
@@ -570,24 +563,24 @@ def test_a_loop_that_listens_wakes_up_long_before_it_would_look(
     """It would look after 15 to 45 seconds. The ways to become PENDING are told alike."""
     done: list[UUID] = []
     with working(quick.work(poll=30, listen=True), lambda claim: done.append(claim.track.id)):
-        eventually(lambda: listeners(owner))
+        wait_until(lambda: listeners(owner))
         time.sleep(0.3)
         (identifier,) = waiting(notifying, 1)
-        eventually(lambda: done == [identifier], 10)
-        eventually(lambda: quick.get(identifier).status is COMPLETED)
+        wait_until(lambda: done == [identifier], within=10)
+        wait_until(lambda: quick.get(identifier).status is COMPLETED)
         time.sleep(0.1)
         notifying.update_status(identifier, PENDING)
-        eventually(lambda: done == [identifier] * 2, 10)
+        wait_until(lambda: done == [identifier] * 2, within=10)
 
 
 def test_a_loop_listens_again_when_its_listener_was_cut_off(quick: Catalog, notifying: Catalog, owner: Owner) -> None:
     done: list[UUID] = []
     with working(quick.work(poll=30, listen=True), lambda claim: done.append(claim.track.id)):
-        eventually(lambda: listeners(owner))
+        wait_until(lambda: listeners(owner))
         time.sleep(0.3)
         assert terminate(owner, "query LIKE 'LISTEN %'") == 1
         (identifier,) = waiting(notifying, 1)
-        eventually(lambda: done == [identifier], 10)
+        wait_until(lambda: done == [identifier], within=10)
 
 
 def test_what_is_rolled_back_wakes_nobody(notifying: Catalog, owner: Owner) -> None:
@@ -639,7 +632,7 @@ def test_the_loop_outlives_its_connections(quick: Catalog, owner: Owner) -> None
     with working(quick.work(poll=0.01), lambda claim: done.append(claim.track.id)) as outcome:
         for number in range(1, 11):
             waiting(quick, 1)
-            eventually(lambda: len(done) >= number or outcome)  # noqa: B023
+            wait_until(lambda: len(done) >= number or outcome)  # noqa: B023
             terminate(owner)
     assert not [error for error in outcome if isinstance(error, Exception)]
     assert len(done) >= 10
@@ -650,13 +643,13 @@ def test_the_loop_outlives_a_connection_that_is_lost_while_it_claims(quick: Cata
     done: list[UUID] = []
     with working(quick.work(poll=0.01), lambda claim: done.append(claim.track.id)) as outcome:
         (first,) = waiting(quick, 1)
-        eventually(lambda: quick.get(first).status is COMPLETED)
+        wait_until(lambda: quick.get(first).status is COMPLETED)
         with lock_the_tasks(owner) as locking:
-            eventually(lambda: blocked(owner))
+            wait_until(lambda: blocked(owner))
             assert terminate(owner, "wait_event_type = 'Lock'") == 1
             locking.rollback()
         (second,) = waiting(quick, 1)
-        eventually(lambda: done == [first, second] or outcome)
+        wait_until(lambda: done == [first, second] or outcome)
     assert outcome == [2]
 
 
@@ -671,23 +664,23 @@ def test_the_loop_outlives_a_claim_that_takes_too_long(
         working(slow.work(poll=0.01)) as outcome,
     ):
         (first,) = waiting(quick, 1)
-        eventually(lambda: quick.get(first).status is COMPLETED)
+        wait_until(lambda: quick.get(first).status is COMPLETED)
         with lock_the_tasks(owner) as locking:
             time.sleep(0.5)
             locking.rollback()
         (second,) = waiting(quick, 1)
-        eventually(lambda: quick.get(second).status is COMPLETED or outcome)
+        wait_until(lambda: quick.get(second).status is COMPLETED or outcome)
     assert outcome == [2]
 
 
 def test_the_loop_outlives_a_pool_that_is_empty_for_a_while(database_url: str, quick: Catalog) -> None:
     with Catalog(database_url, pool_size=1, pool_timeout=0.1) as small, working(small.work(poll=0.01)) as outcome:
         (first,) = waiting(quick, 1)
-        eventually(lambda: quick.get(first).status is COMPLETED)
+        wait_until(lambda: quick.get(first).status is COMPLETED)
         with small.unit_of_work():
             time.sleep(0.5)
         (second,) = waiting(quick, 1)
-        eventually(lambda: quick.get(second).status is COMPLETED or outcome)
+        wait_until(lambda: quick.get(second).status is COMPLETED or outcome)
     assert outcome == [2]
 
 
@@ -708,10 +701,10 @@ def test_a_connection_that_is_lost_while_a_claim_is_ended_is_no_matter(
         assert handling.wait(PATIENCE)
         with lock_the_tasks(owner) as locking:
             go_on.set()
-            eventually(lambda: blocked(owner))
+            wait_until(lambda: blocked(owner))
             assert terminate(owner, "wait_event_type = 'Lock'") >= 1
             locking.rollback()
-        eventually(lambda: quick.get(identifier).status is COMPLETED or outcome)
+        wait_until(lambda: quick.get(identifier).status is COMPLETED or outcome)
     assert outcome == [1]
     tries = [1, 1] if ending == "completing" else [1, 1, 2, 2]
     assert [change.attempt for change in quick.history(identifier)] == [None, *tries]
@@ -727,6 +720,6 @@ def test_two_loops_share_the_work_and_do_nothing_twice(quick: Catalog) -> None:
         working(loops[1], lambda claim: done.append(claim.track.id)),
         working(loops[2], lambda claim: done.append(claim.track.id)),
     ):
-        eventually(lambda: len(done) >= 60)
+        wait_until(lambda: len(done) >= 60)
     assert sorted(done) == sorted(ids)
     assert {len(quick.history(identifier)) for identifier in ids} == {3}

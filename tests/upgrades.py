@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -97,15 +95,6 @@ def meanwhile(work: Callable[[], T]) -> Iterator[Future[T]]:
         future = pool.submit(work)
         yield future
         future.result(timeout=60)
-
-
-def eventually(condition: Callable[[], T], *, within: float = 30.0) -> T:
-    """Return what *condition* returns once that is true."""
-    deadline = time.monotonic() + within
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        threading.Event().wait(0.01)
-    return found
 
 
 def use(catalog: Catalog) -> None:

@@ -20,8 +20,9 @@ from sqlalchemy import text
 from audiocatalog import Catalog, TrackMetadata, UnitOfWork, errors
 from tests.conftest import libpq
 from tests.factories import TrackRecordFactory
-from tests.frozen import fill, outcome_of, wait_until
+from tests.frozen import fill, outcome_of
 from tests.proxy import Proxy
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -20,7 +20,7 @@ from audiocatalog import Catalog, errors
 from tests.conftest import libpq
 from tests.faults.test_interrupts import whole
 from tests.test_races import in_threads
-from tests.test_worker import eventually
+from tests.waiting import wait_until
 
 THREADS = 16
 CONNECTIONS = 2
@@ -144,7 +144,7 @@ def test_checkouts_under_terminated_sessions_leave_the_pool_as_it_was(  # Its pa
         whole(catalog, size)
         with psycopg.connect(libpq(database_url), autocommit=True) as admin:
             # One that was ended a moment ago may still be on its way out.
-            eventually(lambda: sessions(admin) <= size, 5.0)
+            wait_until(lambda: sessions(admin) <= size, within=5.0)
     growth = (memory[1] - memory[0]) / 2**20
     figures = {"checkouts": sum(done), "ended": len(killed), "failed": sum(failed), "growth_MB": round(growth, 2)}
     record_property("checkouts", figures)

@@ -31,7 +31,8 @@ from audiocatalog import (
 )
 from audiocatalog.embedded import EmbeddedPostgres
 from tests.factories import TrackRecordFactory
-from tests.frozen import SilentProxy, family, fill, frozen, outcome_of, silenced_by, wait_until
+from tests.frozen import SilentProxy, family, fill, frozen, outcome_of, silenced_by
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

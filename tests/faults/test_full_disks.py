@@ -15,8 +15,9 @@ from sqlalchemy import text
 
 from audiocatalog import Catalog, OnConflict, TrackMetadata, errors, migrations
 from tests.factories import TrackRecordFactory
-from tests.frozen import fill, wait_until
+from tests.frozen import fill
 from tests.servers import Server, cluster, own, temporary_folder
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -12,8 +12,9 @@ import pytest
 
 from audiocatalog import Catalog, TrackMetadata, errors, migrations
 from tests.conftest import libpq
-from tests.frozen import fill, outcome_of, wait_until
+from tests.frozen import fill, outcome_of
 from tests.servers import Server, cluster, standby_of, wait_for_replay
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -23,7 +23,7 @@ from sqlalchemy import make_url, text
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, errors
 from tests.conftest import libpq
 from tests.test_claims import DISAGREEMENTS, Owner, owner
-from tests.test_worker import eventually
+from tests.waiting import wait_until
 
 __all__ = ["owner"]  # A fixture, which pytest finds by its name.
 
@@ -84,7 +84,7 @@ def test_a_program_that_is_interrupted_leaves_nothing_half_done(
         slowest = max(slowest, time.monotonic() - sent)
         assert program.exitcode is not None
     print(f"\n{number.name} at {moments} moments: ended within {slowest:.2f} s")  # noqa: T201
-    eventually(lambda: sessions(owner) == 0, 5.0)
+    wait_until(lambda: sessions(owner) == 0, within=5.0)
     pairs = owner.execute("SELECT title, count(*) AS n FROM audio_tracks GROUP BY title").fetchall()
     assert len(pairs) > moments / 2
     assert [pair for pair in pairs if pair["n"] != 2] == []
@@ -103,12 +103,12 @@ def test_ctrl_c_ends_a_statement_that_takes_long(database_url: str, owner: Owner
     program.start()
     busy = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%%pg_sleep(30)%%' AND pid <> %s"
     own = [owner.info.backend_pid]
-    eventually(lambda: owner.execute(busy, own).fetchall())
+    wait_until(lambda: owner.execute(busy, own).fetchall())
     assert program.pid is not None
     os.kill(program.pid, signal.SIGINT)
     program.join(END_SECONDS)
     assert program.exitcode == 0
-    eventually(lambda: not owner.execute(busy, own).fetchall(), 5.0)
+    wait_until(lambda: not owner.execute(busy, own).fetchall(), within=5.0)
 
 
 def sleep_on_the_server(url: str) -> None:

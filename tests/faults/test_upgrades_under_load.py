@@ -20,7 +20,6 @@ from tests.upgrades import (
     HEAD,
     NOW,
     RATED,
-    eventually,
     fill,
     holding,
     invalid_indexes_of,
@@ -28,6 +27,7 @@ from tests.upgrades import (
     revision_of,
     upgrade,
 )
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -78,7 +78,7 @@ def load_on(url: str) -> Iterator[Load]:
         threads = [threading.Thread(target=work) for work in [load.read] * READERS + [load.write] * WRITERS]
         for thread in threads:
             thread.start()
-        eventually(lambda: len(load.reads) > 100 and len(load.writes) > 100)
+        wait_until(lambda: len(load.reads) > 100 and len(load.writes) > 100)
         load.reads.clear()
         load.writes.clear()
         try:
@@ -175,7 +175,7 @@ def test_autovacuum_gives_way_to_an_upgrade(caplog: pytest.LogCaptureFixture) ->
         vacuum = "SELECT relid FROM pg_stat_progress_vacuum WHERE relid = 'audio_tracks'::regclass"
         with psycopg.connect(libpq(url), autocommit=True) as connection:
             connection.execute("UPDATE audio_tracks SET year = 1999")
-            eventually(lambda: connection.execute(vacuum).fetchone(), within=60)
+            wait_until(lambda: connection.execute(vacuum).fetchone(), within=60)
             upgrade(url, lock_timeout=30.0)
         assert revision_of(url) == HEAD
     assert f"{NOW} -> {RATED} waits for a lock, try 1" in caplog.text
