@@ -68,6 +68,7 @@ class Database:
         self._engine: Engine | None = None
         self._handed_over = threading.local()
         self._knows_the_server = False
+        self._server_version = 0
         self._settings_of_a_transaction: str | None = None
         self._pool: Pool | None = None
 
@@ -193,6 +194,7 @@ class Database:
             with translated("connect", "connect"):
                 connection = self._connect()
             with connection, translated("connect"):
+                self._server_version = connection.info.server_version
                 check_server(connection)
                 check_schema(connection)
         except CatalogError as error:
@@ -220,18 +222,19 @@ class Database:
         )
         self._parameters = self._connection_parameters(engine)
         self._probe()
-        settings = self.settings.of_the_session()
         self._pool = Pool(
             self._parameters,
             size=self.settings.pool_size,
-            session_settings={} if self.settings.pooler else settings,
+            session_settings=None if self.settings.pooler else self.settings.of_the_session,
             recycle=self.settings.pool_recycle,
             patience=self._patience,
             network_timeout=self.settings.network_timeout,
             debug=self.settings.debug_pool,
         )
         # What is set for a session behind a pooler would stay on a connection that others get.
-        self._settings_of_a_transaction = transaction_settings(settings) if self.settings.pooler else None
+        if self.settings.pooler:
+            settings = self.settings.of_a_transaction(self._server_version)
+            self._settings_of_a_transaction = transaction_settings(settings)
         event.listen(engine, "commit", before_commit)
         event.listen(engine, "before_cursor_execute", before_execution)
         log_slow_statements(engine, self.settings.slow_after)

@@ -7,7 +7,7 @@ import select
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from time import monotonic
@@ -56,7 +56,8 @@ class Pool:
     """
     Hand out connections in the order in which callers ask, to none later than it may.
 
-    *parameters* are libpq's; *session_settings* are set on every new connection. *recycle* seconds, less a little at
+    *parameters* are libpq's. *session_settings* gives what is set on a new connection to a server of some version;
+    without it, the server's connections are shared with others, and nothing is. *recycle* seconds, less a little at
     random, are the life of a connection; *patience* is how long an answer may take on it. *debug* notes where each
     connection was taken.
     """
@@ -66,7 +67,7 @@ class Pool:
         parameters: Mapping[str, Any],
         *,
         size: int,
-        session_settings: Mapping[str, str],
+        session_settings: Callable[[int], Mapping[str, str]] | None,
         recycle: float,
         patience: float,
         network_timeout: float,
@@ -248,8 +249,12 @@ class Pool:
 
     def _configure(self, connection: PooledConnection) -> None:
         connection.autocommit = True
-        if self._session_settings:
-            connection.execute(settings_call(self._session_settings, local=False))
+        if self._session_settings is not None:
+            settings = self._session_settings(connection.info.server_version)
+            connection.execute(settings_call(settings, local=False))
+        else:
+            # Each BEGIN says it, since no session of the server's belongs to this connection.
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         note_server(connection)
         self._failure = None
         with self._connections_lock:

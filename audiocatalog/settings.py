@@ -28,6 +28,7 @@ _TIMES: Final = (
     "retry_delay",
     "longest_retry_delay",
 )
+_FIRST_WITH_TRANSACTION_TIMEOUT: Final = 170000
 _IS_LOCAL: Final = re.compile(r"(?:localhost|127\.[0-9.]+|\[?::1\]?)(?::[0-9]*)?$", re.IGNORECASE)
 _HOST: Final = re.compile(r"[^:\[\]]+(?::[0-9]+)?")
 _SEVERAL_HOSTS: Final = re.compile(
@@ -166,16 +167,40 @@ class Settings:
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0.001 <= value <= 86_400:  # noqa: PLR2004
                 raise ConfigurationError(f"{name} must be a number of seconds from 0.001 to 86400", field=name)
 
-    def of_the_session(self) -> dict[str, str]:
-        """Return what the server is told: time limits, and how to write times and numbers, whatever its defaults."""
-        return {
+    def of_the_session(self, server_version: int = 0) -> dict[str, str]:
+        """
+        Return what a server of *server_version* (such as 170004) is told for a session, whatever its own defaults.
+
+        These are time limits, and every setting by which a database, a role or a host could change an answer.
+        """
+        settings = {
+            # How values are written and read.
             "TimeZone": "UTC",
             "DateStyle": "ISO, YMD",
+            "IntervalStyle": "postgres",
             "extra_float_digits": "1",
+            "array_nulls": "on",
+            "standard_conforming_strings": "on",
+            # Moves and claims wait for a lock and then read what its holder wrote, which is a new snapshot's.
+            "default_transaction_isolation": "read committed",
+            # A search counts what it finds; with a limit, the index would leave out any part of it.
+            "gin_fuzzy_search_limit": "0",
+            # An error ends a statement, or a savepoint, and the session goes on.
+            "exit_on_error": "off",
             "statement_timeout": milliseconds(self.statement_timeout),
             "lock_timeout": milliseconds(self.lock_timeout),
             "idle_in_transaction_session_timeout": milliseconds(self.idle_timeout),
+            # A connection of the pool rests for as long as nobody needs it.
+            "idle_session_timeout": "0",
         }
+        if server_version >= _FIRST_WITH_TRANSACTION_TIMEOUT:
+            settings["transaction_timeout"] = "0"
+        return settings
+
+    def of_a_transaction(self, server_version: int = 0) -> dict[str, str]:
+        """Return what of it is set for each transaction behind a pooler, which sets the isolation as it begins."""
+        outside = ("default_transaction_isolation", "idle_session_timeout")
+        return {name: value for name, value in self.of_the_session(server_version).items() if name not in outside}
 
 
 def milliseconds(seconds: float) -> str:

@@ -39,10 +39,11 @@ SELECT asked.id, moved.*, {TRANSACTION_MARK} FROM unnest($1::uuid[]) AS asked (i
 CROSS JOIN LATERAL audiocatalog_move_v1(asked.id, $2, $3, $4, $5, $6, $7) AS moved
 """
 
-#: Read the history of a track, oldest first, with the time until each next change; one more row tells that there is
-#: such a track.
+#: Read the history of a track, oldest first, with the microseconds until each next change, for a session may write
+#: intervals in many ways; one more row tells that there is such a track.
 HISTORY: Final = f"""
-SELECT {", ".join(f"c.{name}" for name in CHANGE_COLUMNS)}, lead(c.at) OVER (ORDER BY c.version) - c.at
+SELECT {", ".join(f"c.{name}" for name in CHANGE_COLUMNS)},
+  (extract(epoch FROM lead(c.at) OVER (ORDER BY c.version) - c.at) * 1000000)::bigint
 FROM audio_tracks AS t LEFT JOIN audio_track_status_changes AS c ON c.track_id = t.id
 WHERE t.id = $1 ORDER BY c.version
 """
@@ -96,7 +97,11 @@ def history_of(rows: Sequence[tuple[Any, ...]], track_id: UUID) -> list[StatusCh
     """
     if not rows:
         raise TrackNotFound(track_id, operation="history")
-    return [change_of(row[:-1], row[-1]) for row in rows if row[0] is not None]
+    return [
+        change_of(row[:-1], None if row[-1] is None else timedelta(microseconds=row[-1]))
+        for row in rows
+        if row[0] is not None
+    ]
 
 
 def outcome_of(row: tuple[Any, ...], to: TrackStatus, expected: TrackStatus | None) -> StatusChange | CatalogError:

@@ -112,6 +112,7 @@ _ADVICE = (
         "the server has no connection left: make pools smaller, or raise its max_connections",
     ),
 )
+_UNREADABLE = "a value of the server's cannot be read; in a unit of work, leave DateStyle as the catalogue has set it"
 _CANCELLED = "canceling statement due to user request"
 _IN_OUR_FUNCTION = "PL/pgSQL function audiocatalog_"
 _LONGEST_CAUSE = 200
@@ -132,7 +133,8 @@ _CONFIGURATION_TEXT = re.compile(
 )
 
 
-_DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeEncodeError)
+# psycopg raises NotImplementedError for a value that it cannot read, such as a time in another style than ISO.
+_DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeEncodeError, NotImplementedError)
 
 
 class AnothersConnection(psycopg.InterfaceError):
@@ -225,7 +227,9 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
 
     kind: type[CatalogError] = CatalogInternalError
     description = None
-    if isinstance(original, sqlalchemy.exc.PendingRollbackError):
+    if isinstance(original, NotImplementedError):
+        description = _UNREADABLE
+    elif isinstance(original, sqlalchemy.exc.PendingRollbackError):
         kind = TransactionAborted
     elif isinstance(original, psycopg.ProgrammingError) and phase == "connect":
         kind = ConfigurationError
