@@ -32,6 +32,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from audiocatalog.printing import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from uuid import UUID
@@ -84,9 +86,8 @@ def _rebuild(kind: type[CatalogError], arguments: tuple[Any, ...], facts: dict[s
 
 
 def printable(text: str, longest: int = 50) -> str:
-    """Return *text* fit for a message: no more than *longest* characters, controls and the like escaped."""
-    text = str.__str__(text[:longest])
-    return text if text.isprintable() else ascii(text)[1:-1]
+    """Return *text* fit for a message: no more than *longest* characters, those that act or hide written out."""
+    return escaped(str.__str__(text[:longest]))
 
 
 def kind_of(value: object) -> str:

@@ -12,13 +12,12 @@ from audiocatalog.cli.claim_commands import claim, complete, fail, release, rene
 from audiocatalog.cli.commands import health, history, show, stats, status, upgrade
 from audiocatalog.cli.demo import tell_story
 from audiocatalog.cli.export_command import export_file
-from audiocatalog.cli.failures import plain_failures
+from audiocatalog.cli.failures import plain_failures, tell
 from audiocatalog.cli.import_command import import_file
 from audiocatalog.cli.rebuild_command import rebuild
 from audiocatalog.cli.roles_command import roles
 from audiocatalog.cli.search_commands import explain, search
 from audiocatalog.cli.target import Target
-from audiocatalog.cli.text import escape_controls
 from audiocatalog.cli.vocabulary_command import vocabulary
 
 __all__ = ["main"]
@@ -56,7 +55,7 @@ class _Waits(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
         if getattr(record, "operation", None) == "upgrade":
-            click.echo(escape_controls(record.getMessage()), err=True)
+            tell(record.getMessage())
 
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from audiocatalog.cli.rows import UnusableFile
 from audiocatalog.cli.writing import json_line, replaced
+from audiocatalog.printing import json_text
 
 _VERSION: Final = 1
 _LONGEST: Final = 2**20
@@ -102,4 +103,4 @@ class Checkpoint:
 
 
 def _shown(value: object) -> str:
-    return "not given" if value in (None, []) else json.dumps(value, ensure_ascii=False)
+    return "not given" if value in (None, []) else json_text(value)

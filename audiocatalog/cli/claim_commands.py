@@ -18,7 +18,8 @@ from audiocatalog.cli.failures import Failure
 from audiocatalog.cli.options import as_json, inputs_by_option, read_span
 from audiocatalog.cli.output import Output
 from audiocatalog.cli.target import Target
-from audiocatalog.cli.text import counted, escape_controls
+from audiocatalog.cli.text import counted
+from audiocatalog.printing import escaped
 
 _LEASE: Final = click.option(
     "--lease",
@@ -215,8 +216,8 @@ def _print_claims(claims: Sequence[Claim]) -> None:
     for column in table.columns[:3]:
         column.no_wrap = True
     for one in claims:
-        path = Text(escape_controls(one.track.audio_path), "dim")
-        figures = (str(one.track.id), str(one.token), str(one.attempt), Text(escape_controls(one.track.title)))
+        path = Text(escaped(one.track.audio_path), "dim")
+        figures = (str(one.track.id), str(one.token), str(one.attempt), Text(escaped(one.track.title)))
         if is_wide:
             table.add_row(*figures, path)
         else:

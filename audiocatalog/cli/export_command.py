@@ -20,7 +20,7 @@ from audiocatalog.cli.output import plain
 from audiocatalog.cli.progress import progress_reporter
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import counted, quoted
-from audiocatalog.cli.writing import compressed, csv_line, json_line, replaced
+from audiocatalog.cli.writing import compressed, csv_line, json_line, replaced, spreadsheet_cell
 from audiocatalog.errors import CatalogError
 from audiocatalog.tracks import TRACK_COLUMNS
 
@@ -56,6 +56,12 @@ def _read_fields(context: click.Context, option: click.Parameter, text: str | No
 )
 @click.option("--fields", metavar="A,B,...", callback=_read_fields, help="These fields, in this order.")
 @click.option("--all", "everything", is_flag=True, help="All fields, also those that an import does not take.")
+@click.option(
+    "--safe-for-spreadsheets",
+    "is_safe",
+    is_flag=True,
+    help="CSV: put ' before text that a spreadsheet would run as a formula.",
+)
 @options.filters_beside_file_format
 @click.pass_obj
 @click.pass_context
@@ -68,6 +74,7 @@ def export_file(
     file_format: Format | None,
     fields: tuple[str, ...] | None,
     everything: bool,
+    is_safe: bool,
     **filters: Any,  # noqa: ANN401  # Values of several types, which SearchFilters checks.
 ) -> None:
     """
@@ -81,6 +88,11 @@ def export_file(
     If the name of FILE ends in .gz, it is compressed. FILE appears, or is replaced, when it is complete. Lines end in
     a line feed, the text is UTF-8, and unknown values are empty in CSV and null in JSON Lines.
 
+    A spreadsheet runs a cell that begins with = + - or @ as a formula, and titles come from anywhere: use
+    --safe-for-spreadsheets for CSV that is to be opened in one. It puts an apostrophe before such text, also behind
+    blanks and quotation marks, and before text that begins with a tab or the end of a line. Numbers stay numbers. Do
+    not import such a file again: the apostrophes would stay.
+
     \b
       audiocatalog export tracks.csv.gz
       audiocatalog export --status COMPLETED --year 1990..1999 --fields id,title,artist | jq .title
@@ -93,6 +105,8 @@ def export_file(
         raise click.UsageError(
             "the name of the file does not end in .csv or .jsonl: say what it is by --format", context
         )
+    if is_safe and found != "csv":
+        raise click.UsageError("--safe-for-spreadsheets goes with CSV: add --format csv", context)
     names = _FIELDS if everything else fields or _IMPORTED
     try:
         with options.inputs_by_option(format="--audio-format"):
@@ -103,7 +117,7 @@ def export_file(
         raise Failure("stdout is closed")
     with target.catalog() as catalog:
         catalog.health()
-        rows = _Rows(catalog.iter_tracks(narrowed), found, names)
+        rows = _Rows(catalog.iter_tracks(narrowed), found, names, is_safe=is_safe)
         if is_stdout:
             rows.write(click.open_file("-", "wb"))
             return
@@ -132,9 +146,10 @@ def _count(catalog: Catalog) -> int | None:
 class _Rows:
     """Write *tracks* in a format, and count them."""
 
-    def __init__(self, tracks: Iterable[Track], file_format: Format, names: Sequence[str]) -> None:
+    def __init__(self, tracks: Iterable[Track], file_format: Format, names: Sequence[str], *, is_safe: bool) -> None:
         self.tracks = 0
-        self._values = (tuple(plain(getattr(track, name)) for name in names) for track in tracks)
+        cell: Callable[[Any], Any] = (lambda value: spreadsheet_cell(plain(value))) if is_safe else plain
+        self._values = (tuple(cell(getattr(track, name)) for name in names) for track in tracks)
         self._names = names
         self._is_csv = file_format == "csv"
 

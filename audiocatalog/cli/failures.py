@@ -1,4 +1,4 @@
-"""How a command fails: one line on stderr and an exit code, never a traceback."""
+"""How a command fails: one line on stderr and an exit code, never a traceback; the one place where errors are shown."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import IO, Any, Final
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
-from audiocatalog.cli.text import escape_controls
 from audiocatalog.errors import CatalogError, ConfigurationError, PermissionDenied
+from audiocatalog.printing import escaped
 
 #: The exit code of an import that refused some rows and saved all others.
 ROWS_REFUSED: Final = 3
@@ -29,7 +30,7 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the line."""
-        click.echo(f"error: {escape_controls(self.message)}", file=file, err=file is None)
+        click.echo(f"error: {escaped(self.message)}", file=file, err=file is None)
 
 
 class WrongSettings(Failure):
@@ -56,11 +57,21 @@ def failure_of(error: CatalogError) -> Failure:
 
 @contextmanager
 def plain_failures() -> Iterator[None]:
-    """Turn the errors of the catalogue and of the system, a closed pipe and Ctrl-C into failures."""
+    """
+    Turn the errors of the catalogue and of the system, a closed pipe and Ctrl-C into failures.
+
+    Click's own errors repeat arguments and file names, which may hold anything: they are shown as text.
+    """
     try:
         yield
         if sys.stdout is not None:
             sys.stdout.flush()
+    except (Failure, NoArgsIsHelpError):
+        raise
+    except click.UsageError as error:
+        raise click.UsageError(escaped(error.format_message()), error.ctx) from None
+    except click.ClickException as error:
+        raise Failure(error.format_message()) from None
     except CatalogError as error:
         raise failure_of(error) from None
     except BrokenPipeError:
@@ -73,6 +84,11 @@ def plain_failures() -> Iterator[None]:
         _discard_output()
         what = f"{error.filename}: " if error.filename else ""
         raise Failure(f"{what}{error.strerror or error}") from None
+
+
+def tell(line: str) -> None:
+    """Print *line* on stderr, as text that cannot act on a terminal."""
+    click.echo(escaped(line), err=True)
 
 
 def _discard_output() -> None:

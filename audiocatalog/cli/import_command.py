@@ -18,7 +18,7 @@ from audiocatalog import Catalog, OnConflict, TrackStatus
 from audiocatalog.bulk import BATCH
 from audiocatalog.cli import output
 from audiocatalog.cli.checkpoint import Checkpoint
-from audiocatalog.cli.failures import ROWS_REFUSED, Failure, Interrupted, failure_of
+from audiocatalog.cli.failures import ROWS_REFUSED, Failure, Interrupted, failure_of, tell
 from audiocatalog.cli.import_run import ImportRun
 from audiocatalog.cli.importing import FIELDS, Format, Plan, RecordReader, Template, format_of
 from audiocatalog.cli.input_file import DamagedFile, InputFile, size_of
@@ -28,7 +28,7 @@ from audiocatalog.cli.refused_file import RefusedFile
 from audiocatalog.cli.rows import UnusableFile
 from audiocatalog.cli.saving import Tally
 from audiocatalog.cli.target import Target
-from audiocatalog.cli.text import counted, escape_controls, quoted
+from audiocatalog.cli.text import counted, quoted
 from audiocatalog.cli.vocabulary_command import Count, count_words
 from audiocatalog.errors import CatalogError
 from audiocatalog.status import TRANSITIONS
@@ -228,13 +228,9 @@ def _tell_what_is_left(run: ImportRun, options: _Options) -> None:
     """Warn of a column that no row had, and say what to do with the refused rows."""
     for pair in options.mapping:
         if (column := pair.partition("=")[2]) in run.absent:
-            click.echo(f"warning: no row has a key {quoted(column)} (--map {escape_controls(pair)})", err=True)
+            tell(f"warning: no row has a key {quoted(column)} (--map {pair})")
     if run.refused_file is not None and not run.refused_file.is_empty:
-        click.echo(
-            f"the refused rows are in {escape_controls(str(run.refused_file.path))}: mend them there, and import that "
-            f"file {options.hint}",
-            err=True,
-        )
+        tell(f"the refused rows are in {run.refused_file.path}: mend them there, and import that file {options.hint}")
 
 
 def _open(options: _Options, target: Target, stack: ExitStack) -> ImportRun:
@@ -323,7 +319,7 @@ def _count_words(catalog: Catalog) -> Count | None:
     try:
         return count_words(catalog)
     except CatalogError as error:
-        click.echo(f"warning: {escape_controls(failure_of(error).message)}; {_UNCOUNTED}", err=True)
+        tell(f"warning: {failure_of(error).message}; {_UNCOUNTED}")
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {_UNCOUNTED}") from None
     return None

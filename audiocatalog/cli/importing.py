@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self
 from uuid import UUID, uuid5
 
 from audiocatalog.cli.rows import CsvFile, JsonLinesFile, Lines, Place, Row, Source, UnusableFile
-from audiocatalog.cli.text import escape_controls, lone_surrogate, quoted
+from audiocatalog.cli.text import lone_surrogate, quoted
 from audiocatalog.errors import InvalidInput, Problem, kind_of
 from audiocatalog.metadata import (
     LIMITS,
@@ -27,6 +27,7 @@ from audiocatalog.metadata import (
     TrackRecord,
     WholeLimit,
 )
+from audiocatalog.printing import escaped
 from audiocatalog.status import TrackStatus
 
 Format = Literal["csv", "jsonl"]
@@ -349,7 +350,7 @@ def _from_text(name: str, cell: str) -> str | float | Problem | None:
     if not cell:
         return None
     if broken := lone_surrogate(cell):
-        return Problem(name, f"not UTF-8: it holds the byte {escape_controls(broken)}")
+        return Problem(name, f"not UTF-8: it holds the byte {escaped(broken)}")
     limit = LIMITS.get(name)
     if limit is None or isinstance(limit, TextLimit):
         return cell

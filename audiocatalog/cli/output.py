@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from audiocatalog import Health, StatusChange, Track
-from audiocatalog.cli.text import clock, escape_controls, time_span
+from audiocatalog.cli.text import clock, time_span
+from audiocatalog.printing import escaped, json_text
 from audiocatalog.tracks import TRACK_COLUMNS
 from audiocatalog.transitions import CHANGE_COLUMNS
 
@@ -66,7 +66,7 @@ class Output(Console):
 def print_json(value: object) -> None:
     """Print *value* as one line of JSON, in ASCII unless the output is in Unicode."""
     unicode = (getattr(sys.stdout, "encoding", None) or "ascii").lower().startswith("utf")
-    text = json.dumps(value, ensure_ascii=not unicode)
+    text = json_text(value, ascii_only=not unicode)
     # In pieces: where Python does not buffer, a long write to a pipe that is closed half-way ends without an error.
     for start in range(0, len(text), _PIECE):
         click.echo(text[start : start + _PIECE], nl=False)
@@ -113,14 +113,14 @@ def _in_units(column: str, value: Any) -> str:  # noqa: ANN401  # Columns of eve
         case "created_at" | "updated_at":
             return moment(value)
         case _:
-            return escape_controls(str(value))
+            return escaped(str(value))
 
 
 def print_change(change: StatusChange) -> None:
     """Print one move of a track."""
     output = Output()
-    reason = f": {escape_controls(change.reason)}" if change.reason else ""
-    output.print(f"{_move(output, change)}, by {escape_controls(change.actor)} at {moment(change.at)}{reason}")
+    reason = f": {escaped(change.reason)}" if change.reason else ""
+    output.print(f"{_move(output, change)}, by {escaped(change.actor)} at {moment(change.at)}{reason}")
 
 
 def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
@@ -140,8 +140,8 @@ def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
             str(change.to_status),
             "" if change.attempt is None else str(change.attempt),
             f"{stayed} so far" if change.lasted is None else stayed,
-            escape_controls(change.actor),
-            escape_controls(change.reason or UNKNOWN),
+            escaped(change.actor),
+            escaped(change.reason or UNKNOWN),
         )
     output.lay_out(table)
 

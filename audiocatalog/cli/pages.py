@@ -10,7 +10,8 @@ from rich.text import Text
 
 from audiocatalog import Facet, Hit, SearchPage, Track
 from audiocatalog.cli.output import UNKNOWN, Output, track_json
-from audiocatalog.cli.text import about, clock, counted, escape_controls
+from audiocatalog.cli.text import about, clock, counted
+from audiocatalog.printing import escaped
 from audiocatalog.search.page import Span
 
 #: From this width on, a hit and its id fit on one line.
@@ -46,7 +47,7 @@ def print_page(page: SearchPage, offset: int | None = 0, output: Output | None =
     """Print a page, which begins behind *offset* hits, or behind a cursor if that is None."""
     output = output or Output()
     if page.suggestion:
-        output.print(Text.assemble('did you mean "', (escape_controls(page.suggestion), "bold"), '"?'))
+        output.print(Text.assemble('did you mean "', (escaped(page.suggestion), "bold"), '"?'))
         output.print()
     if page.hits:
         output.lay_out(_one_line_each(output, page) if output.width >= _WIDE else _two_lines_each(output, page))
@@ -79,7 +80,7 @@ def _print_facets(output: Output, facets: Mapping[str, Facet]) -> None:
     for name, facet in facets.items():
         table = output.table(name, "hits", right=("hits",))
         for value, tracks in facet.values:
-            shown = f"{value}s" if name == "decade" else escape_controls(str(value))
+            shown = f"{value}s" if name == "decade" else escaped(str(value))
             table.add_row(Text(shown), f"{tracks:,}" if facet.is_exact else about(tracks, digits=2))
         if not facet.is_complete:
             table.add_row(Text("and others", "dim"), "")
@@ -132,7 +133,7 @@ def _highlighted(hit: Hit, field: str) -> Text:
         return Text(UNKNOWN)
     spans: Sequence[Span] = hit.highlights.get(field, ())
     for start, end in spans:
-        text.append(escape_controls(value[done:start]))
-        text.append(escape_controls(value[start:end]), _MATCH)
+        text.append(escaped(value[done:start]))
+        text.append(escaped(value[start:end]), _MATCH)
         done = end
-    return text.append(escape_controls(value[done:]))
+    return text.append(escaped(value[done:]))

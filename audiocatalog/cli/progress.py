@@ -7,12 +7,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from audiocatalog.cli.failures import tell
 from audiocatalog.cli.text import counted, time_span
+from audiocatalog.printing import escaped
 
 _SECONDS_BETWEEN_LINES: Final = 10.0
 
@@ -92,7 +93,7 @@ class _ProgressLines:
         pass
 
     def say(self, line: str) -> None:
-        click.echo(line, err=True)
+        tell(line)
 
     def begin(self, verb: str, done: int, position: int | None) -> None:
         self._meter.begin(verb, done, position)
@@ -129,7 +130,7 @@ class _ProgressBar:
 
     def say(self, line: str) -> None:
         # The terminal wraps the text, so that it can be copied as one line.
-        self._progress.console.print(Text(line), soft_wrap=True)
+        self._progress.console.print(Text(escaped(line)), soft_wrap=True)
 
     def begin(self, verb: str, done: int, position: int | None) -> None:
         self._meter.begin(verb, done, position)

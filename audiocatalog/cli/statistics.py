@@ -12,7 +12,8 @@ from rich.text import Text
 
 from audiocatalog import Activity, StatusCount
 from audiocatalog.cli.output import Output, plain
-from audiocatalog.cli.text import counted, escape_controls, time_span
+from audiocatalog.cli.text import counted, time_span
+from audiocatalog.printing import escaped
 
 #: The time that is asked for is counted in so many parts, each of which has one character.
 PARTS: Final = 24
@@ -123,7 +124,7 @@ def _workers(output: Output, activity: Activity) -> Table:
     shown = activity.workers[:_WORKERS_SHOWN]
     for load in shown:
         age = time_span((activity.until - load.oldest).total_seconds())
-        table.add_row(Text(escape_controls(load.worker)), f"{load.tracks:,}", f"{age} ago")
+        table.add_row(Text(escaped(load.worker)), f"{load.tracks:,}", f"{age} ago")
     rest = activity.claimed - sum(load.tracks for load in shown)
     for label, tracks in (
         ("others", rest),
@@ -138,7 +139,7 @@ def _workers(output: Output, activity: Activity) -> Table:
 def _reasons(output: Output, activity: Activity) -> Table:
     table = output.table("times", "why tries failed", right=("times",))
     for failure in activity.failures:
-        table.add_row(f"{failure.changes:,}", Text(escape_controls(failure.reason)))
+        table.add_row(f"{failure.changes:,}", Text(escaped(failure.reason)))
     return table
 
 

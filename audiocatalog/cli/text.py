@@ -1,29 +1,14 @@
-"""Text and numbers for a terminal: control characters escaped, text quoted, times and counts formatted."""
+"""Text and numbers for a terminal: text quoted, times and counts formatted."""
 
 from __future__ import annotations
 
 import itertools
-import re
 from typing import Final
 
-# Characters that can move the cursor, change colours or reverse a line: controls, line separators and the direction
-# overrides of bidirectional text. Also lone surrogates, which stand for bytes that are not UTF-8.
-_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# The surrogates that Python puts in the place of such bytes ("surrogateescape").
-_ESCAPED_BYTES: Final = range(0xDC80, 0xDD00)
+from audiocatalog.printing import escaped
+
 _LONGEST_QUOTE: Final = 40
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
-
-
-def escape_controls(text: str) -> str:
-    r"""
-    Return *text* with every character escaped that would act on a terminal.
-
-    >>> escape_controls("one\ntwo")
-    'one\\ntwo'
-
-    """
-    return _CONTROLS.sub(lambda match: _escape(match.group()), text)
 
 
 def lone_surrogate(text: str) -> str | None:
@@ -36,9 +21,9 @@ def lone_surrogate(text: str) -> str | None:
 
 
 def quoted(text: str) -> str:
-    """Return *text* in quotation marks for a message: at most 40 characters, control characters escaped."""
+    """Return *text* in quotation marks for a message: at most 40 characters, none of which acts on a terminal."""
     shown = text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 1]}…"
-    return f'"{escape_controls(shown)}"'
+    return f'"{escaped(shown)}"'
 
 
 def counted(number: int, noun: str) -> str:
@@ -95,12 +80,3 @@ def time_span(seconds: float) -> str:
             count, rest = divmod(rest, size)
             return f"{count} {large} {rest // part} {small}" if rest >= part else f"{count} {large}"
     return f"{rest} s"
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if code in _ESCAPED_BYTES:
-        return f"\\x{code - 0xDC00:02x}"
-    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character) or (
-        f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004
-    )

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from audiocatalog import Catalog, Vocabulary
 from audiocatalog.cli import output
-from audiocatalog.cli.failures import Failure
+from audiocatalog.cli.failures import Failure, tell
 from audiocatalog.cli.options import as_json
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import counted
@@ -91,7 +91,7 @@ def refresh(target: Target, *, timeout: float, as_json: bool) -> None:
     """
     with target.catalog() as catalog:
         if not Console(stderr=True).is_interactive:
-            click.echo(f"{_UNDER_WAY} ...", err=True)
+            tell(f"{_UNDER_WAY} ...")
         try:
             count = count_words(catalog, timeout=timeout)
         except QueryTimeout:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+
+from audiocatalog.metadata import INVISIBLE
+from audiocatalog.printing import json_text
 
 
 class _Returned:
@@ -20,6 +23,8 @@ class _Returned:
         return text
 
 
+# What begins a formula, and what a spreadsheet may skip before it: blanks, invisible characters, quotation marks.
+_FORMULA: Final = re.compile(rf"""[\t\r\n]|[{INVISIBLE}"'`´‘’“”]*[=+\-@＝＋－＠]""")
 # Told that a line ends in \r\n, the writer puts a cell in quotes for either of them.
 _CSV: Final = csv.writer(_Returned(), lineterminator="\r\n")
 
@@ -44,7 +49,20 @@ def json_line(values: Mapping[str, Any]) -> str:
     '{"title": "Jóga", "year": null}\n'
 
     """
-    return f"{json.dumps(values, ensure_ascii=False)}\n"
+    return f"{json_text(values)}\n"
+
+
+def spreadsheet_cell(value: Any) -> Any:  # noqa: ANN401  # Cells of every type.
+    """
+    Return *value* so that no spreadsheet takes it for a formula: such text gets an apostrophe in front of it.
+
+    The signs are those of OWASP's page on CSV injection, also behind blanks and quotation marks. Numbers stay numbers.
+
+    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("a=1"), spreadsheet_cell(-1)
+    ("'=1+1", 'a=1', -1)
+
+    """
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 @contextmanager
