@@ -7,7 +7,6 @@ import io
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ NAME = f"no\x9b31m\x85\x1b]0;x\x07{DIRECTIONS}{SEPARATORS}\u200b\U000e0041.csv"
 
 
 @pytest.fixture
-def run(database_url: str) -> Iterator[Run]:
+def run(database_url: str) -> Run:
     return run_on(database_url)
 
 
