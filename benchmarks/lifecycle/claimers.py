@@ -93,7 +93,9 @@ def _bare(
 
 
 def _complete_by_function(cursor: psycopg.RawCursor[Any], rows: Sequence[Any]) -> object:
-    ids, tokens = [row[0] for row in rows], [row[-1] for row in rows]
+    # By its name: the function's columns are followed by the mark of the transaction.
+    place = [column.name for column in cursor.description or ()].index("token")
+    ids, tokens = [row[0] for row in rows], [row[place] for row in rows]
     return cursor.execute(COMPLETE, (ids, tokens, [uuid4() for _ in rows], "benchmark", None)).fetchall()
 
 
