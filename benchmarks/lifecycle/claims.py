@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import URL
 
+from benchmarks import absent
 from benchmarks.lifecycle import claimers, crew, peers, verify
 from benchmarks.lifecycle.claimers import BATCH, OURS, OWN, SAME, Task
 from benchmarks.lifecycle.crew import Shift
@@ -43,8 +44,9 @@ def measure(server: LifecycleServer, *, tracks: int, many: int, first: int, runs
     rounds.append(Round(f"{OURS}, all registered in one transaction", OURS, _AT_ONCE, tracks, tracks))
     for peer in peers.installed():
         jobs = tracks // _FEWER if peer == peers.PROCRASTINATE else tracks
-        peers.fill(server, peer, _TEMPLATES[peer], jobs)
-        rounds.append(Round(peer, peer, _TEMPLATES[peer], jobs, jobs))
+        with absent.attempted(peer):
+            peers.fill(server, peer, _TEMPLATES[peer], jobs)
+            rounds.append(Round(peer, peer, _TEMPLATES[peer], jobs, jobs))
     scales = [
         Round(f"{contestant}, the first {first:,} of {jobs:,}", contestant, template, jobs, first)
         for jobs, template in ((tracks, _ONE_BY_ONE), (many, _MANY))
@@ -69,19 +71,22 @@ def _alternating(server: LifecycleServer, rounds: list[Round], runs: int, *, com
     order = list(rounds)
     for run in range(runs):
         for one in order:
+            if not absent.is_present(one.contestant):
+                continue
             url = server.fresh(one.template)
-            each = one.first // (PROCESSES * WORKERS) if one.first < one.jobs else one.jobs
+            each = max(1, one.first // (PROCESSES * WORKERS)) if one.first < one.jobs else one.jobs
             task = Task(one.contestant, url.render_as_string(hide_password=False), WORKERS, complete, each)
             body = claimers.claim_all if one.contestant in claimers.CREWS else peers.claim_all
-            shifts = crew.run(body, [task] * PROCESSES)
-            taken = sum(len(shift.ids) for shift in shifts)
-            figures = found[one.name]
-            figures["rates"].append(crew.rate(shifts, taken))
-            figures["curves"].append([rate * taken / _steps(shifts) for rate in crew.curve(shifts)])
-            figures["wrong"] += _is_wrong(url, one, shifts, complete=complete)
-            say(f"{what} {run + 1}/{runs}: {one.name}: {figures['rates'][-1]:,.0f} a second {figures['wrong'] or ''}")
+            with absent.attempted(one.contestant):
+                shifts = crew.run(body, [task] * PROCESSES)
+                taken = sum(len(shift.ids) for shift in shifts)
+                figures = found[one.name]
+                figures["rates"].append(crew.rate(shifts, taken))
+                figures["curves"].append([rate * taken / _steps(shifts) for rate in crew.curve(shifts)])
+                figures["wrong"] += _is_wrong(url, one, shifts, complete=complete)
+                say(f"{what} {run + 1}/{runs}: {one.name}: {figures['rates'][-1]:,.0f} a second {figures['wrong'] or ''}")
         order.append(order.pop(0))  # Nobody is always the first, or right after the same other one.
-    return found
+    return {one.name: found[one.name] for one in rounds if absent.is_present(one.contestant)}
 
 
 def _steps(shifts: Iterable[Shift]) -> int:

@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.context import ForkServerContext
 from multiprocessing.synchronize import Barrier
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -14,6 +15,8 @@ _Result = TypeVar("_Result")
 #: Whoever is not there by then never comes.
 _PATIENCE_SECONDS: Final = 120.0
 _inherited: list[Barrier] = []
+#: The modules whose functions are run in processes.
+_BODIES: Final = [f"benchmarks.lifecycle.{name}" for name in ("claimers", "kills", "moves", "peers", "races")]
 
 
 class Shift(NamedTuple):
@@ -26,11 +29,17 @@ class Shift(NamedTuple):
 
 def run(body: Callable[[_Task], list[_Result]], tasks: Sequence[_Task]) -> list[_Result]:
     """Return what *body* returns for each of *tasks*, each in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(len(tasks))
-    with ProcessPoolExecutor(len(tasks), context, initializer=_inherit, initargs=(barrier,)) as pool:
+    barrier = context().Barrier(len(tasks))
+    with ProcessPoolExecutor(len(tasks), context(), initializer=_inherit, initargs=(barrier,)) as pool:
         futures = [pool.submit(_guarded, body, task) for task in tasks]
         return [result for results in _results(futures) for result in results]
+
+
+def context() -> ForkServerContext:
+    """Return what starts processes: forked from one that has imported everything and holds no connection."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(_BODIES)
+    return found
 
 
 def start_together() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import statistics
 import time
@@ -16,7 +15,7 @@ from sqlalchemy import URL
 from audiocatalog import Catalog, TrackMetadata, TrackStatus
 from audiocatalog.claims import Claim
 from audiocatalog.metadata import METADATA_FIELDS
-from benchmarks.lifecycle import verify
+from benchmarks.lifecycle import crew, verify
 from benchmarks.lifecycle.load import ids_of, waiting_tracks
 from benchmarks.lifecycle.server import LifecycleServer
 from benchmarks.search.load import say
@@ -53,8 +52,7 @@ def measure(server: LifecycleServer, *, moments: int) -> dict[str, Any]:
     waiting_tracks(server, _TEMPLATE, TRACKS)
     url = server.fresh(_TEMPLATE)
     text, ids = url.render_as_string(hide_password=False), ids_of(url, TRACKS)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = crew.context()
     dice = random.Random(_SEED)  # noqa: S311 - the same moments each time.
     found: dict[str, Any] = {"moments": moments, "tracks": TRACKS, "lease_ms": LEASE / timedelta(milliseconds=1)}
     holding, stuck, unfinished, early, recoveries = 0, 0, 0, 0, []

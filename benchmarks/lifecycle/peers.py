@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -13,6 +12,7 @@ from uuid import uuid4
 
 from sqlalchemy import URL
 
+from benchmarks import absent
 from benchmarks.lifecycle import crew
 from benchmarks.lifecycle.claimers import BATCH, MOST_EMPTY_ANSWERS, Task
 from benchmarks.lifecycle.crew import Shift
@@ -33,14 +33,8 @@ Complete = Callable[[Sequence[Any]], Awaitable[object]]
 
 
 def installed() -> list[str]:
-    """Return those that can be measured here, and say which cannot."""
-    found = []
-    for name, modules in _NEEDS.items():
-        if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
-            say(f"{name} is left out: {', '.join(missing)} is not installed (pip install 'audiocatalog[bench]')")
-        else:
-            found.append(name)
-    return found
+    """Return those that can be measured here; the others are noted as absent."""
+    return [name for name, modules in _NEEDS.items() if absent.has_modules(name, *modules)]
 
 
 def fill(server: LifecycleServer, name: str, template: str, jobs: int) -> None:

@@ -148,7 +148,8 @@ def _reached(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             ("in a unit of work to two tables in a bare transaction", moves.OURS_IN_UNIT, moves.BARE_IN_TRANSACTION),
             ("in a unit of work to its own statement in one", moves.OURS_IN_UNIT, moves.SAME_IN_TRANSACTION),
         ):
-            yield what, f"{median(systems[ours]) / median(systems[theirs]):.2f}", "≥ 0.60"
+            if theirs in systems:
+                yield what, f"{median(systems[ours]) / median(systems[theirs]):.2f}", "≥ 0.60"
     for what in _BOTH if "claims" in report else ():
         found = report["claims"][what]
         rate = median(found[claimers.OURS])
