@@ -82,9 +82,10 @@ def _alternating(server: LifecycleServer, rounds: list[Round], runs: int, *, com
                 taken = sum(len(shift.ids) for shift in shifts)
                 figures = found[one.name]
                 figures["rates"].append(crew.rate(shifts, taken))
-                figures["curves"].append([rate * taken / _steps(shifts) for rate in crew.curve(shifts)])
+                figures["curves"].append([step * taken / _steps(shifts) for step in crew.curve(shifts)])
                 figures["wrong"] += _is_wrong(url, one, shifts, complete=complete)
-                say(f"{what} {run + 1}/{runs}: {one.name}: {figures['rates'][-1]:,.0f} a second {figures['wrong'] or ''}")
+                rate, wrong = figures["rates"][-1], figures["wrong"] or ""
+                say(f"{what} {run + 1}/{runs}: {one.name}: {rate:,.0f} a second {wrong}")
         order.append(order.pop(0))  # Nobody is always the first, or right after the same other one.
     return {one.name: found[one.name] for one in rounds if absent.is_present(one.contestant)}
 

@@ -54,7 +54,7 @@ def _wrong_kills(kills: dict[str, Any]) -> list[str]:
 
 def heading(report: dict[str, Any]) -> str:
     """Return on what the figures were measured."""
-    return measured_on(report) + (" · QUICK: not to be quoted" if report.get("quick") else "")
+    return measured_on(report)
 
 
 def _transition_table(transitions: dict[str, Any]) -> Table:

@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from benchmarks import absent
 from benchmarks.performance import bare, ours
 from benchmarks.performance.database import Databases
 from benchmarks.performance.rows import URL_VARIABLE
@@ -42,15 +44,20 @@ def _calls(share: int) -> list[_Call]:
     ]
 
 
-def measure(databases: Databases, *, share: int) -> dict[str, Any]:
+def measure(databases: Databases, *, share: int, is_counted: bool = True) -> dict[str, Any]:
     """
     Return the instructions of a call, or of a row of a load.
 
     A process does N of them and another one 2 N; the difference is that of N calls alone, without the start of Python.
+    Where they need not be counted, the processes run without valgrind, which takes ten seconds to start Python.
     """
-    if shutil.which("valgrind") is None:
-        say("instructions are left out: there is no valgrind (apt install valgrind)")
-        return {"skipped": "there is no valgrind"}
+    if not is_counted:
+        for call in _calls(share):
+            _run(databases, databases.filled(), call, call.times, [])
+        return {}
+    if shutil.which(_VALGRIND[0]) is None:
+        absent.note("instructions", "there is no valgrind (apt install valgrind)")
+        return {}
     url, calls = databases.filled(), _calls(share)
     runs = [(call, times) for call in calls for times in (1, 2)]
     # The counts do not depend on who else runs.
@@ -63,14 +70,21 @@ def measure(databases: Databases, *, share: int) -> dict[str, Any]:
 
 
 def _counted(databases: Databases, url: str, call: _Call, count: int) -> int:
+    found = _COUNTED.search(_run(databases, url, call, count, _VALGRIND))
+    if found is None:
+        raise RuntimeError("valgrind has counted nothing")
+    say(f"instructions: {call.what}, {count:,} times: {call.system}: {found[1]}")
+    return int(found[1].replace(",", ""))
+
+
+def _run(databases: Databases, url: str, call: _Call, count: int, under: Sequence[str]) -> str:
+    """Do *call* so many times in a process *under* a command, and return what it writes to its standard error."""
     command = [
-        *(*_VALGRIND, sys.executable, "-m", "benchmarks.performance.calls"),
+        *(*under, sys.executable, "-m", "benchmarks.performance.calls"),
         *(str(databases.tracks.path), call.system, call.what, str(count)),
     ]
     environment = os.environ | {"PYTHONHASHSEED": "0", URL_VARIABLE: url}
     done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - our own.
-    found = _COUNTED.search(done.stderr)
-    if done.returncode or found is None:
-        raise RuntimeError(f"valgrind ended with {done.returncode}: {done.stderr[-2000:]}")
-    say(f"instructions: {call.what}, {count:,} times: {call.system}: {found[1]}")
-    return int(found[1].replace(",", ""))
+    if done.returncode:
+        raise RuntimeError(f"{call.what} by {call.system} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stderr

@@ -38,19 +38,15 @@ class Reach(NamedTuple):
 def reached(found: dict[str, Any]) -> list[Reach]:
     """Return the lines of whatever was measured."""
     lines: list[Reach] = []
-    if "loads" in found:
+    if "loads" in found and bare.COPY in found["loads"]["many"]["systems"]:
         lines += _loads(found["loads"])
     if "vectors" in found:
         lines += _vectors(found["vectors"])
     lines += _memory(found)
     if "reads" in found:
-        lines.append(
-            _latency(found["reads"]["get"], "catalog.get, p50, to bare prepared psycopg", ours.GET, bare.GET, 3)
-        )
-        lines.append(
-            _latency(
-                found["reads"]["get_many"], "get_many(100) to bare psycopg's = ANY", ours.GET_MANY, bare.GET_MANY, 2
-            )
+        lines += _latency(found["reads"]["get"], "catalog.get, p50, to bare prepared psycopg", ours.GET, bare.GET, 3)
+        lines += _latency(
+            found["reads"]["get_many"], "get_many(100) to bare psycopg's = ANY", ours.GET_MANY, bare.GET_MANY, 2
         )
     if "saves" in found:
         lines += _saves(found["saves"])
@@ -77,6 +73,8 @@ def _loads(loads: dict[str, Any]) -> Iterator[Reach]:
         (f"bulk_save of {rows:,} to SQLAlchemy's add_all", alchemy.LOAD),
         ("the same to add_all without server defaults", alchemy.LOAD_LEAN),
     ):
+        if name not in systems:
+            continue
         own, other = systems[ours.LOAD]["seconds"], systems[name]["seconds"]
         yield Reach(what, True, 15, ratios(other, own), _rate(rows, own), _rate(rows, other))
 
@@ -108,8 +106,8 @@ def _memory(found: dict[str, Any]) -> Iterator[Reach]:
 def _saves(saves: dict[str, Any]) -> Iterator[Reach]:
     figures = saves["save"]
     what = "unit_of_work and save, p50, to two INSERTs in a bare transaction"
-    yield _latency(figures, what, ours.SAVE, bare.SAVE, 2)
-    yield _latency(figures, "the same to our function in a bare transaction", ours.SAVE, bare.SAVE_BY_FUNCTION, 2)
+    yield from _latency(figures, what, ours.SAVE, bare.SAVE, 2)
+    yield from _latency(figures, "the same to our function in a bare transaction", ours.SAVE, bare.SAVE_BY_FUNCTION, 2)
 
 
 def _scale(found: dict[str, Any]) -> Iterator[Reach]:
@@ -117,7 +115,7 @@ def _scale(found: dict[str, Any]) -> Iterator[Reach]:
     large, small = (scale.name(scale.OURS, size) for size in (sizes[-1], sizes[0]))
     for what in (scale.ANY, scale.LATEST, scale.SAVE):
         title = f"{what}, p50, at {sizes[-1]:,} tracks to {sizes[0]:,}"
-        yield _latency(figures[what], title, large, small, 1.3)
+        yield from _latency(figures[what], title, large, small, 1.3)
 
 
 def _threads(found: dict[str, Any]) -> Iterator[Reach]:
@@ -130,9 +128,10 @@ def _threads(found: dict[str, Any]) -> Iterator[Reach]:
         yield Reach(f"{what}: the slowest thread to the mean", True, 0.8, own["slowest"], "", "")
 
 
-def _latency(figures: dict[str, Any], what: str, own: str, other: str, bound: float) -> Reach:
-    mine, theirs = figures[own]["p50"], figures[other]["p50"]
-    return Reach(what, False, bound, ratios(mine, theirs), _microseconds(mine), _microseconds(theirs))
+def _latency(figures: dict[str, Any], what: str, own: str, other: str, bound: float) -> Iterator[Reach]:
+    if other in figures:
+        mine, theirs = figures[own]["p50"], figures[other]["p50"]
+        yield Reach(what, False, bound, ratios(mine, theirs), _microseconds(mine), _microseconds(theirs))
 
 
 def _rate(rows: int, seconds: Sequence[float]) -> str:

@@ -30,7 +30,7 @@ def measure(databases: Databases, *, blocks: int, calls: int) -> dict[str, Any]:
         return [track_id(number) for number in dice.sample(range(count), k=min(MANY, count))]
 
     with ExitStack() as stack:
-        opened = [stack.enter_context(opener(url)) for opener in systems.openers(databases.tracks, count)]
+        opened = systems.opened(url, databases.tracks, count, stack)
         gets = {name: get for found in opened for name, get in found.get.items()}
         many = {name: get for found in opened for name, get in found.get_many.items()}
         few = max(20, calls // 10)

@@ -17,7 +17,7 @@ _QUARTILES: Final = "quartiles"
 def heading(found: dict[str, Any]) -> str:
     """Return on what the figures were measured."""
     facts = [measured_on(found), found["machine"], f"load average before {found['load']:.1f}"]
-    return " · ".join(facts + (["QUICK: not to be quoted"] if found.get("quick") else []))
+    return " · ".join(facts)
 
 
 def tables_of(found: dict[str, Any]) -> list[Table]:

@@ -19,7 +19,7 @@ def measure(databases: Databases, *, blocks: int, calls: int) -> dict[str, Any]:
     url, count = databases.filled(), databases.filled_count
     new = NewTracks(databases.tracks)
     with ExitStack() as stack:
-        opened = [stack.enter_context(opener(url)) for opener in systems.openers(databases.tracks, count)]
+        opened = systems.opened(url, databases.tracks, count, stack)
         saves = {name: save for found in opened for name, save in found.save.items()}
         with one_processor([url], is_here=databases.is_here) as gather:
             figures = latencies(saves, lambda: new.take(calls), blocks=blocks, what="save", before=gather)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+from contextlib import ExitStack
 from typing import Final
 
+from benchmarks import absent
 from benchmarks.performance import alchemy, bare, beets_library, django_orm, naive, ours
-from benchmarks.performance.contestant import Loader, Opener
+from benchmarks.performance.contestant import Contestant, Loader, Opener
 from benchmarks.performance.rows import Tracks
-from benchmarks.performance.timing import say
 
 #: beets finds an item by SQLite's own number of the row: what a get takes depends little on how many there are.
 _MOST_IN_BEETS: Final = 20_000
@@ -30,16 +30,27 @@ _LOADERS: Final[dict[str, Loader]] = {
 }
 
 
-def openers(tracks: Tracks, count: int) -> list[Opener]:
-    """Return what opens everybody who reads and saves on a database that holds the first *count* of *tracks*."""
+def opened(url: str, tracks: Tracks, count: int, stack: ExitStack) -> list[Contestant]:
+    """
+    Open everybody who reads and saves on the database at *url*, to be closed with *stack*.
+
+    It holds the first *count* of *tracks*.
+    """
     held = min(count, _MOST_IN_BEETS)
-    found: dict[str | None, list[Opener]] = {
-        None: [ours.opened, bare.opened, alchemy.opened],
-        naive.NEEDS: [naive.opened],
-        django_orm.NEEDS: [django_orm.opened],
-        beets_library.NEEDS: [lambda _: beets_library.opened(tracks.values(held))],
+    openers: dict[str, tuple[str | None, Opener]] = {
+        "audiocatalog": (None, ours.opened),
+        "bare psycopg": (None, bare.opened),
+        "SQLAlchemy ORM": (None, alchemy.opened),
+        "psycopg2": (naive.NEEDS, naive.opened),
+        "Django ORM": (django_orm.NEEDS, django_orm.opened),
+        "beets": (beets_library.NEEDS, lambda _: beets_library.opened(tracks.values(held))),
     }
-    return [opener for module, several in found.items() if _is_installed(module) for opener in several]
+    found = []
+    for name, (module, opener) in openers.items():
+        if _is_installed(module):
+            with absent.attempted(name):
+                found.append(stack.enter_context(opener(url)))
+    return found
 
 
 def loaders() -> dict[str, Loader]:
@@ -49,7 +60,4 @@ def loaders() -> dict[str, Loader]:
 
 @functools.cache
 def _is_installed(module: str | None) -> bool:
-    if module is None or importlib.util.find_spec(module) is not None:
-        return True
-    say(f"{module} is left out, for it is not installed (pip install 'audiocatalog[bench]')")
-    return False
+    return module is None or absent.has_modules(module, module)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
+from benchmarks import absent
+
 _Figures = dict[str, dict[str, list[float]]]
 _PROGRESS_SECONDS: Final = 10.0
 
@@ -79,11 +81,13 @@ def latencies(
     found: _Figures = {name: {"p50": [], "p99": []} for name in acts}
     for block in range(-1, blocks):
         before()
-        for name in turns(list(acts), block):
-            times = _times(acts[name], arguments())
-            if block >= 0:
-                found[name]["p50"].append(statistics.median(times) * 1e6)
-                found[name]["p99"].append(sorted(times)[math.ceil(0.99 * len(times)) - 1] * 1e6)
+        for name in filter(absent.is_present, turns(list(acts), block)):
+            with absent.attempted(name):
+                times = _times(acts[name], arguments())
+                if block >= 0:
+                    found[name]["p50"].append(statistics.median(times) * 1e6)
+                    found[name]["p99"].append(sorted(times)[math.ceil(0.99 * len(times)) - 1] * 1e6)
+    found = {name: figures for name, figures in found.items() if absent.is_present(name)}
     for name, figures in found.items():
         say(f"{what}: {name}: p50 {statistics.median(figures['p50']):,.1f} µs")
     return found

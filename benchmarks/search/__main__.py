@@ -2,12 +2,12 @@
 Measure what a search finds and how long it takes, beside the SQL of the manual, SQLite FTS5 and tantivy.
 
     make bench-search                                                 # on an embedded server, in some minutes
-    make bench-search ARGS="--only quality --catalogue catalogue_30k.csv.gz --queries 300"      # a quick look
+    make bench-search ARGS="--quick"                                  # a look, whose figures are not to be quoted
     make bench-search ARGS="--scales 100000,1000000,10000000 --keep DIR --plots docs/search --markdown tables.md"
 
-Quality needs the folder AUDIOCATALOG_DATA (default: ../shared/data from the project's root); without it, ask for
-`--only names` or `--only latency`, which then makes tracks of its own. Everything is measured by one client, after a
-warm-up of the same queries. Loading is not measured, but its time is reported.
+AUDIOCATALOG_DATA names a folder of real tracks and queries; without it, and in a quick look, both are made up.
+Everything is measured by one client, after a warm-up of the same queries. Loading is not measured, but its time is
+reported.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from audiocatalog.errors import ConfigurationError
+from benchmarks import absent
 from benchmarks.search import hostile, latency, names, plans, plots, quality, report
-from benchmarks.search.data import NoDataError, data_file
+from benchmarks.search.data import FOLDER_VARIABLE, NoDataError, data_file
+from benchmarks.search.known_items import Material, of_folder, of_our_own
 from benchmarks.search.load import Reuse
 from benchmarks.search.peers import PEERS, installed
 from benchmarks.search.server import Server, running
 
 _PARTS: Final = ("quality", "names", "latency", "hostile", "plans")
-_NO_DATA: Final = 3
+_GENERATED_TRACKS: Final = 100_000
+_MOST_HOSTILE_TRACKS: Final = 100_000
+#: What a quick look sets.
+_QUICK: Final = {"scales": [1_000, 4_000], "tracks": 2_000, "queries": 8, "runs": 1, "hostile_queries": 200}
 
 
 def _whole_numbers(text: str) -> list[int]:
@@ -51,6 +56,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--only", choices=_PARTS, action="append", help="measure this part alone; may be repeated")
     parser.add_argument("--catalogue", default="catalogue.csv.gz", help="the file whose tracks are searched in quality")
+    parser.add_argument("--tracks", type=int, default=_GENERATED_TRACKS, help="made up for quality, without a folder")
+    parser.add_argument("--quick", action="store_true", help="few made-up tracks and queries, once; not to be quoted")
     parser.add_argument("--scales", type=_whole_numbers, default=[100_000, 1_000_000], help="numbers of tracks")
     parser.add_argument("--peers", type=_peers, default=list(PEERS), help="naive,fts5,tantivy or none")
     parser.add_argument(
@@ -71,11 +78,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write the pictures; needs matplotlib")
     parser.add_argument("--from-json", type=Path, metavar="FILE", help="measure nothing, show an earlier run's figures")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.quick:
+        vars(options).update(_QUICK)
+        os.environ.pop(FOLDER_VARIABLE, None)
+    return options
 
 
 def _measure(server: Server, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     parts = options.only or _PARTS
+    material = _material(options) if "quality" in parts else None
     peers = installed(options.peers)
     reuse = Reuse(options.reload, options.stale_ok)
     found: dict[str, Any] = {
@@ -83,16 +95,11 @@ def _measure(server: Server, folder: Path, options: argparse.Namespace) -> dict[
         "server": server.version(),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
+        "quick": options.quick,
     }
-    if "quality" in parts:
+    if material is not None:
         found["quality"] = quality.measure(
-            server,
-            folder,
-            catalogue=options.catalogue,
-            peers=peers,
-            most=options.queries,
-            runs=options.runs,
-            reuse=reuse,
+            server, folder, material=material, peers=peers, runs=options.runs, reuse=reuse
         )
     if "names" in parts:
         found["names"] = names.measure(server, folder, peers=peers, reuse=reuse)
@@ -109,17 +116,26 @@ def _measure(server: Server, folder: Path, options: argparse.Namespace) -> dict[
             refresh=options.refresh_vocabulary,
         )
     if "hostile" in parts:
-        found["hostile"] = hostile.measure(server, queries=options.hostile_queries, reuse=reuse)
+        found["hostile"] = hostile.measure(
+            server, queries=options.hostile_queries, tracks=min(_MOST_HOSTILE_TRACKS, max(options.scales)), reuse=reuse
+        )
     if "plans" in parts:
         found["plans"] = plans.measure(server, scale=max(options.scales), reuse=reuse)
-    return found
+    return found | {"absent": absent.reasons()}
+
+
+def _material(options: argparse.Namespace) -> Material:
+    """Return the catalogue and the queries of the data folder where one is named, or else made-up ones."""
+    if os.environ.get(FOLDER_VARIABLE):
+        return of_folder(options.catalogue, options.queries)
+    return of_our_own(options.tracks, options.queries)
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     if options.from_json:
         earlier: dict[str, Any] = json.loads(options.from_json.read_text(encoding="utf-8"))
         return earlier
-    if "quality" in (options.only or _PARTS):
+    if "quality" in (options.only or _PARTS) and os.environ.get(FOLDER_VARIABLE):
         data_file(options.catalogue)  # Better to know now than after the server's start.
     with contextlib.ExitStack() as stack:
         if options.keep:
@@ -130,18 +146,15 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run what was asked for; 3 says that the data are missing, 2 that a setting is wrong."""
+    """Run what was asked for; 1 says that a contestant could not run, 2 that a setting is wrong or a file missing."""
     options = _options()
     try:
         found = _run(options)
-    except NoDataError as error:
-        print(f"Skipped: {error} Without it, try --only names or --only latency.", file=sys.stderr)
-        return _NO_DATA
-    except ConfigurationError as error:
+    except (NoDataError, ConfigurationError) as error:
         print(error, file=sys.stderr)
         return 2
     report.publish(found, options, report.heading(found), report.tables_of(found), plots.draw)
-    return 0
+    return absent.FAILED if found.get("absent") else 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from audiocatalog import TrackMetadata
 from audiocatalog.errors import InvalidInput
 from benchmarks.search.generator import generated_tracks
 
-_ROOT: Final = Path(__file__).resolve().parents[2]
+#: Names the folder of real tracks and queries.
+FOLDER_VARIABLE: Final = "AUDIOCATALOG_DATA"
 _SEED: Final = 7
 # What the ids of the benchmark begin with in place of the time at which they were made.
 _FIRST_MILLISECOND: Final = 1_700_000_000_000
@@ -43,12 +44,14 @@ def data_file(name: str) -> Path:
     Return the path of a file of the data folder.
 
     Raises:
-        NoDataError: it is not there.
+        NoDataError: no folder is named, or the file is not there.
     """
-    folder = Path(os.environ.get("AUDIOCATALOG_DATA") or _ROOT.parent / "shared" / "data")
-    path = folder / name
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if not folder:
+        raise NoDataError(f"{FOLDER_VARIABLE} names no folder with {name}.")
+    path = Path(folder) / name
     if not path.is_file():
-        raise NoDataError(f"There is no {name} in {folder}. Set AUDIOCATALOG_DATA to the folder that holds it.")
+        raise NoDataError(f"There is no {name} in the folder that {FOLDER_VARIABLE} names: {folder}.")
     return path
 
 
@@ -83,7 +86,15 @@ def scale_source() -> str:
 
 def scale_rows(count: int) -> Iterator[Row]:
     """Give *count* synthetic tracks, the same ones each time."""
-    rows = generated_tracks(count) if scale_source() == "generator.py" else _rows_of_script(count)
+    yield from generated_rows(count) if scale_source() == "generator.py" else _numbered(_rows_of_script(count))
+
+
+def generated_rows(count: int) -> Iterator[Row]:
+    """Give *count* tracks of our own generator."""
+    return _numbered(generated_tracks(count))
+
+
+def _numbered(rows: Iterable[Mapping[str, str]]) -> Iterator[Row]:
     for number, values in enumerate(rows):
         yield Row(str(number), _metadata(values), values["audio_path"].replace("\0", ""))
 

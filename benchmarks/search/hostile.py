@@ -14,11 +14,11 @@ from benchmarks.search.data import scale_rows, scale_source
 from benchmarks.search.load import Reuse, filled, say
 from benchmarks.search.server import Server, connected
 
-_TRACKS: Final = 100_000
 _SEED: Final = 7
 _COMMON_WORDS: Final = 30
 #: The worst queries that are shown.
 _SHOWN: Final = 5
+_SHOWN_CHARACTERS: Final = 80
 _MOST_TERMS: Final = 32
 _SIGNS: Final = (
     *('"', "-", "OR", "artist:", "title:", "year:1990..2000", "duration:..4:30", "(", ")", "&", "|", "!", ":*", "<->"),
@@ -45,10 +45,10 @@ _SIGNS: Final = (
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyzのアไ한夜а"
 
 
-def measure(server: Server, *, queries: int, reuse: Reuse) -> dict[str, Any]:
-    """Ask that many *queries* of 100,000 tracks and return what came of them."""
+def measure(server: Server, *, queries: int, tracks: int, reuse: Reuse) -> dict[str, Any]:
+    """Ask that many *queries* of so many *tracks* and return what came of them."""
     source = scale_source()
-    database = filled(server, f"scale_{_TRACKS}", f"{source} {_TRACKS}", lambda: scale_rows(_TRACKS), reuse)
+    database = filled(server, f"scale_{tracks}", f"{source} {tracks}", lambda: scale_rows(tracks), reuse)
     with connected(database.url) as connection:
         rows = connection.execute("SELECT word FROM audio_search_words ORDER BY tracks DESC, word").fetchall()
     words = [word for (word,) in rows]
@@ -75,7 +75,7 @@ def measure(server: Server, *, queries: int, reuse: Reuse) -> dict[str, Any]:
         "p50_ms": times[len(times) // 2][0] * 1000,
         "p95_ms": times[int(len(times) * 0.95)][0] * 1000,
         "max_ms": times[-1][0] * 1000,
-        "worst": [[seconds * 1000, ascii(text[:80])] for seconds, text in times[: -_SHOWN - 1 : -1]],
+        "worst": [[seconds * 1000, ascii(text)[:_SHOWN_CHARACTERS]] for seconds, text in times[: -_SHOWN - 1 : -1]],
     }
 
 

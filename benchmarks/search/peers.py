@@ -7,13 +7,12 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, NamedTuple, Protocol
 
 import psycopg
 
+from benchmarks import absent
 from benchmarks.search.data import track_number
 from benchmarks.search.load import Database, say
 from benchmarks.search.server import connected, libpq
@@ -43,23 +42,16 @@ class _Maker(Protocol):
 def systems_of(database: Database, folder: Path, peers: list[str]) -> list[System]:
     """Return this package and the *peers* on the tracks of *database*; *folder* is for the files of theirs."""
     makers: dict[str, _Maker] = {"naive": NaiveSql, "fts5": Fts5, "tantivy": Tantivy}
-    return [Audiocatalog(database), *(makers[peer](database, folder) for peer in peers)]
+    systems: list[System] = [Audiocatalog(database)]
+    for peer in filter(absent.is_present, peers):
+        with absent.attempted(peer):
+            systems.append(makers[peer](database, folder))
+    return systems
 
 
 def installed(peers: list[str]) -> list[str]:
-    """Return those of *peers* that can be measured here, and say which cannot."""
-    found = list(peers)
-    if "tantivy" in found and _tantivy() is None:
-        say("tantivy is left out: it is not installed (pip install 'audiocatalog[bench]')")
-        found.remove("tantivy")
-    return found
-
-
-def _tantivy() -> ModuleType | None:
-    # Not an import statement: the types of this package are checked where tantivy is not installed, too.
-    with suppress(ModuleNotFoundError):
-        return importlib.import_module("tantivy")
-    return None
+    """Return those of *peers* that can be measured here; the others are noted as absent."""
+    return [peer for peer in peers if peer != "tantivy" or absent.has_modules(peer, "tantivy")]
 
 
 def _stored(database: Database) -> Iterator[_Stored]:
@@ -200,10 +192,8 @@ class Tantivy:
     _SYNTAX: Final = re.compile(r"""[+^`:{}"'\[\]()!~\\*<>=/-]""")
 
     def __init__(self, database: Database, folder: Path) -> None:
-        module = _tantivy()
-        if module is None:
-            raise ModuleNotFoundError("tantivy is not installed")
-        self._tantivy = module
+        # Not an import statement: the types of this package are checked where tantivy is not installed, too.
+        self._tantivy: Any = importlib.import_module("tantivy")
         path, missing = _make_file(database, folder, "tantivy")
         if missing:
             unfinished = path.with_name(path.name + _UNFINISHED)

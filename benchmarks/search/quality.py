@@ -1,31 +1,26 @@
-"""What is found: the queries of AUDIOCATALOG_DATA, by class, by stratum, and as people wrote them."""
+"""What is found of known items, by class and by stratum, and of what people ask for in their own words."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import unicodedata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search.data import catalogue_rows, data_file, numbers_of, queries_of
+from benchmarks.search.data import numbers_of
+from benchmarks.search.known_items import Material
 from benchmarks.search.load import Reuse, filled, say
 from benchmarks.search.peers import systems_of
-from benchmarks.search.server import Server, plain_name
+from benchmarks.search.server import Server
 from benchmarks.search.systems import Answer, Query, Scores, System, ask_all, errors, latency
 
 
 def measure(
-    server: Server, folder: Path, *, catalogue: str, peers: list[str], most: int | None, runs: int, reuse: Reuse
+    server: Server, folder: Path, *, material: Material, peers: list[str], runs: int, reuse: Reuse
 ) -> dict[str, Any]:
-    """Load *catalogue*, ask every system every query, and return the figures."""
-    known = queries_of("known_item_dev.jsonl", most)
-    mentions = queries_of("real_mentions_dev.jsonl", most)
-    name = plain_name(catalogue.removesuffix(".csv.gz"))
-    source = f"{catalogue} {data_file(catalogue).stat().st_size}"
-    database = filled(server, name, source, lambda: catalogue_rows(catalogue), reuse)
-    with gzip.open(data_file(catalogue), "rt", encoding="utf-8", newline="") as lines:
-        rows = [(row["id"], normalised(row["artist"])) for row in csv.DictReader(lines)]
+    """Load the catalogue of *material*, ask every system every query, and return the figures."""
+    known, mentions = material.known, material.mentions
+    database = filled(server, material.name, material.source, material.rows, reuse)
+    rows = [(key, normalised(artist)) for key, artist in material.artists()]
     numbers = {key: number for number, (key, _) in enumerate(rows, start=1)}
     artists = ["", *(artist for _, artist in rows)]
     # A part of the catalogue does not hold every artist that people asked for.
@@ -40,7 +35,12 @@ def measure(
         )
     ]
 
-    result: dict[str, Any] = {"catalogue": catalogue, "tracks": database.tracks, "systems": [], "latency": {}}
+    result: dict[str, Any] = {
+        "catalogue": material.source.split()[0],
+        "tracks": database.tracks,
+        "systems": [],
+        "latency": {},
+    }
     result |= {"load_seconds": database.seconds, "errors": {}, "missed": []}
     by_class, by_stratum, by_mention = Scores(), Scores(), Scores()
     for system in systems_of(database, folder, peers):

@@ -13,6 +13,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from benchmarks import absent
+
 _FIGURES: Final = ("hit@1", "hit@10", "MRR@10")
 _LATENCY: Final = "p50 / p95 in ms (queries answered, where not all are)"
 
@@ -46,6 +48,8 @@ def print_tables(heading: str, tables: Sequence[Table]) -> None:
     """Print the tables of a benchmark to the terminal."""
     console = Console(width=None if Console().is_terminal else 160)
     console.print(heading)
+    for name, reason in absent.reasons().items():
+        console.print(f"ABSENT: {name}: {reason}", markup=False)
     for table in tables:
         shown = RichTable(title=table.title, title_justify="left")
         for index, column in enumerate(table.columns):
@@ -88,7 +92,7 @@ def publish(
 def heading(report: dict[str, Any]) -> str:
     """Return on what the figures were measured."""
     facts = (report["server"], f"{report['cores']} cores", f"Python {report['python']}", report["date"])
-    return " · ".join(facts)
+    return " · ".join([*facts, *(["QUICK: not to be quoted"] if report.get("quick") else [])])
 
 
 def _quality_tables(quality: dict[str, Any]) -> list[Table]:

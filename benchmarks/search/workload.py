@@ -61,7 +61,7 @@ def workload(database: Database, most: int | None) -> dict[str, list[Query]]:
             Query(text=query.text, phrase=True)
             for query in _texts(tracks, lambda track: f'"{" ".join(track.title.split()[:3])}"')
         ],
-        "typo": _texts(tracks, lambda track: _mistyped(track, dice)),
+        "typo": _texts(tracks, lambda track: mistyped(f"{track.artist} {track.title}", dice)),
         "no hit": [Query(text="".join(dice.choices("bcdfghjklmnpqrstvwxz", k=9))) for _ in range(_QUERIES)],
         "common word, genre": [
             Query(text=word, genre=genre) for word, genre in zip(top, itertools.cycle(genres), strict=False)
@@ -103,9 +103,9 @@ def _two_rarest(track: _Sampled, counts: dict[str, int]) -> str | None:
     return f"{words[0]} {second}" if words[0] in counts and len(second) >= _RARE_LETTERS else None
 
 
-def _mistyped(track: _Sampled, dice: random.Random) -> str | None:
-    """Return the artist and the title with two neighbouring letters of the longest word swapped."""
-    words = f"{track.artist} {track.title}".lower().split()
+def mistyped(text: str, dice: random.Random) -> str | None:
+    """Return *text* with two neighbouring letters of its longest word swapped, or None if that word is too short."""
+    words = text.lower().split()
     longest = max(range(len(words)), key=lambda index: len(words[index]))
     word = words[longest]
     at = dice.randrange(1, max(2, len(word) - 1))
