@@ -29,7 +29,7 @@ from audiocatalog.errors import (
 from audiocatalog.explaining import refresh_vocabulary
 from audiocatalog.health import Health, read_health
 from audiocatalog.metadata import ExportedRecord, TrackRecord, clean_actor
-from audiocatalog.observing import Hook, Observer
+from audiocatalog.observing import Hook, Observer, observed, observed_as
 from audiocatalog.operations import Driver, rows_of
 from audiocatalog.outcome import Trace
 from audiocatalog.pool import PoolFigures
@@ -118,9 +118,8 @@ class Catalog(Verbs):
         )
         if observe is not None and not callable(observe):
             raise ConfigurationError("observe must be a function that takes an Observation", field="observe")
-        super().__init__(clean_actor(actor), settings)
+        super().__init__(clean_actor(actor), settings, Observer(observe, slow_after=settings.slow_after))
         self._database = Database(url, settings)
-        self._observer = Observer(observe, slow_after=settings.slow_after)
         self._runner = Runner(self._database, self._observer, actor=self._actor, settings=settings)
 
     @classmethod
@@ -173,6 +172,7 @@ class Catalog(Verbs):
         """
         return self._runner.unit_of_work()
 
+    @observed_as("run", is_long=True)
     def run(self, unit: Callable[[UnitOfWork], _Result], *, deadline: float = 10.0) -> _Result:
         """
         Run *unit* in a unit of work and return what it returns, again while the error says ``retryable``.
@@ -186,6 +186,7 @@ class Catalog(Verbs):
         seconds = number_of_seconds(deadline, "deadline", "run", least=0)
         return self._runner.run(unit, seconds, lambda error: error.retryable)
 
+    @observed
     def was_committed(self, error: CommitOutcomeUnknown, *, deadline: float = 10.0) -> bool | None:
         """
         Ask the server what became of the unit of work that ended in *error*, for *deadline* seconds.
@@ -209,6 +210,7 @@ class Catalog(Verbs):
         seconds = number_of_seconds(deadline, "deadline", "was_committed", least=0)
         return self._runner.outcome_of(Trace(*trace), seconds)
 
+    @observed_as("bulk_save", is_long=True)
     def bulk_save(
         self,
         records: Iterable[TrackRecord | ExportedRecord | Mapping[str, Any]],
@@ -312,6 +314,7 @@ class Catalog(Verbs):
             listening=self._database.listening if listen else None,
         )
 
+    @observed
     def refresh_vocabulary(self, *, timeout: float = 3600.0) -> Vocabulary:
         """
         Count the words of all tracks anew, which searches look at where other words may have been meant.
@@ -325,14 +328,15 @@ class Catalog(Verbs):
             QueryTimeout: it took longer than *timeout* seconds; nothing was changed.
         """
         seconds = number_of_seconds(timeout, "timeout", "refresh_vocabulary")
-        with self.unit_of_work() as work:
-            return work._perform("refresh_vocabulary", lambda driver, _: refresh_vocabulary(driver, timeout=seconds))  # noqa: SLF001
+        with self._runner.unit_of_work(observed=False) as work:
+            return work._perform(lambda driver, _: refresh_vocabulary(driver, timeout=seconds))  # noqa: SLF001
 
+    @observed
     def stats(self) -> list[StatusCount]:
         """Return how many tracks are in each status, and since when the one that moved least recently."""
-        with translated("stats"):
-            return self._perform("stats", lambda driver, _: counts_of(rows_of(driver, STATUS_COUNTS, ())))
+        return counts_of(self._ask("stats", STATUS_COUNTS))
 
+    @observed
     def activity(self, since: timedelta = timedelta(hours=24), buckets: int = 24) -> Activity:
         """
         Return what happened in the time *since*, in so many parts of the same length, and what is under way now.
@@ -348,10 +352,9 @@ class Catalog(Verbs):
 
         """
         values = activity_values(since, buckets)
-        with translated("activity"):
-            rows = self._perform("activity", lambda driver, _: rows_of(driver, ACTIVITY, values))
-        return activity_of(rows, since, buckets)
+        return activity_of(self._ask("activity", ACTIVITY, values), since, buckets)
 
+    @observed
     def health(self) -> Health:
         """
         Ask the server, in one round trip, and return how it, its schema, the work in it and the pool stand.
@@ -363,16 +366,15 @@ class Catalog(Verbs):
             SchemaMismatch: the schema is missing or too old.
         """
         try:
-            return self._perform("health", lambda driver, _: read_health(driver, self._database.figures()))
+            return self._perform(lambda driver, _: read_health(driver, self._database.figures()))
         except PermissionDenied:
-            return self._perform(
-                "health", lambda driver, _: read_health(driver, self._database.figures(), with_claims=False)
-            )
+            return self._perform(lambda driver, _: read_health(driver, self._database.figures(), with_claims=False))
 
     def pool(self) -> PoolFigures:
         """Return how the pool of connections stands, without asking the server."""
         return self._database.figures()
 
+    @observed
     def warm(self, *, timeout: float = 5.0) -> None:
         """
         Open every connection of the pool within *timeout* seconds, so that the first callers need not wait for it.
@@ -384,11 +386,17 @@ class Catalog(Verbs):
         """
         self._database.warm(number_of_seconds(timeout, "timeout", "warm"))
 
-    def _perform(self, operation: str, perform: Callable[[Driver, Phase], _Result]) -> _Result:
-        """Do *operation* alone, and again if the schema changed under its prepared statement: then it did nothing."""
-        return self._observer.observe(operation, lambda: self._perform_alone(perform))
+    def _ask(self, operation: str, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of *statement*."""
 
-    def _perform_alone(self, perform: Callable[[Driver, Phase], _Result]) -> _Result:
+        def ask(driver: Driver, _: Phase) -> list[tuple[Any, ...]]:
+            with translated(operation):
+                return rows_of(driver, statement, values)
+
+        return self._perform(ask)
+
+    def _perform(self, perform: Callable[[Driver, Phase], _Result]) -> _Result:
+        """Do *perform* alone, and again if the schema changed under its prepared statement: then it did nothing."""
         try:
             with self._database.autocommit() as driver:
                 result: _Result = perform(driver, "commit")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from time import perf_counter
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, event
 
 from audiocatalog.errors import CatalogError
 
 _Result = TypeVar("_Result")
+_Parameters = ParamSpec("_Parameters")
 LOGGER: Final = logging.getLogger("audiocatalog")
 # A host that has set up no logging gets none of ours: what matters is raised.
 LOGGER.addHandler(logging.NullHandler())
@@ -21,10 +23,11 @@ LOGGER.addHandler(logging.NullHandler())
 @dataclass(frozen=True, slots=True)
 class Observation:
     """
-    Tell how one thing went: a call such as ``search``, or a ``unit_of_work`` from its first moment to its last.
+    How one call went, under the name of the method; or one ``unit_of_work``, from its first moment to its last.
 
-    *duration* is in seconds; *waited* of them were spent on getting a connection, where that was part of it. *error* is
-    the name of the error's class, *sqlstate* what the server called it; both are None if it went well.
+    *duration* is in seconds. *waited* is how many of them a unit of work waited for its connection; None of a call.
+    *error* is the name of the class of the error that the caller got, and *sqlstate* the server's code for it; both are
+    None if it went well.
     """
 
     operation: str
@@ -49,17 +52,12 @@ class Observer:
         self._hook = hook
         self._slow_after = slow_after
 
-    def observe(self, operation: str, perform: Callable[[], _Result]) -> _Result:
-        """Return what *perform* returns, and tell of it."""
-        began = perf_counter()
-        try:
-            result = perform()
-        except CatalogError as error:
-            self._tell_of_call(operation, began, error)
-            raise
-        if self._hook is not None or perf_counter() - began >= self._slow_after:
-            self._tell_of_call(operation, began, None)
-        return result
+    def call_ended(self, operation: str, began: float, error: BaseException | None, *, is_long: bool = False) -> None:
+        """Tell of a call, and log it if it was slow, unless *is_long* says that it takes as long as it takes."""
+        duration = perf_counter() - began
+        if duration >= self._slow_after and not is_long:
+            LOGGER.warning("%s took %.3f s", operation, duration, extra=_facts(operation, duration, error))
+        self._tell(operation, duration, None, error)
 
     def unit_ended(self, began: float, waited: float | None, error: BaseException | None) -> None:
         """Tell of a unit of work; one that was rolled back leaves one line in the log."""
@@ -92,12 +90,6 @@ class Observer:
             },
         )
 
-    def _tell_of_call(self, operation: str, began: float, error: CatalogError | None) -> None:
-        duration = perf_counter() - began
-        if duration >= self._slow_after:
-            LOGGER.warning("%s took %.3f s", operation, duration, extra=_facts(operation, duration, error))
-        self._tell(operation, duration, None, error)
-
     def _tell(self, operation: str, duration: float, waited: float | None, error: BaseException | None) -> None:
         if self._hook is None:
             return
@@ -106,6 +98,48 @@ class Observer:
             self._hook(Observation(operation, duration, waited, name, _sqlstate_of(error)))
         except Exception as failure:  # noqa: BLE001  # Whatever counts the work must not undo it.
             LOGGER.warning("the hook that observes the catalogue failed: %s", type(failure).__name__)
+
+
+class _Watched(Protocol):
+    """An object whose calls are observed."""
+
+    _observer: Observer
+
+
+_Self = TypeVar("_Self", bound=_Watched)
+_Method = Callable[Concatenate[_Self, _Parameters], _Result]
+
+
+class _Decorator(Protocol):
+    def __call__(self, method: _Method[_Self, _Parameters, _Result], /) -> _Method[_Self, _Parameters, _Result]: ...
+
+
+def observed(method: _Method[_Self, _Parameters, _Result]) -> _Method[_Self, _Parameters, _Result]:
+    """Tell the observer of each call of *method*, under its name, with the error that leaves it."""
+    return observed_as(method.__name__)(method)
+
+
+def observed_as(name: str, *, is_long: bool = False) -> _Decorator:
+    """Observe a method under *name*; one that *is_long* takes as long as its caller's own work, which is not slow."""
+    return lambda method: _observed(method, name, is_long=is_long)
+
+
+def _observed(
+    method: _Method[_Self, _Parameters, _Result], name: str, *, is_long: bool
+) -> _Method[_Self, _Parameters, _Result]:
+
+    @wraps(method)
+    def call(self: _Self, /, *arguments: _Parameters.args, **named: _Parameters.kwargs) -> _Result:
+        began = perf_counter()
+        try:
+            result = method(self, *arguments, **named)
+        except BaseException as error:
+            self._observer.call_ended(name, began, error, is_long=is_long)
+            raise
+        self._observer.call_ended(name, began, None, is_long=is_long)
+        return result
+
+    return call
 
 
 def log_slow_statements(engine: Engine, slow_after: float) -> None:

@@ -89,10 +89,18 @@ def save_track(
     return unchanged_or_conflict(existing, record, expected_version=expected_version)
 
 
-def find_track(driver: Driver, track_id: UUID) -> Track | None:
+def find_track(driver: Driver, track_id: UUID, operation: str) -> Track | None:
     """Return the track with *track_id*, or None, in one round trip."""
-    with translated("find"):
+    with translated(operation):
         return _find(driver, track_id)
+
+
+def get_track(driver: Driver, track_id: UUID) -> Track:
+    """Return the track with *track_id* as ``UnitOfWork.get`` says."""
+    track = find_track(driver, track_id, "get")
+    if track is None:
+        raise TrackNotFound(track_id, operation="get")
+    return track
 
 
 def find_tracks(driver: Driver, track_ids: Sequence[UUID]) -> dict[UUID, Track]:
@@ -123,18 +131,6 @@ def ids_of(values: Iterable[UUID | str], operation: str) -> list[UUID]:
         if len(identifiers) > MOST_TRACKS:
             raise InvalidInput(Problem("ids", f"at most {MOST_TRACKS:,} ids", MOST_TRACKS), operation=operation)
     return list(identifiers)
-
-
-def required(track: Track | None, track_id: UUID | str) -> Track:
-    """
-    Return *track*.
-
-    Raises:
-        TrackNotFound: it is None.
-    """
-    if track is None:
-        raise TrackNotFound(parse_id(track_id), operation="get")
-    return track
 
 
 def move_track(

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from time import perf_counter
 from typing import Any, TypeVar
 from uuid import UUID
 
 from audiocatalog.choices import whole_number
-from audiocatalog.errors import Phase
+from audiocatalog.errors import CatalogError, Phase
 from audiocatalog.explaining import explain_hit
 from audiocatalog.identifiers import parse_id
 from audiocatalog.models import StatusChange, Track
-from audiocatalog.operations import MOST_TRACKS, Driver, find_track, find_tracks, ids_of, read_history, required
+from audiocatalog.observing import Observer, observed, observed_as
+from audiocatalog.operations import (
+    MOST_TRACKS,
+    Driver,
+    find_track,
+    find_tracks,
+    get_track,
+    ids_of,
+    read_history,
+)
 from audiocatalog.search.explanation import Explanation
 from audiocatalog.search.filters import SearchFilters
 from audiocatalog.search.page import SearchPage, SearchSort
@@ -28,13 +38,15 @@ _Result = TypeVar("_Result")
 class Reads(ABC):
     """Find, search, list and follow tracks, each call in one round trip unless it says otherwise."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observer: Observer) -> None:
         self._settings = settings
+        self._observer = observer
 
     @abstractmethod
-    def _perform(self, operation: str, perform: Callable[[Driver, Phase], _Result]) -> _Result:
-        """Do *operation* on a connection, whose loss means what the phase says, and tell the observer of it."""
+    def _perform(self, perform: Callable[[Driver, Phase], _Result]) -> _Result:
+        """Do *perform* on a connection, whose loss means what the phase says."""
 
+    @observed
     def get(self, id: UUID | str) -> Track:  # noqa: A002
         """
         Return the track with *id*.
@@ -43,8 +55,10 @@ class Reads(ABC):
             TrackNotFound: there is none.
             InvalidInput: *id* is no UUID.
         """
-        return required(self.find(id), id)
+        track_id = parse_id(id)
+        return self._perform(lambda driver, _: get_track(driver, track_id))
 
+    @observed
     def find(self, id: UUID | str) -> Track | None:  # noqa: A002
         """
         Return the track with *id*, or None if there is none.
@@ -53,8 +67,9 @@ class Reads(ABC):
             InvalidInput: *id* is no UUID.
         """
         track_id = parse_id(id)
-        return self._perform("find", lambda driver, _: find_track(driver, track_id))
+        return self._perform(lambda driver, _: find_track(driver, track_id, "find"))
 
+    @observed
     def get_many(self, ids: Iterable[UUID | str]) -> dict[UUID, Track]:
         """
         Return the tracks with *ids* in the order of those, each once; an id without a track is left out.
@@ -71,8 +86,9 @@ class Reads(ABC):
         """
         # Read once, here: what is performed may have to be performed again.
         identifiers = ids_of(ids, "get_many")
-        return self._perform("get_many", lambda driver, _: find_tracks(driver, identifiers))
+        return self._perform(lambda driver, _: find_tracks(driver, identifiers))
 
+    @observed
     def history(self, id: UUID | str) -> list[StatusChange]:  # noqa: A002
         """
         Return every status change of the track with *id*, oldest first; the first has no ``from_status``.
@@ -84,8 +100,9 @@ class Reads(ABC):
             InvalidInput: *id* is no UUID.
         """
         track_id = parse_id(id)
-        return self._perform("history", lambda driver, _: read_history(driver, track_id))
+        return self._perform(lambda driver, _: read_history(driver, track_id))
 
+    @observed
     def search(
         self,
         query: str,
@@ -132,8 +149,9 @@ class Reads(ABC):
             facets=facets,
             timeout=timeout,
         )
-        return self._perform("search", lambda driver, _: search_tracks(driver, request, timeout=timeout))
+        return self._perform(lambda driver, _: search_tracks(driver, request, timeout=timeout))
 
+    @observed
     def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
         """
         Say why the track with *id* stands where it stands in the search for *query*, or why it is not there.
@@ -150,9 +168,7 @@ class Reads(ABC):
 
         """
         timeout = self._settings.search_timeout
-        return self._perform(
-            "explain", lambda driver, _: explain_hit(driver, query, id, filters=filters, timeout=timeout)
-        )
+        return self._perform(lambda driver, _: explain_hit(driver, query, id, filters=filters, timeout=timeout))
 
     def iter_tracks(
         self, filters: SearchFilters | None = None, *, order: TrackOrder | str = TrackOrder.ID, batch: int = 1000
@@ -173,8 +189,15 @@ class Reads(ABC):
         ...     index(track)
 
         """
-        return self._walk(Walk.make(filters, order, batch))
+        began = perf_counter()
+        try:
+            walk = Walk.make(filters, order, batch)
+        except CatalogError as error:
+            self._observer.call_ended("iter_tracks", began, error)
+            raise
+        return self._walk(walk)
 
+    @observed
     def updated_since(self, cursor: str | None = None, *, limit: int = 1000) -> TrackUpdates:
         """
         Return up to *limit* tracks that were written since the page with *cursor* as its ``next``, as they are now.
@@ -199,17 +222,18 @@ class Reads(ABC):
         """
         place, size = Place.parse(cursor), whole_number(limit, "limit", "updated_since", most=MOST_TRACKS)
         timeout = self._settings.statement_timeout
-        return self._perform("updated_since", lambda driver, _: read_updates(driver, place, size, timeout=timeout))
+        return self._perform(lambda driver, _: read_updates(driver, place, size, timeout=timeout))
 
     def _walk(self, walk: Walk) -> Iterator[Track]:
         after: Mapping[str, Any] | None = None
-
-        def read(driver: Driver, _: Phase) -> Page:
-            return read_page(driver, walk, after, timeout=self._settings.statement_timeout)
-
         while True:
-            rows, after = self._perform("iter_tracks", read)
+            rows, after = self._read_page(walk, after)
             yield from tracks_of(rows)
             if after is None:
                 return
             del rows
+
+    @observed_as("iter_tracks")
+    def _read_page(self, walk: Walk, after: Mapping[str, Any] | None) -> Page:
+        timeout = self._settings.statement_timeout
+        return self._perform(lambda driver, _: read_page(driver, walk, after, timeout=timeout))

@@ -33,18 +33,27 @@ class Runner:
     def __init__(self, database: Database, observer: Observer, *, actor: str, settings: Settings) -> None:
         self._database = database
         self._observer = observer
+        self._unobserved = Observer(None, slow_after=settings.slow_after)
         self._actor = actor
         self._settings = settings
 
     def unit_of_work(
-        self, transactions: Callable[[], AbstractContextManager[Transaction]] | None = None, *, traced: bool = False
+        self,
+        transactions: Callable[[], AbstractContextManager[Transaction]] | None = None,
+        *,
+        traced: bool = False,
+        observed: bool = True,
     ) -> UnitOfWork:
-        """Return a new unit of work, on connections of the pool unless *transactions* gives others."""
+        """
+        Return a new unit of work, on connections of the pool unless *transactions* gives others.
+
+        One that is not *observed* is a part of a call that is; the log still has a line if it is rolled back.
+        """
         return UnitOfWork(
             transactions or self._database.transaction,
             actor=self._actor,
             settings=self._settings,
-            observer=self._observer,
+            observer=self._observer if observed else self._unobserved,
             traced=traced,
         )
 
@@ -57,10 +66,16 @@ class Runner:
             _PATIENCE,
             # A server that has just come back may answer although the pool has no connection to it yet.
             lambda error: not stopped() and (error.retryable or isinstance(error, PoolTimeout | CommitOutcomeUnknown)),
+            observed=False,
         )
 
     def run(
-        self, unit: Callable[[UnitOfWork], _Result], deadline: float, may_help: Callable[[CatalogError], bool]
+        self,
+        unit: Callable[[UnitOfWork], _Result],
+        deadline: float,
+        may_help: Callable[[CatalogError], bool],
+        *,
+        observed: bool = True,
     ) -> _Result:
         """Run *unit* in units of work of its own until one succeeds, or an error comes that another try cannot help."""
         end = monotonic() + deadline
@@ -71,12 +86,14 @@ class Runner:
             before_sleep=self._tell_of_another_try,
             reraise=True,
         )
-        result: _Result = tries(self._run_once, unit, end)
+        result: _Result = tries(self._run_once, unit, end, observed=observed)
         return result
 
-    def _run_once(self, unit: Callable[[UnitOfWork], _Result], end: float) -> _Result:
+    def _run_once(self, unit: Callable[[UnitOfWork], _Result], end: float, *, observed: bool) -> _Result:
         """Run *unit* once, and find out what became of it if its COMMIT is not answered."""
-        work = self.unit_of_work(lambda: self._database.transaction(self._what_is_left_until(end)), traced=True)
+        work = self.unit_of_work(
+            lambda: self._database.transaction(self._what_is_left_until(end)), traced=True, observed=observed
+        )
         has_ended = False
         try:
             with work:
@@ -116,7 +133,7 @@ class Runner:
             retry_error_callback=lambda state: state.outcome.result() if state.outcome is not None else None,
         )
         end = monotonic() + deadline
-        outcome: Outcome | None = tries(self._observer.observe, "outcome", lambda: self._ask(trace, end))
+        outcome: Outcome | None = tries(self._ask, trace, end)
         return {"committed": True, "aborted": False}.get(outcome or "")
 
     def _ask(self, trace: Trace, end: float) -> Outcome | None:

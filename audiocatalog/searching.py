@@ -229,7 +229,7 @@ def _numbered(statement: str) -> tuple[str, tuple[str, ...]]:
 
 def _looked_up(driver: psycopg.Connection[Any], request: Request, track_id: UUID) -> SearchPage:
     """Answer a query that is an id."""
-    track = find_track(driver, track_id)
+    track = find_track(driver, track_id, "search")
     hits = () if track is None or request.cursor else (Hit(track, 0.0, {}),)
     return SearchPage(hits=hits, total=len(hits), total_is_exact=True)
 

@@ -20,7 +20,7 @@ from audiocatalog.choices import number_of_seconds
 from audiocatalog.errors import CatalogError, Phase, UnitOfWorkEnded
 from audiocatalog.metadata import ExportedRecord, TrackMetadata, TrackRecord
 from audiocatalog.models import Track
-from audiocatalog.observing import Observer
+from audiocatalog.observing import Observer, observed, observed_as
 from audiocatalog.operations import Driver, save_track
 from audiocatalog.settings import Settings
 from audiocatalog.status import TrackStatus
@@ -51,9 +51,8 @@ class UnitOfWork(Verbs):
         observer: Observer | None = None,
         traced: bool = False,
     ) -> None:
-        super().__init__(actor, settings)
+        super().__init__(actor, settings, observer or Observer(None, slow_after=settings.slow_after))
         self._transactions = transactions
-        self._observer = observer or Observer(None, slow_after=settings.slow_after)
         self._traced = traced
         self._began = 0.0
         self._handled: BaseException | None = None
@@ -124,6 +123,7 @@ class UnitOfWork(Verbs):
         """
         return self._open().session
 
+    @observed
     def save(
         self,
         metadata: TrackMetadata,
@@ -156,8 +156,9 @@ class UnitOfWork(Verbs):
 
         """
         record = TrackRecord(metadata, audio_path, id=id, thumbnail_path=thumbnail_path, status=status)
-        return self.save_record(record, replace=replace, expected_version=expected_version, actor=actor, reason=reason)
+        return self._save(record, replace=replace, expected_version=expected_version, actor=actor, reason=reason)
 
+    @observed
     def save_record(
         self,
         record: TrackRecord,
@@ -168,9 +169,13 @@ class UnitOfWork(Verbs):
         reason: str | None = None,
     ) -> Track:
         """Store *record*, a save that was validated before, as ``save`` does."""
+        return self._save(record, replace=replace, expected_version=expected_version, actor=actor, reason=reason)
+
+    def _save(
+        self, record: TrackRecord, *, replace: bool, expected_version: int | None, actor: str | None, reason: str | None
+    ) -> Track:
         who = self._actor_or_default(actor)
         return self._perform(
-            "save",
             lambda driver, _: save_track(
                 driver,
                 record,
@@ -179,9 +184,10 @@ class UnitOfWork(Verbs):
                 actor=who,
                 reason=reason,
                 notify=self._settings.notify,
-            ),
+            )
         )
 
+    @observed_as("bulk_save", is_long=True)
     def bulk_save(
         self,
         records: Iterable[TrackRecord | ExportedRecord | Mapping[str, Any]],
@@ -214,6 +220,7 @@ class UnitOfWork(Verbs):
             connections=None,  # The records may come from this unit of work itself, which belongs to one thread.
         )
 
+    @observed
     def allow(self, seconds: float) -> None:
         """
         Let each statement of what is left of this unit of work take *seconds*, instead of ``statement_timeout``.
@@ -230,9 +237,8 @@ class UnitOfWork(Verbs):
         """
         self._open().allow(number_of_seconds(seconds, "seconds", "allow"))
 
-    def _perform(self, operation: str, perform: Callable[[Driver, Phase], _Result]) -> _Result:
-        driver = self._open().driver
-        return self._observer.observe(operation, lambda: perform(driver, "statement"))
+    def _perform(self, perform: Callable[[Driver, Phase], _Result]) -> _Result:
+        return perform(self._open().driver, "statement")
 
     def _open(self) -> Transaction:
         if self._transaction is None:

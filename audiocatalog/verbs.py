@@ -18,6 +18,7 @@ from audiocatalog.claims import Claim, ClaimOrder, Retries, split_pairs
 from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput, Problem
 from audiocatalog.metadata import TrackMetadata, clean_actor, clean_reason
 from audiocatalog.models import StatusChange
+from audiocatalog.observing import Observer, observed
 from audiocatalog.operations import ids_of, move_track, move_tracks
 from audiocatalog.reads import Reads
 from audiocatalog.settings import Settings
@@ -30,10 +31,11 @@ _LEASE: Final = timedelta(minutes=5)
 class Verbs(Reads):
     """Read, search, move and claim tracks, each call in one round trip unless it says otherwise."""
 
-    def __init__(self, actor: str, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, actor: str, settings: Settings, observer: Observer) -> None:
+        super().__init__(settings, observer)
         self._actor = actor
 
+    @observed
     def update_status(
         self,
         id: UUID | str,  # noqa: A002
@@ -60,7 +62,6 @@ class Verbs(Reads):
         """
         who = self._actor_or_default(actor)
         return self._perform(
-            "update_status",
             lambda driver, phase: move_track(
                 driver,
                 id,
@@ -74,6 +75,7 @@ class Verbs(Reads):
             ),
         )
 
+    @observed
     def update_statuses(
         self,
         ids: Iterable[UUID | str],
@@ -101,7 +103,6 @@ class Verbs(Reads):
         who = self._actor_or_default(actor)
         identifiers = ids_of(ids, "update_statuses")
         return self._perform(
-            "update_statuses",
             lambda driver, phase: move_tracks(
                 driver,
                 identifiers,
@@ -115,6 +116,7 @@ class Verbs(Reads):
             ),
         )
 
+    @observed
     def claim(
         self,
         limit: int = 10,
@@ -139,10 +141,10 @@ class Verbs(Reads):
         """
         name = self._actor_or_default(worker, "worker")
         return self._perform(
-            "claim",
             lambda driver, phase: claim_tracks(driver, limit=limit, lease=lease, worker=name, order=order, phase=phase),
         )
 
+    @observed
     def renew(self, claim: Claim, *, lease: timedelta = _LEASE) -> Claim:
         """
         Prolong *claim* to *lease* from now, if that is later, and return it with its new end.
@@ -150,9 +152,10 @@ class Verbs(Reads):
         Raises:
             ClaimLost: it no longer holds.
         """
-        (outcome,) = self.renew_many([claim], lease=lease)
+        (outcome,) = self._renew([claim], lease)
         return _or_raise(outcome)
 
+    @observed
     def renew_many(self, claims: Sequence[Claim], *, lease: timedelta = _LEASE) -> list[Claim | ClaimLost]:
         """
         Prolong *claims* as ``renew`` does, and return what became of each: the claim, or the error that it got.
@@ -160,8 +163,9 @@ class Verbs(Reads):
         Raises:
             InvalidInput: names what breaks its rule; nothing was changed.
         """
-        return self._perform("renew", lambda driver, phase: renew_claims(driver, claims, lease=lease, phase=phase))
+        return self._renew(claims, lease)
 
+    @observed
     def complete(
         self, claim: Claim, metadata: TrackMetadata | None = None, *, actor: str | None = None
     ) -> StatusChange:
@@ -175,9 +179,10 @@ class Verbs(Reads):
             ClaimLost: the claim no longer holds; nothing was changed.
             InvalidInput: *metadata* is no ``TrackMetadata``.
         """
-        (outcome,) = self.complete_many([(claim, metadata)], actor=actor)
+        (outcome,) = self._complete([(claim, metadata)], actor)
         return _or_raise(outcome)
 
+    @observed
     def complete_many(
         self, claims: Sequence[Claim | tuple[Claim, TrackMetadata | None]], *, actor: str | None = None
     ) -> list[StatusChange | ClaimLost]:
@@ -189,12 +194,9 @@ class Verbs(Reads):
         Raises:
             InvalidInput: names what breaks its rule; nothing was changed.
         """
-        found, metadata = split_pairs(claims)
-        who = None if actor is None else clean_actor(actor)
-        return self._perform(
-            "complete", lambda driver, phase: complete_claims(driver, found, metadata, actor=who, phase=phase)
-        )
+        return self._complete(claims, actor)
 
+    @observed
     def fail(self, claim: Claim, error: str | None, *, retry: bool = True, actor: str | None = None) -> StatusChange:
         """
         End *claim* by an *error*, which the history and the next claim tell.
@@ -210,6 +212,7 @@ class Verbs(Reads):
             raise InvalidInput(Problem("retry", "True or False"), operation="fail")
         return self._give_up(claim, "fail", reason=clean_reason(error, "error"), actor=actor, retry=retry, counted=True)
 
+    @observed
     def release(self, claim: Claim, *, reason: str | None = None, actor: str | None = None) -> StatusChange:
         """
         Give the track of *claim* back, as if it had not been tried: it waits at once.
@@ -219,6 +222,7 @@ class Verbs(Reads):
         """
         return self._give_up(claim, "release", reason=clean_reason(reason), actor=actor, retry=True, counted=False)
 
+    @observed
     def release_expired(self, limit: int = 1000, *, actor: str | None = None) -> list[StatusChange]:
         """
         Take back up to *limit* tracks whose leases have run out, and return the changes.
@@ -228,18 +232,26 @@ class Verbs(Reads):
         """
         who = self._actor_or_default(actor)
         return self._perform(
-            "release_expired",
             lambda driver, phase: release_expired_claims(
                 driver, limit=limit, actor=who, retries=self._retries(), notify=self._settings.notify, phase=phase
             ),
         )
+
+    def _renew(self, claims: Sequence[Claim], lease: timedelta) -> list[Claim | ClaimLost]:
+        return self._perform(lambda driver, phase: renew_claims(driver, claims, lease=lease, phase=phase))
+
+    def _complete(
+        self, claims: Sequence[Claim | tuple[Claim, TrackMetadata | None]], actor: str | None
+    ) -> list[StatusChange | ClaimLost]:
+        found, metadata = split_pairs(claims)
+        who = None if actor is None else clean_actor(actor)
+        return self._perform(lambda driver, phase: complete_claims(driver, found, metadata, actor=who, phase=phase))
 
     def _give_up(
         self, claim: Claim, operation: str, *, reason: str | None, actor: str | None, retry: bool, counted: bool
     ) -> StatusChange:
         who = None if actor is None else clean_actor(actor)
         (outcome,) = self._perform(
-            operation,
             lambda driver, phase: give_claims_up(
                 driver,
                 [claim],

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import Any
-from uuid import uuid4
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 
-from audiocatalog import Catalog, Observation, TrackMetadata, TrackStatus, UnitOfWork, errors
+from audiocatalog import (
+    Catalog,
+    Claim,
+    Observation,
+    TrackMetadata,
+    TrackRecord,
+    TrackStatus,
+    UnitOfWork,
+    errors,
+)
 
 SECRET = "a planted title"
 
@@ -31,46 +41,186 @@ def save(work: UnitOfWork) -> Any:
     return work.save(TrackMetadata(title=SECRET), audio_path="a", status=TrackStatus.PENDING).id
 
 
-def test_every_call_is_told_by_its_name(watched: Catalog, seen: list[Observation]) -> None:
-    track = watched.run(save)
-    watched.get(track)
-    watched.get_many([track])
-    watched.search("planted")
-    watched.explain("planted", track)
-    watched.update_status(track, TrackStatus.PROCESSING)
-    watched.update_statuses([track], TrackStatus.PENDING)
-    watched.history(track)
-    (claim,) = watched.claim(1)
-    watched.complete(watched.renew(claim))
-    watched.release_expired()
-    list(watched.iter_tracks())
-    watched.updated_since(None)
-    watched.stats()
-    watched.activity()
-    watched.health()
-    assert [one.operation for one in seen] == [
-        *("save", "unit_of_work", "find", "get_many", "search", "explain", "update_status", "update_statuses"),
-        *("history", "claim", "renew", "complete", "release_expired", "iter_tracks", "updated_since"),
-        *("stats", "activity", "health"),
-    ]
-    assert {(one.error, one.sqlstate) for one in seen} == {(None, None)}
-    assert all(one.duration > 0 for one in seen)
-    (unit,) = (one for one in seen if one.operation == "unit_of_work")
-    assert unit.waited is not None
-    assert 0 <= unit.waited < unit.duration
+@dataclass
+class Scene:
+    """Something to call, beside what a call needs: a waiting track, a claim that holds, and one that is lost."""
+
+    on: Any
+    track: UUID
+    claim: Claim
+    lost: Claim
 
 
-def test_a_call_that_fails_is_told_with_its_error(watched: Catalog, seen: list[Observation]) -> None:
-    track = watched.run(save)
+class Calls(NamedTuple):
+    """Two calls of a verb, one that goes well and one that does not, and the error that leaves the latter."""
+
+    good: Callable[[Scene], object]
+    bad: Callable[[Scene], object]
+    error: str = "InvalidInput"
+
+
+NOWHERE = uuid4()
+RECORD = TrackRecord(TrackMetadata(title="x"), "x")
+UNKNOWN = errors.CommitOutcomeUnknown("lost")
+UNKNOWN.trace = (None, None, False)
+MOVED = TrackStatus.FAILED
+
+
+def closed(one: Scene) -> Any:
+    one.on.close()
+    return one.on
+
+
+#: What asks nothing of the server: it makes something that does, or looks at this process alone.
+UNOBSERVED = {"close", "from_env", "pool", "session", "unit_of_work", "work"}
+COMMON = {
+    "get": Calls(lambda one: one.on.get(one.track), lambda one: one.on.get(NOWHERE), "TrackNotFound"),
+    "find": Calls(lambda one: one.on.find(one.track), lambda one: one.on.find("no id")),
+    "get_many": Calls(lambda one: one.on.get_many([one.track]), lambda one: one.on.get_many("no ids")),
+    "history": Calls(lambda one: one.on.history(one.track), lambda one: one.on.history(NOWHERE), "TrackNotFound"),
+    "search": Calls(lambda one: one.on.search("x"), lambda one: one.on.search("x" * 2000)),
+    "explain": Calls(
+        lambda one: one.on.explain("x", one.track), lambda one: one.on.explain("x", NOWHERE), "TrackNotFound"
+    ),
+    "iter_tracks": Calls(lambda one: list(one.on.iter_tracks()), lambda one: one.on.iter_tracks(order="yeer")),
+    "updated_since": Calls(lambda one: one.on.updated_since(), lambda one: one.on.updated_since("no cursor")),
+    "update_status": Calls(
+        lambda one: one.on.update_status(one.track, MOVED),
+        lambda one: one.on.update_status(one.track, TrackStatus.COMPLETED),
+        "IllegalTransition",
+    ),
+    "update_statuses": Calls(
+        lambda one: one.on.update_statuses([one.track], MOVED), lambda one: one.on.update_statuses(5, MOVED)
+    ),
+    "claim": Calls(lambda one: one.on.claim(1), lambda one: one.on.claim(0)),
+    "renew": Calls(lambda one: one.on.renew(one.claim), lambda one: one.on.renew(one.lost), "ClaimLost"),
+    "renew_many": Calls(lambda one: one.on.renew_many([one.claim]), lambda one: one.on.renew_many([5])),
+    "complete": Calls(lambda one: one.on.complete(one.claim), lambda one: one.on.complete(one.lost), "ClaimLost"),
+    "complete_many": Calls(lambda one: one.on.complete_many([one.claim]), lambda one: one.on.complete_many(5)),
+    "fail": Calls(lambda one: one.on.fail(one.claim, "why"), lambda one: one.on.fail(one.lost, "why"), "ClaimLost"),
+    "release": Calls(lambda one: one.on.release(one.claim), lambda one: one.on.release(one.lost), "ClaimLost"),
+    "release_expired": Calls(lambda one: one.on.release_expired(), lambda one: one.on.release_expired(0)),
+    "bulk_save": Calls(lambda one: one.on.bulk_save([RECORD]), lambda one: one.on.bulk_save([], batch=0)),
+}
+OF_A_CATALOG = COMMON | {
+    "run": Calls(lambda one: one.on.run(lambda _: None), lambda one: one.on.run(lambda _: None, deadline=-1)),
+    "was_committed": Calls(
+        lambda one: one.on.was_committed(UNKNOWN), lambda one: one.on.was_committed(UNKNOWN, deadline=-1)
+    ),
+    "refresh_vocabulary": Calls(
+        lambda one: one.on.refresh_vocabulary(), lambda one: one.on.refresh_vocabulary(timeout=-1)
+    ),
+    "stats": Calls(lambda one: one.on.stats(), lambda one: closed(one).stats(), "ConfigurationError"),
+    "activity": Calls(lambda one: one.on.activity(), lambda one: one.on.activity(buckets=0)),
+    "health": Calls(lambda one: one.on.health(), lambda one: closed(one).health(), "ConfigurationError"),
+    "warm": Calls(lambda one: one.on.warm(), lambda one: one.on.warm(timeout=-1)),
+}
+OF_A_UNIT = COMMON | {
+    "save": Calls(lambda one: one.on.save(RECORD.metadata, audio_path="a"), lambda one: one.on.save(5, audio_path="a")),
+    "save_record": Calls(lambda one: one.on.save_record(RECORD), lambda one: one.on.save_record(5)),
+    "allow": Calls(lambda one: one.on.allow(1), lambda one: one.on.allow(-1)),
+}
+
+
+@pytest.fixture
+def scene(watched: Catalog, catalog: Catalog, seen: list[Observation]) -> Scene:
+    """Prepare a scene by another catalogue than the one that is watched."""
+    names = ["track", "claim", "lost"]
+    records = [TrackRecord(TrackMetadata(title=name), name, status=TrackStatus.PENDING) for name in names]
+    catalog.bulk_save(records)
+    claims = {claim.track.id: claim for claim in catalog.claim(len(names))}
+    track, claim, lost = (claims[record.id] for record in records)
+    catalog.release(track)
+    catalog.update_status(lost.track.id, TrackStatus.PENDING)
+    watched.warm()
     seen.clear()
-    with pytest.raises(errors.IllegalTransition):
-        watched.update_status(track, TrackStatus.COMPLETED)
+    return Scene(watched, track.track.id, claim, lost)
+
+
+def told(seen: list[Observation]) -> list[tuple[str, str | None]]:
+    return [(one.operation, one.error) for one in seen]
+
+
+@pytest.mark.parametrize(("kind", "calls"), [(Catalog, OF_A_CATALOG), (UnitOfWork, OF_A_UNIT)])
+def test_every_public_verb_is_called_here(kind: type, calls: dict[str, Calls]) -> None:
+    public = {name for name in dir(kind) if not name.startswith("_")}
+    assert public - UNOBSERVED == calls.keys()
+
+
+@pytest.mark.parametrize("name", OF_A_CATALOG)
+def test_a_call_is_told_once_by_its_name_with_its_error(scene: Scene, seen: list[Observation], name: str) -> None:
+    calls = OF_A_CATALOG[name]
+    calls.good(scene)
+    units = [("unit_of_work", None)] if name == "run" else []
+    assert told(seen) == [*units, (name, None)]
+    assert all(one.duration > 0 for one in seen)
+    seen.clear()
+    with pytest.raises(errors.CatalogError):
+        calls.bad(scene)
+    assert told(seen) == [(name, calls.error)]
+
+
+@pytest.mark.parametrize("name", OF_A_UNIT)
+def test_so_is_a_call_in_a_unit_of_work(scene: Scene, seen: list[Observation], name: str) -> None:
+    calls = OF_A_UNIT[name]
+    with scene.on.unit_of_work() as work:
+        scene.on = work
+        calls.good(scene)
+        assert told(seen) == [(name, None)]
+        seen.clear()
+        with pytest.raises(errors.CatalogError):
+            calls.bad(scene)
+    assert told(seen) == [(name, calls.error), ("unit_of_work", None)]
+    assert seen[1].waited is not None
+    assert 0 <= seen[1].waited < seen[1].duration
+
+
+def test_a_loop_over_tracks_is_told_of_batch_by_batch(watched: Catalog, seen: list[Observation]) -> None:
+    watched.bulk_save([TrackRecord(TrackMetadata(), "a") for _ in range(5)])
+    seen.clear()
+    assert len(list(watched.iter_tracks(batch=2))) == 5
+    assert told(seen) == [("iter_tracks", None)] * 3
+
+
+def test_a_run_is_told_with_each_of_its_tries(watched: Catalog, seen: list[Observation]) -> None:
+    def unit(_: UnitOfWork) -> None:
+        if len(seen) < 2:
+            raise errors.TransientConflict("again")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        watched.run(unit)
+    assert told(seen) == [
+        *[("unit_of_work", "TransientConflict")] * 2,
+        ("unit_of_work", "ZeroDivisionError"),
+        ("run", "ZeroDivisionError"),
+    ]
+
+
+def test_a_load_is_told_as_one_with_what_its_records_raise(watched: Catalog, seen: list[Observation]) -> None:
+    def records() -> Iterator[TrackRecord]:
+        yield RECORD
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        watched.bulk_save(records())
+    assert watched.bulk_save([RECORD] * 3, batch=1).records == 3
+    assert told(seen) == [("bulk_save", "ZeroDivisionError"), ("bulk_save", None)]
+
+
+def test_a_unit_of_work_that_fails_is_told_with_its_error(watched: Catalog, seen: list[Observation]) -> None:
     with pytest.raises(errors.InvalidInput), watched.unit_of_work() as work:
         work.session.execute(text("SELECT 1 / 0"))
-    assert [(one.operation, one.error, one.sqlstate) for one in seen] == [
-        ("update_status", "IllegalTransition", None),
-        ("unit_of_work", "InvalidInput", "22012"),
-    ]
+    assert [(one.operation, one.error, one.sqlstate) for one in seen] == [("unit_of_work", "InvalidInput", "22012")]
+
+
+def test_a_call_after_the_end_is_told_as_well(watched: Catalog, seen: list[Observation]) -> None:
+    with watched.unit_of_work() as work:
+        pass
+    seen.clear()
+    with pytest.raises(errors.UnitOfWorkEnded):
+        work.get(NOWHERE)
+    assert told(seen) == [("get", "UnitOfWorkEnded")]
 
 
 def test_a_unit_that_gets_no_connection_is_told(database_url: str, seen: list[Observation]) -> None:
@@ -80,7 +230,7 @@ def test_a_unit_that_gets_no_connection_is_told(database_url: str, seen: list[Ob
         pytest.raises(errors.PoolTimeout),
     ):
         catalog.run(save)
-    assert [(one.operation, one.error) for one in seen] == [("unit_of_work", "PoolTimeout"), ("unit_of_work", None)]
+    assert told(seen) == [("unit_of_work", "PoolTimeout"), ("run", "PoolTimeout"), ("unit_of_work", None)]
 
 
 def test_an_observer_that_fails_costs_nothing(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -132,6 +282,17 @@ def test_a_unit_that_is_kept_leaves_no_line(catalog: Catalog, caplog: pytest.Log
         catalog.run(save)
         catalog.find(uuid4())
     assert [record for record in caplog.records if record.name == "audiocatalog"] == []
+
+
+def test_what_takes_as_long_as_its_caller_is_not_called_slow(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Catalog(database_url, slow_after=0.001) as catalog:
+        catalog.warm()
+        caplog.clear()
+        catalog.run(lambda work: work.session.execute(text("SELECT pg_sleep(0.01)")))
+        catalog.bulk_save([RECORD])
+    assert {record.__dict__["operation"] for record in caplog.records} <= {"session", "unit_of_work"}
 
 
 def test_a_slow_call_is_logged_by_its_name(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
