@@ -4,10 +4,12 @@ from logging.config import fileConfig
 from typing import Any
 
 from alembic import context
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 
 from audiocatalog import schema_changes  # noqa: F401  # It gives `op` the operations for tables in use.
 from audiocatalog.errors import CatalogError, ConfigurationError
+from audiocatalog.function_rights import SECURE_FUNCTIONS
 from audiocatalog.migrator import LIMITS, only_migrator
 from audiocatalog.models import VERSION_TABLE, Base
 from audiocatalog.settings import parse_url, url_from_environment
@@ -25,11 +27,17 @@ def _is_ours(name: str | None, kind: str, parents: object) -> bool:  # noqa: ARG
     return kind != "table" or name in Base.metadata.tables
 
 
+def _secure_functions(ctx: MigrationContext, **_: object) -> None:
+    """End each revision, in its own transaction: whatever functions it has made by hand, PUBLIC may execute none."""
+    ctx.execute(SECURE_FUNCTIONS)
+
+
 OPTIONS: dict[str, Any] = {
     "target_metadata": Base.metadata,
     "version_table": VERSION_TABLE,
     "transaction_per_migration": True,
     "include_name": _is_ours,
+    "on_version_apply": _secure_functions,
     "compare_server_default": True,
     "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
 }

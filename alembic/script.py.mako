@@ -30,7 +30,15 @@ Instead of what would rewrite or scan a table while nobody can use it
 - UNIQUE: the index first, in the next revision ADD CONSTRAINT ... UNIQUE USING INDEX.
 - Another type: a new column beside the old one. Only varchar(n) of plain columns may grow.
 - Rows: in batches by id, each committed, in `op.get_context().autocommit_block()`.
-- Functions: a new name (_v2) beside the old one, which running code still calls.
+- Functions: a new name (_v2) beside the old one, which running code still calls, in a file of their own:
+  `op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")`.
+
+Rights
+- Every function is named audiocatalog_..., and one that is SECURITY DEFINER works in the schema that it lies in. At the
+  end of each revision, in its transaction, env.py takes EXECUTE on all of them from PUBLIC and gives a new _v2 the
+  grantees of its _v1. So never create one in an autocommit_block.
+- A new table, or a function without a version before it, is nobody's but the owner's until `audiocatalog roles --apply`
+  or `audiocatalog roles --grant ROLE` is run: name it in audiocatalog/roles.py, and say so in the changelog.
 
 Name every constraint by the convention of models.py. A statement that must break a rule of the linter begins with the
 comment `-- squawk-ignore RULE`, and says why.

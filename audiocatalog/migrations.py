@@ -15,6 +15,7 @@ from sqlalchemy import URL, Connection, Dialect
 from sqlalchemy.dialects.postgresql import DOMAIN
 
 from audiocatalog.errors import SchemaMismatch, TransientConflict
+from audiocatalog.function_rights import check_pins, check_public
 from audiocatalog.migrator import connected, only_migrator
 from audiocatalog.models import DOMAINS, SCHEMA_REVISION, VERSION_TABLE
 from audiocatalog.revisions import check_schema
@@ -67,7 +68,9 @@ def check(url: str | URL) -> None:
     Compare the database at *url* with the models.
 
     Raises:
-        SchemaMismatch: Alembic sees a difference, or a column's length, range or list of values is another.
+        SchemaMismatch: Alembic sees a difference; a column's length, range or list of values is another; the functions
+            work in another schema than the connection's; or every role of the server may execute them, as after a
+            restore without its grants.
         DatabaseUnavailable: the server cannot be reached.
     """
     from alembic import command
@@ -78,6 +81,8 @@ def check(url: str | URL) -> None:
         found = {(name, kind, constraint, *_LITERAL.findall(rule or "")) for name, kind, constraint, rule in rows}
         if found != {_described(domain, connection.dialect) for domain in DOMAINS}:
             raise SchemaMismatch("what the columns of the database take is not what this package takes")
+        check_pins(driver_connection(connection))
+        check_public(driver_connection(connection))
 
 
 def current(url: str | URL) -> str | None:

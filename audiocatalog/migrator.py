@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
 import tenacity
-from sqlalchemy import URL, Connection, NullPool, create_engine, text
+from sqlalchemy import URL, Connection, NullPool, create_engine, event, text
 
+from audiocatalog.advisory_locks import holder_of
 from audiocatalog.engine import check_server
-from audiocatalog.errors import CatalogError, TransientConflict
+from audiocatalog.errors import CatalogError, PermissionDenied, TransientConflict, printable
+from audiocatalog.function_rights import SECURE_FUNCTIONS, check_pins
 from audiocatalog.revisions import NEXT_REVISION
 from audiocatalog.settings import CONNECTION_DEFAULTS
 from audiocatalog.transaction import driver_connection
@@ -29,26 +32,46 @@ LOCK_KEY: Final = 0x6175_6469_6F63_6174  # "audiocat"
 _SESSION_KEY: Final = LOCK_KEY + 1
 #: A statement that waits for a table's lock has all others wait behind it, so it soon gives up, to be tried again.
 LIMITS: Final = {"lock_timeout": "100ms", "statement_timeout": "5s"}
-# Whatever the role or the database says: a migrator may pause between two tries, but not within a transaction, whose
-# locks keep everybody out. Should its machine be gone, the server looks for it, instead of keeping locks for hours.
-_OPTIONS: Final = " ".join(
-    f"-c {name}={value}"
-    for name, value in {
-        **LIMITS,
-        "idle_in_transaction_session_timeout": "10s",
-        "idle_session_timeout": "0",
-        "tcp_keepalives_idle": "5",
-        "tcp_keepalives_interval": "5",
-        "tcp_keepalives_count": "2",
-    }.items()
-)
-# The first came with PostgreSQL 17. By the second, a session notices within a second that its client was killed, which
-# a server on Windows cannot do.
+# Whatever the role or the database says, and unless the one who migrates says otherwise: in the URL, in PGOPTIONS or in
+# a service file, all of which libpq reads. So these are set by statements, and not by `options`, which would hide them.
+_SETTINGS: Final = {
+    **LIMITS,
+    # A migrator may pause between two tries, but not within a transaction, whose locks keep everybody out. Should its
+    # machine be gone, the server looks for it, instead of keeping locks for hours.
+    "idle_in_transaction_session_timeout": "10s",
+    "idle_session_timeout": "0",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "2",
+    # It came with PostgreSQL 17.
+    "transaction_timeout": "0",
+    # So a session notices within a second that its client was killed, which a server on Windows cannot do.
+    "client_connection_check_interval": "1s",
+    # What a revision means, and what is compared with the models, must be the same everywhere.
+    "default_transaction_isolation": "read committed",
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "transform_null_equals": "off",
+    "array_nulls": "on",
+    "check_function_bodies": "on",
+    "quote_all_identifiers": "off",
+    "plpgsql.extra_errors": "none",
+    "plpgsql.extra_warnings": "none",
+    "plpgsql.variable_conflict": "error",
+    "bytea_output": "hex",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+}
+# The server knows the settings of plpgsql only once that is loaded, and keeps them for it until then.
 _PREPARE_SESSION: Final = """
-SELECT set_config(name, CASE name WHEN 'transaction_timeout' THEN '0' ELSE '1s' END, false) FROM pg_settings
-WHERE name = 'transaction_timeout'
-   OR name = 'client_connection_check_interval' AND version() !~* 'windows|visual c|mingw'"""
+SELECT set_config(wanted.name, wanted.value, false)
+FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) LEFT JOIN pg_settings AS known ON known.name = wanted.name
+WHERE (known.source <> 'client' OR known.name IS NULL AND starts_with(wanted.name, 'plpgsql.'))
+  AND (wanted.name <> 'client_connection_check_interval' OR version() !~* 'windows|visual c|mingw')"""
 _OUR_TABLES: Final = "SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'"
+_READ_SCHEMA: Final = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
 _OLDEST_HOLDER: Final = text(f"""
 SELECT pid, coalesce(nullif(application_name, ''), backend_type, 'without a name') AS name,
        extract(epoch FROM clock_timestamp() - xact_start) AS age, tables
@@ -80,6 +103,8 @@ class Steps:
     def __init__(self, migration: MigrationContext) -> None:
         self._find: Callable[..., Iterable[RevisionStep]] = migration.opts["fn"]
         self._left: deque[RevisionStep] | None = None
+        #: Whether a revision is taken back.
+        self.go_back = False
         # Alembic asks this function whenever it runs, and has no public name for it.
         migration._migrations_fn = self  # noqa: SLF001
 
@@ -92,6 +117,7 @@ class Steps:
                 self._left = deque()
             else:
                 self._left = deque(self._find(heads, migration))
+                self.go_back = any(not step.is_upgrade for step in self._left)
         return [self._left[0]] if self._left else []
 
     @property
@@ -112,6 +138,9 @@ class Migrator:
     def __init__(self, connection: Connection, guard: Connection, patience: float) -> None:
         self.connection = connection
         self.patience = patience
+        #: The limits of each statement, to which a revision that allows itself more goes back.
+        self.limits = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in LIMITS}
+        connection.commit()
         self._guard = guard
         self._pid = driver_connection(connection).info.backend_pid
         self._own = [self._pid, driver_connection(guard).info.backend_pid]
@@ -120,10 +149,24 @@ class Migrator:
         """
         Take one step after the other by *run_next*, each in its own transaction, and each until it has its locks.
 
+        At last, our functions are secured, also where no step was to be taken: the schema may have been renamed, copied
+        or restored without its grants.
+
         Raises:
+            PermissionDenied: the role lacks a right; the message says which.
+            SchemaMismatch: the functions work in another schema, and are not this role's to change.
             TransientConflict: a step did not get them within the migrator's patience. Those before it are done.
         """
         steps = Steps(migration)
+        try:
+            self._take_all(steps, run_next)
+            # Not for those commands that only compare or print, nor for the way back.
+            if "destination_rev" in migration.opts and not steps.go_back:
+                self._secure_functions()
+        except PermissionDenied as error:
+            raise self._explained(error) from error.__cause__
+
+    def _take_all(self, steps: Steps, run_next: Callable[[], None]) -> None:
         while True:
             tries = tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(TransientConflict),
@@ -136,6 +179,25 @@ class Migrator:
             tries(self._try, run_next)
             if not steps.advance():
                 return
+
+    def _secure_functions(self) -> None:
+        with translated("upgrade"):
+            self.connection.exec_driver_sql(SECURE_FUNCTIONS)
+            self.connection.commit()
+            check_pins(driver_connection(self.connection))
+            self.connection.commit()
+
+    def _explained(self, error: PermissionDenied) -> PermissionDenied:
+        """Return *error* with what an upgrade needs: often, it is the schema that nothing may be created in."""
+        self.connection.rollback()
+        schema, may_create = self._guard.exec_driver_sql(_READ_SCHEMA).one()
+        message = f"{str(error).partition(';')[0]}: upgrade as the role that owns the tables and functions"
+        if schema is not None and not may_create:
+            message = (
+                f"upgrade: the database role lacks CREATE on the schema '{printable(schema)}': run it as the owner of "
+                "that schema, or give the role this right (GRANT CREATE ON SCHEMA ... TO ...)"
+            )
+        return PermissionDenied(message, operation="upgrade", sqlstate=error.sqlstate)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -155,8 +217,8 @@ class Migrator:
             self._guard.exec_driver_sql("SELECT 1")
             # What failed before may have left a transaction and its own limits.
             self.connection.rollback()
-            for limit in LIMITS:
-                self.connection.exec_driver_sql(f"RESET {limit}")
+            for name, value in self.limits.items():
+                self.connection.exec_driver_sql(f"SET {name} = '{value}'")
             self.connection.commit()
             run_next()
 
@@ -238,25 +300,24 @@ def only_migrator(url: URL, *, timeout: float) -> Iterator[Migrator]:
         check_server(driver_connection(guard))
         _take(guard, LOCK_KEY, timeout)
         with connected(url, autocommit=False) as connection:
-            connection.exec_driver_sql(_PREPARE_SESSION)
-            # What stays uncommitted here, Alembic would take for a transaction of its caller's.
-            connection.commit()
             _take(connection, _SESSION_KEY, timeout)
             yield Migrator(connection, guard, timeout)
 
 
 @contextmanager
 def connected(url: URL, *, autocommit: bool = True) -> Iterator[Connection]:
-    """Give a connection of its own, with the limits of a migration."""
+    """Give a connection of its own, with the limits of a migration, to where libpq leads by *url*."""
     defaults = {name: value for name, value in CONNECTION_DEFAULTS.items() if name not in url.query}
     engine = create_engine(
         url,
         poolclass=NullPool,
         hide_parameters=True,
         use_native_hstore=False,
-        connect_args=defaults | {"options": f"{_OPTIONS} {url.query.get('options', '')}".strip()},
+        connect_args=defaults,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
     )
+    # Before SQLAlchemy asks the server anything.
+    event.listen(engine, "connect", _prepare, insert=True)
     try:
         with translated("connect", "connect"):
             connection = engine.connect()
@@ -264,6 +325,12 @@ def connected(url: URL, *, autocommit: bool = True) -> Iterator[Connection]:
             yield connection
     finally:
         engine.dispose()
+
+
+def _prepare(driver: psycopg.Connection[Any], _: object) -> None:
+    driver.autocommit = True
+    driver.execute(_PREPARE_SESSION, [list(_SETTINGS), list(_SETTINGS.values())])
+    driver.autocommit = False
 
 
 def _take(connection: Connection, key: int, timeout: float) -> None:
@@ -274,13 +341,22 @@ def _take(connection: Connection, key: int, timeout: float) -> None:
         connection.commit()
         return bool(taken)
 
+    def who() -> str:
+        holder = holder_of(driver_connection(connection), key)
+        connection.commit()
+        return holder
+
     def tell(state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1:
-            _logger.warning("waiting for another upgrade to end", extra={"operation": "upgrade"})
+            _logger.warning(
+                "waiting for another upgrade to end: %s holds its lock", who(), extra={"operation": "upgrade"}
+            )
 
     def give_up(_: tenacity.RetryCallState) -> Any:  # noqa: ANN401
         raise TransientConflict(
-            f"another upgrade has been running for {timeout:g} s; wait until it has ended", operation="upgrade"
+            f"another upgrade has been running for {timeout:g} s: {who()} holds its lock; wait until it has ended, or "
+            "end it",
+            operation="upgrade",
         )
 
     tenacity.Retrying(

@@ -1,7 +1,8 @@
 """Three roles of the database: who may change the schema, who may work with the tracks, and who may only search.
 
 The statements name exactly what is ours; what else lies in the database is left alone. Run them again after each
-upgrade: what a migration adds belongs to whoever ran it, and nobody else may use it before.
+upgrade: what a migration adds belongs to the role that ran it, and no other role may use it before. A new version of a
+function is the exception: it inherits the grants of the version before it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -70,6 +71,8 @@ _LONGEST_NAME: Final = 63
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 _HAS_MAINTAIN: Final = 170000
 _HAS_SET_OPTION: Final = 160000
+#: The comment by which an owner that was made here is known again.
+_MARK: Final = "Owns the schema of audiocatalog; made by audiocatalog roles."
 #: The warnings by which the server says that it did not grant or revoke what it was told to.
 _NOT_DONE: Final = {"01006", "01007"}
 _LOCK_SECONDS: Final = 60.0
@@ -104,8 +107,8 @@ class RoleNames:
             raise InvalidInput(problems, operation="roles")
 
 
-class _Layout(NamedTuple):
-    """Tell where our objects are, which of them the owner does not own yet, and what is to be regarded."""
+class Layout(NamedTuple):
+    """Where our objects are, which of them the owner does not own yet, and what the server can do."""
 
     database: str
     schema: str
@@ -114,13 +117,17 @@ class _Layout(NamedTuple):
     #: What stands behind ``ALTER`` for each object of another owner.
     foreign: Sequence[sql.Composable]
     server_version: int
-    #: Whether the one who runs this may give objects to the owner.
+    #: Whether the one who runs this may give objects to the owner, and change what it grants by default.
     is_member: bool
+    #: Whether the owner was made for us, so that its default privileges may be changed.
+    is_our_owner: bool
 
 
-def roles_sql(url: str | URL, names: RoleNames | None = None) -> str:
+def roles_sql(url: str | URL, names: RoleNames | None = None, *, revoke_temporary: bool = False) -> str:
     """
     Return the statements that give the database at *url* its three roles, as a script; change nothing.
+
+    With *revoke_temporary*, they also take from every other role the right to make temporary tables in this database.
 
     Raises:
         SchemaMismatch: it holds no schema of ours, or another.
@@ -131,10 +138,11 @@ def roles_sql(url: str | URL, names: RoleNames | None = None) -> str:
     """
     with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
         names = names or RoleNames()
-        return _script(names, _read_layout(driver_connection(connection), names))
+        layout = read_layout(driver_connection(connection), names.owner)
+        return script(_HEAD, _sections(names, layout, revoke_temporary=revoke_temporary))
 
 
-def apply_roles(url: str | URL, names: RoleNames | None = None) -> str:
+def apply_roles(url: str | URL, names: RoleNames | None = None, *, revoke_temporary: bool = False) -> str:
     """
     Execute what ``roles_sql`` returns, all of it or nothing, and return it; done again, it changes nothing.
 
@@ -149,21 +157,31 @@ def apply_roles(url: str | URL, names: RoleNames | None = None) -> str:
     names = names or RoleNames()
     with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
         driver = driver_connection(connection)
-        warnings: list[str | None] = []
-        layout = _read_layout(driver, names)
-        driver.add_notice_handler(lambda diagnostic: warnings.append(diagnostic.sqlstate))
-        for _, statements in _sections(names, layout):
-            for statement in statements:
-                driver.execute(statement)
-        if _NOT_DONE.intersection(warnings):
-            raise PermissionDenied(
-                "roles: this database role may not grant on all objects of audiocatalog or on their schema; nothing "
-                "was changed: run it as a superuser, or as the owner of the database and the schema",
-                operation="roles",
-            )
+        sections = list(_sections(names, read_layout(driver, names.owner), revoke_temporary=revoke_temporary))
+        execute(driver, sections)
         _refuse_roles_without_limits(driver, names)
         driver.commit()
-    return _script(names, layout)
+    return script(_HEAD, sections)
+
+
+def execute(driver: psycopg.Connection[Any], sections: Iterable[Section]) -> None:
+    """
+    Execute the statements of *sections*, without committing.
+
+    Raises:
+        PermissionDenied: the server has only warned that it did not do one of them.
+    """
+    warnings: list[str | None] = []
+    driver.add_notice_handler(lambda diagnostic: warnings.append(diagnostic.sqlstate))
+    for _, statements in sections:
+        for statement in statements:
+            driver.execute(statement)
+    if _NOT_DONE.intersection(warnings):
+        raise PermissionDenied(
+            "roles: this database role may not grant on all objects of audiocatalog or on their schema; nothing "
+            "was changed: run it as a superuser, or as the owner of the database and the schema",
+            operation="roles",
+        )
 
 
 def _refuse_roles_without_limits(driver: psycopg.Connection[Any], names: RoleNames) -> None:
@@ -182,9 +200,12 @@ def _refuse_roles_without_limits(driver: psycopg.Connection[Any], names: RoleNam
 
 _READ_PLACE: Final = """
 SELECT current_database(), nspname, current_setting('server_version_num')::integer,
-  coalesce((SELECT pg_has_role(oid, %(right)s) FROM pg_roles WHERE rolname = %(owner)s), rolsuper)
+  coalesce(pg_has_role(owner.oid, %(right)s) AND pg_has_role(owner.oid, 'USAGE'), me.rolsuper),
+  owner.oid IS NULL OR NOT owner.rolsuper AND (
+    owner.rolname = %(ours)s OR coalesce(shobj_description(owner.oid, 'pg_authid'), '') = %(mark)s)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-JOIN pg_roles ON rolname = current_user
+JOIN pg_roles AS me ON me.rolname = current_user
+LEFT JOIN pg_roles AS owner ON owner.rolname = %(owner)s
 WHERE pg_class.oid = to_regclass('audio_tracks')"""
 
 _READ_OBJECTS: Final = """
@@ -202,12 +223,19 @@ WHERE nspname = %(schema)s AND proname = ANY (%(functions)s)
 ORDER BY 1 DESC, 2, 3"""
 
 
-def _read_layout(driver: psycopg.Connection[Any], names: RoleNames) -> _Layout:
+def read_layout(driver: psycopg.Connection[Any], owner: str) -> Layout:
+    """
+    Return where our objects are, and which of them *owner* does not own.
+
+    Raises:
+        SchemaMismatch: the database holds no schema of ours, or another.
+    """
     right = "SET" if driver.info.server_version >= _HAS_SET_OPTION else "MEMBER"
-    place = driver.execute(_READ_PLACE, {"right": right, "owner": names.owner}).fetchone()
+    values = {"right": right, "owner": owner, "ours": RoleNames().owner, "mark": _MARK}
+    place = driver.execute(_READ_PLACE, values).fetchone()
     if place is None:
         raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
-    database, schema, server_version, is_member = place
+    database, schema, server_version, is_member, is_our_owner = place
     domains = [str(domain.name) for domain in DOMAINS]
     objects = driver.execute(
         _READ_OBJECTS,
@@ -221,14 +249,15 @@ def _read_layout(driver: psycopg.Connection[Any], names: RoleNames) -> _Layout:
         )
     functions = {name: arguments for kind, name, arguments, _ in objects if kind == "FUNCTION"}
     foreign = []
-    for kind, name, arguments, owner in objects:
-        if owner != names.owner:
+    for kind, name, arguments, its_owner in objects:
+        if its_owner != owner:
             signature = sql.SQL("" if arguments is None else f"({arguments})")
             foreign.append(sql.SQL(kind + " {}{}").format(sql.Identifier(schema, name), signature))
-    return _Layout(database, schema, functions, foreign, server_version, is_member)
+    return Layout(database, schema, functions, foreign, server_version, is_member, is_our_owner)
 
 
-_Section = tuple[str, list[sql.Composed]]
+#: What is to be said of some statements, and these.
+Section = tuple[str, Sequence[sql.Composed]]
 
 _HEAD: Final = (
     "The roles of audiocatalog. Run this again after each upgrade, or `audiocatalog roles --apply`: what a migration "
@@ -243,6 +272,11 @@ _OWNER: Final = (
     "The owner runs migrations, and the functions that write the history run with its rights. No service logs in as it "
     "or as a member of it."
 )
+_DEFAULTS: Final = (
+    "Whatever function the owner creates later, in a revision or by hand, no other role may execute before it is "
+    "granted. This holds for this database, and for the owner alone."
+)
+_TEMPORARY: Final = "No other role may fill the disk with temporary tables of this database."
 _NOBODY: Final = (
     "Nobody else has more rights than those below. Whoever may create functions in the schema could have the owner "
     "call them."
@@ -257,10 +291,10 @@ _SEARCH: Final = (
 )
 
 
-def _script(names: RoleNames, layout: _Layout) -> str:
+def script(head: str, sections: Iterable[Section]) -> str:
     """Return the statements as psql takes them, in one transaction."""
-    lines = [*_comment(_HEAD), "BEGIN;"]
-    for comment, statements in _sections(names, layout):
+    lines = [*_comment(head), "BEGIN;"]
+    for comment, statements in sections:
         if statements:
             lines += ["", *_comment(comment)]
             lines += [f"{statement.as_string(None)};" for statement in statements]
@@ -271,7 +305,7 @@ def _comment(text: str) -> list[str]:
     return [f"-- {line}" for line in textwrap.wrap(text, 100)]
 
 
-def _sections(names: RoleNames, layout: _Layout) -> Iterator[_Section]:
+def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> Iterator[Section]:
     """Give the statements in their order, with what is to be said of them."""
     schema = sql.Identifier(layout.schema)
     owner, app, search = (sql.Identifier(name) for name in (names.owner, names.app, names.search))
@@ -281,10 +315,15 @@ def _sections(names: RoleNames, layout: _Layout) -> Iterator[_Section]:
 
     yield (
         _NO_LOGIN,
-        [_creation(name) for name in (names.owner, names.app, names.search)],
+        [_creation(names.owner, _MARK), _creation(names.app), _creation(names.search)],
     )
-    membership = [] if layout.is_member else [sql.SQL("GRANT {} TO CURRENT_USER").format(owner)]
+    options = sql.SQL(" WITH INHERIT TRUE, SET TRUE" if layout.server_version >= _HAS_SET_OPTION else "")
+    membership = [] if layout.is_member else [sql.SQL("GRANT {} TO CURRENT_USER{}").format(owner, options)]
     yield _MEMBER, membership
+    if layout.is_our_owner:
+        # Only the form without IN SCHEMA can take away what PUBLIC is given by default.
+        defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC"
+        yield _DEFAULTS, [sql.SQL(defaults).format(owner)]
     yield (
         _OWNER,
         [
@@ -304,6 +343,17 @@ def _sections(names: RoleNames, layout: _Layout) -> Iterator[_Section]:
             sql.SQL("REVOKE ALL ON FUNCTION {} FROM {}").format(_functions(layout, FUNCTIONS), everybody),
         ],
     )
+    if revoke_temporary:
+        revoke = sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(layout.database))
+        yield _TEMPORARY, [revoke]
+    yield _APP, application_grants(layout, names.app)
+    read_only = sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(search)
+    yield _SEARCH, [*search_grants(layout, names.search), read_only]
+
+
+def application_grants(layout: Layout, role: str) -> list[sql.Composed]:
+    """Return the statements that give *role* what a service needs which works with tracks."""
+    app = sql.Identifier(role)
     words, counts = (_tables(layout, (name,)) for name in ("audio_search_words", "audio_search_counts"))
     called = (*LIFECYCLE_FUNCTIONS, *SEARCH_FUNCTIONS, VISIBLE_FUNCTION)
     grants = [
@@ -314,34 +364,33 @@ def _sections(names: RoleNames, layout: _Layout) -> Iterator[_Section]:
     ]
     if layout.server_version >= _HAS_MAINTAIN:
         grants.append(sql.SQL("GRANT MAINTAIN ON TABLE {} TO {}").format(words, app))
-    yield (
-        _APP,
-        grants,
-    )
-    yield (
-        _SEARCH,
-        [
-            sql.SQL("GRANT SELECT ON TABLE {} TO {}").format(_tables(layout, _SEARCH_TABLES), search),
-            sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(_functions(layout, SEARCH_FUNCTIONS), search),
-            sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(search),
-        ],
-    )
+    return grants
 
 
-def _creation(name: str) -> sql.Composed:
-    """Return a statement that creates a role, unless it is there."""
+def search_grants(layout: Layout, role: str) -> list[sql.Composed]:
+    """Return the statements that give *role* what a service needs which only searches."""
+    search = sql.Identifier(role)
+    return [
+        sql.SQL("GRANT SELECT ON TABLE {} TO {}").format(_tables(layout, _SEARCH_TABLES), search),
+        sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(_functions(layout, SEARCH_FUNCTIONS), search),
+    ]
+
+
+def _creation(name: str, mark: str | None = None) -> sql.Composed:
+    """Return a statement that creates a role, unless it is there, with *mark* as its comment."""
     # The name holds neither a quote nor a dollar sign: RoleNames has seen to that.
+    comment = sql.SQL("" if mark is None else "COMMENT ON ROLE {} IS {}; ").format(sql.Identifier(name), mark)
     return sql.SQL(
-        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN CREATE ROLE {} NOLOGIN; END IF; "
+        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN CREATE ROLE {} NOLOGIN; {}END IF; "
         "END $$"
-    ).format(sql.Literal(name), sql.Identifier(name))
+    ).format(sql.Literal(name), sql.Identifier(name), comment)
 
 
-def _tables(layout: _Layout, names: Sequence[str]) -> sql.Composed:
+def _tables(layout: Layout, names: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(layout.schema, name) for name in names)
 
 
-def _functions(layout: _Layout, names: Sequence[str]) -> sql.Composed:
+def _functions(layout: Layout, names: Sequence[str]) -> sql.Composed:
     return sql.SQL(",\n  ").join(
         sql.SQL("{}({})").format(sql.Identifier(layout.schema, name), sql.SQL(layout.functions[name])) for name in names
     )

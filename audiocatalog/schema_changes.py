@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from alembic.operations import MigrateOperation, Operations
@@ -87,6 +88,27 @@ class DropIndexConcurrently(MigrateOperation):
             operations.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_quoted(operations, name)}")
 
 
+@Operations.register_operation("create_functions")
+class CreateFunctions(MigrateOperation):
+    """Stand for the creation of the functions of a file."""
+
+    @classmethod
+    def create_functions(cls, operations: Operations, file: str | Path) -> None:
+        """
+        Run a *file* of functions, in which a blank line ends a statement; a released file never changes.
+
+        At the end of the revision, PUBLIC loses the right to execute them, and who may execute ``audiocatalog_x_v1``
+        may execute a new ``audiocatalog_x_v2``. So that nobody else may do so before, this must not be called within
+        an ``autocommit_block``.
+
+        >>> op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")  # doctest: +SKIP
+        """
+        for statement in Path(file).read_text(encoding="utf-8").split("\n\n"):
+            if "CREATE FUNCTION" in statement or "CREATE OR REPLACE FUNCTION" in statement:
+                # A colon begins no parameter here.
+                operations.execute(text(statement.strip().removesuffix(";").replace(":", r"\:")))
+
+
 @contextmanager
 def _patiently(operations: Operations) -> Iterator[None]:
     """
@@ -106,14 +128,14 @@ def _patiently(operations: Operations) -> Iterator[None]:
 
 @contextmanager
 def _limits(operations: Operations, **limits: str) -> Iterator[None]:
-    """Set *limits* for what is inside; a try that fails leaves them to the next one to reset."""
+    """Set *limits* for what is inside; a try that fails leaves them to the next one to set back."""
+    migrator: Migrator | None = operations.get_context().opts.get("migrator")
+    before = LIMITS if migrator is None else migrator.limits
     for name, value in limits.items():
         operations.execute(f"SET {name} = '{value}'")
     yield
     for name in limits:
-        # Printed SQL begins with the limits, where a session begins with them otherwise.
-        printed = operations.get_context().as_sql
-        operations.execute(f"SET {name} = '{LIMITS[name]}'" if printed else f"RESET {name}")
+        operations.execute(f"SET {name} = '{before[name]}'")
 
 
 def _is_valid(operations: Operations, name: str, table: str) -> bool | None:

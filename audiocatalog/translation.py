@@ -79,7 +79,10 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
     ),
     OperationCancelled: "the statement was ended: somebody cancelled it on the server",
     TransactionAborted: "an earlier error ended this transaction on the server; nothing of it was kept",
-    PermissionDenied: "the database role lacks a privilege for this",
+    PermissionDenied: (
+        "the database role lacks a privilege for this; as the owner of the tables, run `audiocatalog roles --grant "
+        "ROLE` for a service's own role, or `audiocatalog roles --apply` again after an upgrade"
+    ),
     SchemaMismatch: "the database's schema does not fit this version of audiocatalog; run `audiocatalog upgrade`",
     ConfigurationError: "the server refused the connection: check user, password and database name in the URL",
     DatabaseUnavailable: "the database cannot be reached or cannot work now",
@@ -113,6 +116,8 @@ _ADVICE = (
     ),
 )
 _UNREADABLE = "a value of the server's cannot be read; in a unit of work, leave DateStyle as the catalogue has set it"
+#: What a role may not use, as the server says it in English: a kind of object and its name, which are no data.
+_REFUSED = re.compile(r"(?:permission denied for|must be owner of) (\w+(?: \w+)* \S+)$")
 _CANCELLED = "canceling statement due to user request"
 _IN_OUR_FUNCTION = "PL/pgSQL function audiocatalog_"
 _LONGEST_CAUSE = 200
@@ -268,6 +273,8 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
         # An ERROR ends the transaction and nothing else: then it is known that nothing was kept.
         kind = CommitOutcomeUnknown
     description = {"25P03": _IDLED, "25006": _READ_ONLY}.get(sqlstate, _DESCRIPTION[kind])
+    if kind is PermissionDenied and (refused := _REFUSED.match(original.diag.message_primary or "")):
+        description = description.replace("for this", f"on the {printable(refused[1])}", 1)
     return kind(
         f"{operation}: {description}", operation=operation, phase=phase, sqlstate=sqlstate, constraint=constraint
     )

@@ -149,9 +149,9 @@ class TestImport:
         result = invoke("--url", url, "import", "-", "--format", "csv", "--batch", "2", data=data)
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == (
-            "error: bulk_save: the database role lacks a privilege for this; "
-            "after an upgrade, `audiocatalog roles --apply` grants what is new; "
-            "stopped, 2 rows safely saved: the same command can be run again\n"
+            "error: bulk_save: the database role lacks a privilege for this; as the owner of the tables, run "
+            "`audiocatalog roles --grant ROLE` for a service's own role, or `audiocatalog roles --apply` again after "
+            "an upgrade; stopped, 2 rows safely saved: the same command can be run again\n"
         )
 
     def test_a_file_without_rows_is_fine(self, run: Run) -> None:

@@ -19,12 +19,12 @@ from tests.schemas import schema_of
 from tests.upgrades import (
     HEAD,
     INDEXED,
-    INI,
     NOW,
     RATED,
     SEEDED,
     VALIDATED,
     holding,
+    ini_with,
     meanwhile,
     revision_of,
     seeds_of,
@@ -136,55 +136,25 @@ def test_an_upgrade_whose_guard_was_ended_stops_before_its_next_step(current: st
 
 #: Settings that a careful administrator gives the role or the database of a service.
 STRICT = {
-    "idle_in_transaction_session_timeout": "20ms",
-    "idle_session_timeout": "20ms",
-    "statement_timeout": "20ms",
+    "idle_in_transaction_session_timeout": "250ms",
+    "idle_session_timeout": "250ms",
+    "statement_timeout": "250ms",
     "lock_timeout": "1ms",
-    "transaction_timeout": "20ms",
+    "transaction_timeout": "250ms",
 }
+#: It takes longer than each of these.
+SLOW = 'op.execute("SELECT pg_sleep(0.4)"); __import__("time").sleep(0.4); op.execute("SELECT pg_sleep(0.4)")'
 
 
-def test_the_limits_of_services_do_not_stand_in_the_way(current: str, caplog: Log) -> None:
+def test_the_limits_of_services_do_not_stand_in_the_way(current: str, tmp_path: Path) -> None:
     name = make_url(current).database
     with psycopg.connect(libpq(current), autocommit=True) as admin:
         known = {setting for (setting,) in admin.execute("SELECT name FROM pg_settings")}
         for setting in STRICT.keys() & known:
             admin.execute(f"ALTER DATABASE \"{name}\" SET {setting} = '{STRICT[setting]}'")
-        with holding(
-            current, "SET idle_in_transaction_session_timeout = 0; SELECT count(*) FROM audio_tracks"
-        ) as other:
-            if "transaction_timeout" in known:
-                other.rollback()
-                other.execute("SET transaction_timeout = 0")
-                other.commit()
-                other.execute("SET idle_in_transaction_session_timeout = 0; SELECT count(*) FROM audio_tracks")
-            with meanwhile(lambda: upgrade(current)):
-                wait_until(lambda: "try 2" in caplog.text)
-                other.commit()
+        upgrade(current, RATED, ini=ini_with(tmp_path, SLOW))
         admin.execute(f'ALTER DATABASE "{name}" RESET ALL')
-    assert revision_of(current) == HEAD
-
-
-REVISION = '''"""Try something."""
-
-from alembic import op
-
-revision = "{next}"
-down_revision = "{now}"
-
-
-def upgrade() -> None:
-    {body}
-'''
-
-
-def ini_with(folder: Path, body: str) -> Path:
-    """Write a revision that does *body*, and return the configuration that has it next."""
-    (folder / "something.py").write_text(REVISION.format(next=RATED, now=NOW, body=body), encoding="utf-8")
-    ini = folder / "alembic.ini"
-    here = INI.read_text(encoding="utf-8").replace("%(here)s/../..", str(INI.parents[2]))
-    ini.write_text(here, encoding="utf-8")
-    return ini
+    assert revision_of(current) == RATED
 
 
 SLEEP = 'op.execute("SELECT pg_sleep(0.3)")'

@@ -31,6 +31,28 @@ INVALID_INDEXES = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT ind
 T = TypeVar("T")
 
 
+REVISION = '''"""Try something."""
+
+from alembic import op
+
+revision = "{next}"
+down_revision = "{now}"
+
+
+def upgrade() -> None:
+    {body}
+'''
+
+
+def ini_with(folder: Path, body: str) -> Path:
+    """Write a revision that does *body*, and return the configuration that has it next."""
+    (folder / "something.py").write_text(REVISION.format(next=RATED, now=NOW, body=body), encoding="utf-8")
+    ini = folder / "alembic.ini"
+    here = INI.read_text(encoding="utf-8").replace("%(here)s/../..", str(INI.parents[2]))
+    ini.write_text(here, encoding="utf-8")
+    return ini
+
+
 def config_for(url: str, *, ini: Path = INI, **attributes: object) -> Config:
     config = Config(ini)
     config.attributes |= {"url": url, **attributes}

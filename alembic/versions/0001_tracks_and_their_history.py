@@ -58,18 +58,10 @@ class Domain(sa.types.UserDefinedType[object]):
         return f"audiocatalog_{self.name}"
 
 
-def _create_functions(name: str) -> None:
-    """Run a file of functions, in which a blank line ends a statement; a released file never changes."""
-    source = (FUNCTIONS / name).read_text(encoding="utf-8")
-    for statement in source.split("\n\n"):
-        if "CREATE FUNCTION" in statement:
-            op.execute(sa.text(statement.strip().removesuffix(";").replace(":", r"\:")))
-
-
 def upgrade() -> None:
-    _create_functions("visible_v1.sql")
-    _create_functions("legal_move_v1.sql")
-    _create_functions("search_v1.sql")
+    op.create_functions(FUNCTIONS / "visible_v1.sql")
+    op.create_functions(FUNCTIONS / "legal_move_v1.sql")
+    op.create_functions(FUNCTIONS / "search_v1.sql")
     for name, data_type, constraint, rule in DOMAINS:
         op.execute(f"CREATE DOMAIN audiocatalog_{name} AS {data_type} CONSTRAINT {constraint} CHECK ({rule})")
     op.create_table(
@@ -241,8 +233,8 @@ def upgrade() -> None:
         )
     # The functions that run with the rights of their owner find these tables, and no others of the same name.
     op.execute("SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)")
-    _create_functions("lifecycle_v1.sql")
-    _create_functions("bulk_v1.sql")
+    op.create_functions(FUNCTIONS / "lifecycle_v1.sql")
+    op.create_functions(FUNCTIONS / "bulk_v1.sql")
 
 
 def downgrade() -> None:

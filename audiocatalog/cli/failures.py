@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from audiocatalog.errors import CatalogError, ConfigurationError, PermissionDenied
+from audiocatalog.errors import CatalogError, ConfigurationError
 from audiocatalog.printing import escaped
 
 #: The exit code of an import that refused some rows and saved all others.
@@ -47,8 +47,6 @@ class Interrupted(Failure):
 
 def failure_of(error: CatalogError) -> Failure:
     """Return the failure that reports *error*."""
-    if isinstance(error, PermissionDenied) and error.operation != "upgrade":
-        return Failure(f"{error}; after an upgrade, `audiocatalog roles --apply` grants what is new")
     # An error does not repeat the id, which may be one of many; whoever typed it may read it.
     track_id = getattr(error, "track_id", None)
     message = str(error) if track_id is None else f"track {track_id}: {error}"

@@ -9,9 +9,12 @@ from audiocatalog.cli.failures import Failure
 from audiocatalog.cli.options import as_json, inputs_by_option
 from audiocatalog.cli.target import Target
 from audiocatalog.errors import PermissionDenied
+from audiocatalog.grants import Rights, grant_rights, grant_sql
+from audiocatalog.printing import escaped
 from audiocatalog.roles import RoleNames, apply_roles, roles_sql
 
 _DEFAULTS = RoleNames()
+_NAMED = {"app": "application", "search": "search"}
 
 
 @click.command()
@@ -19,9 +22,28 @@ _DEFAULTS = RoleNames()
 @click.option("--owner", metavar="NAME", default=_DEFAULTS.owner, show_default=True, help="Who migrates.")
 @click.option("--app", metavar="NAME", default=_DEFAULTS.app, show_default=True, help="Who works with the tracks.")
 @click.option("--search", metavar="NAME", default=_DEFAULTS.search, show_default=True, help="Who only searches.")
+@click.option(
+    "--revoke-temporary",
+    is_flag=True,
+    help="Also take from all other roles the right to make temporary tables in this database.",
+)
+@click.option("--grant", metavar="ROLE", help="Instead, give an existing ROLE the application's rights, at once.")
+@click.option("--grant-search", metavar="ROLE", help="Instead, give an existing ROLE the search's rights, at once.")
+@click.option("--dry-run", is_flag=True, help="With --grant or --grant-search: only print the statements.")
 @as_json
 @click.pass_obj
-def roles(target: Target, /, *, apply: bool, as_json: bool, **names: str) -> None:
+def roles(
+    target: Target,
+    /,
+    *,
+    apply: bool,
+    grant: str | None,
+    grant_search: str | None,
+    revoke_temporary: bool,
+    dry_run: bool,
+    as_json: bool,
+    **names: str,
+) -> None:
     """
     Print the SQL for three roles with few rights.
 
@@ -33,12 +55,29 @@ def roles(target: Target, /, *, apply: bool, as_json: bool, **names: str) -> Non
 
     \b
       audiocatalog upgrade && audiocatalog roles --apply
+
+    If your services have roles of their own, give each its rights as the owner of the tables. No owner changes:
+
+    \b
+      audiocatalog roles --grant uploads
+
+    Every role may make temporary tables in a database of PostgreSQL, and so fill its disk. --revoke-temporary takes
+    this from all roles but the owner and the superusers; roles that need it must be granted it by name.
     """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
+    if grant is not None or grant_search is not None:
+        if grant is not None and grant_search is not None:
+            raise click.UsageError("--grant and --grant-search are two commands: leave one of them out")
+        if revoke_temporary:
+            raise click.UsageError("--revoke-temporary goes with the three roles, not with --grant")
+        _grant(target, grant or grant_search or "", "app" if grant else "search", dry_run=dry_run, as_json=as_json)
+        return
+    if dry_run:
+        raise click.UsageError("--dry-run goes with --grant or --grant-search: without --apply, roles only prints")
     with inputs_by_option():
         chosen = RoleNames(**names)
     with target.database() as url:
         try:
-            script = apply_roles(url, chosen) if apply else roles_sql(url, chosen)
+            script = (apply_roles if apply else roles_sql)(url, chosen, revoke_temporary=revoke_temporary)
         except PermissionDenied:
             raise Failure(
                 "this database role may not create roles or grant on the objects of audiocatalog; nothing was changed: "
@@ -50,3 +89,20 @@ def roles(target: Target, /, *, apply: bool, as_json: bool, **names: str) -> Non
         click.echo(f"the roles {chosen.owner}, {chosen.app} and {chosen.search} have their rights")
     else:
         click.echo(script)
+
+
+def _grant(target: Target, role: str, rights: Rights, *, dry_run: bool, as_json: bool) -> None:
+    with target.database() as url:
+        try:
+            script = (grant_sql if dry_run else grant_rights)(url, role, rights)
+        except PermissionDenied:
+            raise Failure(
+                "this database role may not grant on the objects of audiocatalog; nothing was changed: run it as the "
+                "owner of the tables and their schema, or as a superuser"
+            ) from None
+    if as_json:
+        output.print_json({"applied": not dry_run, "role": role, "rights": rights, "sql": script})
+    elif dry_run:
+        click.echo(script)
+    else:
+        click.echo(f"the role {escaped(role)} has the rights of the {_NAMED[rights]}")

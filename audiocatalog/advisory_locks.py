@@ -1,0 +1,28 @@
+"""Who holds an advisory lock: any role that may connect can take one, so a caller that waits is told by whom."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+
+from audiocatalog.errors import printable
+
+# Process, role and application are what the server shows of a session to every role.
+_READ_HOLDER: Final = """
+SELECT pid, coalesce(pg_get_userbyid(usesysid)::text, 'unknown'), coalesce(application_name, '')
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND granted AND objsubid = 1
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (classid::bigint << 32 | objid::bigint) = %s::bigint
+ORDER BY pid LIMIT 1"""
+
+
+def holder_of(driver: psycopg.Connection[Any], key: int) -> str:
+    """Return which session holds the advisory lock *key* of this database, by process, role and application."""
+    row = driver.execute(_READ_HOLDER, [key]).fetchone()
+    if row is None:
+        return "a process that has ended"
+    pid, role, application = row
+    named = f", application {printable(application, 63)}" if application else ""
+    return f"process {pid} (role {printable(role)}{named})"
