@@ -42,9 +42,9 @@ types: install ## Check the types
 
 check: lint types test ## Do all of it
 
-bench: install ## Measure loads, reads and saves beside bare psycopg, psycopg2, SQLAlchemy, Django and beets; ARGS="--help" says more
+bench: install ## Measure loads, reads and saves beside others, or beside an earlier commit: BASELINE=REV; ARGS="--help" says more
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	@$(BIN)/python -m benchmarks.performance $(ARGS)
+	@$(BIN)/python -m benchmarks.$(if $(BASELINE),comparison --baseline $(BASELINE),performance) $(ARGS)
 
 bench-search: install ## Measure searches beside naive SQL, SQLite FTS5 and tantivy; ARGS="--help" says more
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

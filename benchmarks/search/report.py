@@ -13,8 +13,6 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks import absent
-
 _FIGURES: Final = ("hit@1", "hit@10", "MRR@10")
 _LATENCY: Final = "p50 / p95 in ms (queries answered, where not all are)"
 
@@ -47,9 +45,7 @@ def tables_of(report: dict[str, Any]) -> list[Table]:
 def print_tables(heading: str, tables: Sequence[Table]) -> None:
     """Print the tables of a benchmark to the terminal."""
     console = Console(width=None if Console().is_terminal else 160)
-    console.print(heading)
-    for name, reason in absent.reasons().items():
-        console.print(f"ABSENT: {name}: {reason}", markup=False)
+    console.print(heading, markup=False)
     for table in tables:
         shown = RichTable(title=table.title, title_justify="left")
         for index, column in enumerate(table.columns):
@@ -76,15 +72,17 @@ def publish(
     options: argparse.Namespace,
     heading: str,
     tables: Sequence[Table],
-    draw: Callable[[dict[str, Any], Path], list[Path]],
+    draw: Callable[[dict[str, Any], Path], list[Path]] | None = None,
 ) -> None:
     """Print the tables of what a benchmark has *found*, and write the files that its *options* name."""
+    absent = [f"{name} could not run: {reason}" for name, reason in found.get("absent", {}).items()]
+    heading = "\n".join([heading, *absent])
     print_tables(heading, tables)
     if options.json:
         options.json.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(markdown(heading, tables), encoding="utf-8")
-    if options.plots:
+    if draw is not None and options.plots:
         for path in draw(found, options.plots):
             print(f"wrote {path}", flush=True)
 
