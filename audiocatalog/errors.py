@@ -6,7 +6,7 @@
     ├── InvalidInput (ValueError)              a field breaks its rule; nothing was sent or kept
     ├── TrackNotFound (LookupError)            no track has this id
     ├── SaveConflict                           the id holds other content, or its version moved
-    ├── ConstraintViolation                    a constraint outside this package refused the host's own rows
+    ├── ConstraintViolation                    a constraint of the host's refused a row, of ours or at COMMIT
     ├── IllegalTransition                      the table of statuses forbids this move
     ├── TransitionConflict                     another caller moved the track first
     ├── ClaimLost                              the lease ran out, or somebody else moved the track
@@ -26,6 +26,11 @@
 
 Messages are ours, of at most 500 characters, and never repeat data, parameters or secrets; which track an error is
 about stands in its attributes. ``__cause__`` is the driver's error without what it quotes of the data.
+
+A statement that the host itself runs by ``work.session`` is the host's. An error about that statement, such as a syntax
+error or a value that is too long, stays what SQLAlchemy raised. One of these classes tells what lies outside of it
+(TransientConflict, DatabaseUnavailable, QueryTimeout, OperationCancelled, PermissionDenied, ConstraintViolation at
+COMMIT, and so on), with SQLAlchemy's error in full as its cause.
 """
 
 from __future__ import annotations
@@ -160,7 +165,7 @@ class SaveConflict(CatalogError):
 
 
 class ConstraintViolation(CatalogError):
-    """Say that *constraint* refused a row: a duplicate, or a reference to a row that is not there."""
+    """Say that *constraint* of the host's refused a row: a duplicate, or a reference to a row that is not there."""
 
 
 class IllegalTransition(CatalogError):

@@ -9,7 +9,9 @@ from functools import wraps
 from time import perf_counter
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
+import psycopg
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError
 
 from audiocatalog.errors import CatalogError
 
@@ -163,4 +165,6 @@ def _facts(operation: str, duration: float, error: BaseException | None) -> dict
 
 
 def _sqlstate_of(error: BaseException | None) -> str | None:
-    return error.sqlstate if isinstance(error, CatalogError) else None
+    if isinstance(error, DBAPIError):
+        error = error.orig  # A statement of the host's own.
+    return error.sqlstate if isinstance(error, CatalogError | psycopg.Error) else None

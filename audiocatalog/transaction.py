@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from audiocatalog.connection import PooledConnection, settings_call
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, TransactionAborted
 from audiocatalog.outcome import Trace, note_mark, trace_of
-from audiocatalog.translation import translated
+from audiocatalog.translation import translated, translated_for_host
 
 #: In a session's ``info``: whether a COMMIT was sent, whether one is unanswered, and whether it has executed anything.
 COMMITTED: Final = "audiocatalog_committed"
@@ -69,8 +69,9 @@ class Transaction:
         if self._session is None:
             assert self._driver is not None  # noqa: S101  # There is one or the other.
             return self._driver
-        with translated("flush"):
+        with translated_for_host("flush"):
             self._session.flush()
+        with translated("session"):
             return driver_connection(self._session.connection())
 
     @property
@@ -102,14 +103,15 @@ class Transaction:
             CommitOutcomeUnknown: the connection was lost before the answer came.
         """
         if self._session is not None:
-            with translated("flush"):
+            with translated_for_host("flush"):
                 self._session.flush()
         trace = self._trace() if traced and self._session is not None else None
         try:
-            with translated("commit", "commit"):
-                if self._session is not None:
+            if self._session is not None:
+                with translated_for_host("commit", "commit"):
                     self._session.commit()
-                elif self._driver is not None:
+            elif self._driver is not None:
+                with translated("commit", "commit"):
                     refuse_to_commit_an_aborted_transaction(self._driver)
                     self._driver.commit()
         except CommitOutcomeUnknown as error:

@@ -64,6 +64,11 @@ _CLASS_BY_SQLSTATE: dict[str, type[CatalogError]] = {
     "58": DatabaseUnavailable,
 }
 _INVALID_INPUT = ("22", "54", "42846")
+#: What befalls a statement whatever it says.
+_OUTSIDE_THE_STATEMENT = (
+    *(TransientConflict, StaleStatement, DatabaseUnavailable, PoolTimeout, QueryTimeout, OperationCancelled),
+    *(TransactionAborted, UnitOfWorkEnded, PermissionDenied),
+)
 # What refuses a value of a track; in a table of the host's, it is a ConstraintViolation like any other.
 _INVALID_TRACK = ("23502", "23514")
 _DESCRIPTION: dict[type[CatalogError], str] = {
@@ -167,6 +172,45 @@ class translated:  # noqa: N801  # Used as a function is; a generator would cost
             if (signal := interrupt_behind(error, self._handled)) is not None:
                 raise signal
             raise from_driver(error, operation=self._operation, phase=self._phase) from cause_of(error)
+
+
+class translated_for_host(translated):  # noqa: N801  # Used as a function is.
+    """Turn what a statement of the host's own has raised into what ``of_host`` says of it."""
+
+    __slots__ = ()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and isinstance(error, _DRIVER_ERRORS):
+            if (signal := interrupt_behind(error, self._handled)) is not None:
+                raise signal
+            told = of_host(error, operation=self._operation, phase=self._phase)
+            if told is not error:
+                raise told from error
+
+
+def of_host(error: Exception, *, operation: str, phase: Phase = "statement") -> Exception:
+    """
+    Return what a caller is told of the *error* of a statement that the host has run by its session.
+
+    What lies outside the statement is told by an error of ours, with all that the driver said as its cause: a conflict,
+    a lost connection, a limit, a right that is missing, and at COMMIT a constraint. All else is about the statement,
+    which is the host's to mend, so the error stays as it is.
+    """
+    ours = from_driver(error, operation=operation, phase=phase)
+    if isinstance(ours, ConstraintViolation | InvalidInput) or (ours.sqlstate or "").startswith("23"):
+        return _refused_at_commit(ours, operation) if phase == "commit" and ours.constraint else error
+    return ours if isinstance(ours, _OUTSIDE_THE_STATEMENT) else error
+
+
+def _refused_at_commit(error: CatalogError, operation: str) -> ConstraintViolation:
+    """Return the error for a constraint that was deferred until COMMIT; none of ours is."""
+    return ConstraintViolation(
+        f"{operation}: {_DESCRIPTION[ConstraintViolation]}",
+        operation=operation,
+        phase="commit",
+        sqlstate=error.sqlstate,
+        constraint=error.constraint,
+    )
 
 
 def interrupt_behind(error: BaseException, handled: BaseException | None = None) -> BaseException | None:

@@ -25,7 +25,7 @@ from audiocatalog.operations import Driver, save_track
 from audiocatalog.settings import Settings
 from audiocatalog.status import TrackStatus
 from audiocatalog.transaction import Transaction
-from audiocatalog.translation import cause_of, from_driver, interrupt_behind
+from audiocatalog.translation import interrupt_behind, of_host
 from audiocatalog.verbs import Verbs
 
 _Result = TypeVar("_Result")
@@ -94,7 +94,7 @@ class UnitOfWork(Verbs):
         finally:
             self._observer.unit_ended(self._began, waited, failure)
         if failure is not None and failure is not error:
-            raise failure from (failure.__cause__ if error is None else cause_of(error))
+            raise failure from (failure.__cause__ if error is None else error)
 
     def _end(self, transaction: Transaction, error: BaseException | None) -> BaseException | None:
         """Commit, or roll back if there was an *error*, and return what is to be raised of either."""
@@ -108,7 +108,8 @@ class UnitOfWork(Verbs):
         transaction.roll_back()
         if isinstance(error, sqlalchemy.exc.DBAPIError | sqlalchemy.exc.PendingRollbackError | psycopg.Error):
             phase: Phase = "commit" if transaction.host_is_committing else "statement"
-            return interrupt_behind(error, self._handled) or from_driver(error, operation="unit_of_work", phase=phase)
+            # Our own calls have translated theirs: this one is the host's.
+            return interrupt_behind(error, self._handled) or of_host(error, operation="unit_of_work", phase=phase)
         return error
 
     @property
@@ -116,7 +117,9 @@ class UnitOfWork(Verbs):
         """
         The SQLAlchemy session of this transaction, for statements and joins of the host's own.
 
-        It is made when it is first asked for, on the connection that the unit of work already has.
+        It is made when it is first asked for, on the connection that the unit of work already has. An error about a
+        statement of the host's stays as SQLAlchemy raised it, wherever it is sent: by ``execute``, by a flush before a
+        call of this class, or at the end.
 
         Raises:
             UnitOfWorkEnded: outside the ``with`` block.

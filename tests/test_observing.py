@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DataError
 
 from audiocatalog import (
     Catalog,
@@ -209,9 +210,9 @@ def test_a_load_is_told_as_one_with_what_its_records_raise(watched: Catalog, see
 
 
 def test_a_unit_of_work_that_fails_is_told_with_its_error(watched: Catalog, seen: list[Observation]) -> None:
-    with pytest.raises(errors.InvalidInput), watched.unit_of_work() as work:
+    with pytest.raises(DataError), watched.unit_of_work() as work:
         work.session.execute(text("SELECT 1 / 0"))
-    assert [(one.operation, one.error, one.sqlstate) for one in seen] == [("unit_of_work", "InvalidInput", "22012")]
+    assert [(one.operation, one.error, one.sqlstate) for one in seen] == [("unit_of_work", "DataError", "22012")]
 
 
 def test_a_call_after_the_end_is_told_as_well(watched: Catalog, seen: list[Observation]) -> None:
@@ -247,7 +248,7 @@ def test_an_observer_that_fails_costs_nothing(database_url: str, caplog: pytest.
 @pytest.mark.parametrize(
     ("statement", "level", "error", "sqlstate"),
     [
-        ("SELECT 1 / 0", logging.WARNING, "InvalidInput", "22012"),
+        ("SELECT 1 / 0", logging.WARNING, "DataError", "22012"),
         ("SELECT pg_terminate_backend(pg_backend_pid())", logging.WARNING, "DatabaseUnavailable", "57P01"),
         (None, logging.INFO, "ZeroDivisionError", None),
     ],
@@ -262,7 +263,7 @@ def test_a_unit_that_is_rolled_back_leaves_one_line(  # noqa: PLR0917  # One for
 ) -> None:
     with (
         caplog.at_level(logging.INFO, "audiocatalog"),
-        pytest.raises((errors.CatalogError, ZeroDivisionError)),
+        pytest.raises((errors.CatalogError, DataError, ZeroDivisionError)),
         catalog.unit_of_work() as work,
     ):
         save(work)

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import sqlalchemy.exc
 from sqlalchemy import select, text
 
 from audiocatalog import Catalog, Track, TrackMetadata, TrackRecord, TrackStatus, UnitOfWork, errors, migrations
@@ -143,7 +144,7 @@ def use_the_session(catalog: Catalog) -> None:
 
 
 def fail(catalog: Catalog) -> None:
-    with pytest.raises(errors.InvalidInput), catalog.unit_of_work() as work:
+    with pytest.raises(sqlalchemy.exc.DataError), catalog.unit_of_work() as work:
         work.session.execute(text("SELECT 1 / 0"))
     with pytest.raises(errors.TransactionAborted), catalog.unit_of_work() as work, suppress(Exception):
         work.session.execute(text("SELECT 1 / 0"))

@@ -250,13 +250,6 @@ def test_an_error_inside_a_savepoint_can_be_survived(catalog: Catalog) -> None:
     assert count(catalog) == (1, 1)
 
 
-def test_an_error_of_the_hosts_own_statement_leaves_as_one_of_ours(catalog: Catalog) -> None:
-    with pytest.raises(errors.InvalidInput) as caught, catalog.unit_of_work() as work:
-        work.session.execute(text("SELECT 1 / 0"))
-    assert caught.value.sqlstate == "22012"
-    assert isinstance(caught.value.__cause__, psycopg.errors.DivisionByZero)
-
-
 def test_an_error_of_sqlalchemy_that_is_none_of_the_database_stays_as_it_is(catalog: Catalog) -> None:
     with pytest.raises(sqlalchemy.exc.NoResultFound), catalog.unit_of_work() as work:
         work.session.scalars(select(Track)).one()
