@@ -19,9 +19,16 @@ BEGIN
   -- One byte for each character is ASCII: nothing but case to fold.
   IF pg_catalog.octet_length(value) <> pg_catalog.char_length(value) THEN
     -- An accent that stands alone is an apostrophe, and would decompose to a space; marks of trade to letters.
+    -- Marks in a row are put into their order one by one, in the square of their number: so a row of them ends after 30.
+    IF pg_catalog.char_length(value) > 100 THEN
+      value := pg_catalog.regexp_replace(value COLLATE "C",
+        E'[^\u0001-\u02ff\u0370-\u0482\u048a-\u0590\u1100-\u11ff\u1e00-\u20cf\u2100-\u2cee\u2e00-\u3029\u3030-\u3098'
+        '\u309b-\ua66e\uac00-\ufb1d\ufb1f-\ufe1f\ufe30-\uff9d\uffa0-\uffff]{30}',
+        E'\\&\ufdd0', 'g');
+    END IF;
     -- Decompose, drop the marks of Latin, Greek, Cyrillic, Hebrew and Arabic and what is invisible, and compose again,
     -- which puts Hangul syllables and voiced kana back together.
-    value := normalize(
+    value := pg_catalog.replace(normalize(
       pg_catalog.regexp_replace(
         normalize(pg_catalog.translate(value, '´™℠🅪🅫🅬', '''®®®®®'), NFKD) COLLATE "C",
         E'[\u00ad\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u061c'
@@ -30,7 +37,7 @@ BEGIN
         '\u202a-\u202e\u2060-\u206f\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\ufeff\ufff0-\ufffb'
         '\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]',
         '', 'g'),
-      NFKC);
+      NFKC), E'\ufdd0', '');
     -- A table is read from its beginning for every character, so each waits for a letter of its own.
     IF value COLLATE "C" ~
       E'[\u00c6-\u02ee\u055a\u05f3\u05f4\u1e9e\u2010-\u2032\u2212\u2c65\u2c66\ua78b\ua78c]'
@@ -146,26 +153,28 @@ BEGIN
         CONTINUE;
       ELSIF piece = '' THEN
         -- Brackets and quotes around a sign are not a part of it, unless there is nothing else.
-        joined := joined || ' =symbol:' || pg_catalog.encode(pg_catalog.convert_to(pg_catalog.left(
-          coalesce(nullif(pg_catalog.btrim(word, '()[]{}"'), ''), word), 50), 'UTF8'), 'hex');
+        joined := joined || (' =symbol:' || pg_catalog.encode(pg_catalog.convert_to(pg_catalog.left(
+          coalesce(nullif(pg_catalog.btrim(word, '()[]{}"'), ''), word), 50), 'UTF8'), 'hex'));
         CONTINUE;
       END IF;
       -- Punctuation at the ends of a word parts nothing, and apostrophes close up.
       closed := pg_catalog.btrim(
         pg_catalog.regexp_replace(pg_catalog.replace(word, '''', '') COLLATE "C", separators, ' ', 'g'));
       IF closed <> piece THEN
-        joined := joined || ' ' || piece;
+        joined := joined || (' ' || piece);
       END IF;
       IF pg_catalog.strpos(word, '''') > 0 THEN
         apart := pg_catalog.btrim(pg_catalog.regexp_replace(word COLLATE "C", separators, ' ', 'g'));
         IF apart <> closed THEN
-          pieces := pieces || ' ' || apart;
+          pieces := pieces || (' ' || apart);
         END IF;
       END IF;
       IF word COLLATE "C" ~ '[$!@]' THEN
         IF pg_catalog.strpos(word, '$') > 0 THEN
-          word := pg_catalog.regexp_replace(
-            word COLLATE "C", '[$](?=[$]*' || letter || ')|(?<=' || letter || '[$]*)[$]', 's', 'g');
+          -- Those beside no letter and no other dollar stay signs, which are dropped.
+          word := pg_catalog.replace(pg_catalog.regexp_replace(word COLLATE "C", pg_catalog.replace(
+            '(?<![^-])[$]+(?![^-])', '-', pg_catalog.replace(signs, E'\u0001-\u002f', E'\u0001-\u0023\u0025-\u002f')
+          ), ' ', 'g'), '$', 's');
         END IF;
         IF pg_catalog.strpos(word, '!') > 0 THEN
           word := pg_catalog.regexp_replace(word COLLATE "C", '(?<=' || letter || ')!(?=' || letter || ')', 'i', 'g');
@@ -175,7 +184,7 @@ BEGIN
         END IF;
         word := pg_catalog.regexp_replace(word COLLATE "C", separators, '', 'g');
         IF word <> piece THEN
-          joined := joined || ' ' || word;
+          joined := joined || (' ' || word);
         END IF;
       END IF;
     END LOOP;
@@ -222,8 +231,10 @@ BEGIN
   BEGIN
     IF name COLLATE "C" ~ '[$!@]' THEN
       IF pg_catalog.strpos(name, '$') > 0 THEN
-        name := pg_catalog.regexp_replace(
-          name COLLATE "C", '[$](?=[$]*' || letter || ')|(?<=' || letter || '[$]*)[$]', 's', 'g');
+        -- Those beside no letter and no other dollar stay signs, which are dropped.
+        name := pg_catalog.replace(pg_catalog.regexp_replace(name COLLATE "C", pg_catalog.replace(
+          '(?<![^-])[$]+(?![^-])', '-', pg_catalog.replace(signs, E'\u0001-\u002f', E'\u0001-\u0023\u0025-\u002f')
+        ), ' ', 'g'), '$', 's');
       END IF;
       IF pg_catalog.strpos(name, '!') > 0 THEN
         name := pg_catalog.regexp_replace(name COLLATE "C", '(?<=' || letter || ')!(?=' || letter || ')', 'i', 'g');
@@ -254,12 +265,18 @@ DECLARE
   place integer := 0;
   initials text := '';
   written text := '';
+  parts text[];
 BEGIN
+  -- What is appended to is copied, so it is put aside before it is long: the cost grows with the words, not their square.
   -- No word holds a quote or a backslash: both are punctuation.
   FOREACH word IN ARRAY pg_catalog.string_to_array(pg_catalog.translate(coalesce(title, ''), E'\n', ' '), ' ') LOOP
     IF word <> '' THEN
       place := place + 1;
       written := written || '''' || word || ''':' || place || 'A ';
+      IF pg_catalog.octet_length(written) > 2000 THEN
+        parts := parts || written;
+        written := '';
+      END IF;
     END IF;
   END LOOP;
   IF artist IS NOT NULL THEN
@@ -268,10 +285,16 @@ BEGIN
       IF word <> '' THEN
         place := place + 1;
         written := written || '''' || word || ''':' || place || 'B ';
-        initials := initials || pg_catalog.left(word, 1);
+        IF pg_catalog.octet_length(written) > 2000 THEN
+          parts := parts || written;
+          written := '';
+        END IF;
+        IF pg_catalog.octet_length(initials) <= 8 THEN
+          initials := initials || pg_catalog.left(word, 1);
+        END IF;
       END IF;
     END LOOP;
-    IF initials COLLATE "C" ~ '^[a-z]{3,8}$' THEN
+    IF pg_catalog.octet_length(initials) BETWEEN 3 AND 8 AND initials COLLATE "C" ~ '^[a-z]*$' THEN
       written := written || '''=initials:' || initials || ''' ';
     END IF;
   END IF;
@@ -281,6 +304,10 @@ BEGIN
       IF word <> '' THEN
         place := place + 1;
         written := written || '''' || word || ''':' || place || 'C ';
+        IF pg_catalog.octet_length(written) > 2000 THEN
+          parts := parts || written;
+          written := '';
+        END IF;
       END IF;
     END LOOP;
     written := written || '''=album:' || pg_catalog.replace(pg_catalog.replace(album_name, E'\\', E'\\\\'), '''', '''''') || ''' ';
@@ -297,6 +324,9 @@ BEGIN
   END IF;
   IF year IS NOT NULL THEN
     written := written || '''' || year || ''':' || place + 2 || 'D';
+  END IF;
+  IF parts IS NOT NULL THEN
+    written := pg_catalog.array_to_string(parts, '') || written;
   END IF;
   RETURN written::tsvector;
 END

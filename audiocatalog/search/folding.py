@@ -40,13 +40,14 @@ SEPARATORS: Final = (
 ALONE: Final = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30fa\u30fd-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-#: The marks of Latin, Greek, Cyrillic, Hebrew and Arabic, the Arabic stretch, and what is invisible but no blank.
+#: The marks of Latin, Greek, Cyrillic, Hebrew and Arabic, the Arabic stretch, what is invisible but no blank, and the
+#: noncharacter that ends a row of marks in SQL.
 VANISHING: Final = (
     r"\u00ad\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u061c"
     r"\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u08ca-\u08e1\u08e3-\u08ff"
     r"\u115f\u1160\u17b4\u17b5\u180b-\u180f\u1ab0-\u1aff\u1dc0-\u1dff\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    r"\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\ufeff\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
-    r"\U000e0000-\U000e0fff"
+    r"\u20d0-\u20ff\ufdd0\ufe00-\ufe0f\ufe20-\ufe2f\ufeff\ufff0-\ufffb\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 #: Signs that decompose to a space or to letters, and what stands for them.
 SIGNS: Final = str.maketrans("´™℠🅪🅫🅬", "'®®®®®")
@@ -99,6 +100,8 @@ PLAIN: Final = (
 #: A longer word is cut into pieces, and is not spelled in one piece; longer symbols are known by their beginning.
 LONGEST_WORD: Final = 200
 LONGEST_SYMBOL: Final = 50
+#: Marks in a row are put into their order one by one, in the square of their number, so a row of them ends here.
+MOST_MARKS: Final = 30
 
 _VANISHING = re.compile(f"[{VANISHING}]")
 _RUN = re.compile(f"[^{SEPARATORS}]+")
@@ -286,7 +289,7 @@ def _folded_clusters(text: str) -> Iterator[tuple[str, int, int]]:
     """Fold each character of *text* together with the marks that may change it."""
     start = 0
     for end in range(1, len(text) + 1):
-        if end < len(text) and _attaches(text[end]):
+        if end < len(text) and end - start <= MOST_MARKS and _attaches(text[end]):
             continue
         cluster = text[start:end]
         folded = _folded(cluster)
