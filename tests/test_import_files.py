@@ -17,7 +17,7 @@ import pytest
 from audiocatalog import Catalog
 from audiocatalog.cli.importing import Plan, Refusal, format_of, read_records
 from audiocatalog.cli.input_file import DamagedFile, InputFile
-from audiocatalog.cli.rows import LONGEST_ROW
+from audiocatalog.cli.lines import LONGEST_ROW
 from tests.command import Run, ended, forget_words, invoke, process, run_on
 
 HEADER = b"title,year,audio_path\n"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from audiocatalog.cli.rows import UnusableFile
+from audiocatalog.cli.lines import UnusableFile
 from audiocatalog.cli.writing import json_line, replaced
 from audiocatalog.printing import json_text
 

@@ -14,8 +14,9 @@ import click
 
 from audiocatalog import Catalog, Track
 from audiocatalog.cli import options
+from audiocatalog.cli.columns import FIELDS
 from audiocatalog.cli.failures import Failure, Interrupted
-from audiocatalog.cli.importing import FIELDS, Format, format_of
+from audiocatalog.cli.importing import Format, format_of
 from audiocatalog.cli.output import plain
 from audiocatalog.cli.progress import progress_reporter
 from audiocatalog.cli.target import Target

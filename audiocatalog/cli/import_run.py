@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from audiocatalog import Catalog, OnConflict
 from audiocatalog.cli.checkpoint import Checkpoint, Done
+from audiocatalog.cli.columns import listed
+from audiocatalog.cli.doubts import MOST_FIRST_ROWS, doubt_about, first_of, shown_delimiter
 from audiocatalog.cli.failures import WrongSettings
 from audiocatalog.cli.importing import ReadRecord, RecordReader, Refusal
-from audiocatalog.cli.input_file import InputFile
+from audiocatalog.cli.input_file import DamagedFile, InputFile
+from audiocatalog.cli.lines import UTF8
 from audiocatalog.cli.progress import Reporter
 from audiocatalog.cli.refused_file import RefusedFile
 from audiocatalog.cli.saving import Committed, Tally, save_records
@@ -27,6 +30,8 @@ class ImportRun:
 
     *ignored* are columns of which is still to be told that they are ignored. *tally* counts what is done, also when an
     error ends the run, and what earlier runs have done up to *checkpoint*.
+
+    The first rows are looked at before any is saved, *first_rows* at most: what cannot be right is asked about.
     """
 
     file: InputFile
@@ -34,10 +39,14 @@ class ImportRun:
     ignored: list[str]
     refused_file: RefusedFile | None = None
     checkpoint: Checkpoint | None = None
+    first_rows: int = MOST_FIRST_ROWS
     tally: Tally = field(default_factory=Tally)
     #: The rows that earlier runs have done.
     rows_before: int = 0
+    #: How many refused rows hold bytes that are not UTF-8.
+    not_utf8: int = 0
     _last_id: str | None = None
+    _told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None and (done := self.checkpoint.done) is not None:
@@ -52,14 +61,16 @@ class ImportRun:
         Raises:
             CatalogError: an error that no row has caused.
             DamagedFile: the file cannot be read to its end.
-            WrongSettings: the catalogue is not the one that an earlier run has saved to.
+            WrongSettings: the catalogue is not the one that an earlier run has saved to, or the file does not hold what
+                the options say.
         """
         if self.rows_before:
             self._skip(catalog, report)
         begin = time.monotonic()
+        items = self._items(report)
         save_records(
             catalog,
-            self._items(report),
+            items,
             on_conflict=on_conflict,
             batch=batch,
             tally=self.tally,
@@ -77,6 +88,7 @@ class ImportRun:
 
         Raises:
             DamagedFile: the file cannot be read to its end.
+            WrongSettings: the file does not hold what the options say.
         """
         begin = time.monotonic()
         for item in self._items(report):
@@ -104,19 +116,54 @@ class ImportRun:
         report.begin("importing", self.rows_before, self.file.position)
 
     def _items(self, report: Reporter) -> Iterator[ReadRecord | Refusal]:
-        """Give the rows, and tell which columns are ignored."""
-        if self.ignored:
-            self._tell_ignored(report)
-        for item in self.reader:
-            if self.ignored:
-                self._tell_ignored(report)
+        """
+        Look at the first rows, then give all of them, and tell which columns are ignored.
+
+        Raises:
+            WrongSettings: the first rows cannot be right.
+        """
+        if self.reader.delimiter != ",":
+            report.say(f"the columns are parted by {shown_delimiter(self.reader.delimiter)}")
+        self._tell_columns(report)
+        items = iter(self.reader)
+        first, damage = first_of(items, self.first_rows)
+        if not self.rows_before:
+            doubt = doubt_about(first, self.reader.units, keeps_refused=self.refused_file is not None)
+            if doubt is not None:
+                raise WrongSettings(f"{doubt}; nothing was saved")
+        return self._given(first, damage, items, report)
+
+    def _given(
+        self,
+        first: Sequence[ReadRecord | Refusal],
+        damage: DamagedFile | None,
+        items: Iterator[ReadRecord | Refusal],
+        report: Reporter,
+    ) -> Iterator[ReadRecord | Refusal]:
+        self._tell_columns(report)
+        yield from first
+        if damage is not None:
+            raise damage
+        for item in items:
+            self._tell_columns(report)
             yield item
 
-    def _tell_ignored(self, report: Reporter) -> None:
-        report.say(f"ignored columns: {', '.join(map(quoted, self.ignored))}")
-        self.ignored.clear()
+    def _tell_columns(self, report: Reporter) -> None:
+        """Tell which columns are read by another name, and which are ignored, once of each."""
+        if len(self._told) < len(self.reader.renamed):
+            new = {field: column for field, column in self.reader.renamed.items() if field not in self._told}
+            self._told.update(new)
+            report.say(f"columns by another name: {', '.join(self._meaning(*pair) for pair in new.items())}")
+        if self.ignored:
+            report.say(f"ignored columns: {listed(self.ignored)}")
+            self.ignored.clear()
+
+    def _meaning(self, field: str, column: str) -> str:
+        unit = self.reader.units.get(field)
+        return f"{quoted(column)} is {field}{f' in {unit}' if unit else ''}"
 
     def _refuse(self, refusal: Refusal, report: Reporter) -> None:
+        self.not_utf8 += f"not {UTF8}" in refusal.reason
         is_kept = self.refused_file is None or self.refused_file.write(refusal)
         report.say(str(refusal) if is_kept else f"{refusal}: too long for the file of refused rows, too")
 

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
-from audiocatalog.cli.importing import REASON, Format, Refusal
-from audiocatalog.cli.rows import UnusableFile
+from audiocatalog.cli.columns import REASON
+from audiocatalog.cli.importing import Format, Refusal
+from audiocatalog.cli.lines import UTF8, UnusableFile
 from audiocatalog.cli.writing import csv_line, json_line
 
 #: The reason at the end of a line that an import has refused before.
+# A mark at the beginning of the file tells the order of the bytes.
+_WITHOUT_MARK: Final = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
 _OLD_REASON: Final = re.compile(rf'"{REASON}"\s*:\s*"(?:[^"\\]|\\.)*"\s*\}}')
 
 
@@ -22,7 +25,8 @@ class RefusedFile:
     Write the rows that are refused to the file at *path*, in the format of the file that they come from.
 
     Each row is what it was, with the reason as its last column, or as its last key in JSON Lines; an import ignores
-    that. A row that could not be parsed stands there as it was. *columns* are those of the CSV file.
+    that. A row that could not be parsed stands there as it was. *columns* are those of the CSV file, whose *delimiter*
+    and *encoding* this one has too, so that it is imported with the same options.
 
     It is there from the beginning, so that a folder that cannot be written to is noticed then; it is removed at the end
     if no row was refused. *kept* is the length of what an interrupted import wrote, after which this one goes on.
@@ -31,10 +35,22 @@ class RefusedFile:
         UnusableFile: there is such a file, which is not to be overwritten.
     """
 
-    def __init__(self, path: Path, file_format: Format, columns: Sequence[str], *, kept: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file_format: Format,
+        columns: Sequence[str] = (),
+        *,
+        delimiter: str = ",",
+        encoding: str = UTF8,
+        kept: int | None = None,
+    ) -> None:
         self.path = path
         self._is_csv = file_format == "csv"
         self._columns = columns
+        self._delimiter = delimiter
+        self._encoding = _WITHOUT_MARK.get(encoding, encoding)
+        self._mark = "\ufeff" if encoding in _WITHOUT_MARK else ""
         self._is_new = not path.exists()
         self._file = _open(path, kept)
         #: Whether no row has been written.
@@ -58,10 +74,10 @@ class RefusedFile:
         if refusal.source is None:
             return False
         if self.is_empty and self._is_csv:
-            self._write(csv_line([*(name for name in self._columns if name != REASON), REASON]))
+            self._write_cells([*(name for name in self._columns if name != REASON), REASON])
         self.is_empty = False
         if not isinstance(refusal.source, str):
-            self._write(csv_line(self._with_reason(refusal.source, refusal.reason)))
+            self._write_cells(self._with_reason(refusal.source, refusal.reason))
         elif self._is_csv:
             self._write(_without_end(refusal.source) + "\n")
         else:
@@ -72,9 +88,14 @@ class RefusedFile:
         """Bring what was written to the disk."""
         os.fsync(self._file.fileno())
 
+    def _write_cells(self, cells: Sequence[str]) -> None:
+        self._write(csv_line(cells, self._delimiter))
+
     def _write(self, line: str) -> None:
-        # Bytes that are no UTF-8 were read as surrogates, and become what they were.
-        self._file.write(line.encode("utf-8", "surrogateescape"))
+        mark = "" if self.length else self._mark
+        # Bytes that are not of the encoding were read as surrogates, and become what they were.
+        text = (mark + line).encode(self._encoding, "surrogateescape")
+        self._file.write(text)
         # So that an interruption leaves every row that was refused.
         self._file.flush()
 

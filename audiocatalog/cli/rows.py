@@ -1,42 +1,29 @@
-"""Read the rows of a CSV or JSON Lines file one at a time; a bad row does not affect the others.
+"""Read the rows of a CSV, JSON Lines or JSON file one at a time; a bad row does not affect the others.
 
-Nothing here knows what a track is. At most one row is held in memory.
+Nothing here knows what a track is. At most one row is held in memory, and no file costs more than its length: each
+line is parsed twice at most, however its quotation marks stand.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import json
+import re
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
+from audiocatalog.cli.lines import Lines, TooLong, UnusableFile
 from audiocatalog.cli.text import lone_surrogate, quoted
 from audiocatalog.errors import kind_of
-
-#: Rows of more characters are refused. The longest text of a track is far shorter.
-LONGEST_ROW: Final = 16 * 2**20
-
-#: The first bytes of files that are not UTF-8 text, and what to tell the user about them.
-_OTHER_FORMATS: Final = {
-    b"\xff\xfe": "the file is UTF-16 text: save it as UTF-8",
-    b"\xfe\xff": "the file is UTF-16 text: save it as UTF-8",
-    b"PK\x03\x04": "the file is a spreadsheet or a zip archive: export it as CSV",
-    b"\x1f\x8b": "the file is compressed twice: unpack it first, as by `gunzip -c FILE`",
-    **dict.fromkeys(
-        (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh91AY&SY"), "the file is compressed, and not by gzip: unpack it first"
-    ),
-}
-_LONGEST_BEGINNING: Final = max(map(len, _OTHER_FORMATS))
 
 #: What stands in a file: the cells of a CSV row, else the text of its line; None where it is not kept.
 Source = Sequence[str] | str | None
 
-
-class UnusableFile(ValueError):
-    """Refuse a whole file, because it cannot be read with the given options."""
+#: What may part the cells of a row; where the first line does not decide, it is the first of these.
+DELIMITERS: Final = (",", ";", "\t", "|")
+# What spreadsheets write before the names of the columns to say by what cells are parted.
+_SEPARATOR: Final = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 
 
 class Place(NamedTuple):
@@ -80,10 +67,22 @@ class _Record(NamedTuple):
 
 
 class CsvFile:
-    """Read CSV: *columns* come from the first line; each further row maps them to its cells, as far as it has any."""
+    """
+    Read CSV: *columns* come from the first line; each further row maps them to its cells, as far as it has any.
 
-    def __init__(self, lines: Lines) -> None:
+    Without a *delimiter*, the first line tells it: it is the one that parts that line into the most columns.
+    """
+
+    def __init__(self, lines: Lines, delimiter: str | None = None) -> None:
         self._lines = lines
+        self._lines_before = 1
+        first_line = lines.peek() or ""
+        if (separator := _SEPARATOR.fullmatch(first_line)) is not None:
+            next(lines)
+            self._lines_before = 2
+            delimiter = delimiter or separator[1]
+        #: What parts the cells.
+        self.delimiter = delimiter or _delimiter_of(first_line)
         self._records = self._read_records()
         first = next(self._records, None)
         if first is None:
@@ -97,7 +96,7 @@ class CsvFile:
     def __iter__(self) -> Iterator[Row]:
         width = len(self.columns)
         for row, record in enumerate(self._records, 1):
-            place = Place(row, None if record.line == row + 1 else record.line)
+            place = Place(row, None if record.line == row + self._lines_before else record.line)
             count = len(record.cells)
             too_many = f"{count} cells, but the file has {width} columns" if count > width else None
             cells = dict(zip(self.columns, record.cells, strict=False))
@@ -108,29 +107,38 @@ class CsvFile:
         Give the records one after the other.
 
         A quotation mark that is never closed makes many lines one cell, and the error is noticed far below its cause.
-        So only the first line is refused, and the lines after it are read again as rows of their own.
+        So only the first line is refused, and the lines after it are read again as rows of their own. Within these, a
+        cell that is still open at the end of its line is known to end in the same error, because what follows was read
+        as the inside of a cell before: it is refused at once, and no line is read a third time.
         """
         lines = self._lines
         usual_limit = csv.field_size_limit(sys.maxsize)
+        known = ""
         try:
             while True:
-                reader = csv.reader(lines, strict=True)
+                reader = csv.reader(lines, strict=True, delimiter=self.delimiter)
                 try:
                     start = lines.begin_record()
                     for cells in reader:
                         if cells:  # An empty line has no cells.
                             yield _Record(start, cells, None, cells, lines.length)
                         start = lines.begin_record()
-                except (csv.Error, _TooLong) as error:
+                except _StillOpen:
+                    yield _Record(start, [], known, lines.first_of_record, lines.length)
+                except (csv.Error, TooLong) as error:
                     source, length = lines.first_of_record, lines.length
-                    several = lines.put_back_all_but_the_first()
+                    several = lines.put_back_all_but_the_first(_StillOpen)
                     doubt = isinstance(error, csv.Error) or several
-                    problem = f"{error}{': is a quotation mark missing or not doubled?' if doubt else ''}"
-                    yield _Record(start, [], problem, source, length)
+                    known = f"{error}{': is a quotation mark missing or not doubled?' if doubt else ''}"
+                    yield _Record(start, [], known, source, length)
                 else:
                     return
         finally:
             csv.field_size_limit(usual_limit)
+
+
+class _StillOpen(Exception):
+    """A cell goes on in lines that are known to end in an error."""
 
 
 class JsonLinesFile:
@@ -149,104 +157,17 @@ class JsonLinesFile:
                     return
                 if not text.strip():
                     continue
-                cells, problem = _parse_object(text)
-            except _TooLong as error:
+                cells, problem = parse_object(text, self._lines.encoding)
+            except TooLong as error:
                 text, cells, problem = None, {}, str(error)
             count += 1
             yield Row(Place(count, None if line == count else line), cells, problem, text, self._lines.length)
 
 
-class _TooLong(Exception):
-    """The row is longer than ``LONGEST_ROW``."""
-
-    def __init__(self) -> None:
-        super().__init__(f"longer than {LONGEST_ROW:,} characters")
-
-
-class Lines:
-    """
-    Give the lines of *file*, remember those of the current record, and put lines back.
-
-    Used in a ``with`` block, which leaves the file open. Bytes that are not UTF-8 become lone surrogates; a cell with
-    one is refused later, if it is used.
-
-    Raises:
-        UnusableFile: the file is no text, by its first bytes.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        self._returned: deque[str] = deque()
-        self._record: list[str] = []
-        self._number = 0
-        #: The characters of the current record that have been read.
-        self.length = 0
-        self._returned.extend(filter(None, [self._text.readline(LONGEST_ROW + 1)]))
-        if self._returned:
-            _check_format(self._returned[0])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # A generator that is abandoned ends some time later; the file may be closed by then.
-        if not self._text.closed:
-            self._text.detach()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        # A line ends in \n, \r\n or \r; the text layer knows all three.
-        line = self._returned.popleft() if self._returned else self._text.readline(LONGEST_ROW + 1)
-        if not line:
-            raise StopIteration
-        self._number += 1
-        self.length += len(line)
-        if len(line) > LONGEST_ROW:
-            line = self._cut(line)
-        self._record.append(line)
-        if self.length > LONGEST_ROW:
-            raise _TooLong
-        return line
-
-    def begin_record(self) -> int:
-        """Forget the lines of the last record; return the number of the next line."""
-        self._record.clear()
-        self.length = 0
-        return self._number + 1
-
-    @property
-    def first_of_record(self) -> str | None:
-        """The first line of the current record, None if it is too long to be kept."""
-        return self._record[0] if len(self._record[0]) <= LONGEST_ROW else None
-
-    def put_back_all_but_the_first(self) -> bool:
-        """Put back the lines of the record after its first, and return whether there are any."""
-        again = self._record[1:]
-        self._returned.extendleft(reversed(again))
-        self._number -= len(again)
-        return bool(again)
-
-    def _cut(self, line: str) -> str:
-        """Skip the rest of a line that is too long, and return the beginning that was read."""
-        rest = line
-        while rest and rest[-1] not in "\r\n":
-            rest = self._text.readline(LONGEST_ROW + 1)
-        return line if line[-1] in "\r\n" else f"{line}\n"
-
-
-def _check_format(first_line: str) -> None:
-    first_bytes = first_line[:_LONGEST_BEGINNING].encode(errors="surrogateescape")
-    for beginning, what in _OTHER_FORMATS.items():
-        if first_bytes.startswith(beginning):
-            raise UnusableFile(what)
-
-
-def _parse_object(text: str) -> tuple[dict[str, Any], str | None]:
+def parse_object(text: str, encoding: str = "UTF-8") -> tuple[dict[str, Any], str | None]:
     """Return the object that *text* holds, or the problem with it."""
     if (character := lone_surrogate(text)) is not None:
-        return {}, f"not UTF-8: it holds the byte {quoted(character)}"
+        return {}, f"not {encoding}: it holds the byte {quoted(character)}"
     try:
         value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object_of)
     except RecursionError:
@@ -262,12 +183,27 @@ def _parse_object(text: str) -> tuple[dict[str, Any], str | None]:
     return value, None
 
 
+def _delimiter_of(first_line: str) -> str:
+    """Return what parts *first_line* into the most columns."""
+    line = first_line.rstrip("\r\n")
+    if sum(delimiter in line for delimiter in DELIMITERS) <= 1:
+        return next((delimiter for delimiter in DELIMITERS if delimiter in line), DELIMITERS[0])
+    usual_limit = csv.field_size_limit(sys.maxsize)
+    try:
+        widths = [len(next(csv.reader([line], delimiter=delimiter), [])) for delimiter in DELIMITERS]
+    finally:
+        csv.field_size_limit(usual_limit)
+    return DELIMITERS[widths.index(max(widths))]
+
+
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{quoted(twice)} stands there twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"{quoted(name)} stands there twice")
+            seen.add(name)
     return found
 
 

@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -25,19 +26,23 @@ class _Returned:
 
 # What begins a formula, and what a spreadsheet may skip before it: blanks, invisible characters, quotation marks.
 _FORMULA: Final = re.compile(rf"""[\t\r\n]|[{INVISIBLE}"'`´‘’“”]*[=+\-@＝＋－＠]""")
-# Told that a line ends in \r\n, the writer puts a cell in quotes for either of them.
-_CSV: Final = csv.writer(_Returned(), lineterminator="\r\n")
 
 
-def csv_line(cells: Iterable[Any]) -> str:
+@lru_cache
+def _csv(delimiter: str) -> Any:  # noqa: ANN401  # The type is private to its module.
+    # Told that a line ends in \r\n, the writer puts a cell in quotes for either of them.
+    return csv.writer(_Returned(), lineterminator="\r\n", delimiter=delimiter)
+
+
+def csv_line(cells: Iterable[Any], delimiter: str = ",") -> str:
     r"""
-    Return *cells* as a line of CSV, which ends in ``\n``.
+    Return *cells* as a line of CSV, parted by *delimiter*, which ends in ``\n``.
 
     >>> csv_line(["Jóga", None, 305.5, "a, b"])
     'Jóga,,305.5,"a, b"\n'
 
     """
-    line: str = _CSV.writerow(cells)
+    line: str = _csv(delimiter).writerow(cells)
     return f"{line[:-2]}\n"
 
 
