@@ -11,9 +11,10 @@ from audiocatalog.cli.lines import LONGEST_ROW, Lines
 from audiocatalog.cli.rows import Place, Row, parse_object
 
 # Outside of a string: a whole string, or a sign that tells where an element begins or ends. A quotation mark alone is
-# that of a string that goes on in the next part of the file.
-_TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"|["{}\[\],]', re.DOTALL)
-_IN_STRING: Final = re.compile(r'["\\]')
+# that of a string that goes on in the next part of the file. Inside: all up to the quotation mark that ends it, or to
+# the end of the part, which may be a backslash.
+_TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"|(["{}\[\],])', re.DOTALL)
+_IN_STRING: Final = re.compile(r'(?:[^"\\]++|\\.)*+(["\\]?)', re.DOTALL)
 _NESTING: Final = {"{": 1, "[": 1, "}": -1, "]": -1}
 _LINE_ENDS: Final = re.compile(r"[\r\n]+")
 _END_IS_MISSING: Final = "the JSON array has no end: is the file cut off, or a quotation mark missing?"
@@ -71,26 +72,25 @@ class JsonArrayFile:
         """Give the text of the elements in pieces, each with the sign that ends its element, if it does."""
         part, start, place, depth, is_open = next(self._parts, "").lstrip(), 1, 1, 0, False
         while True:
-            token = (_IN_STRING if is_open else _TOKEN).search(part, place)
-            if token is None:
-                yield part[start:], ""
-                # An escaped sign that stands in the next part is passed over there.
-                start, place, part = 0, max(0, place - len(part)), next(self._parts, "")
-                if not part:
-                    raise DamagedFile(_END_IS_MISSING)
-                continue
-            sign, place = token.group(), token.end()
+            token = (_IN_STRING.match if is_open else _TOKEN.search)(part, place)
+            sign, place = (token[1], token.end()) if token else ("", len(part))
             if is_open:
-                place += sign == "\\"
                 is_open = sign != '"'
+                # A sign that is escaped at the beginning of the next part is passed over there.
+                place += sign == "\\"
             elif sign == '"':
                 is_open = True
-            elif depth or sign not in ",]":
+            elif depth or sign not in {",", "]"}:
                 depth = max(0, depth + _NESTING.get(sign, 0))
             else:
                 yield part[start : place - 1], sign
                 start = place
                 if sign == "]":
                     break
+            if place >= len(part):
+                yield part[start:], ""
+                start, place, part = 0, place - len(part), next(self._parts, "")
+                if not part:
+                    raise DamagedFile(_END_IS_MISSING)
         if part[place:].strip() or any(rest.strip() for rest in self._parts):
             raise DamagedFile("there is more behind the end of the JSON array")
