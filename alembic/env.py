@@ -4,11 +4,12 @@ from logging.config import fileConfig
 from typing import Any
 
 from alembic import context
-from alembic.runtime.migration import MigrationContext
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.util import CommandError
 
 from audiocatalog import schema_changes  # noqa: F401  # It gives `op` the operations for tables in use.
 from audiocatalog.errors import CatalogError, ConfigurationError
+from audiocatalog.first_revision import FIRST_REVISION, mark_database
 from audiocatalog.function_rights import SECURE_FUNCTIONS
 from audiocatalog.migrator import LIMITS, only_migrator
 from audiocatalog.models import VERSION_TABLE, Base
@@ -27,9 +28,11 @@ def _is_ours(name: str | None, kind: str, parents: object) -> bool:  # noqa: ARG
     return kind != "table" or name in Base.metadata.tables
 
 
-def _secure_functions(ctx: MigrationContext, **_: object) -> None:
+def _end_revision(ctx: MigrationContext, step: MigrationInfo, **_: object) -> None:
     """End each revision, in its own transaction: whatever functions it has made by hand, PUBLIC may execute none."""
     ctx.execute(SECURE_FUNCTIONS)
+    if step.up_revision_id == FIRST_REVISION and step.is_upgrade and not step.is_stamp:
+        ctx.execute(mark_database())
 
 
 OPTIONS: dict[str, Any] = {
@@ -37,7 +40,7 @@ OPTIONS: dict[str, Any] = {
     "version_table": VERSION_TABLE,
     "transaction_per_migration": True,
     "include_name": _is_ours,
-    "on_version_apply": _secure_functions,
+    "on_version_apply": _end_revision,
     "compare_server_default": True,
     "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
 }

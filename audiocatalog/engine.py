@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from audiocatalog.connection import PooledConnection, transaction_settings
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
+from audiocatalog.first_revision import check_first_revision
 from audiocatalog.function_rights import check_pins
 from audiocatalog.observing import LOGGER, log_slow_statements
 from audiocatalog.pool import Pool, PoolFigures
@@ -198,6 +199,7 @@ class Database:
                 self._server_version = connection.info.server_version
                 check_server(connection)
                 check_schema(connection)
+                check_first_revision(connection)
                 check_pins(connection)
         except CatalogError as error:
             return error

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import psycopg
 
+from audiocatalog.advisory_locks import holder_of
 from audiocatalog.connection import PooledConnection, patient, settings_call
 from audiocatalog.errors import InvalidInput, Problem, TrackNotFound, TransientConflict
 from audiocatalog.identifiers import parse_id
@@ -63,8 +64,12 @@ def refresh_vocabulary(driver: psycopg.Connection[Any], *, timeout: float) -> Vo
     with translated("refresh_vocabulary"), patient(driver, timeout):
         driver.execute(settings_call({"statement_timeout": milliseconds(timeout)}, local=True))
         row: Any = driver.execute(LOCK_VOCABULARY).fetchone()
-        if not row[0]:
-            raise TransientConflict("another count of the words is under way", operation="refresh_vocabulary")
+        is_locked, key = row
+        if not is_locked:
+            raise TransientConflict(
+                f"another count of the words is under way: {holder_of(driver, key)} holds its lock",
+                operation="refresh_vocabulary",
+            )
         counted: Any = driver.execute(REFRESH_VOCABULARY, {"at": datetime.now(UTC)}).fetchone()
         driver.execute(ANALYZE_VOCABULARY)
         if isinstance(driver, PooledConnection):

@@ -7,7 +7,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import tenacity
@@ -15,10 +14,12 @@ from sqlalchemy import URL, Connection, Dialect
 from sqlalchemy.dialects.postgresql import DOMAIN
 
 from audiocatalog.errors import SchemaMismatch, TransientConflict
+from audiocatalog.first_revision import check_first_revision
 from audiocatalog.function_rights import check_pins, check_public
 from audiocatalog.migrator import connected, only_migrator
 from audiocatalog.models import DOMAINS, SCHEMA_REVISION, VERSION_TABLE
 from audiocatalog.revisions import check_schema
+from audiocatalog.revisions import config_path as config_path  # noqa: PLC0414  # It is public here.
 from audiocatalog.settings import parse_url
 from audiocatalog.transaction import driver_connection
 from audiocatalog.translation import translated
@@ -51,7 +52,8 @@ def upgrade(url: str | URL, revision: str = "head", *, lock_timeout: float = 300
         ConfigurationError: the URL is wrong, the server too old, or its encoding not UTF8.
         DatabaseUnavailable: the server cannot be reached.
         PermissionDenied: the role may not create tables.
-        SchemaMismatch: the database stands at a revision that this package does not know.
+        SchemaMismatch: the database stands at a revision that this package does not know, or another state of revision
+            0001 has made it; or its functions work in another schema and belong to another role.
         TransientConflict: another migrator worked for longer than *lock_timeout*, or a revision did not get its locks.
             The revisions before it are done.
         QueryTimeout: a statement of a migration ran for longer than its limit.
@@ -75,6 +77,8 @@ def check(url: str | URL) -> None:
     """
     from alembic import command
 
+    with connected(parse_url(url)) as connection, translated("check"):
+        check_first_revision(driver_connection(connection))
     _run(url, command.check, lock_timeout=60.0)
     with connected(parse_url(url)) as connection, translated("check"):
         rows = connection.exec_driver_sql(_READ_DOMAINS, {"names": [domain.name for domain in DOMAINS]}).all()
@@ -113,14 +117,6 @@ def current(url: str | URL) -> str | None:
     )
     revision: str | None = tries(read)
     return revision
-
-
-def config_path() -> Path:
-    """Return the path of ``alembic.ini``: the repository's where the package lies in it, else the wheel's."""
-    package = Path(__file__).resolve().parent
-    if (package.parent / "pyproject.toml").exists():
-        return package.parent / "alembic.ini"
-    return package / "_migrations" / "alembic.ini"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from sqlalchemy import URL, Connection, NullPool, create_engine, event, text
 from audiocatalog.advisory_locks import holder_of
 from audiocatalog.engine import check_server
 from audiocatalog.errors import CatalogError, PermissionDenied, TransientConflict, printable
+from audiocatalog.first_revision import check_first_revision
 from audiocatalog.function_rights import SECURE_FUNCTIONS, check_pins
 from audiocatalog.revisions import NEXT_REVISION
 from audiocatalog.settings import CONNECTION_DEFAULTS
@@ -154,7 +155,8 @@ class Migrator:
 
         Raises:
             PermissionDenied: the role lacks a right; the message says which.
-            SchemaMismatch: the functions work in another schema, and are not this role's to change.
+            SchemaMismatch: the functions work in another schema, and are not this role's to change; or another state of
+                revision 0001 has made the database.
             TransientConflict: a step did not get them within the migrator's patience. Those before it are done.
         """
         steps = Steps(migration)
@@ -182,6 +184,7 @@ class Migrator:
 
     def _secure_functions(self) -> None:
         with translated("upgrade"):
+            check_first_revision(driver_connection(self.connection))
             self.connection.exec_driver_sql(SECURE_FUNCTIONS)
             self.connection.commit()
             check_pins(driver_connection(self.connection))

@@ -20,6 +20,7 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import URL
 
+from audiocatalog.advisory_locks import holder_of
 from audiocatalog.engine import check_server
 from audiocatalog.errors import SchemaMismatch, TransientConflict
 from audiocatalog.migrator import LOCK_KEY, connected
@@ -386,7 +387,8 @@ def _holding(driver: psycopg.Connection[Any], key: int, timeout: float) -> Itera
     while not _one(driver, f"SELECT pg_try_advisory_lock({key})"):
         if time.monotonic() > deadline:
             raise TransientConflict(
-                f"another rebuild or an upgrade has been running for {timeout:g} s; wait until it has ended",
+                f"another rebuild or an upgrade has been running for {timeout:g} s: {holder_of(driver, key)} holds its "
+                "lock; wait until it has ended, or end it",
                 operation="rebuild",
             )
         time.sleep(_POLL_INTERVAL)

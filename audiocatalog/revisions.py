@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -22,6 +23,14 @@ SELECT EXISTS (
       string_to_array(translate(current_setting('search_path'), '" ', ''), ','), '$user', current_user::text)))
 """  # noqa: S608  # Likewise.
 _REVISION: Final = re.compile(r"[0-9]{4}")
+
+
+def config_path() -> Path:
+    """Return the path of ``alembic.ini``: the repository's where the package lies in it, else the wheel's."""
+    package = Path(__file__).resolve().parent
+    if (package.parent / "pyproject.toml").exists():
+        return package.parent / "alembic.ini"
+    return package / "_migrations" / "alembic.ini"
 
 
 def check_schema(connection: psycopg.Connection[Any]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, NamedTuple
 
-#: One count at a time; held to the end of the transaction.
-LOCK_VOCABULARY: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('audiocatalog vocabulary', 0))"
+#: One count at a time; held to the end of the transaction. Gives whether the lock was had, and its key.
+LOCK_VOCABULARY: Final = """
+SELECT pg_try_advisory_xact_lock(key), key FROM hashtextextended('audiocatalog vocabulary', 0) AS key"""
 
 #: Count the words and write what changed by more than a tenth, in the order of the words, so that no row is rewritten
 #: for nothing and two counts cannot wait for each other.
