@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 from rich.cells import cell_len
 
-from audiocatalog import Catalog, migrations
+from audiocatalog import Catalog, revisions
 from audiocatalog.cli import demo, main, story
 from audiocatalog.cli.failures import Failure
 from audiocatalog.errors import TrackNotFound
@@ -134,5 +134,5 @@ def test_the_examples_are_found_in_the_repository_and_in_the_wheel(
 ) -> None:
     assert demo.tracks() == ROOT / "examples" / "tracks.csv"
     package: Any = tmp_path / "site-packages" / "audiocatalog"
-    monkeypatch.setattr(migrations, "__file__", str(package / "migrations.py"))
+    monkeypatch.setattr(revisions, "__file__", str(package / "revisions.py"))
     assert demo.tracks() == package / "_examples" / "tracks.csv"
