@@ -25,6 +25,7 @@ from audiocatalog.errors import (
     ConstraintViolation,
     InvalidInput,
     Problem,
+    QueryTimeout,
     SaveConflict,
     kind_of,
 )
@@ -39,10 +40,19 @@ from audiocatalog.translation import translated
 BATCH: Final = 5_000
 _MOST_IN_A_BATCH: Final = 100_000
 _MOST_CONNECTIONS: Final = 64
-#: A batch takes a second or so; on a slow or busy server it may take this long.
+#: A whole batch takes a second or so; on a slow or busy server it may take this long, and a smaller one its share.
 _STATEMENT_SECONDS: Final = 60.0
-#: It waits for others not as long: that can be tried again, a batch that is too slow cannot.
+#: A part of a batch that was too slow may take this long, or its share of the above.
+_PART_SECONDS: Final = 1.0
+#: It waits for others not as long: that can be tried again.
 _LOCK_SECONDS: Final = 20.0
+_LOCK_SHARE: Final = 0.8
+#: If so many records of a batch were too slow, each alone, and none could be stored, the server is too slow.
+_MOST_SLOW: Final = 20
+_TOO_SLOW: Final = (
+    "bulk_save: this record alone took longer than a save may (statement_timeout), so it was refused; shorten its "
+    "texts, or allow more"
+)
 _PAUSE_SECONDS: Final = 0.1
 
 _STAGE: Final = "SELECT audiocatalog_stage_v1()"
@@ -213,6 +223,14 @@ def _tell(batch: _Batch, stored: Iterable[Stored], result: BulkResult) -> BulkBa
     return BulkBatch(batch.start, outcomes, refusals, result)
 
 
+@dataclass(slots=True)
+class _Counts:
+    """Count what became of the records of one batch so far."""
+
+    stored: int = 0
+    slow: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """Store batches, each within the transaction of a driver's connection."""
@@ -235,43 +253,65 @@ class Load:
 
     def store(self, driver: Driver, records: Sequence[Record]) -> Sequence[Stored]:
         """
-        Store *records* as if one after the other, but for those that the database refuses.
+        Store *records* as if one after the other, but for those that the database refuses or that are too slow.
+
+        A batch that runs into its time limit is halved. A record that is alone may take ``statement_timeout``, as a
+        save does. Each one that takes longer costs that, and about a second for each time that it was halved with
+        others.
 
         An error that no record has caused leaves the transaction as it was before.
         """
-        stored = self._store_what_can_be(driver, records)
+        stored = self._store_what_can_be(driver, records, self._seconds(len(records)), _Counts())
         first = stored[0].error
         if len(records) > 1 and all(isinstance(one.error, CatalogInternalError) for one in stored):
             assert first is not None  # noqa: S101
             raise first  # No record is to blame for what befalls all of them.
         return stored
 
-    def _store_what_can_be(self, driver: Driver, records: Sequence[Record]) -> Sequence[Stored]:
+    def _store_what_can_be(
+        self, driver: Driver, records: Sequence[Record], seconds: float, counts: _Counts
+    ) -> Sequence[Stored]:
         try:
-            return self._store(driver, records)
+            stored = self._store(driver, records, seconds)
+        except QueryTimeout as error:
+            if len(records) == 1:
+                counts.slow += 1
+                if counts.slow >= _MOST_SLOW and not counts.stored:
+                    raise
+                return [_refused(QueryTimeout(_TOO_SLOW, operation="bulk_save", sqlstate=error.sqlstate))]
         except _BAD_RECORD as error:
             if len(records) == 1:
                 return [_refused(error)]
+        else:
+            counts.stored += len(stored)
+            return stored
         # One of them is to blame: find it by halves. They are in the order of their ids, as all writers have it.
         places = sorted(range(len(records)), key=lambda place: records[place].id)
         middle = len(places) // 2
         halves = [
-            self._store_what_can_be(driver, [records[place] for place in half])
+            self._store_what_can_be(
+                driver, [records[place] for place in half], self._seconds(len(half), part=True), counts
+            )
             for half in (places[:middle], places[middle:])
         ]
         by_place = dict(zip(places, (one for half in halves for one in half), strict=True))
         return [by_place[place] for place in range(len(records))]
 
-    def _store(self, driver: Driver, records: Sequence[Record]) -> Sequence[Stored]:
+    def _seconds(self, count: int, *, part: bool = False) -> float:
+        """Return how long so many records may take, as a batch or as a *part* of one that could not be stored."""
+        alone = self.settings.statement_timeout
+        least = min(alone, _PART_SECONDS) if part and count > 1 else alone
+        return max(least, _STATEMENT_SECONDS * min(count, BATCH) / BATCH)
+
+    def _store(self, driver: Driver, records: Sequence[Record], seconds: float) -> Sequence[Stored]:
         # This begins the transaction where nothing has yet: what comes next is a savepoint in it, and ends with it.
         with translated("bulk_save"):
             ((statement, lock),) = rows_of(driver, _READ_LIMITS, ())
-        seconds = max(_STATEMENT_SECONDS, self.settings.statement_timeout)
         with translated("bulk_save"), patient(driver, seconds), driver.transaction():
             _limit(
                 driver,
                 milliseconds(seconds),
-                milliseconds(max(_LOCK_SECONDS, self.settings.lock_timeout)),
+                milliseconds(min(max(_LOCK_SECONDS, self.settings.lock_timeout), _LOCK_SHARE * seconds)),
             )
             self._stage(driver, [one.record if isinstance(one, ExportedRecord) else one for one in records])
             values = (self.on_conflict is OnConflict.REPLACE, self.actor, self.reason, self.settings.notify)

@@ -227,10 +227,12 @@ class Catalog(Verbs):
 
         Each *batch* is one transaction, copied to the server while the next one is read and checked, and tried again
         for a minute while the error says ``retryable``. *progress* is called with a ``BulkBatch`` after each one that
-        is committed. A record is a ``TrackRecord``, or a mapping that ``TrackRecord.from_mapping`` takes; one that
-        breaks a rule is refused, and its neighbours are stored. An ``ExportedRecord`` also brings
-        the status and the time that its track had in another catalogue. *on_conflict* says what is done where an id
-        holds other content: ``skip``, ``replace`` or ``error``. Records of the same id are stored one after the other.
+        is committed. A record is a ``TrackRecord``, or a mapping that ``TrackRecord.from_mapping`` takes. One that
+        breaks a rule is refused, and its neighbours are stored. So is one that alone takes longer than
+        ``statement_timeout``: a batch that is too slow, of 5,000 records after a minute, is stored in parts. An
+        ``ExportedRecord`` also brings the status and the time that its track had in another catalogue. *on_conflict*
+        says what is done where an id holds other content: ``skip``, ``replace`` or ``error``. Records of the same id
+        are stored one after the other.
 
         A server with idle cores stores faster over several *connections* of the pool, a batch on each.
 
@@ -241,7 +243,7 @@ class Catalog(Verbs):
         Raises:
             InvalidInput: names the argument that breaks its rule.
             DatabaseUnavailable, PoolTimeout: there was no connection for a minute.
-            QueryTimeout: a batch took longer than a minute; choose smaller ones.
+            QueryTimeout: the server is too slow for any record.
 
         >>> result = catalog.bulk_save(records, progress=lambda batch: print(batch.result))  # doctest: +SKIP
         >>> [(refusal.position, str(refusal.error)) for refusal in result.refusals]  # doctest: +SKIP

@@ -205,9 +205,9 @@ class UnitOfWork(Verbs):
         Store many tracks in this transaction, as ``Catalog.bulk_save`` does in many of its own.
 
         Nothing is kept before the unit of work ends, and every new track is locked until then: for more than some
-        hundred thousand, use the catalogue's. A batch may take a minute, and wait 20 seconds for others, whatever the
-        limits of the rest. *records* are read within the transaction, which the server ends if nothing is asked of it
-        for 10 seconds.
+        hundred thousand, use the catalogue's. A batch of 5,000 may take a minute, and wait 20 seconds for others,
+        whatever the limits of the rest. *records* are read within the transaction, which the server ends if nothing is
+        asked of it for 10 seconds.
 
         Raises:
             InvalidInput: names the argument that breaks its rule.

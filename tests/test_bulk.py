@@ -31,7 +31,9 @@ from audiocatalog import (
     UnitOfWork,
     errors,
 )
+from audiocatalog.bulk import Load, Stored
 from audiocatalog.bulk_result import MOST_REFUSALS
+from audiocatalog.operations import Driver
 from audiocatalog.outcome import ask
 from tests.conftest import TABLES, libpq
 from tests.factories import TrackRecordFactory
@@ -734,6 +736,79 @@ class TestBesideOthers:
             with pytest.raises(errors.QueryTimeout, match=r"^bulk_save: "):
                 hasty.bulk_save(records(2000))
         assert rows(owner, "audio_tracks") == []
+
+    @pytest.fixture
+    def slowed(self, catalog: Catalog, owner: Owner) -> Iterator[Catalog]:
+        """Give a catalogue in which a record with the title "slow" never ends, and one with "late" takes a while."""
+        owner.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF new.title = 'slow' THEN PERFORM pg_sleep(60);"
+            " ELSIF new.title = 'late' THEN PERFORM pg_sleep(0.1); END IF;"
+            " RETURN new; END $$"
+        )
+        try:
+            owner.execute("CREATE TRIGGER slow BEFORE INSERT ON audio_tracks FOR EACH ROW EXECUTE FUNCTION slow()")
+            with pytest.MonkeyPatch.context() as patch, Catalog(catalog._database.url, statement_timeout=0.3) as hasty:
+                patch.setattr("audiocatalog.bulk._PART_SECONDS", 0.1)
+                # Of 100 records, that is 0.3 seconds.
+                patch.setattr("audiocatalog.bulk._STATEMENT_SECONDS", 15.0)
+                yield hasty
+        finally:
+            owner.execute("DROP FUNCTION slow CASCADE")
+
+    @pytest.mark.parametrize("slow", [[0], [99], [7, 8, 70]])
+    def test_a_slow_record_costs_itself_alone(self, slowed: Catalog, owner: Owner, slow: Sequence[int]) -> None:
+        many = [retitled(one, "slow") if at in slow else one for at, one in enumerate(records(150))]
+        told: list[BulkBatch] = []
+        result = slowed.bulk_save(many, batch=100, progress=told.append)
+        assert [refusal.position for refusal in result.refusals] == list(slow)
+        for refusal in result.refusals:
+            assert isinstance(refusal.error, errors.QueryTimeout)
+            assert "this record alone" in str(refusal.error)
+            assert refusal.error.operation == "bulk_save"
+        assert (result.inserted, len(told)) == (150 - len(slow), 2)
+        assert {row["id"] for row in rows(owner, "audio_tracks")} == {
+            one.id for one in many if one.metadata.title != "slow"
+        }
+        assert_sound(owner)
+        # Who starts again comes as far as this.
+        assert counts(slowed.bulk_save(many, batch=100)) == (0, 0, 150 - len(slow), len(slow), 0)
+
+    def test_nor_in_a_unit_of_work(self, slowed: Catalog, owner: Owner) -> None:
+        with slowed.unit_of_work() as work:
+            before = work.save_record(*records(1))
+            result = work.bulk_save([*records(3), *records(1, metadata__title="slow"), *records(2)])
+            after = work.save_record(*records(1))
+        assert counts(result) == (5, 0, 0, 1, 0)
+        assert slowed.find(before.id)
+        assert slowed.find(after.id)
+        assert_sound(owner)
+
+    def test_what_is_slow_together_but_not_alone_is_stored(self, slowed: Catalog, owner: Owner) -> None:
+        result = slowed.bulk_save([retitled(one, "late") for one in records(8)])
+        assert counts(result) == (8, 0, 0, 0, 0)
+        assert_sound(owner)
+
+    def test_a_slow_load_takes_a_time_that_is_bounded_by_its_slow_records(self, slowed: Catalog) -> None:
+        """The time of each try is counted, as the limit that it was given, not measured."""
+        many = [retitled(one, "slow") if at % 25 == 3 else one for at, one in enumerate(records(100))]
+        limits: list[float] = []
+        store = Load._store
+
+        def note(load: Load, driver: Driver, part: Sequence[TrackRecord], seconds: float) -> Sequence[Stored]:
+            try:
+                return store(load, driver, part, seconds)
+            except errors.QueryTimeout:
+                limits.append(seconds)
+                raise
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Load, "_store", note)
+            assert slowed.bulk_save(many).refused == 4
+        # The batch, then seven halvings for each at most, and each alone.
+        assert limits[0] == pytest.approx(0.3)
+        assert len(limits) <= 1 + 4 * 7
+        assert sum(limits) <= 0.3 + 4 * (6 * 0.16 + 0.3)
 
 
 LOADER = """
