@@ -56,13 +56,18 @@ NOT_THROUGH_POOLER: Final[Mapping[str, str]] = {
     ),
     "test_running.py::test_a_single_call_that_is_refused_for_certain_is_no_unknown_outcome": _NO_OPTIONS,
     "test_running.py::test_a_server_that_stays_read_only_is_not_connected_to_again_and_again": _NO_OPTIONS,
+    "test_schemas.py::": _NO_OPTIONS,
+    "test_function_rights.py::TestGrant::": _NO_OPTIONS,
     "test_rebuilding.py::": "it copies a database to which PgBouncer's own connections would have to be closed first",
 }
 _WRITES_BY_HAND: Final = "in it, the host writes or deletes tracks past the functions, which is the owner's to do"
+_ABOUT_ROLES: Final = "it is about rights and owners before any role was applied"
 _CHANGES_THE_SCHEMA: Final = "in it, the host changes the schema, which is the owner's to do"
 NOT_AS_APPLICATION: Final[Mapping[str, str]] = {
     "test_bulk.py::TestUnitOfWork::test_it_sees_what_the_host_has_added": _WRITES_BY_HAND,
     "test_export_command.py::test_what_is_written_is_read_back": _WRITES_BY_HAND,
+    "test_function_rights.py::": _ABOUT_ROLES,
+    "test_schemas.py::": _ABOUT_ROLES,
     "test_models.py::test_an_unknown_status_": _CHANGES_THE_SCHEMA,
     "test_models.py::test_no_move_of_ours_leads_out_of_an_unknown_status": _CHANGES_THE_SCHEMA,
     "test_models.py::test_the_content_of_a_track_in_an_unknown_status_can_be_saved": _CHANGES_THE_SCHEMA,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from sqlalchemy import make_url
 from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus, migrations
 from audiocatalog.errors import ConfigurationError, PermissionDenied, SchemaMismatch
 from audiocatalog.grants import grant_rights, grant_sql
+from audiocatalog.models import VERSION_TABLE
 from audiocatalog.roles import TABLES, RoleNames, apply_roles, roles_sql
 from tests.command import invoke
 from tests.conftest import libpq, temporary_database
@@ -175,11 +178,15 @@ class TestWithoutAGrant:
         assert any("peek" in statement for statement in statements(place.admin))
         assert allowed(place, place.role()) == []
         assert place.public() == []
+        # What was written last to a function was written with the revision: nobody has seen it open to all.
+        together = "SELECT bool_and(f.xmin = v.xmin) FROM pg_proc AS f, {} AS v WHERE proname = ANY (%s)"
+        made = ["audiocatalog_save_v2", "audiocatalog_peek_v1"]
+        assert place.admin.execute(sql.SQL(together).format(sql.Identifier(VERSION_TABLE)), [made]).fetchone() == (
+            True,
+        )
 
     def test_nothing_is_allowed_after_printed_sql(self, place: Place, tmp_path: Path) -> None:
         """Alembic prints what it would do; whoever runs that gets the same."""
-        import subprocess
-        import sys
 
         ini = ini_with(tmp_path, NEWER_BY_HAND)
         command = [sys.executable, "-m", "alembic", "-c", str(ini), "upgrade", f"0001:{RATED}", "--sql"]
