@@ -7,13 +7,14 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import psycopg
 from psycopg import waiting
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
-from audiocatalog.translation import AnothersConnection, ServerSilent, without_data
+from audiocatalog.translation import AnothersConnection, ServerSilent, over_its_limit, without_data
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _RV = TypeVar("_RV")
 # How long a server that is given up, or whose caller has been interrupted, is asked to stop what it is doing.
 _CANCEL_SECONDS: Final = 0.3
+# A statement in a pipeline is sent so much before its answer is waited for, at the most.
+_LIMIT_SLACK: Final = 0.005
 
 
 #: This process; a forked child has another one.
@@ -43,9 +46,11 @@ class PooledConnection(psycopg.Connection[Any]):
 
     *patience* is how many seconds an answer may take: the statement's time limit, which the server keeps, and then some
     for the network. No setting of libpq or of the server ends the wait for a server that is frozen: its kernel goes on
-    acknowledging what is sent.
+    acknowledging what is sent. *limit* is the statement's time limit itself.
     """
 
+    limit: float | None = None
+    usual_limit: float | None = None
     patience: float | None = None
     usual_patience: float | None = None
     network_timeout: float = 0.0
@@ -84,6 +89,7 @@ class PooledConnection(psycopg.Connection[Any]):
         connection._process = _process  # noqa: SLF001
         connection.patience = connection.usual_patience = patience
         connection.network_timeout = network_timeout
+        connection.limit = connection.usual_limit = None if patience is None else patience - network_timeout
         return connection
 
     def wait(self, gen: PQGen[_RV], interval: float = 0.1, timeout: float | None = None) -> _RV:
@@ -98,6 +104,7 @@ class PooledConnection(psycopg.Connection[Any]):
         """
         if self._process is not _process:
             raise AnothersConnection("this connection belongs to the process that this one was forked from")
+        began = monotonic()
         try:
             return waiting.wait(gen, self.pgconn.socket, interval, self.patience if timeout is None else timeout)
         except psycopg.errors._WaitTimeout as error:  # noqa: SLF001  # It is what psycopg's own overrides catch.
@@ -111,6 +118,10 @@ class PooledConnection(psycopg.Connection[Any]):
             if self.pgconn.status == ConnStatus.OK or getattr(error, "sqlstate", None) is not None:
                 raise
             raise psycopg.OperationalError("the connection was lost") from error
+        except psycopg.errors.QueryCanceled as error:
+            if self.limit is not None and monotonic() - began >= self.limit - _LIMIT_SLACK:
+                over_its_limit(error)
+            raise
         except psycopg.Error:
             raise
         except BaseException:
@@ -143,7 +154,7 @@ class PooledConnection(psycopg.Connection[Any]):
             self.lost = None  # The pool has done with it.
             super().close()
         else:
-            self.held_since, self.patience = None, self.usual_patience
+            self.held_since, self.patience, self.limit = None, self.usual_patience, self.usual_limit
             if self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF:
                 self.pgconn.finish()  # Its caller was interrupted in a pipeline, which the pool would take for idle.
             pool.putconn(self)
@@ -178,12 +189,12 @@ def patient(driver: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
     if not isinstance(driver, PooledConnection):
         yield
         return
-    before = driver.patience
-    driver.patience = seconds + driver.network_timeout
+    before = driver.patience, driver.limit
+    driver.patience, driver.limit = seconds + driver.network_timeout, seconds
     try:
         yield
     finally:
-        driver.patience = before
+        driver.patience, driver.limit = before
 
 
 def hang_up(driver: psycopg.Connection[Any]) -> None:

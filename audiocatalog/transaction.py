@@ -93,6 +93,7 @@ class Transaction:
         if isinstance(driver, PooledConnection):
             # Never less than usual: a savepoint that is rolled back gives the server its old limit back.
             driver.patience = max(driver.patience or 0.0, seconds + driver.network_timeout)
+            driver.limit = seconds
 
     def commit(self, *, traced: bool = False) -> None:
         """

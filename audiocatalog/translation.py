@@ -155,6 +155,16 @@ class ServerSilent(psycopg.OperationalError):
     """Say that the server left a call unanswered for so long that the connection was given up."""
 
 
+def over_its_limit(error: psycopg.errors.QueryCanceled) -> None:
+    """
+    Note that the statement which *error* ended had run for as long as it may.
+
+    A limit that strikes while the server reads or ends a statement ends it at the next moment when it may be ended; by
+    then the server has forgotten why, and says that a user asked for it.
+    """
+    error.over_its_limit = True  # type: ignore[attr-defined]
+
+
 class translated:  # noqa: N801  # Used as a function is; a generator would cost a microsecond in every call.
     """Turn every driver error raised inside into the error of ours that says what it means."""
 
@@ -310,7 +320,11 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
     elif sqlstate == "42804" and _IN_OUR_FUNCTION in (original.diag.context or ""):
         # A function keeps its plans; after a change of a column's type, they fit no more on this connection.
         kind = StaleStatement
-    elif sqlstate == "57014" and original.diag.message_primary == _CANCELLED:
+    elif (
+        sqlstate == "57014"
+        and original.diag.message_primary == _CANCELLED
+        and not getattr(original, "over_its_limit", False)
+    ):
         # In another language than English, it cannot be told from a time-out.
         kind = OperationCancelled
     elif kind is DatabaseUnavailable and phase == "commit" and original.diag.severity_nonlocalized != "ERROR":

@@ -157,6 +157,20 @@ def test_what_somebody_ends_on_the_server_was_cancelled_and_took_no_time_too_lon
         assert fill(catalog, 1) == [pid]
 
 
+@pytest.mark.usefixtures("clean")
+def test_a_limit_that_strikes_where_the_server_forgets_it_is_a_limit_nevertheless(short: Catalog) -> None:
+    """
+    The server cannot be interrupted while it reads a statement. It sets the limit anew when it has read one, and takes
+    the interrupt that it owes for somebody's wish.
+    """
+    long = "SELECT 1 WHERE 1 IN (" + "1," * 300_000 + "1)"
+    with pytest.raises(errors.QueryTimeout) as caught, short.unit_of_work() as work:
+        work.allow(0.005)
+        work.session.connection().exec_driver_sql(long)
+    assert "canceling statement due to user request" in str(caught.value.__cause__)
+    assert "time limit" in str(caught.value)
+
+
 @pytest.mark.parametrize("pooler", [False, True])
 def test_a_pool_that_is_used_up_says_by_whom_when_the_time_is_over(database_url: str, *, pooler: bool) -> None:
     with Catalog(database_url, pool_size=2, pool_timeout=0.5, pooler=pooler) as catalog:
