@@ -54,6 +54,11 @@ UUID_TEXT = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORE
 Units = Callable[[], UnitOfWork]
 
 
+def pytest_configure() -> None:
+    # A worker inherits the width of the terminal, which is not for what the tests print.
+    os.environ.pop("COLUMNS", None)
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of workers of ``-n auto``: two for each core, as about half of a test is waiting."""
     # Snapshots, roles and locks of a server are seen from all its databases: workers do not share one.
