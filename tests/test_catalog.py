@@ -23,6 +23,8 @@ from audiocatalog.models import SCHEMA_REVISION
 from audiocatalog.revisions import NEXT_REVISION
 from audiocatalog.settings import parse_url, url_from_environment
 from tests.conftest import libpq
+from tests.frozen import outcome_of
+from tests.waiting import wait_until
 
 SECRET = "p%40ss%2Fw%3Ard"
 
@@ -111,7 +113,7 @@ def test_run_returns_what_the_unit_returns_and_commits(catalog: Catalog) -> None
 def test_run_tries_again_what_can_be_tried_again(catalog: Catalog) -> None:
     """Two units that lock two tracks in opposite order deadlock; one is chosen, and runs again."""
     first, second = (catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a")).id for _ in range(2))
-    barrier, runs = threading.Barrier(2, timeout=10), []
+    barrier, runs = threading.Barrier(2, timeout=60), []
 
     def move_both(order: tuple[object, ...]) -> Callable[[UnitOfWork], None]:
         def unit(work: UnitOfWork) -> None:
@@ -154,13 +156,13 @@ def test_run_gives_up_at_its_deadline(catalog: Catalog) -> None:
 
     def unit(work: UnitOfWork) -> None:
         runs.append(work)
+        if len(runs) > 1000:
+            pytest.fail("it does not give up")
         raise errors.TransientConflict("on purpose")
 
-    begun = time.monotonic()
     with pytest.raises(errors.TransientConflict):
-        catalog.run(unit, deadline=0.3)
+        catalog.run(unit, deadline=1)
     assert len(runs) > 1
-    assert time.monotonic() - begun < 2
 
 
 # The pool
@@ -168,10 +170,10 @@ def test_run_gives_up_at_its_deadline(catalog: Catalog) -> None:
 
 def test_a_full_pool_says_so_in_time(database_url: str) -> None:
     with Catalog(database_url, pool_size=1, pool_timeout=0.2) as catalog, catalog.unit_of_work():
-        begun = time.monotonic()
-        with pytest.raises(errors.PoolTimeout, match=r"none of 1 connections became free within 0\.2 s"):
-            catalog.find(uuid4())
-        assert 0.15 < time.monotonic() - begun < 2
+        error, seconds = outcome_of(lambda: catalog.find(uuid4()))
+        assert isinstance(error, errors.PoolTimeout)
+        assert str(error).startswith("none of 1 connections became free within 0.2 s")
+        assert seconds > 0.15
 
 
 def test_every_connection_comes_back_whatever_happens_inside(database_url: str) -> None:
@@ -199,12 +201,11 @@ def test_idle_connections_that_the_server_ended_are_replaced(database_url: str) 
             thread.join()
         with psycopg.connect(libpq(database_url), autocommit=True) as admin:
             ended = admin.execute(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'audiocatalog'"
             ).fetchone()
         assert ended is not None
         assert ended[0] >= 3
-        time.sleep(0.1)
         for _ in range(6):
             assert catalog.find(uuid4()) is None
 
@@ -270,12 +271,12 @@ def test_no_server_is_an_outage_that_is_told_at_once() -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         begun = time.monotonic()
-        with Catalog(f"postgresql://u:{SECRET}@127.0.0.1:{port}/none") as catalog:
+        with Catalog(f"postgresql://u:{SECRET}@127.0.0.1:{port}/none", pool_timeout=60, connect_timeout=60) as catalog:
             with pytest.raises(errors.DatabaseUnavailable) as caught:
                 catalog.find(uuid4())
             with pytest.raises(errors.DatabaseUnavailable), catalog.unit_of_work():
                 pass
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 30, "it waited for a timeout"
         assert caught.value.phase == "connect"
         assert "ss/w:rd" not in str(caught.value)
 
@@ -314,7 +315,8 @@ def guarded_server() -> Iterator[EmbeddedPostgres]:
             rules = "(VALUES ('local all secretive scram-sha-256'), ('local all all trust'))"
             admin.execute(f"COPY {rules} TO '{folder[0]}/pg_hba.conf'")
             admin.execute("SELECT pg_reload_conf()")
-        time.sleep(0.1)
+        guarded = make_url(server.url()).set(username="secretive")
+        wait_until(lambda: isinstance(outcome_of(lambda: psycopg.connect(libpq(guarded))).error, psycopg.Error))
         yield server
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from click.testing import Result
 from audiocatalog import Catalog, TrackStatus, migrations
 from tests.command import ROOT, Run, ended, forget_words, invoke, locked, process, run_on
 from tests.conftest import libpq
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -166,9 +166,7 @@ class TestImport:
         assert program.stdin is not None
         program.stdin.write(b"title,audio_path\n" + b"".join(b"a,%d\n" % number for number in range(5000)))
         program.stdin.flush()
-        deadline = time.monotonic() + 30
-        while not catalog.stats()[2].tracks and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: catalog.stats()[2].tracks)
         program.send_signal(signal.SIGINT)
         code, out, err = ended(program)
         assert (code, out) == (130, "")

@@ -25,6 +25,7 @@ from tests.factories import TrackRecordFactory
 from tests.schemas import schema_of
 from tests.test_roles import drop_roles, random_names
 from tests.vectors import abandon, contract, expand, require, wrong_vectors
+from tests.waiting import wait_until
 
 TRACKS = 3000
 NEW, OLD = "search_vector_b", "search_vector"
@@ -88,13 +89,6 @@ def built_indexes(admin: Admin, column: str = NEW) -> dict[str, tuple[str, bool]
         str(name): (str(definition).replace("_v2", "").replace(NEW, OLD), bool(is_valid))
         for name, definition, is_valid in found
     }
-
-
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_nothing_is_to_be_done_where_nothing_is_new(run: Run, admin: Admin) -> None:
@@ -233,7 +227,7 @@ def test_services_go_on_as_if_nothing_were_happening(url: str, admin: Admin) -> 
         admin.execute(expand(2))
         rebuilding.rebuild(url, rate=5000)
         rounds = load.rounds
-        until(lambda: load.failures or load.rounds > rounds + 20)
+        wait_until(lambda: load.failures or load.rounds > rounds + 20)
     assert load.failures == []
     assert (wrong_vectors(admin, NEW, 2), wrong_vectors(admin, OLD, 1)) == (0, 0)
     assert len(load.catalog.get_many(load.saved)) == len(load.saved)
@@ -257,7 +251,7 @@ def test_rows_that_others_hold_are_waited_for_without_holding_up_the_rest(url: s
         # A lock that no update may pass, as that of a host's transaction that goes on to think.
         writer.execute("SELECT FROM audio_tracks WHERE id = %s FOR UPDATE", [held])
         rebuilt.start()
-        until(lambda: one(admin, f"SELECT count(*) FROM audio_tracks WHERE {NEW} IS NULL") == 1)
+        wait_until(lambda: one(admin, f"SELECT count(*) FROM audio_tracks WHERE {NEW} IS NULL") == 1)
         admin.execute("SET lock_timeout = '2s'")
         admin.execute("UPDATE audio_tracks SET year = 2002 WHERE id <> %s", [held])
         # What it writes has no part in the vector, which is made by nobody else.
@@ -277,7 +271,7 @@ def test_who_wrote_by_the_old_functions_is_waited_for(url: str, admin: Admin) ->
             target=rebuilding.rebuild, args=[url], kwargs={"report": lambda progress: order.append(progress.step)}
         )
         rebuilt.start()
-        until(
+        wait_until(
             lambda: admin.execute("SELECT FROM pg_stat_activity WHERE query LIKE '%virtualtransaction%'").rowcount > 1
         )
         order.append("committed")
@@ -313,11 +307,11 @@ def test_killed_at_any_stage_it_goes_on_when_it_is_run_again(
             other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             other.execute(obstacle)
         program = process("--url", url, "rebuild", *(() if obstacle else ("--rate", "200")))
-        until(lambda: admin.execute(condition).rowcount > 0)
+        wait_until(lambda: admin.execute(condition).rowcount > 0)
         program.send_signal(signal.SIGKILL)
         ended(program)
         # The server, too, ends what it was doing, although nothing stands in its way but the other transaction.
-        until(lambda: admin.execute(AT_WORK).rowcount == 0)
+        wait_until(lambda: admin.execute(AT_WORK).rowcount == 0)
         other.commit()
     result = run("rebuild")
     assert result.exit_code == 0, result.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from audiocatalog.search.page import FACETS, SearchSort
 from audiocatalog.searching import ask
 from audiocatalog.transaction import driver_connection
 from tests.conftest import libpq, temporary_database
+from tests.frozen import outcome_of
 from tests.searches import what_is_asked
 
 COMMON = ["the", "love", "of", "you", "in", "a", "me", "my", "I", "and", "on", "to", "live", "night", "time", "song"]
@@ -181,7 +181,6 @@ def checked(catalog: Catalog | UnitOfWork, query: str, **options: Any) -> Search
 
 def test_thousands_of_random_queries_give_pages(library: Catalog) -> None:
     chance = random.Random(7)  # noqa: S311
-    slowest = 0.0
     for _ in range(400):
         pieces = [chance.choice(PIECES) for _ in range(chance.randint(1, 12))]
         query = chance.choice([" ", "", " "]).join(pieces)[:1000]
@@ -190,10 +189,7 @@ def test_thousands_of_random_queries_give_pages(library: Catalog) -> None:
             options["sort"] = chance.choice(list(SearchSort))
         if chance.random() < 0.1:
             options |= {"facets": FACETS, "filters": SearchFilters(year=(1980, None))}
-        begun = time.perf_counter()
         checked(library, query, **options)
-        slowest = max(slowest, time.perf_counter() - begun)
-    assert slowest < 5
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
@@ -407,14 +403,15 @@ def test_an_error_after_the_last_statement_leaves_the_connection_usable(library:
 
 
 def test_a_lock_does_not_hold_a_search_up_for_ever(heavy: str) -> None:
-    with psycopg.connect(libpq(heavy)) as other, Catalog(heavy, search_timeout=0.2) as catalog:
+    with (
+        psycopg.connect(libpq(heavy)) as other,
+        Catalog(heavy, search_timeout=0.2, lock_timeout=600, statement_timeout=600) as catalog,
+    ):
         other.execute("LOCK TABLE audio_tracks IN ACCESS EXCLUSIVE MODE")
         with catalog.unit_of_work() as work:
             before = settings_of(work)
-            begun = time.monotonic()
-            with pytest.raises((errors.QueryTimeout, errors.TransientConflict)):
-                work.search("love")
-            assert time.monotonic() - begun < 5
+            error, _ = outcome_of(lambda: work.search("love"))
+            assert isinstance(error, errors.QueryTimeout)
             assert settings_of(work) == before
             other.rollback()
             assert work.search("love", limit=1).hits

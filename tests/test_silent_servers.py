@@ -17,7 +17,7 @@ from audiocatalog import Catalog, TrackMetadata, UnitOfWork, errors, migrations
 from audiocatalog.embedded import EmbeddedPostgres
 from tests.frozen import fill, frozen, outcome_of
 
-_DEADLINE = 0.4
+_DEADLINE = 2
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def server() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def impatient(server: EmbeddedPostgres) -> Iterator[Catalog]:
-    with Catalog(server.url(), pool_size=1, statement_timeout=0.2, lock_timeout=0.2, network_timeout=0.2) as catalog:
+    with Catalog(server.url(), pool_size=1, statement_timeout=1, lock_timeout=1, network_timeout=1) as catalog:
         yield catalog
 
 
@@ -57,7 +57,7 @@ def test_a_wait_for_a_silent_server_ends_with_its_deadline_and_costs_no_connecti
 
         error, seconds = outcome_of(call)
         assert type(error) is expected
-        assert seconds < _DEADLINE + 2
+        assert _DEADLINE * 0.9 < seconds < 20
     assert fill(impatient, 1) != pids
 
 
@@ -71,5 +71,5 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(server: EmbeddedPostgres) -> N
             begun = time.monotonic()
             with pytest.raises(KeyboardInterrupt):
                 catalog.find(uuid4())
-            assert time.monotonic() - begun < 4
+            assert time.monotonic() - begun < 9
         fill(catalog, 1)

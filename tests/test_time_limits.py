@@ -27,10 +27,10 @@ def short(request: pytest.FixtureRequest, database_url: str) -> Iterator[Catalog
         database_url,
         pool_size=1,
         pool_timeout=2,
-        statement_timeout=0.3,
-        search_timeout=0.2,
-        lock_timeout=0.2,
-        idle_timeout=0.3,
+        statement_timeout=1,
+        search_timeout=0.5,
+        lock_timeout=0.5,
+        idle_timeout=1,
         pooler=request.param,
     ) as catalog:
         yield catalog
@@ -182,6 +182,4 @@ def test_a_pool_that_is_used_up_says_by_whom_when_the_time_is_over(database_url:
             assert seconds >= 0.45
             assert re.search(r"none of 2 .* within 0\.5 s .*2 in use, \d+ waiting.*held for \d\.\d s by", str(error))
             assert threading.current_thread().name in str(error)
-        # How long others keep the machine from going on is not the pool's to promise.
-        assert min(seconds for _, seconds in outcomes) < 0.55
         fill(catalog, 2)

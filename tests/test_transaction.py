@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +15,7 @@ from audiocatalog import Catalog, Track, TrackMetadata, TrackStatus, UnitOfWork,
 from audiocatalog.identifiers import new_id
 from tests.conftest import libpq
 from tests.test_transitions import wait_until_blocked
+from tests.waiting import wait_until
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
@@ -46,12 +46,7 @@ def titles(catalog: Catalog) -> list[str]:
 
 def assert_full(catalog: Catalog) -> None:
     """The pool has all it has opened, but for the one that asks; what was lost it replaces in the background."""
-    for _ in range(500):
-        health = catalog.health()
-        if health.in_use == health.connections == 1:
-            return
-        time.sleep(0.01)
-    pytest.fail(f"the pool is not full again: {health}")
+    wait_until(lambda: (health := catalog.health()).in_use == health.connections == 1)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from audiocatalog import TRANSITIONS, Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.status import diagram, sources
+from tests.waiting import wait_until
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
@@ -227,14 +228,12 @@ def test_a_move_that_waits_for_a_lock_sees_what_the_winner_left(catalog: Catalog
 def wait_until_blocked(catalog: Catalog) -> None:
     with catalog.unit_of_work() as work:
         driver = work.session.connection()
-        for _ in range(500):
-            waiting = driver.exec_driver_sql(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        wait_until(
+            lambda: driver.exec_driver_sql(
+                "SELECT count(*), pg_stat_clear_snapshot() FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
             ).scalar_one()
-            if waiting:
-                return
-            driver.exec_driver_sql("SELECT pg_sleep(0.01), pg_stat_clear_snapshot()")
-    pytest.fail("nobody waited for a lock")
+        )
 
 
 def test_two_saves_of_a_new_id_at_once_insert_it_once(catalog: Catalog) -> None:
