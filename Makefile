@@ -25,7 +25,7 @@ demo: install ## See it work: a real PostgreSQL, 500 tracks, searches, an audit 
 	@$(BIN)/audiocatalog demo
 
 test: install ## Run the tests on a real PostgreSQL; AUDIOCATALOG_TEST_DATABASE_URL names another one
-	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-faults: install ## Kill, freeze and fill real servers for some minutes, and count what is lost
 	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)

@@ -119,8 +119,7 @@ class PooledConnection(psycopg.Connection[Any]):
                 raise
             raise psycopg.OperationalError("the connection was lost") from error
         except psycopg.errors.QueryCanceled as error:
-            if self.limit is not None and monotonic() - began >= self.limit - _LIMIT_SLACK:
-                over_its_limit(error)
+            self._note_the_limit(error, monotonic() - began)
             raise
         except psycopg.Error:
             raise
@@ -129,6 +128,10 @@ class PooledConnection(psycopg.Connection[Any]):
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self._give_up()
             raise
+
+    def _note_the_limit(self, error: psycopg.errors.QueryCanceled, seconds: float) -> None:
+        if self.limit is not None and seconds >= self.limit - _LIMIT_SLACK:
+            over_its_limit(error)
 
     def _give_up(self) -> None:
         with suppress(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from uuid import uuid4
@@ -55,14 +56,17 @@ Units = Callable[[], UnitOfWork]
 
 
 def pytest_configure() -> None:
+    # A shell's background job ignores Ctrl-C, and so would the programs that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # A worker inherits the width of the terminal, which is not for what the tests print.
     os.environ.pop("COLUMNS", None)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of workers of ``-n auto``: two for each core, as about half of a test is waiting."""
+    """Return the number of workers of ``-n auto``: one more than cores, for tests also wait."""
     # Snapshots, roles and locks of a server are seen from all its databases: workers do not share one.
-    return 0 if GIVEN_SERVER else min(8, 2 * len(os.sched_getaffinity(0)))
+    return 0 if GIVEN_SERVER else min(8, 1 + (os.cpu_count() or 1))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -188,8 +192,7 @@ def database_url(migrated_url: str) -> Iterator[str]:
     """Give the migrated database for real commits; its tables are emptied after the test."""
     yield migrated_url
     with psycopg.connect(libpq(migrated_url), autocommit=True) as admin:
-        for table in TABLES:
-            admin.execute(f"DELETE FROM {table}")
+        admin.execute("; ".join(f"DELETE FROM {table}" for table in TABLES))
 
 
 @pytest.fixture(scope="session")
