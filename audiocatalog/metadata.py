@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self, final
 from uuid import UUID
 
+from audiocatalog.composing import composed
 from audiocatalog.discretion import discreet
 from audiocatalog.errors import IllegalTransition, InvalidInput, Problem, kind_of, printable
 from audiocatalog.identifiers import new_id, parse_id
@@ -90,7 +90,7 @@ def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | N
             return Problem(field, "no NUL character")
         if _SURROGATE.search(text):
             return Problem(field, "no lone surrogates")
-        text = unicodedata.normalize("NFC", text)
+        text = composed(text)
     if len(text) > limit.characters:
         return Problem(field, f"at most {limit.characters:,} characters, not {len(text):,}", limit.characters)
     return text if _VISIBLE.search(text) else None

@@ -32,7 +32,7 @@ _FIRST_WITH_TRANSACTION_TIMEOUT: Final = 170000
 _IS_LOCAL: Final = re.compile(r"(?:localhost|127\.[0-9.]+|\[?::1\]?)(?::[0-9]*)?$", re.IGNORECASE)
 _HOST: Final = re.compile(r"[^:\[\]]+(?::[0-9]+)?")
 _SEVERAL_HOSTS: Final = re.compile(
-    r"(?P<before>[\w+]+://(?:[^@/?]*@)?)(?P<hosts>[^@/?]*,[^@/?]*)(?P<after>(?:[/?].*)?)$", re.DOTALL
+    r"(?P<before>[\w+]+://(?:[^@/?]*@)?)(?P<hosts>(?=[^@/?]*,)[^@/?]*+)(?P<after>(?:[/?].*)?)$", re.DOTALL
 )
 # A dead peer is noticed after 15 seconds: keepalives cover waiting for an answer, the user time-out covers sending.
 CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {

@@ -7,7 +7,6 @@ terminal.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from audiocatalog.cli.lines import UTF8, Lines, UnusableFile
 from audiocatalog.cli.rows import CsvFile, JsonLinesFile, Place, Row, Source
 from audiocatalog.cli.text import lone_surrogate, quoted
 from audiocatalog.cli.values import How, Reading, read_value, text_of, text_problem
+from audiocatalog.composing import composed
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.metadata import METADATA_FIELDS, TrackMetadata, TrackRecord
 from audiocatalog.status import TrackStatus
@@ -38,8 +38,6 @@ ID_NAMESPACE: Final = UUID("a3d0c9f4-3b8f-4c8e-9a55-6a1f0d6c2e71")
 
 _MOST_IGNORED_COLUMNS: Final = 100
 _MOST_SHAPES: Final = 1000
-# Longer paths are refused: NFC makes one character of at most four.
-_LONGEST_PATH: Final = 4 * 4096
 
 
 def format_of(path: PurePath, *, is_read: bool = False) -> Format | None:
@@ -320,11 +318,10 @@ class RecordReader:
             found = readings["id"].value
             return Problem("id", "missing") if found is None else found
         path = readings["audio_path"].value
-        # A path that is refused needs no id, and normalising it may take long.
-        if not isinstance(path, str) or len(path) > _LONGEST_PATH or lone_surrogate(path):
-            return None
+        if not isinstance(path, str) or lone_surrogate(path):
+            return None  # The path is refused, so the id does not matter.
         # Paths are stored in NFC.
-        return uuid5(ID_NAMESPACE, unicodedata.normalize("NFC", path))
+        return uuid5(ID_NAMESPACE, composed(path))
 
 
 def read_records(file: BinaryIO, file_format: Format, plan: Plan) -> Iterator[ReadRecord | Refusal]:
