@@ -24,7 +24,7 @@ from tests.command import Run, ended, invoke, process, run_on
 
 IMPORTED = (
     *("id", "title", "artist", "album", "genre", "year", "duration", "channels", "sample_rate", "bitrate", "format"),
-    *("audio_path", "thumbnail_path"),
+    *("audio_path", "thumbnail_path", "status"),
 )
 #: Texts that have a meaning to some reader of the file.
 NASTY = (
@@ -98,20 +98,20 @@ def test_what_is_written_is_read_back(
 def test_stdout_is_json_lines_unless_it_is_said(run: Run, catalog: Catalog) -> None:
     save(catalog, TrackMetadata(title="Jóga", artist="Björk", year=1997, duration=305.5))
     expected = {**dict.fromkeys(IMPORTED), "id": str(UUID(int=0)), "title": "Jóga", "artist": "Björk", "year": 1997}
-    expected |= {"duration": 305.5, "audio_path": "path 0"}
+    expected |= {"duration": 305.5, "audio_path": "path 0", "status": "COMPLETED"}
     result = run("export")
     assert (result.exit_code, result.stderr) == (0, "")
     assert json.loads(result.stdout) == expected
     assert list(json.loads(result.stdout)) == list(IMPORTED)
     assert run("export", "-", "--format", "csv").stdout_bytes.decode() == (
-        f"{','.join(IMPORTED)}\n{UUID(int=0)},Jóga,Björk,,,1997,305.5,,,,,path 0,\n"
+        f"{','.join(IMPORTED)}\n{UUID(int=0)},Jóga,Björk,,,1997,305.5,,,,,path 0,,COMPLETED\n"
     )
 
 
 def test_all_fields_or_some_of_them(run: Run, catalog: Catalog) -> None:
     (track,) = save(catalog, TrackMetadata(title="Jóga"))
     everything = json.loads(run("export", "--all").stdout)
-    assert list(everything) == [*IMPORTED, "status", "created_at", "updated_at", "version"]
+    assert list(everything) == [*IMPORTED, "created_at", "updated_at", "version"]
     assert set(everything) == set(TRACK_COLUMNS)
     assert everything["created_at"] == track.created_at.isoformat()
     assert (everything["status"], everything["version"]) == ("COMPLETED", 1)

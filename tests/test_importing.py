@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import lzma
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -77,9 +78,15 @@ class TestCsv:
             "audio_path": "s3://music/joga.flac",
             "thumbnail_path": "s3://music/joga.png",
             "id": "01890a5d-ac96-774b-bcce-b302099a8057",
+            "status": "PENDING",
+            "created_at": "2001-02-03T04:05:06+00:00",
         }
         assert tuple(values) == FIELDS
-        (record,) = records(f"{','.join(values)}\n{','.join(values.values())}\n".encode())
+        (item,) = read(f"{','.join(values)}\n{','.join(values.values())}\n".encode(), restores=True)
+        assert isinstance(item, ReadRecord)
+        assert item.exported is not None
+        assert item.exported.created_at == datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
+        record = item.record
         assert record.metadata == TrackMetadata(
             title="Jóga",
             artist="Björk",
@@ -94,7 +101,7 @@ class TestCsv:
         )
         assert (record.audio_path, record.thumbnail_path) == (values["audio_path"], values["thumbnail_path"])
         assert record.id == UUID(values["id"])
-        assert record.status is TrackStatus.COMPLETED
+        assert record.status is TrackStatus.PENDING
 
     def test_an_empty_or_missing_cell_is_unknown(self) -> None:
         first, second = records(b"audio_path,title,year,artist\na,,,\nb\n")

@@ -34,8 +34,12 @@ ALIASES: Final[Mapping[str, Mapping[str, str | None]]] = {
     "audio_path": dict.fromkeys(("path", "file", "filepath", "location")),
     "thumbnail_path": {},
     "id": {},
+    "status": {},
+    "created_at": {},
 }
 FIELDS: Final = tuple(ALIASES)
+#: What an import keeps whoever runs it; the time of creation is kept by the owner alone.
+IMPORTED: Final = tuple(name for name in FIELDS if name != "created_at")
 
 _BETWEEN_WORDS: Final = re.compile(r"[\s_.\-()\[\]]+")
 _MOST_NAMED: Final = 10

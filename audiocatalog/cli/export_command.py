@@ -14,7 +14,7 @@ import click
 
 from audiocatalog import Catalog, Track
 from audiocatalog.cli import options
-from audiocatalog.cli.columns import FIELDS
+from audiocatalog.cli.columns import IMPORTED
 from audiocatalog.cli.failures import Failure, Interrupted
 from audiocatalog.cli.importing import Format, format_of
 from audiocatalog.cli.output import plain
@@ -25,9 +25,9 @@ from audiocatalog.cli.writing import compressed, csv_line, json_line, replaced, 
 from audiocatalog.errors import CatalogError
 from audiocatalog.tracks import TRACK_COLUMNS
 
-#: What an import takes, the id first, and then what it does not take.
-_IMPORTED: Final = ("id", *(name for name in FIELDS if name != "id"))
-_FIELDS: Final = (*_IMPORTED, *(name for name in TRACK_COLUMNS if name not in FIELDS))
+#: What an import takes, the id first, and then what only the owner's import takes, or none.
+_IMPORTED: Final = ("id", *(name for name in IMPORTED if name != "id"))
+_FIELDS: Final = (*_IMPORTED, *(name for name in TRACK_COLUMNS if name not in IMPORTED))
 _PART: Final = 1000
 
 
@@ -82,9 +82,9 @@ def export_file(
     Write the tracks to FILE as CSV or JSON Lines, or to stdout.
 
     They come in the order of their ids, one at a time, so that there may be any number of them. What `import` takes is
-    written: id, title, artist, album, genre, year, duration, channels, sample_rate, bitrate, format, audio_path and
-    thumbnail_path. It reads them back as they were. --all adds status, created_at, updated_at and version; --fields
-    chooses.
+    written: id, title, artist, album, genre, year, duration, channels, sample_rate, bitrate, format, audio_path,
+    thumbnail_path and status. It reads them back as they were, but PROCESSING as PENDING. --all adds created_at (which
+    `import --restore` keeps), updated_at and version; --fields chooses. Histories and edits are not part of an export.
 
     If the name of FILE ends in .gz, it is compressed. FILE appears, or is replaced, when it is complete. Lines end in
     a line feed, the text is UTF-8, and unknown values are empty in CSV and null in JSON Lines.

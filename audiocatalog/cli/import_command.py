@@ -27,11 +27,14 @@ from audiocatalog.cli.summary import Summary
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import counted, quoted
 from audiocatalog.cli.vocabulary_command import Count, count_words
-from audiocatalog.errors import CatalogError
+from audiocatalog.errors import CatalogError, PermissionDenied
 from audiocatalog.status import TRANSITIONS
 
 _FIRST_STATUS: Final = click.Choice(sorted(TRANSITIONS[None]), case_sensitive=False)
 _MEGABYTE: Final = 10**6
+_NOT_THE_OWNER: Final = (
+    "--restore: only the owner of the schema may say when a track was created: leave it out, or connect as the owner"
+)
 _UNCOUNTED: Final = "the import is complete, but its words are not counted yet: run `audiocatalog vocabulary refresh`"
 
 
@@ -68,7 +71,8 @@ class _Input(click.File):
 @click.option("--unit", metavar="FIELD=UNIT", multiple=True, help="The unit of bare numbers: duration=ms.")
 @click.option("--audio-path", "template", metavar="TEMPLATE", help="Make paths: 's3://music/{id}.mp3'.")
 @click.option("--id-from", metavar="COLUMN", help="Make ids from a column that differs for each track.")
-@click.option("--status", type=_FIRST_STATUS, default="COMPLETED", show_default=True, help="The status of new tracks.")
+@click.option("--status", type=_FIRST_STATUS, help="The status of all new tracks, whatever the file says.")
+@click.option("--restore", is_flag=True, help="Also keep times of creation; only the owner of the schema may.")
 @click.option("--replace", is_flag=True, help="Overwrite tracks that exist with other content.")
 @click.option("--skip-existing", is_flag=True, help="Leave tracks that exist as they are, whatever they hold.")
 @click.option("--dry-run", is_flag=True, help="Only check the rows; needs no database.")
@@ -105,8 +109,13 @@ def import_file(
 
     FILE is - for stdin, and may be compressed by gzip; JSON is an array of objects. The fields are title, artist,
     album, genre, year, duration (seconds), channels, sample_rate (Hz), bitrate (bit/s), format, audio_path,
-    thumbnail_path and id (a UUID). A track without an id gets one that is made from its audio_path. So a file can be
-    imported again: tracks that are there already stay as they are.
+    thumbnail_path, id (a UUID) and status. A track without an id gets one that is made from its audio_path. So a file
+    can be imported again: tracks that are there already stay as they are.
+
+    What `audiocatalog export` has written comes back with its ids, content and statuses. FAILED is reached by the legal
+    moves, PROCESSING waits as PENDING, and the history says "imported". Without a column status, new tracks are
+    COMPLETED. With --restore, the column created_at is kept too, as `export --all` writes it. Versions, histories and
+    edits are not part of an export.
 
     A column is known by its field's name, whatever its capitals, blanks and underscores, or by another plain name such
     as path or length; --map names any other. The first line of CSV tells what parts the cells: commas, semicolons, tabs
@@ -220,6 +229,8 @@ def _save(run: ImportRun, options: ImportOptions, target: Target, *, count: bool
             if count and (run.tally.inserted or run.tally.updated):
                 summary.words = _count_words(catalog)
     except CatalogError as error:
+        if isinstance(error, PermissionDenied) and options.restore:
+            raise Failure(f"{_NOT_THE_OWNER}; stopped, {run.what_is_safe()}") from None
         if not run.tally.rows:
             raise
         raise Failure(f"{failure_of(error).message}; stopped, {run.what_is_safe()}") from None

@@ -32,7 +32,8 @@ class ImportOptions:
     unit: Sequence[str]
     template: str | None
     id_from: str | None
-    status: str
+    status: str | None
+    restore: bool
     replace: bool
     skip_existing: bool
     batch: int
@@ -99,7 +100,8 @@ class ImportOptions:
             columns=_parse_mapping(self.mapping),
             audio_path=None if self.template is None else Template.parse(self.template),
             id_from=self.id_from,
-            status=TrackStatus(self.status),
+            status=None if self.status is None else TrackStatus(self.status),
+            restores=self.restore,
             units=_parse_units(self.unit),
         )
 
@@ -119,6 +121,7 @@ class ImportOptions:
             "--audio-path": self.template,
             "--id-from": self.id_from,
             "--status": self.status,
+            "--restore": self.restore,
             "--replace": self.replace,
             "--skip-existing": self.skip_existing,
             "--refused": self.refused and str(self.refused.absolute()),

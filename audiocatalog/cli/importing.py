@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self
 from uuid import UUID, uuid5
 
-from audiocatalog.cli.columns import FIELDS, Columns, check_columns, match_columns
+from audiocatalog.cli.columns import FIELDS, IMPORTED, Columns, check_columns, match_columns
 from audiocatalog.cli.json_array import JsonArrayFile
 from audiocatalog.cli.lines import UTF8, Lines, UnusableFile
 from audiocatalog.cli.rows import CsvFile, JsonLinesFile, Place, Row, Source
@@ -23,7 +23,7 @@ from audiocatalog.cli.text import lone_surrogate, quoted
 from audiocatalog.cli.values import How, Reading, read_value, text_of, text_problem
 from audiocatalog.composing import composed
 from audiocatalog.errors import InvalidInput, Problem
-from audiocatalog.metadata import METADATA_FIELDS, TrackMetadata, TrackRecord
+from audiocatalog.metadata import METADATA_FIELDS, ExportedRecord, TrackMetadata, TrackRecord
 from audiocatalog.status import TrackStatus
 
 Format = Literal["csv", "jsonl"]
@@ -101,30 +101,38 @@ class Plan:
     What the columns of a file mean.
 
     *columns* maps fields to columns of another name. *audio_path* makes the path of each row. *id_from* names a column
-    whose values differ from track to track; ids are made from them. *status* is the status of new tracks. *units* are
-    those of the numbers that have none beside them, by field.
+    whose values differ from track to track; ids are made from them. *status* is the status of all new tracks; without
+    it, their column says so, and what none says is COMPLETED. *units* are those of the numbers that have none beside
+    them, by field. With *restores*, the times of creation are read as well.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     audio_path: Template | None = None
     id_from: str | None = None
-    status: TrackStatus = TrackStatus.COMPLETED
+    status: TrackStatus | None = None
     units: Mapping[str, str] = field(default_factory=dict)
+    restores: bool = False
 
     def __post_init__(self) -> None:
         if self.audio_path is not None and "audio_path" in self.columns:
             raise UnusableFile("the path comes either from a column or from a template, not from both")
         if self.id_from is not None and "id" in self.columns:
             raise UnusableFile("the id is either a column of UUIDs or made from one, not both")
+        if self.status is not None and "status" in self.columns:
+            raise UnusableFile("the status comes either from a column or from --status, not from both")
+        if "created_at" in self.columns and not self.restores:
+            raise UnusableFile("--map created_at names times of creation, which only --restore keeps")
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields that are read from a column."""
-        return tuple(
-            name
-            for name in FIELDS
-            if not (name == "audio_path" and self.audio_path) and not (name == "id" and self.id_from is not None)
-        )
+        elsewhere = {
+            "audio_path": self.audio_path is not None,
+            "id": self.id_from is not None,
+            "status": self.status is not None,
+            "created_at": not self.restores,
+        }
+        return tuple(name for name in FIELDS if not elsewhere.get(name))
 
     def columns_of(self, columns: Sequence[str]) -> Columns:
         """Return what *columns* mean."""
@@ -137,6 +145,8 @@ class Plan:
             named.update(self.audio_path.columns)
         if self.id_from is not None:
             named.add(self.id_from)
+        if self.restores:
+            named.add(self.columns.get("created_at", "created_at"))
         return named
 
 
@@ -153,12 +163,17 @@ class Refusal(NamedTuple):
 
 
 class ReadRecord(NamedTuple):
-    """The place of a row, and the record that was read from it; *source* and *length* are those of ``Row``."""
+    """
+    The place of a row, and the record that was read from it; *source* and *length* are those of ``Row``.
+
+    *exported* is the same record with what a save cannot say, if the row says it.
+    """
 
     place: Place
     record: TrackRecord
     source: Source = None
     length: int = 0
+    exported: ExportedRecord | None = None
 
     def refused(self, reason: str) -> Refusal:
         """Return the refusal of this row."""
@@ -217,7 +232,7 @@ class RecordReader:
             self._table = self._understood(table.columns)
             check_columns(table.columns, self._table, plan.named_columns(), makes_path=plan.audio_path is not None)
             # In what this package has written, text such as NULL is the name of something.
-            self._is_own = set(FIELDS) <= set(table.columns)
+            self._is_own = set(IMPORTED) <= set(table.columns)
             self._rows = iter(table)
         else:
             self.absent.update(plan.columns.values())
@@ -279,7 +294,14 @@ class RecordReader:
         # A path that is refused above must not be refused a second time below.
         path = "-" if sound["audio_path"] is None else sound["audio_path"]
         try:
-            record = TrackRecord(metadata, path, sound["id"], sound.get("thumbnail_path"), self._plan.status)
+            exported = ExportedRecord.of(
+                metadata,
+                path,
+                sound["id"],
+                sound.get("thumbnail_path"),
+                status=sound.get("status") or self._plan.status or TrackStatus.COMPLETED,
+                created_at=sound.get("created_at"),
+            )
         except InvalidInput as error:
             problems += error.problems
         if problems:
@@ -287,7 +309,8 @@ class RecordReader:
             reason = "; ".join(f"{problem.field}: {problem.rule}" for problem in problems)
             return Refusal(row.place, reason, row.source, row.length)
         self.converted.update((name, reading.how) for name, reading in readings.items() if reading.how is not None)
-        return ReadRecord(row.place, record, row.source, row.length)
+        says_more = exported.has_failed or exported.created_at is not None
+        return ReadRecord(row.place, exported.record, row.source, row.length, exported if says_more else None)
 
     def _readings(self, cells: Mapping[str, Any], columns: Columns) -> dict[str, Reading]:
         """Return the value of every field, None where it is unknown, or the problem with it."""

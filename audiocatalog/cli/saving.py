@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from audiocatalog import BulkBatch, BulkOutcome, Catalog, OnConflict, TrackRecord
+from audiocatalog import BulkBatch, BulkOutcome, Catalog, ExportedRecord, OnConflict, TrackRecord
 from audiocatalog.cli.importing import ReadRecord, Refusal
 from audiocatalog.cli.input_file import DamagedFile
 from audiocatalog.errors import CatalogError, CatalogInternalError, SaveConflict
@@ -73,7 +73,9 @@ def save_records(
     """
     flight = _Flight(items, tally, refused, committed, position)
     while not flight.has_ended:
-        catalog.bulk_save(flight.records(), batch=batch, on_conflict=on_conflict, progress=flight.land)
+        catalog.bulk_save(
+            flight.records(), batch=batch, on_conflict=on_conflict, progress=flight.land, reason="imported"
+        )
         flight.settle()
     if flight.damage is not None:
         raise flight.damage
@@ -103,7 +105,7 @@ class _Flight:
         self._last_position: int | None = None
         self._last_id: UUID | None = None
 
-    def records(self) -> Iterator[TrackRecord]:
+    def records(self) -> Iterator[TrackRecord | ExportedRecord]:
         """Give records until the file ends or too much waits."""
         while self._refusals < _MOST_REFUSALS and self._characters < _MOST_CHARACTERS:
             try:
@@ -117,7 +119,7 @@ class _Flight:
             self._waiting.append((item, self._position()))
             self._characters += item.length
             if isinstance(item, ReadRecord):
-                yield item.record
+                yield item.exported or item.record
             else:
                 self._refusals += 1
                 if len(self._waiting) == self._refusals:

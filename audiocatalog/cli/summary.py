@@ -21,6 +21,7 @@ _WAYS: Final[Mapping[How, str]] = {
     How.WHOLE: "from numbers such as 1999.0",
     How.WORD: "from words such as stereo",
     How.MISSING: "missing, by a word such as NULL or by 0",
+    How.WAITING: "PENDING instead of PROCESSING",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -16,6 +17,7 @@ from audiocatalog.cli.text import lone_surrogate, quoted
 from audiocatalog.errors import Problem, kind_of
 from audiocatalog.metadata import LIMITS, NumberLimit, TextLimit, WholeLimit
 from audiocatalog.printing import escaped
+from audiocatalog.status import TrackStatus
 
 
 class How(StrEnum):
@@ -35,6 +37,8 @@ class How(StrEnum):
     WORD = "word"
     #: NULL, N/A and the like, or 0 where there can be none.
     MISSING = "missing"
+    #: PROCESSING, which waits again: no worker of this catalogue holds it.
+    WAITING = "waiting"
 
 
 class Reading(NamedTuple):
@@ -111,6 +115,8 @@ def read_value(field: str, cell: object, *, unit: str | None = None, verbatim: b
 
     """
     limit = LIMITS.get(field)
+    if read := _OTHERS.get(field):
+        return Reading(None) if cell is None or cell == "" else read(cell)
     if isinstance(cell, str):
         if not cell:
             return Reading(None)
@@ -227,6 +233,34 @@ def _channels(_: str, text: str) -> Reading | None:
     return None if count is None else Reading(count, How.WORD)
 
 
+def _status(cell: object) -> Reading:
+    """Return the status that *cell* names, as an export writes it."""
+    names = [str(status) for status in TrackStatus]
+    name = cell.strip().upper() if isinstance(cell, str) else cell
+    if name not in names:
+        rule = f"one of {', '.join(names)}, not {_shown(cell)}; --status says it for all rows instead"
+        return Reading(Problem("status", rule))
+    return Reading(TrackStatus(name), How.WAITING if name == TrackStatus.PROCESSING else None)
+
+
+def _time(cell: object) -> Reading:
+    """Return the time in *cell*, as an export writes it."""
+    try:
+        found = datetime.fromisoformat(cell.strip()) if isinstance(cell, str) else None
+        if found is not None and found.utcoffset() is not None:
+            return Reading(found.astimezone(UTC))
+    except (ValueError, OverflowError):
+        pass
+    rule = f"a time with its offset from UTC such as 2026-11-30T17:45:00+00:00, not {_shown(cell)}"
+    return Reading(Problem("created_at", rule))
+
+
+def _shown(cell: object) -> str:
+    return quoted(cell) if isinstance(cell, str) else kind_of(cell)
+
+
+#: How what is neither text nor a number is read.
+_OTHERS: Final[Mapping[str, Callable[[object], Reading]]] = {"status": _status, "created_at": _time}
 _Reader = Callable[[str, str], Reading | None]
 
 #: How a field may be written besides as a number; the first that fits counts.
