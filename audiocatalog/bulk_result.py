@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, overload
 
+from audiocatalog.discretion import discreetly
 from audiocatalog.errors import CatalogError
 
 #: So many refusals are kept in a result; all of them are told batch by batch.
@@ -46,6 +47,7 @@ class Refusal(NamedTuple):
     record: object
     error: CatalogError
 
+    @discreetly
     def __repr__(self) -> str:
         """Return the place and the kind of the error alone; the rest is data."""
         return f"<Refusal {self.position} {type(self.error).__name__}>"

@@ -29,7 +29,7 @@ from audiocatalog.errors import (
 from audiocatalog.explaining import refresh_vocabulary
 from audiocatalog.health import Health, read_health
 from audiocatalog.metadata import ExportedRecord, TrackRecord, clean_actor
-from audiocatalog.observing import Hook, Observer, observed, observed_as
+from audiocatalog.observing import Hook, Observer, observed, observed_as, warn_of_debugging
 from audiocatalog.operations import Driver, rows_of
 from audiocatalog.outcome import Trace
 from audiocatalog.pool import PoolFigures
@@ -119,6 +119,7 @@ class Catalog(Verbs):
         if observe is not None and not callable(observe):
             raise ConfigurationError("observe must be a function that takes an Observation", field="observe")
         super().__init__(clean_actor(actor), settings, Observer(observe, slow_after=settings.slow_after))
+        warn_of_debugging()
         self._database = Database(url, settings)
         self._runner = Runner(self._database, self._observer, actor=self._actor, settings=settings)
 

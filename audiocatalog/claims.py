@@ -17,7 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from audiocatalog.choices import chosen, whole_number
-from audiocatalog.discretion import short
+from audiocatalog.discretion import discreetly, short
 from audiocatalog.errors import ClaimLost, InvalidInput, Problem, kind_of
 from audiocatalog.metadata import TrackMetadata
 from audiocatalog.models import TRANSACTION_MARK, StatusChange, Track
@@ -77,6 +77,7 @@ class Claim:
     expires_at: datetime
     last_error: str | None
 
+    @discreetly
     def __repr__(self) -> str:
         """Return the end of the track's id, and which try it is."""
         return f"<Claim of {short(self.track.id)}, token {self.token}, attempt {self.attempt}>"

@@ -1,18 +1,45 @@
-"""How objects show themselves: a log line must not spill what the catalogue holds."""
+"""How objects show themselves: a log line must not spill what the catalogue holds, unless a developer wants it to."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
 _LAST_DIGITS: Final = 8
+#: Whether reprs show values and causes of errors the server's own words, as ``AUDIOCATALOG_DEBUG`` said at the start.
+DEBUGGING: Final = os.environ.get("AUDIOCATALOG_DEBUG", "").lower() in {"1", "true", "yes", "on"}
+
+Repr = Callable[[Any], str]
 
 
-def discreet(self: Any) -> str:  # noqa: ANN401  # The __repr__ of dataclasses and named tuples.
+def discreetly(show: Repr) -> Repr:
+    """Return *show* for the ``__repr__`` of a class, or one that shows the values if a developer wants to see them."""
+    return _shown if DEBUGGING else show
+
+
+def _shown(self: Any) -> str:  # noqa: ANN401  # The __repr__ of dataclasses, named tuples and mapped classes.
+    """Return which fields of *self* hold something, and what."""
+    values = ((name, getattr(self, name)) for name in _names_of(self))
+    return f"<{type(self).__name__} {', '.join(f'{name}={value!r}' for name, value in values if _is_set(value))}>"
+
+
+@discreetly
+def discreet(self: Any) -> str:  # noqa: ANN401  # Likewise.
     """Return which fields of *self* hold something, and none of what they hold."""
-    names = getattr(self, "_fields", None) or [field.name for field in dataclasses.fields(self)]
-    return f"<{type(self).__name__}: {', '.join(name for name in names if getattr(self, name) not in (None, (), {}))}>"
+    return f"<{type(self).__name__}: {', '.join(name for name in _names_of(self) if _is_set(getattr(self, name)))}>"
+
+
+def _names_of(one: Any) -> list[str]:  # noqa: ANN401  # Likewise.
+    if dataclasses.is_dataclass(one):
+        return [field.name for field in dataclasses.fields(one)]
+    return [*(getattr(one, "_fields", None) or (name for name in vars(one) if not name.startswith("_")))]
+
+
+def _is_set(value: object) -> bool:
+    return value not in (None, (), {})
 
 
 def short(identifier: UUID | None) -> str:

@@ -23,6 +23,7 @@ from audiocatalog.connection import PooledConnection, transaction_settings
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
 from audiocatalog.first_revision import check_first_revision
 from audiocatalog.function_rights import check_pins
+from audiocatalog.host_session import HostSession
 from audiocatalog.observing import LOGGER, log_slow_statements
 from audiocatalog.pool import Pool, PoolFigures
 from audiocatalog.revisions import check_schema
@@ -260,7 +261,7 @@ class Database:
         """Return a session that goes on with the transaction of *driver*, and gives it back when it ends."""
         engine = self._open()
         self._introduce(engine)
-        session = Session(engine, expire_on_commit=False)
+        session = HostSession(engine, expire_on_commit=False)
         watch_commits(session)
         try:
             with self._handing_over(driver):

@@ -18,6 +18,7 @@
     ├── QueryTimeout (TimeoutError)            the statement ran longer than its limit
     ├── OperationCancelled                     somebody ended the statement on the server
     ├── TransactionAborted                     an error was swallowed, so the server rolled everything back
+    ├── WriteRefused                           the host's session was to write a table of this package
     ├── UnitOfWorkEnded                        a unit of work was used before its beginning or after its end
     ├── SchemaMismatch                         the database's schema is not the one this code works with
     ├── ConfigurationError                     URL, password, database name or settings are wrong
@@ -259,6 +260,10 @@ class OperationCancelled(CatalogError):
 
 class TransactionAborted(CatalogError):
     """Say that nothing was kept: an error inside the unit of work was swallowed and the server had rolled back."""
+
+
+class WriteRefused(CatalogError):
+    """Refuse a statement of the host's session that writes a table of this package; it names the call to use."""
 
 
 class UnitOfWorkEnded(CatalogError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,10 +30,11 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, DOMAIN, TIMESTAMP, TSVECTOR
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import DeclarativeBase, LoaderCallableStatus, Mapped, PassiveFlag, mapped_column
 from sqlalchemy.types import TypeEngine
 
-from audiocatalog.discretion import short
+from audiocatalog.discretion import discreetly, short
 from audiocatalog.metadata import CHANGE_LIMITS, LIMITS, METADATA_FIELDS, Limit, NumberLimit, TextLimit, WholeLimit
 from audiocatalog.status import TrackStatus
 
@@ -107,12 +109,30 @@ class Base(DeclarativeBase):
         """Refuse every deletion as well."""
         raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted")
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether *other* shows the same row in the same state: equal by value, whichever call has read it."""
+        if type(other) is not type(self):
+            return NotImplemented
+        mine, others = self.__dict__, other.__dict__
+        return all(mine.get(name) == others.get(name) for name in _shown(type(self)))
+
+    def __hash__(self) -> int:
+        """Return the hash of the primary key, which no later state of the row changes."""
+        key = tuple(self.__dict__.get(column.name) for column in type(self).__mapper__.primary_key)
+        return hash(key[0] if len(key) == 1 else key)
+
     def __init__(self, **values: Any) -> None:  # noqa: ANN401  # Columns of every type.
         """Make an object of the named columns, such as a test's factory does."""
         for name, value in values.items():
             if name not in type(self).__mapper__.attrs:
                 raise TypeError(f"{type(self).__name__} has no column {name!r}")
             super().__setattr__(name, value)
+
+
+@cache
+def _shown(kind: type[Base]) -> tuple[str, ...]:
+    """Return the names of the columns that are read into every object of *kind*."""
+    return tuple(attribute.key for attribute in kind.__mapper__.column_attrs if not attribute.deferred)
 
 
 class StatusText(TypeDecorator[TrackStatus]):
@@ -320,6 +340,7 @@ class Track(Base):
         """What the save did that returned this object; None if it was read."""
         return self.__dict__.get("_outcome")
 
+    @discreetly
     def __repr__(self) -> str:
         """Return the end of the id, and the status."""
         return f"<Track {short(self.id)} {self.status} version {self.version}>"
@@ -358,6 +379,7 @@ class StatusChange(Base):
         """How long the track stayed in *to_status*; None if it is still there, or if this was not read as history."""
         return self.__dict__.get("_lasted")
 
+    @discreetly
     def __repr__(self) -> str:
         """Return the move without its actor and reason, which are data."""
         return f"<StatusChange of {short(self.track_id)}: {self.from_status} -> {self.to_status}>"
@@ -379,6 +401,7 @@ class TrackEdit(Base):
     __table_args__ = (_index_of_writing("audio_track_edits"),)
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
+    @discreetly
     def __repr__(self) -> str:
         """Return the end of the id, and the version."""
         return f"<TrackEdit of {short(self.track_id)} version {self.version}>"
@@ -420,6 +443,7 @@ class Task(Base):
     )
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
+    @discreetly
     def __repr__(self) -> str:
         """Return the end of the id, and the status."""
         return f"<Task of {short(self.track_id)} {self.status}>"
@@ -457,3 +481,22 @@ class SearchCount(Base):
 
 # Objects are made of rows without a session (tracks.track_of), which nothing else would configure the mapping for.
 Base.registry.configure()
+
+
+def _raise_for(name: str) -> Any:  # noqa: ANN401  # A protocol that SQLAlchemy keeps to itself.
+    """Return what is called for a value that is not read back: it raises, whether the object has a session or not."""
+
+    def refuse(_: object, passive: PassiveFlag) -> LoaderCallableStatus:
+        if not passive & PassiveFlag.SQL_OK:
+            return LoaderCallableStatus.PASSIVE_NO_RESULT  # SQLAlchemy asks for what is there already.
+        raise InvalidRequestError(f"'{name}' is not available due to raiseload=True: select the column itself")
+
+    return refuse
+
+
+# SQLAlchemy's own way raises one error with a session, another one without, and none for an object of no row.
+for _mapper in Base.registry.mappers:
+    for _attribute in _mapper.column_attrs:
+        if _attribute.deferred and _attribute.raiseload:
+            _name = f"{_mapper.class_.__name__}.{_attribute.key}"
+            _mapper.class_manager[_attribute.key].impl.callable_ = _raise_for(_name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from time import perf_counter
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
+from audiocatalog.discretion import DEBUGGING
 from audiocatalog.errors import CatalogError
 
 _Result = TypeVar("_Result")
@@ -20,6 +21,15 @@ _Parameters = ParamSpec("_Parameters")
 LOGGER: Final = logging.getLogger("audiocatalog")
 # A host that has set up no logging gets none of ours: what matters is raised.
 LOGGER.addHandler(logging.NullHandler())
+
+
+@cache
+def warn_of_debugging() -> None:
+    """Tell the log, once, that objects and errors show what they hold."""
+    if DEBUGGING:
+        LOGGER.warning(
+            "AUDIOCATALOG_DEBUG is on: what objects and errors print holds data; it is for development alone"
+        )
 
 
 @dataclass(frozen=True, slots=True)

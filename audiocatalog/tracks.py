@@ -132,15 +132,17 @@ def _track(values: Iterable[tuple[str, Any]], outcome: SaveOutcome | None) -> Tr
     """
     Return a ``Track`` of *values*.
 
-    It belongs to no session, so it never loads, expires or flushes; the constructor's attribute events, which cost
-    ten times as much, are for objects that do. What SQLAlchemy itself would put into a new object is put there with
-    the rest, past ``Base.__setattr__``: reading many tracks is mostly this.
+    It belongs to no session, so it never loads, expires or flushes. Its key says that it is a row, so that a session
+    of the host's links to it instead of inserting it (host_session.py). The constructor's attribute events, which cost
+    ten times as much, are for objects of a session. What SQLAlchemy itself would put into a new object is put there
+    with the rest, past ``Base.__setattr__``: reading many tracks is mostly this.
     """
     track = Track.__new__(Track)
     held = track.__dict__
     held.update(values)
     held["status"] = status_of(held["status"])
-    held[_MANAGER.STATE_ATTR] = InstanceState(track, _MANAGER)
+    held[_MANAGER.STATE_ATTR] = state = InstanceState(track, _MANAGER)
+    state.key = (Track, (held["id"],), None)
     if outcome is not None:
         held["_outcome"] = outcome
     return track

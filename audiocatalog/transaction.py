@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from audiocatalog.connection import PooledConnection, settings_call
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, TransactionAborted
+from audiocatalog.host_session import refuse_writes
 from audiocatalog.outcome import Trace, note_mark, trace_of
 from audiocatalog.translation import translated, translated_for_host
 
@@ -193,8 +194,10 @@ def before_commit(connection: Connection) -> None:
         session.info[COMMITTED] = session.info[COMMITTING] = True
 
 
-def before_execution(connection: Connection, *_: object) -> None:
-    """Note that the host has something executed."""
+def before_execution(connection: Connection, *details: Any) -> None:  # noqa: ANN401  # What SQLAlchemy's event tells.
+    """Refuse a statement of the host's that writes a table of ours, and note that it has something executed."""
+    _cursor, _statement, _parameters, context, _executemany = details
+    refuse_writes(context.compiled, driver_connection(connection))
     session: Session | None = connection.info.get(_SESSION)
     if session is not None:
         session.info[EXECUTED] = True

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Table
+from sqlalchemy.orm.base import instance_state
 
 from audiocatalog.errors import (
     CatalogError,
@@ -85,6 +86,7 @@ def change_of(values: Sequence[Any], lasted: timedelta | None = None) -> StatusC
     change: StatusChange = StatusChange.__mapper__.class_manager.new_instance()
     change.__dict__.update(named)
     change.__dict__["_lasted"] = lasted
+    instance_state(change).key = (StatusChange, (named["track_id"], named["version"]), None)
     return change
 
 

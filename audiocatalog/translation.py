@@ -10,6 +10,7 @@ import psycopg
 import psycopg_pool
 import sqlalchemy.exc
 
+from audiocatalog.discretion import DEBUGGING
 from audiocatalog.errors import (
     CatalogError,
     CatalogInternalError,
@@ -249,7 +250,10 @@ def without_data(original: psycopg.Error) -> psycopg.Error:
     Return an error of the same class as *original*, fit for a log.
 
     What the server says of a row, a statement or a parameter quotes them; names, SQLSTATE and place do not.
+    ``AUDIOCATALOG_DEBUG`` leaves it as it is.
     """
+    if DEBUGGING:
+        return original
     state, diag = original.sqlstate, original.diag
     if state is None:
         # The client's own words are of hosts and sockets; only a parameter that cannot be sent is quoted.

@@ -145,7 +145,8 @@ class UnitOfWork(Verbs):
 
         A new *id* (a new one is made if None) is inserted in *status*, with the first row of its history, by *actor*
         for *reason*. An id that already holds the same content is left as it is, so that a save can be repeated,
-        whatever its version is by then. Other content is overwritten only with *replace*, and then only at
+        whatever its version is by then: also at another version than *expected_version*, which is then a success with
+        the outcome ``unchanged``. Other content is overwritten only with *replace*, and then only at
         *expected_version*, if that is given; a track's status is never touched.
 
         Raises:

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from audiocatalog import Catalog, UnitOfWork, migrations
 from audiocatalog.embedded import EmbeddedPostgres
+from audiocatalog.host_session import HostSession
 from audiocatalog.settings import Settings
 from audiocatalog.transaction import Transaction
 from tests.detour import (
@@ -32,10 +33,9 @@ from tests.detour import (
     detour,
     detoured,
     direct,
-    let_the_owner_flush,
     skip_what_cannot_be_done,
 )
-from tests.factories import TrackFactory
+from tests.factories import saving_in
 
 #: The URL of a server to run on, instead of an embedded one.
 GIVEN_SERVER = os.environ.get("AUDIOCATALOG_TEST_DATABASE_URL")
@@ -164,7 +164,7 @@ def units(connection: Connection) -> Units:
     def transactions() -> Iterator[Transaction]:
         with (
             as_application(connection),
-            Session(connection, join_transaction_mode="create_savepoint", expire_on_commit=False) as session,
+            HostSession(connection, join_transaction_mode="create_savepoint", expire_on_commit=False) as session,
         ):
             yield Transaction(session=session)
 
@@ -173,18 +173,15 @@ def units(connection: Connection) -> Units:
 
 @pytest.fixture
 def work(units: Units) -> Iterator[UnitOfWork]:
-    """Give one open unit of work."""
-    with units() as work:
+    """Give one open unit of work, in which the factories save as well."""
+    with units() as work, saving_in(work):
         yield work
 
 
 @pytest.fixture
-def session(work: UnitOfWork) -> Iterator[Session]:
-    """Give the session of the open unit of work; the factories write through it."""
-    TrackFactory._meta.sqlalchemy_session = work.session
-    let_the_owner_flush(work.session)
-    yield work.session
-    TrackFactory._meta.sqlalchemy_session = None
+def session(work: UnitOfWork) -> Session:
+    """Give the session of the open unit of work."""
+    return work.session
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from audiocatalog import Catalog
 from audiocatalog.errors import CatalogError
@@ -64,7 +63,6 @@ _WRITES_BY_HAND: Final = "in it, the host writes or deletes tracks past the func
 _ABOUT_ROLES: Final = "it is about rights and owners before any role was applied"
 _CHANGES_THE_SCHEMA: Final = "in it, the host changes the schema, which is the owner's to do"
 NOT_AS_APPLICATION: Final[Mapping[str, str]] = {
-    "test_bulk.py::TestUnitOfWork::test_it_sees_what_the_host_has_added": _WRITES_BY_HAND,
     "test_export_command.py::test_what_is_written_is_read_back": _WRITES_BY_HAND,
     "test_function_rights.py::": _ABOUT_ROLES,
     "test_schemas.py::": _ABOUT_ROLES,
@@ -72,11 +70,6 @@ NOT_AS_APPLICATION: Final[Mapping[str, str]] = {
     "test_models.py::test_no_move_of_ours_leads_out_of_an_unknown_status": _CHANGES_THE_SCHEMA,
     "test_models.py::test_the_content_of_a_track_in_an_unknown_status_can_be_saved": _CHANGES_THE_SCHEMA,
     "test_search_ranking.py::test_tracks_that_are_alike_stand_in_the_order_of_their_ids": _WRITES_BY_HAND,
-    "test_transaction.py::test_both_commit_together": _WRITES_BY_HAND,
-    "test_transaction.py::test_both_roll_back_together": _WRITES_BY_HAND,
-    "test_transaction.py::test_nobody_else_sees_it_before_the_end": _WRITES_BY_HAND,
-    "test_unit_of_work.py::test_what_the_host_has_added_is_found_before_it_is_committed": _WRITES_BY_HAND,
-    "test_unit_of_work.py::test_a_swallowed_error_raises_at_the_end[swallow_by_orm]": _WRITES_BY_HAND,
     "test_widening.py::test_a_word_of_tracks_that_are_gone_does_no_harm": _WRITES_BY_HAND,
 }
 
@@ -162,14 +155,6 @@ def as_owner(connection: Connection) -> Iterator[None]:
             yield
     else:
         yield
-
-
-def let_the_owner_flush(session: Session) -> None:
-    """Have what is added to *session* written by the superuser: no application inserts tracks past the functions."""
-    role = None if _detour is None else _detour.application
-    if role is not None:
-        event.listen(session, "before_flush", lambda *_: _act_as(session.connection(), "default"))
-        event.listen(session, "after_flush", lambda *_: _act_as(session.connection(), role))
 
 
 @contextmanager

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 import factory
 
-from audiocatalog import Track, TrackMetadata, TrackRecord, TrackStatus
+from audiocatalog import Track, TrackMetadata, TrackRecord, TrackStatus, UnitOfWork
 from audiocatalog.identifiers import new_id
+
+_lent: list[UnitOfWork] = []
 
 
 class TrackMetadataFactory(factory.Factory[TrackMetadata]):
@@ -37,15 +42,29 @@ class TrackRecordFactory(factory.Factory[TrackRecord]):
     status = TrackStatus.COMPLETED
 
 
-class TrackFactory(factory.alchemy.SQLAlchemyModelFactory):
-    """Write rows as the host's own code might, past the unit of work; conftest's `session` lends it a session."""
+class TrackFactory(factory.Factory[Track]):
+    """Save tracks in the unit of work of conftest's `work`."""
 
     class Meta:
         model = Track
-        sqlalchemy_session_persistence = "flush"
 
     id: UUID = factory.LazyFunction(new_id)
     status = TrackStatus.COMPLETED
     title = factory.Sequence(lambda n: f"Song Number {n}")
     artist = "The Factory"
     audio_path = factory.Sequence(lambda n: f"s3://factory/{n}.mp3")
+
+    @classmethod
+    def _create(cls, _model: type[Track], *_: Any, **values: Any) -> Track:
+        own = {name: values.pop(name) for name in ("id", "status", "audio_path")}
+        return _lent[-1].save(TrackMetadata(**values), **own)
+
+
+@contextmanager
+def saving_in(work: UnitOfWork) -> Iterator[None]:
+    """Have the factory save its tracks in *work*."""
+    _lent.append(work)
+    try:
+        yield
+    finally:
+        _lent.pop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -43,6 +44,13 @@ def insert_many(connection: Connection, number: int, **columns: str) -> None:
             f"INSERT INTO audio_tracks ({', '.join(written)}) SELECT {', '.join(written.values())}"
             f" FROM generate_series(1, {number}) AS n"
         )
+
+
+def set_times(connection: Connection, track_id: UUID, created_at: datetime, updated_at: datetime) -> None:
+    """Have a track come from another time."""
+    statement = "UPDATE audio_tracks SET created_at = %s, updated_at = %s WHERE id = %s"
+    with as_owner(connection):
+        driver_connection(connection).execute(statement, [created_at, updated_at, track_id])
 
 
 def count_words(work: UnitOfWork) -> None:

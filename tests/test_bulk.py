@@ -491,14 +491,6 @@ class TestUnitOfWork:
                 held.append(count)
         assert held[-1] == held[1]
 
-    def test_it_sees_what_the_host_has_added(self, catalog: Catalog) -> None:
-        (record,) = records(1)
-        with catalog.unit_of_work() as work:
-            work.session.add(
-                Track(**record.content(), id=record.id, status=COMPLETED),
-            )
-            assert work.bulk_save([record]).unchanged == 1
-
     def test_behind_a_pooler(self, database_url: str, owner: Owner) -> None:
         with Catalog(database_url, pooler=True) as catalog:
             many = records(25)

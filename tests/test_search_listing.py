@@ -9,17 +9,18 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import Connection
 
 from audiocatalog import SearchFilters, Track, TrackStatus, UnitOfWork, errors
 from audiocatalog.search.page import FACETS, SearchSort
 from tests.factories import TrackFactory
-from tests.searches import found, insert_many, save
+from tests.searches import found, insert_many, save, set_times
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def shelf(session: object, work: UnitOfWork) -> dict[UUID, str]:
+def shelf(connection: Connection, work: UnitOfWork) -> dict[UUID, str]:
     """Give the name of each of a few tracks that hold the word shelf."""
     rows: dict[str, dict[str, Any]] = {
         "old": {"artist": "Björk", "genre": "Pop", "year": 1993, "duration": 100.0, "bitrate": 128, "format": "mp3"},
@@ -28,10 +29,12 @@ def shelf(session: object, work: UnitOfWork) -> dict[UUID, str]:
         "odd": {"artist": "!!!", "genre": "C:\\'x", "album": "+", "year": 2007, "duration": 200.9},
         "bare": {"artist": None, "status": TrackStatus.PENDING},
     }
-    return {
-        TrackFactory(title="shelf", created_at=BEGIN + timedelta(days=day), updated_at=BEGIN, **values).id: name
-        for day, (name, values) in enumerate(rows.items())
-    }
+    named = {}
+    for day, (name, values) in enumerate(rows.items()):
+        track = TrackFactory(title="shelf", **values)
+        set_times(connection, track.id, BEGIN + timedelta(days=day), BEGIN)
+        named[track.id] = name
+    return named
 
 
 FILTERS = [
@@ -113,7 +116,7 @@ def test_a_list_without_words_has_the_newest_first(work: UnitOfWork, shelf: dict
 
 
 @pytest.fixture
-def mixed(session: object, work: UnitOfWork) -> list[Track]:
+def mixed(connection: Connection, work: UnitOfWork) -> list[Track]:
     """Give tracks of all sorts, a hundred of them with the word mixed."""
     tracks: list[Any] = []
     for n in range(120):
@@ -121,8 +124,9 @@ def mixed(session: object, work: UnitOfWork) -> list[Track]:
         artist = [None, "zz top", "Änne", "the Who", "AC/DC", "Ðz"][n % 6]
         created_at = BEGIN + timedelta(seconds=n * 37 % 50)
         year = 1990 + n % 9 if n % 3 else None
-        tracks.append(TrackFactory(title=title, artist=artist, year=year, created_at=created_at))
-    return tracks
+        tracks.append(TrackFactory(title=title, artist=artist, year=year).id)
+        set_times(connection, tracks[-1], created_at, created_at)
+    return list(work.get_many(tracks).values())
 
 
 def name_of(text: str | None) -> str:

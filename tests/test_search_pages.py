@@ -20,7 +20,7 @@ SORTS = list(SearchSort)
 
 
 @pytest.fixture
-def thirty(session: object, work: UnitOfWork) -> list[UUID]:
+def thirty(work: UnitOfWork) -> list[UUID]:
     """Give thirty tracks that hold one word, alike in pairs and in threes."""
     return [
         TrackFactory(

@@ -12,8 +12,8 @@ import sqlalchemy.exc
 from sqlalchemy import Engine, event, select, text
 
 from audiocatalog import Catalog, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
-from audiocatalog.identifiers import new_id
 from tests.conftest import libpq
+from tests.hosts import Note, host_notes
 from tests.test_transitions import wait_until_blocked
 from tests.waiting import wait_until
 
@@ -95,39 +95,52 @@ def test_the_session_sees_what_was_saved_before_it_was_asked_for(small: Catalog)
     assert_full(small)
 
 
-def host_row(title: str) -> Track:
-    return Track(id=new_id(), status=PENDING, title=title, audio_path="a")
+NOTES = select(Note.name).order_by(Note.name)
 
 
-def test_both_commit_together(small: Catalog) -> None:
+@pytest.fixture
+def notes(database_url: str) -> Iterator[Callable[[Catalog], list[str]]]:
+    """Make the host's own table, and give a function that reads it."""
+
+    def read(catalog: Catalog) -> list[str]:
+        with catalog.unit_of_work() as work:
+            return list(work.session.scalars(NOTES))
+
+    with host_notes(database_url):
+        yield read
+
+
+def test_both_commit_together(small: Catalog, notes: Callable[[Catalog], list[str]]) -> None:
     with small.unit_of_work() as work:
         save(work, "By the catalogue")
-        work.session.add(host_row("By the host"))
-    assert titles(small) == ["By the catalogue", "By the host"]
+        work.session.add(Note(name="by the host"))
+    assert (titles(small), notes(small)) == (["By the catalogue"], ["by the host"])
     assert_full(small)
 
 
 @pytest.mark.parametrize("first", ["session", "save"])
-def test_both_roll_back_together(small: Catalog, first: str) -> None:
+def test_both_roll_back_together(small: Catalog, notes: Callable[[Catalog], list[str]], first: str) -> None:
     with pytest.raises(RuntimeError), small.unit_of_work() as work:
         if first == "session":
-            work.session.add(host_row("By the host"))
+            work.session.add(Note(name="by the host"))
         save(work, "By the catalogue")
-        work.session.add(host_row("By the host too"))
+        work.session.add(Note(name="by the host too"))
         work.session.flush()
         raise RuntimeError
-    assert titles(small) == []
+    assert (titles(small), notes(small)) == ([], [])
     assert_full(small)
 
 
-def test_nobody_else_sees_it_before_the_end(small: Catalog, catalog: Catalog) -> None:
+def test_nobody_else_sees_it_before_the_end(
+    small: Catalog, catalog: Catalog, notes: Callable[[Catalog], list[str]]
+) -> None:
     with small.unit_of_work() as work:
         save(work, "Hidden")
         assert catalog.stats()[0].tracks == 0
-        work.session.add(host_row("Hidden too"))
+        work.session.add(Note(name="hidden too"))
         work.session.flush()
-        assert titles(catalog) == []
-    assert titles(catalog) == ["Hidden", "Hidden too"]
+        assert (titles(catalog), notes(catalog)) == ([], [])
+    assert (titles(catalog), notes(catalog)) == (["Hidden"], ["hidden too"])
 
 
 def test_the_host_may_commit_in_the_middle_and_go_on(small: Catalog) -> None:

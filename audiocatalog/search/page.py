@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from audiocatalog.cursors import read_cursor, write_cursor
-from audiocatalog.discretion import discreet
+from audiocatalog.discretion import discreet, discreetly
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models import SAMPLES, Track
 
@@ -62,6 +62,7 @@ class FacetValue(NamedTuple):
     value: str | int
     tracks: int
 
+    @discreetly
     def __repr__(self) -> str:
         """Return the number alone; the value is data."""
         return f"<FacetValue of {self.tracks} tracks>"

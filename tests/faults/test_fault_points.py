@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from audiocatalog import Catalog, Track, TrackMetadata, TrackRecord, TrackStatus, UnitOfWork, errors
 from tests.faults.test_interrupts import whole
@@ -80,8 +80,8 @@ def all_of_it_with_a_session(scene: Scene, work: UnitOfWork) -> None:
     work.save(METADATA, audio_path="a", id=scene.new[0])
     track = work.session.scalars(select(Track).where(Track.id == scene.new[0])).one()
     assert track.title == METADATA.title
-    work.session.add(Track(id=scene.new[1], status=COMPLETED, title="by the host", audio_path="a"))
-    work.session.flush()
+    by_the_owner = "INSERT INTO audio_tracks (id, status, title, audio_path) VALUES (:id, 'COMPLETED', 'by hand', 'a')"
+    work.session.execute(text(by_the_owner), {"id": scene.new[1]})
     work.update_status(scene.ids[0], FAILED)
     work.search("old")
     assert work.history(scene.ids[0])

@@ -13,11 +13,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 import sqlalchemy.exc
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 
 from audiocatalog import Catalog, SearchFilters, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.identifiers import new_id
 from tests.conftest import libpq
+from tests.hosts import Note, host_notes
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 WRONG = text("SELECT 1 / 0")
@@ -27,14 +28,17 @@ ANY_ERROR = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, errors.CatalogError)
 @pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.faults)], ids=["straight", "pooler"])
 def small(database_url: str, request: pytest.FixtureRequest) -> Iterator[Catalog]:
     """Give a catalogue of one connection that waits for nobody."""
-    with Catalog(database_url, pool_size=1, pool_timeout=2.0, lock_timeout=0.1, pooler=request.param) as catalog:
+    with (
+        host_notes(database_url),
+        Catalog(database_url, pool_size=1, pool_timeout=2.0, lock_timeout=0.1, pooler=request.param) as catalog,
+    ):
         yield catalog
 
 
-def duplicate(work: UnitOfWork) -> Track:
-    """Return a row that is there already."""
-    track = work.save(TrackMetadata(title="there"), audio_path="a")
-    return Track(id=track.id, status=PENDING, title="again", audio_path="a")
+def duplicate(work: UnitOfWork) -> Note:
+    """Return a row of the host's that is there already."""
+    work.session.execute(insert(Note).values(name="there"))
+    return Note(name="there")
 
 
 def core(work: UnitOfWork) -> None:
