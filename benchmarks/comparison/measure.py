@@ -130,7 +130,10 @@ def _instructions(
 
     jobs = [(operation, side, times) for operation in operations for side in SIDES for times in (1, 2)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        counts = dict(zip(jobs, pool.map(counted, jobs), strict=True))
+        try:
+            counts = dict(zip(jobs, pool.map(counted, jobs), strict=True))
+        finally:
+            pool.shutdown(cancel_futures=True)  # An interrupt waits for what runs, and not for what is still to come.
     return {
         operation: {
             side: (counts[operation, side, 2] - counts[operation, side, 1]) / _COUNTED_CALLS[operation]
