@@ -42,7 +42,7 @@ WITH counted AS MATERIALIZED (
     AND (from_status = 'PROCESSING' OR (from_status = 'PENDING' AND to_status = 'PROCESSING'))
   ORDER BY at DESC, track_id DESC, version DESC LIMIT {MOST_MEASURED}
 ), stays AS (
-  SELECT latest.from_status, extract(epoch FROM latest.at - before.at)::double precision AS seconds
+  SELECT latest.from_status, greatest(extract(epoch FROM latest.at - before.at), 0)::double precision AS seconds
   FROM latest CROSS JOIN LATERAL (
     SELECT c.at FROM audio_track_status_changes AS c
     WHERE c.track_id = latest.track_id AND c.version < latest.version ORDER BY c.version DESC LIMIT 1
@@ -53,18 +53,19 @@ SELECT 'until' AS kind, NULL::text COLLATE "C" AS label, NULL::bigint AS number,
 UNION ALL
 SELECT 'task', label, number, NULL, NULL
 FROM (
-  SELECT count(*) FILTER (WHERE ready_at <= now()) AS waiting, count(*) FILTER (WHERE ready_at > now()) AS delayed,
+  SELECT count(*) FILTER (WHERE ready_at <= now() OR (ready_at IS NOT NULL AND since > clock.at)) AS waiting,
+    count(*) FILTER (WHERE ready_at > now() AND since <= clock.at) AS delayed,
     count(*) FILTER (WHERE status = 'PROCESSING' AND token IS NOT NULL) AS claimed,
     count(*) FILTER (WHERE expires_at <= now()) AS stuck,
     count(*) FILTER (WHERE status = 'PROCESSING' AND token IS NULL) AS unclaimed
-  FROM audio_track_tasks
+  FROM audio_track_tasks CROSS JOIN (SELECT clock_timestamp() AS at) AS clock
 ) AS tasks
 CROSS JOIN LATERAL (
   VALUES ('waiting', waiting), ('delayed', delayed), ('claimed', claimed), ('stuck', stuck), ('unclaimed', unclaimed)
 ) AS one (label, number)
 UNION ALL
 (
-  SELECT 'worker', worker::text, count(*), min(since), NULL
+  SELECT 'worker', worker::text, count(*), least(min(since), now()), NULL
   FROM audio_track_tasks WHERE status = 'PROCESSING' AND token IS NOT NULL
   GROUP BY worker ORDER BY count(*) DESC, worker COLLATE "C" LIMIT {_MOST_WORKERS}
 )
@@ -133,8 +134,9 @@ class Activity:
 
     *buckets* are parts of that time of the same length. *waiting* tracks may be claimed now, *delayed* ones later, when
     it is time for their next try. *claimed* ones are in the hands of *workers*, those with the most first, at most 100
-    of them; the lease of *stuck* ones has run out: ``release_expired`` takes them back. *unclaimed* ones are PROCESSING
-    without a lease, because somebody moved them there without a claim: they stay until somebody moves them on.
+    of them, whether the work on them has begun or not. The lease of *stuck* ones has run out: ``release_expired`` takes
+    them back. *unclaimed* ones are PROCESSING without a lease, because somebody moved them there without a claim: they
+    stay until somebody moves them on.
     *failures* are the ten most frequent reasons. *waited* and *worked* say how long tracks were PENDING before a worker
     took them, and PROCESSING, by the 10,000 latest changes; None if there was none.
     """

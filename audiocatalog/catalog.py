@@ -308,6 +308,8 @@ class Catalog(Verbs):
         """
         return Worker(
             self,
+            self._perform,
+            self._observer,
             name=self._actor_or_default(worker, "worker"),
             limit=limit,
             lease=lease,

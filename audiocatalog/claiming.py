@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from audiocatalog.claims import (
+    BEGIN,
     CLAIM,
+    CLAIM_FOR_LOOP,
     COMPLETE,
     GIVE_UP,
     RELEASE_EXPIRED,
@@ -19,6 +21,7 @@ from audiocatalog.claims import (
     checked_lease,
     claim_values,
     claims_of,
+    claims_with_beginnings,
     ended,
     keys_of,
     metadata_json,
@@ -40,6 +43,29 @@ def claim_tracks(
     with translated("claim", phase):
         rows = written(driver, CLAIM, values)
     return claims_of(rows, worker)
+
+
+def claim_for_loop(
+    driver: Driver, *, limit: int, lease: timedelta, worker: str, order: ClaimOrder | str, phase: Phase
+) -> list[tuple[Claim, bool]]:
+    """Claim tracks to work on them one after the other, and return each with whether that has begun."""
+    values = claim_values(limit, lease, worker, order)
+    with translated("claim", phase):
+        rows = written(driver, CLAIM_FOR_LOOP, values)
+    return claims_with_beginnings(rows, worker)
+
+
+def begin_claim(driver: Driver, claim: Claim, *, begins: bool, phase: Phase) -> None:
+    """
+    Note that the work on *claim* begins, so that the try counts; or, unless it *begins* after all, that it does not.
+
+    Raises:
+        ClaimLost: the claim no longer holds.
+    """
+    with translated("begin", phase):
+        rows = written(driver, BEGIN, (claim.track.id, claim.token, begins), leaves_rows=False)
+    if not rows:
+        raise claim.lost("begin")
 
 
 def renew_claims(driver: Driver, claims: Sequence[Claim], *, lease: timedelta, phase: Phase) -> list[Claim | ClaimLost]:

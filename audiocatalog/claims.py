@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -36,6 +35,10 @@ CHANNEL: Final = "audiocatalog_pending"
 
 #: Hand waiting tracks to a worker.
 CLAIM: Final = f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_claim_v1($1, $2, $3, $4)"
+#: Hand them to a worker that does one after the other: the work has begun with the first one alone.
+CLAIM_FOR_LOOP: Final = f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_claim_v1($1, $2, $3, $4, true)"
+#: Note that the work on a claimed track begins, or did not.
+BEGIN: Final = f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_begin_v1($1, $2, $3)"
 #: Prolong leases.
 RENEW: Final = f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_renew_v1($1, $2::bigint[], $3)"
 #: Complete claims, with metadata or without.
@@ -76,6 +79,8 @@ class Claim:
     attempt: int
     expires_at: datetime
     last_error: str | None
+    # By what it was ended in this process; a renewed copy shares it.
+    _ends: list[str] = field(default_factory=list, repr=False, compare=False)
 
     @discreetly
     def __repr__(self) -> str:
@@ -87,6 +92,15 @@ class Claim:
         """The operation id of whatever ends this claim: asked again, it gets the first answer."""
         return UUID(int=(self.track.id.int + self.token * _SPREAD) % 2**128)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether this process has ended it, or has found that it was lost; another one may have done so too."""
+        return bool(self._ends)
+
+    def note_end(self, operation: str) -> None:
+        """Remember that *operation* has ended it."""
+        self._ends.append(operation)
+
     def lost(self, operation: str) -> ClaimLost:
         """Return the error that says that the track is no longer in these hands."""
         return ClaimLost(self.track.id, token=self.token, operation=operation)
@@ -97,17 +111,18 @@ class Retries:
     """
     Say how often a track is tried, and how long it waits between two tries.
 
-    It is tried *most* times; it waits *delay* seconds after the first, doubled each time up to *longest*, and up to a
-    half of that less, by chance, so that what failed together is not tried together.
+    It is tried *most* times; it waits *delay* seconds after the first, doubled each time up to *longest*, and up to the
+    share *spread* of that less, each track another, so that what failed together is not tried together.
     """
 
     most: int
     delay: float
     longest: float
+    spread: float = 0.5
 
     def values(self) -> tuple[int, float, float, float]:
         """Return what the functions take."""
-        return self.most, self.delay, self.longest, random.uniform(0.5, 1.0)  # noqa: S311  # No secret.
+        return self.most, self.delay, self.longest, self.spread
 
 
 def claim_values(limit: object, lease: object, worker: str, order: object) -> tuple[Any, ...]:
@@ -187,11 +202,16 @@ def split_pairs(pairs: object) -> tuple[list[Claim], list[TrackMetadata | None]]
 
 def claims_of(rows: Sequence[tuple[Any, ...]], worker: str) -> list[Claim]:
     """Return the claims in the rows of ``CLAIM``."""
+    return [claim for claim, _ in claims_with_beginnings(rows, worker)]
+
+
+def claims_with_beginnings(rows: Sequence[tuple[Any, ...]], worker: str) -> list[tuple[Claim, bool]]:
+    """Return the claims in the rows of ``CLAIM_FOR_LOOP``, each with whether the work on it has begun."""
     width = len(TRACK_COLUMNS)
     claims = []
     for row in rows:
-        attempt, expires_at, last_error, token = row[width:]
-        claims.append(Claim(track_of(row[:width]), token, worker, attempt, expires_at, last_error))
+        attempt, expires_at, last_error, begun, token = row[width:]
+        claims.append((Claim(track_of(row[:width]), token, worker, attempt, expires_at, last_error), begun))
     return claims
 
 
@@ -238,6 +258,7 @@ def ended(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], operation: s
     outcomes: list[StatusChange | ClaimLost] = []
     for place, claim in enumerate(claims):
         change = changes.get(place)
+        claim.note_end(operation)
         outcomes.append(change if change is not None and _way_of(change) == operation else claim.lost(operation))
     return outcomes
 

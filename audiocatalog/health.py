@@ -15,7 +15,8 @@ MOST_STUCK: Final = 1000
 _ASK: Final = f"""
 SELECT current_setting('server_version'), current_setting('server_encoding'), pg_is_in_recovery(),
   (SELECT version_num FROM {VERSION_TABLE}),
-  (SELECT extract(epoch FROM clock_timestamp() - max(at))::float8 FROM audio_search_counts),
+  (SELECT greatest(extract(epoch FROM clock_timestamp() - max(at)), 0)::float8 FROM audio_search_counts
+   HAVING max(at) IS NOT NULL),
   {{stuck}}
 """  # Constants of ours.
 _STUCK: Final = (

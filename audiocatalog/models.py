@@ -62,6 +62,8 @@ SAMPLES: Final = (4096, 512, 64, 8)
 VISIBLE_FUNCTION: Final = "audiocatalog_visible_v1"
 #: The SQL function of alembic/functions/legal_move_v1.sql, twin of ``status.TRANSITIONS``.
 LEGAL_MOVE_FUNCTION: Final = "audiocatalog_legal_move_v1"
+#: The SQL function of alembic/functions/legal_task_v1.sql: which columns of a task may be set in which status.
+LEGAL_TASK_FUNCTION: Final = "audiocatalog_legal_task_v1"
 
 #: The columns that a save compares and stores.
 CONTENT_COLUMNS: Final = (*METADATA_FIELDS, "audio_path", "thumbnail_path")
@@ -429,14 +431,23 @@ class Task(Base):
     #: What fences the claim: the version that the track got by it, and 32 bits of chance behind that.
     token: Mapped[int | None] = mapped_column(BigInteger)
     worker: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["actor"])
-    #: How often the track was claimed since it was last moved by hand.
+    #: Whether the work on a claimed track has begun, so that this try is counted.
+    begun: Mapped[bool] = mapped_column(server_default="false")
+    #: How many tries were begun since the track was last moved by hand.
     attempts: Mapped[int] = mapped_column(Integer, server_default="0")
     #: Why the last try failed.
     last_error: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["reason"])
 
     __table_args__ = (
+        # Columns that do not fit each other would hide a track from workers or from figures.
+        CheckConstraint(
+            f"{LEGAL_TASK_FUNCTION}(status, since, ready_at, expires_at, token, worker, begun, attempts)",
+            name="legal_task",
+        ),
         # Those that wait, and those whose lease may have run out; neither holds what the other one does.
         Index("ix_audio_track_tasks_ready_at", "ready_at", "track_id", postgresql_where=text("ready_at IS NOT NULL")),
+        # Those that wait, by when they came: one that came after now was hidden by a clock that was set back.
+        Index("ix_audio_track_tasks_since", "since", "track_id", postgresql_where=text("ready_at IS NOT NULL")),
         Index(
             "ix_audio_track_tasks_expires_at", "expires_at", "track_id", postgresql_where=text("expires_at IS NOT NULL")
         ),

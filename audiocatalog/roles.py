@@ -24,6 +24,7 @@ from audiocatalog.models import (
     DOMAINS,
     FOLD_FUNCTION,
     LEGAL_MOVE_FUNCTION,
+    LEGAL_TASK_FUNCTION,
     NAME_FUNCTION,
     NO_VECTOR_FUNCTION,
     SEARCH_VECTOR_FUNCTION,
@@ -42,12 +43,19 @@ from audiocatalog.translation import translated
 LIFECYCLE_FUNCTIONS: Final = tuple(
     f"audiocatalog_{name}_v1"
     for name in (
-        *("save", "replace", "move", "claim", "renew", "complete", "give_up", "release_expired"),
+        *("save", "replace", "move", "claim", "begin", "renew", "complete", "give_up", "release_expired"),
         *("stage", "load"),
     )
 )
-#: What these functions, and the CHECK of the history, call themselves, and nobody else may.
-INNER_FUNCTIONS: Final = ("audiocatalog_lock_due_v1", "audiocatalog_answers_v1", LEGAL_MOVE_FUNCTION)
+#: What these functions, and the CHECKs of the history and the tasks, call themselves, and nobody else may.
+INNER_FUNCTIONS: Final = (
+    *(
+        f"audiocatalog_{name}_v1"
+        for name in ("refuse", "wrong_claims", "wrong_retries", "pause", "lock_due", "answers")
+    ),
+    LEGAL_MOVE_FUNCTION,
+    LEGAL_TASK_FUNCTION,
+)
 #: What an import with --restore calls: only the owner may say that a track is older than its history.
 OWNER_FUNCTIONS: Final = ("audiocatalog_restore_v1",)
 #: What searches call, and columns that are made for searching: whoever writes a track needs them too.

@@ -44,7 +44,7 @@ REPLACE: Final = (
 
 #: Count the tracks, and those with which something remains to be done, by their status.
 STATUS_COUNTS: Final = """
-SELECT status::text, count(*), min(since) FROM audio_track_tasks GROUP BY status
+SELECT status::text, count(*), least(min(since), now()) FROM audio_track_tasks GROUP BY status
 UNION ALL SELECT NULL, count(*), NULL FROM audio_tracks
 """
 

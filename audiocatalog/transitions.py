@@ -99,11 +99,12 @@ def history_of(rows: Sequence[tuple[Any, ...]], track_id: UUID) -> list[StatusCh
     """
     if not rows:
         raise TrackNotFound(track_id, operation="history")
-    return [
-        change_of(row[:-1], None if row[-1] is None else timedelta(microseconds=row[-1]))
-        for row in rows
-        if row[0] is not None
-    ]
+    return [change_of(row[:-1], _lasted(row[-1])) for row in rows if row[0] is not None]
+
+
+def _lasted(microseconds: int | None) -> timedelta | None:
+    """Return how long a status lasted: no time at all where the server's clock was set back meanwhile."""
+    return None if microseconds is None else timedelta(microseconds=max(microseconds, 0))
 
 
 def outcome_of(row: tuple[Any, ...], to: TrackStatus, expected: TrackStatus | None) -> StatusChange | CatalogError:

@@ -5,69 +5,76 @@ from __future__ import annotations
 import logging
 import random
 import signal
+import sys
 import threading
 import time
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Final
-from uuid import UUID
-
-import psycopg
 
 from audiocatalog.choices import chosen
-from audiocatalog.claims import CHANNEL, Claim, ClaimOrder, checked_count, checked_lease
+from audiocatalog.claiming import begin_claim, claim_for_loop
+from audiocatalog.claims import Claim, ClaimOrder, checked_count, checked_lease
 from audiocatalog.errors import (
     CatalogError,
     ClaimLost,
-    CommitOutcomeUnknown,
     InvalidInput,
-    PoolTimeout,
+    Phase,
     Problem,
-    QueryTimeout,
 )
+from audiocatalog.leaving import leaving
 from audiocatalog.metadata import CHANGE_LIMITS, TrackMetadata
+from audiocatalog.observing import Observer, observed_as
+from audiocatalog.operations import Driver
+from audiocatalog.upkeep import FIRST_PAUSE, Listening, Upkeep, may_pass
 from audiocatalog.verbs import Verbs
 
 _logger: Final = logging.getLogger("audiocatalog")
 
-# A lease is renewed when a third of it has passed, so that one renewal may fail.
-_RENEWALS_PER_LEASE: Final = 3
-# A thread that listens looks up so often whether it is to end.
-_LISTENING_SECONDS: Final = 0.5
 _LONGEST_POLL: Final = 3600.0
-# After an error of the connection, the loop waits so long before it tries again, doubled up to the interval of polling.
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
 _TOLD: Final = CHANGE_LIMITS["reason"].characters
+#: To ask whether a claim still holds, it is renewed for so short a time that this changes nothing.
+_MOMENT: Final = timedelta(milliseconds=10)
+_LEFT: Final = "the body of the loop was left by an exception"
 
 Handler = Callable[[Claim], TrackMetadata | None]
-Listening = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
+#: How something is done on a connection of the pool, whose loss means what the phase says.
+Perform = Callable[[Callable[[Driver, Phase], Any]], Any]
 
 
 class Worker:
     """
-    Claim waiting tracks and give them one by one, as long as the loop goes on.
+    A loop that claims waiting tracks and gives them one by one.
 
-    ``for claim in worker`` gives a claim; complete or fail it in the body. Leases are renewed by a thread in the
-    background until the body asks for the next one; a claim that is lost meanwhile raises ClaimLost when it is ended,
-    and one that is lost before its turn is not given at all. When nothing waits, the loop looks again every *poll*
-    seconds, more or less, or as soon as it is notified if it is *listening*. Tracks of dead workers are taken back now
-    and then.
+    ``for claim in worker`` gives a claim; complete, fail or release it in the body. A try of a track is counted when
+    the track is given, so that a process that crashes costs no try of the tracks that it has claimed and not begun.
+    Threads in the background renew leases until the body asks for the next claim, and take tracks of dead workers back.
+    A claim that is lost meanwhile raises ClaimLost when it is ended; one that is lost before its turn is not given.
+    When nothing waits, the loop looks again every *poll* seconds, more or less, or as soon as it is notified if it is
+    *listening*.
 
     The loop ends when ``stop`` is called, by SIGTERM too if it runs in the main thread, or when nothing waits and it is
-    told *until_empty*. What it has claimed and not given is released then. A body that is left by an exception leaves
-    its claim to its lease: after that, the track is tried again.
+    told *until_empty*. What it has claimed and not given is released then.
+
+    An exception that leaves the body fails the claim, to be tried again later, and goes on. What is no ``Exception``,
+    such as KeyboardInterrupt, leaves the claim to its lease, and counts no try. A ``for`` loop does not tell what it
+    goes over by which exception it is left. On CPython it is found out, but in Python 3.11 not for exceptions of C
+    code, whose failure is noted without their type. ``with worker as claims: for claim in claims`` knows it always, as
+    does ``run``. A body that asks for the next claim, or leaves by ``break``, before the claim has ended, is warned of
+    in the log; that claim stays in work until its lease ends.
     """
 
     def __init__(
         self,
         catalog: Verbs,
+        perform: Perform,
+        observer: Observer,
         *,
         name: str,
         limit: int,
@@ -80,24 +87,28 @@ class Worker:
         if not isinstance(poll, int | float) or isinstance(poll, bool) or not 0.01 <= poll <= _LONGEST_POLL:  # noqa: PLR2004
             raise InvalidInput(Problem("poll", "a number of seconds from 0.01 to 3600", (0.01, 3600)), operation="work")
         self._catalog = catalog
+        self._perform = perform
+        self._observer = observer
         self._name = name
         self._limit = checked_count(limit, "limit", "work")
         self._lease = checked_lease(lease, "work")
         self._order = chosen(ClaimOrder, order, "order", "work")
         self._poll = poll
         self._until_empty = until_empty
-        self._listening = listening
         self._stopping = False
         # A signal handler may put into this queue at any moment, also while the same thread takes from it.
         self._news: SimpleQueue[None] = SimpleQueue()
-        self._ended = threading.Event()
-        self._lock = threading.Lock()
-        self._held: dict[UUID, Claim] = {}
-        self._given_claim: Claim | None = None
+        self._upkeep = Upkeep(
+            catalog, name=name, lease=self._lease, listening=listening, tell=lambda: self._news.put(None)
+        )
+        # What leaves the body, where it is known, and the loops that a ``with`` block ends.
+        self._leaving: BaseException | None = None
+        self._was_interrupted = False
+        self._open: list[Generator[Claim, None, None]] = []
 
     def __repr__(self) -> str:
         """Return how many claims it holds."""
-        return f"<Worker with {len(self._held)} claims>"
+        return f"<Worker with {len(self._upkeep)} claims>"
 
     def stop(self) -> None:
         """End the loop when its body asks for the next claim; may be called from anywhere, also a signal handler."""
@@ -117,135 +128,171 @@ class Worker:
         exception and its text are kept, in the history.
         """
         done = 0
-        for claim in self:
-            end: Callable[[], object]
-            try:
-                end = partial(self._catalog.complete, claim, _checked(handler(claim)), actor=self._name)
-                is_done = True
-            except Exception as error:  # noqa: BLE001  # Whatever goes wrong with a track is the track's failure.
-                end = partial(self._catalog.fail, claim, _told(error), actor=self._name)
-                is_done = False
-            done += self._end(end) and is_done
+        with self as claims:
+            for claim in claims:
+                end: Callable[[], object]
+                try:
+                    end = partial(self._catalog.complete, claim, _checked(handler(claim)), actor=self._name)
+                    is_done = True
+                except Exception as error:  # noqa: BLE001  # Whatever goes wrong with a track is the track's failure.
+                    end = partial(self._catalog.fail, claim, _told(error), actor=self._name)
+                    is_done = False
+                done += self._insist(end) and is_done
         return done
 
-    def __iter__(self) -> Iterator[Claim]:
-        self._ended.clear()
-        with ExitStack() as stack:
-            stack.enter_context(self._stopped_by_sigterm())
-            stack.enter_context(self._in_background(self._keep_leases))
-            if self._listening is not None:
-                stack.enter_context(self._in_background(self._listen))
-            stack.callback(self._give_back)
+    def __enter__(self) -> Iterator[Claim]:
+        self._open.append(self.__iter__())
+        return self._open[-1]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leaving = error
+        try:
+            self._open.pop().close()
+        finally:
+            self._leaving = None
+
+    def __iter__(self) -> Generator[Claim, None, None]:
+        self._was_interrupted = False
+        with self._watching_signals(), self._upkeep.running():
             yield from self._claims()
 
     def _claims(self) -> Iterator[Claim]:
-        pause = _FIRST_PAUSE
-        recovery = 0.0
+        pause = FIRST_PAUSE
         while not self._stopping:
             while not self._news.empty():
                 self._news.get()
+            if self._upkeep.failure is not None:
+                raise self._upkeep.failure
+            has_looked_for_dead = self._upkeep.has_looked_for_dead
             try:
-                if time.monotonic() >= recovery:
-                    self._catalog.release_expired(actor=self._name)
-                    recovery = time.monotonic() + self._lease.total_seconds() * random.uniform(0.5, 1.0)  # noqa: S311
-                waiting = deque(
-                    self._catalog.claim(self._limit, lease=self._lease, worker=self._name, order=self._order)
-                )
+                waiting = deque(self._claim())
             except CatalogError as error:
                 # What was claimed by a call whose answer was lost waits for the end of its lease.
-                if not _may_pass(error):
+                if not may_pass(error):
                     raise
                 _logger.warning("claiming failed: %s", error)
                 self._wait(pause)
-                pause = min(pause * 2, max(self._poll, _FIRST_PAUSE))
+                pause = min(pause * 2, max(self._poll, FIRST_PAUSE))
                 continue
-            pause = _FIRST_PAUSE
+            pause = FIRST_PAUSE
             if not waiting:
-                if self._until_empty:
+                if self._until_empty and has_looked_for_dead:
                     return
+                # News come of what is taken back, too.
                 self._wait(self._poll * random.uniform(0.5, 1.5))  # noqa: S311  # So that workers spread out.
                 continue
-            with self._lock:
-                self._held = {claim.track.id: claim for claim in waiting}
+            self._upkeep.hold(claim for claim, _ in waiting)
             yield from self._given(waiting)
 
-    def _given(self, waiting: deque[Claim]) -> Iterator[Claim]:
+    @observed_as("claim")
+    def _claim(self) -> list[tuple[Claim, bool]]:
+        """Claim tracks; each comes with whether the work on it counts as begun, as it does with the first one."""
+        found: list[tuple[Claim, bool]] = self._perform(
+            lambda driver, phase: claim_for_loop(
+                driver, limit=self._limit, lease=self._lease, worker=self._name, order=self._order, phase=phase
+            ),
+        )
+        return found
+
+    def _given(self, waiting: deque[tuple[Claim, bool]]) -> Iterator[Claim]:
         """Give each claim that still holds; what is not given stays held, to be released."""
         while waiting and not self._stopping:
-            claim = waiting.popleft()
-            with self._lock:
-                still_held = claim.track.id in self._held
-            if still_held:
-                self._given_claim = claim
-                try:
-                    yield claim
-                finally:
-                    with self._lock:
-                        self._held.pop(claim.track.id, None)
+            claim, has_begun = waiting.popleft()
+            if not self._upkeep.holds(claim):
+                continue
+            if not has_begun and not self._begin(claim):
+                if not self._stopping:
+                    self._upkeep.drop(claim)
+                continue
+            if self._stopping:
+                return
+            self._upkeep.given = claim
+            try:
+                yield claim
+            except GeneratorExit:
+                self._end_what_is_left(claim)
+                raise
+            finally:
+                self._upkeep.drop(claim)
+            self._look_for_end(claim)
 
-    def _end(self, end: Callable[[], object]) -> bool:
-        """End a claim, again while an error says that this may help; tell whether it was ended."""
-        pause = _FIRST_PAUSE
+    def _begin(self, claim: Claim) -> bool:
+        """Note that the work on *claim* begins; tell whether it still holds."""
+        return self._insist(partial(self._mark, claim, begins=True), before_giving=True)
+
+    @observed_as("begin")
+    def _mark(self, claim: Claim, *, begins: bool) -> None:
+        self._perform(lambda driver, phase: begin_claim(driver, claim, begins=begins, phase=phase))
+
+    def _end_what_is_left(self, claim: Claim) -> None:
+        """Do what is right with the *claim* whose body was left, and never raise: nobody could catch it."""
+        left_by, is_exception = self._leaving, self._leaving is not None
+        if left_by is None:
+            frame = _frame_of_the_loop()
+            if frame is not None:
+                is_exception, left_by = leaving(frame)
+        try:
+            if is_exception and not self._is_interrupt(left_by):
+                self._catalog.fail(claim, _LEFT if left_by is None else _told(left_by), actor=self._name)
+                _logger.warning(
+                    "the body of the loop was left by %s; its claim was ended as failed",
+                    "an exception" if left_by is None else type(left_by).__name__,
+                    extra={"track_id": claim.track.id},
+                )
+            elif is_exception:
+                self._mark(claim, begins=False)
+            else:
+                self._look_for_end(claim)
+        except ClaimLost:
+            pass  # The body had ended it before.
+        except CatalogError as error:
+            _logger.warning("a claim could not be ended, and waits for the end of its lease: %s", error)
+
+    def _is_interrupt(self, left_by: BaseException | None) -> bool:
+        return self._was_interrupted if left_by is None else not isinstance(left_by, Exception)
+
+    def _look_for_end(self, claim: Claim) -> None:
+        """Warn if nobody has ended *claim*; whoever else might have done so than this process, the server knows."""
+        if claim.has_ended:
+            return
+        with suppress(CatalogError):
+            self._catalog.renew(claim, lease=_MOMENT)
+            _logger.warning(
+                "the body of the loop has not ended its claim: complete, fail or release each one; its track stays in "
+                "work until the lease ends",
+                extra={"track_id": claim.track.id},
+            )
+
+    def _insist(self, call: Callable[[], object], *, before_giving: bool = False) -> bool:
+        """
+        Make a *call* about a claim, again while an error says that this may help; tell whether the claim held.
+
+        A claim that has not been given yet is not worth an error: when its lease may be over, it counts as lost.
+        """
+        pause = FIRST_PAUSE
         deadline = time.monotonic() + self._lease.total_seconds()
         while True:
             try:
-                end()
+                call()
             except ClaimLost as lost:
                 _logger.warning("%s", lost, extra={"track_id": lost.track_id})
                 return False
             except CatalogError as error:
-                # Ended twice, a claim is ended once: the second call gets the first answer.
-                if not _may_pass(error) or time.monotonic() + pause > deadline:
+                # Made twice, a call has been made once: the second one gets the first answer.
+                if not may_pass(error):
+                    raise
+                if before_giving and self._stopping:
+                    return False
+                if time.monotonic() + pause > deadline:
+                    if before_giving:
+                        return False
                     raise
                 time.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:
                 return True
-
-    def _keep_leases(self) -> None:
-        interval = self._lease.total_seconds() / _RENEWALS_PER_LEASE
-        while not self._ended.wait(interval):
-            with self._lock:
-                held = list(self._held.values())
-            try:
-                outcomes = self._catalog.renew_many(held, lease=self._lease)
-            except CatalogError as error:
-                # The next renewal, or the end of the claim, tells whether it still holds.
-                _logger.warning("leases could not be renewed: %s", error)
-                continue
-            for claim, outcome in zip(held, outcomes, strict=True):
-                if isinstance(outcome, ClaimLost):
-                    # The body may have ended the claim that it has, and then be busy with something else.
-                    is_given = claim is self._given_claim
-                    _logger.log(
-                        logging.DEBUG if is_given else logging.WARNING,
-                        "%s",
-                        outcome,
-                        extra={"track_id": outcome.track_id},
-                    )
-                    with self._lock:
-                        # Meanwhile, the loop may have claimed the same track anew.
-                        if self._held.get(claim.track.id) is claim:
-                            del self._held[claim.track.id]
-
-    def _listen(self) -> None:
-        assert self._listening is not None  # noqa: S101
-        pause = _FIRST_PAUSE
-        while not self._ended.is_set():
-            try:
-                with self._listening() as connection:
-                    connection.execute(f"LISTEN {CHANNEL}")
-                    # What came before somebody listened was not heard.
-                    self._news.put(None)
-                    pause = _FIRST_PAUSE
-                    while not self._ended.is_set():
-                        for _ in connection.notifies(timeout=_LISTENING_SECONDS, stop_after=1):
-                            self._news.put(None)
-            except (CatalogError, psycopg.Error) as error:
-                # Polling goes on all the while.
-                _logger.warning("listening for waiting tracks was interrupted: %s", type(error).__name__)
-                self._ended.wait(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _wait(self, seconds: float) -> None:
         """Wait for news, or to be stopped, so many *seconds* at the most."""
@@ -253,45 +300,42 @@ class Worker:
             with suppress(Empty):
                 self._news.get(timeout=seconds)
 
-    def _give_back(self) -> None:
-        with self._lock:
-            held, self._held = list(self._held.values()), {}
-        for claim in held:
-            try:
-                self._catalog.release(claim, reason="the worker ended", actor=self._name)
-            except CatalogError as error:
-                _logger.warning("a claim could not be released, and waits for the end of its lease: %s", error)
-
     @contextmanager
-    def _in_background(self, task: Callable[[], None]) -> Iterator[None]:
-        thread = threading.Thread(target=task, name=f"audiocatalog {task.__name__.strip('_')}", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            thread.join()
+    def _watching_signals(self) -> Iterator[None]:
+        """
+        Let SIGTERM end the loop, and note a SIGINT, which Python 3.11 cannot tell from other exceptions of C code.
 
-    @contextmanager
-    def _stopped_by_sigterm(self) -> Iterator[None]:
-        """Let SIGTERM end the loop; signals belong to the main thread, elsewhere nothing is done."""
+        Signals belong to the main thread; elsewhere nothing is done.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def handle(_number: int, _frame: FrameType | None) -> None:
+        def terminate(_number: int, _frame: FrameType | None) -> None:
             self.stop()
 
-        before = signal.signal(signal.SIGTERM, handle)
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            self._was_interrupted = True
+            interrupting(number, frame)
+
+        terminating = signal.signal(signal.SIGTERM, terminate)
+        interrupting: Any = signal.getsignal(signal.SIGINT)
+        if callable(interrupting):
+            signal.signal(signal.SIGINT, interrupt)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, terminating)
+            if callable(interrupting):
+                signal.signal(signal.SIGINT, interrupting)
 
 
-def _may_pass(error: CatalogError) -> bool:
-    """Tell whether the loop goes on after *error*: it comes of the server or the pool, not of what was asked."""
-    return error.retryable or isinstance(error, CommitOutcomeUnknown | PoolTimeout | QueryTimeout)
+def _frame_of_the_loop() -> FrameType | None:
+    """Return the innermost frame that is not of this module."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # inspect.stack reads every source file.
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return frame
 
 
 def _checked(metadata: object) -> TrackMetadata | None:
@@ -300,7 +344,7 @@ def _checked(metadata: object) -> TrackMetadata | None:
     raise TypeError(f"the handler returned a {type(metadata).__name__}, not a TrackMetadata")
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """Return what the history can keep of *error*, whatever its text holds."""
     try:
         text = str(error)

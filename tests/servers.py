@@ -56,6 +56,8 @@ class Server:
         self.port = free_port()
         #: What the next start is told on the command line; it outweighs the cluster's own settings.
         self.settings = dict(_SETTINGS)
+        #: What the next start finds in its environment besides.
+        self.environment: dict[str, str] = {}
         self._sockets = sockets
         self._binaries = binaries
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,6 +96,7 @@ class Server:
                     *(f"-c{name}={value}" for name, value in settings.items()),
                 ],
                 cwd="/",
+                env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

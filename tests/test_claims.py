@@ -176,6 +176,7 @@ def test_a_claim_has_a_token_a_worker_a_try_and_an_end(catalog: Catalog, owner: 
         "expires_at": change.at + timedelta(minutes=3),
         "token": claim.token,
         "worker": "extractor 3",
+        "begun": True,
         "attempts": 1,
         "last_error": None,
     }

@@ -69,7 +69,7 @@ def test_the_migrations_build_exactly_the_models(empty_database: Callable[[], st
     migrated, created = empty_database(), empty_database()
     migrations.upgrade(migrated)
     with psycopg.connect(libpq(created), autocommit=True) as connection:
-        connection.execute(functions_of("visible_v1", "legal_move_v1", "search_v1"))
+        connection.execute(functions_of("visible_v1", "legal_move_v1", "legal_task_v1", "search_v1"))
         engine = create_engine(created)
         Base.metadata.create_all(engine)
         engine.dispose()

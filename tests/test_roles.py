@@ -346,7 +346,6 @@ class TestApplication:
         for call, values in (
             ("audiocatalog_complete_v1(%s, %s, %s, 'x', NULL)", (ids, [claim.token + 1], [uuid4()])),
             ("audiocatalog_complete_v1(%s, %s, %s, 'x', NULL)", ([nobody], [claim.token], [uuid4()])),
-            ("audiocatalog_complete_v1(%s, %s, %s, 'x', NULL)", (ids, [None], [uuid4()])),
             (
                 "audiocatalog_give_up_v1(%s, %s, %s, 'x', 'y', true, true, 5, 1, 1, 1, false)",
                 (ids, [claim.token - 1], [uuid4()]),
@@ -443,7 +442,12 @@ FORBIDDEN = [
     "UPDATE audio_track_tasks SET expires_at = now()",
     "UPDATE audio_track_tasks SET token = 1",
     f"INSERT INTO audio_track_tasks (track_id, status, since) VALUES ('{IDIOTEQUE}', 'FAILED', now())",
-    "SELECT audiocatalog_lock_due_v1(false, false, 10, now())",
+    "SELECT audiocatalog_lock_due_v1('oldest', 10, now())",
+    "SELECT audiocatalog_refuse_v1('x')",
+    "SELECT audiocatalog_wrong_claims_v1(NULL, NULL, NULL)",
+    "SELECT audiocatalog_wrong_retries_v1(1, 1, 1, 1, true)",
+    "SELECT audiocatalog_pause_v1(gen_random_uuid(), 1, 1, 1, 1, 1)",
+    "SELECT audiocatalog_legal_task_v1('FAILED', now(), NULL, NULL, NULL, NULL, false, 0)",
     "SELECT audiocatalog_answers_v1(ARRAY[]::uuid[], ARRAY[]::uuid[], now())",
     "SELECT audiocatalog_legal_move_v1('PENDING', 'PENDING')",
     f"UPDATE {VERSION_TABLE} SET version_num = '9999'",

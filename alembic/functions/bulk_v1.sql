@@ -39,16 +39,26 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET jit = off SET
 SET enable_seqscan = off SET enable_nestloop = off
 AS $$
 DECLARE
+  wrong text := CASE
+    WHEN replacing IS NULL THEN 'replacing' WHEN who IS NULL THEN 'who' WHEN wake IS NULL THEN 'wake'
+  END;
   last_round integer;
   unseen integer[];
   batch record;
 BEGIN
+  IF wrong IS NOT NULL THEN
+    PERFORM audiocatalog_refuse_v1(wrong);
+  END IF;
   PERFORM 1 FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner
   WHERE pg_class.oid = to_regclass('pg_temp.audiocatalog_stage') AND rolname = current_user AND relkind = 'r';
   IF NOT FOUND THEN
     RAISE EXCEPTION 'no batch is staged' USING ERRCODE = 'object_not_in_prerequisite_state';
   END IF;
-  SELECT coalesce(max(round), 0) INTO last_round FROM pg_temp.audiocatalog_stage;
+  SELECT coalesce(max(round), 0), CASE WHEN min(round) < 0 OR max(round) >= count(*) THEN 'round' END
+  INTO last_round, wrong FROM pg_temp.audiocatalog_stage;
+  IF wrong IS NOT NULL THEN
+    PERFORM audiocatalog_refuse_v1(wrong);
+  END IF;
   FOR this_round IN 0..last_round LOOP
     unseen := NULL;
     FOR again IN 1..20 LOOP

@@ -61,6 +61,7 @@ class Domain(sa.types.UserDefinedType[object]):
 def upgrade() -> None:
     op.create_functions(FUNCTIONS / "visible_v1.sql")
     op.create_functions(FUNCTIONS / "legal_move_v1.sql")
+    op.create_functions(FUNCTIONS / "legal_task_v1.sql")
     op.create_functions(FUNCTIONS / "search_v1.sql")
     for name, data_type, constraint, rule in DOMAINS:
         op.execute(f"CREATE DOMAIN audiocatalog_{name} AS {data_type} CONSTRAINT {constraint} CHECK ({rule})")
@@ -219,17 +220,23 @@ def upgrade() -> None:
         sa.Column("expires_at", Domain("time")),
         sa.Column("token", sa.BigInteger()),
         sa.Column("worker", Domain("actor")),
+        sa.Column("begun", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("last_error", Domain("reason")),
         sa.PrimaryKeyConstraint("track_id", name=op.f("pk_audio_track_tasks")),
         sa.ForeignKeyConstraint(["track_id"], ["audio_tracks.id"], name=op.f("fk_audio_track_tasks_track_id")),
+        sa.CheckConstraint(
+            "audiocatalog_legal_task_v1(status, since, ready_at, expires_at, token, worker, begun, attempts)",
+            name=op.f("ck_audio_track_tasks_legal_task"),
+        ),
     )
-    for column in ("ready_at", "expires_at"):
+    # What waits is also found by when it began to: a track that came after now was hidden by a clock that was set back.
+    for column, present in (("ready_at", "ready_at"), ("since", "ready_at"), ("expires_at", "expires_at")):
         op.create_index(
             f"ix_audio_track_tasks_{column}",
             "audio_track_tasks",
             [column, "track_id"],
-            postgresql_where=sa.text(f"{column} IS NOT NULL"),
+            postgresql_where=sa.text(f"{present} IS NOT NULL"),
         )
     # The functions that run with the rights of their owner find these tables, and no others of the same name.
     op.execute("SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)")
@@ -253,8 +260,9 @@ def downgrade() -> None:
         "answers(uuid[], uuid[], timestamptz)",
         "complete(uuid[], bigint[], uuid[], text, jsonb)",
         "renew(uuid[], bigint[], interval)",
-        "claim(integer, interval, text, boolean)",
-        "lock_due(boolean, boolean, integer, timestamptz)",
+        "begin(uuid, bigint, boolean)",
+        "claim(integer, interval, text, boolean, boolean)",
+        "lock_due(text, integer, timestamptz)",
         (
             "replace(uuid, integer, text, text, text, text, integer, double precision, integer, integer, integer, text,"
             " text, text, text, text)"
@@ -264,6 +272,10 @@ def downgrade() -> None:
             "save(uuid, text, text, text, text, text, integer, double precision, integer, integer, integer, text, text,"
             " text, text, text, boolean)"
         ),
+        "pause(uuid, bigint, integer, double precision, double precision, double precision)",
+        "wrong_retries(integer, double precision, double precision, double precision, boolean)",
+        "wrong_claims(uuid[], bigint[], uuid[])",
+        "refuse(text)",
     ):
         name, _, arguments = function.partition("(")
         op.execute(f"DROP FUNCTION audiocatalog_{name}_v1({arguments}")
@@ -288,6 +300,7 @@ def downgrade() -> None:
         "audiocatalog_words_v1(text)",
         "audiocatalog_fold_v1(text)",
         "audiocatalog_visible_v1(text)",
+        "audiocatalog_legal_task_v1(text, timestamptz, timestamptz, timestamptz, bigint, text, boolean, integer)",
         "audiocatalog_legal_move_v1(text, text)",
     ):
         op.execute(f"DROP FUNCTION {signature}")
