@@ -9,7 +9,7 @@ from audiocatalog.health import Health
 from audiocatalog.metadata import ExportedRecord, TrackMetadata, TrackRecord
 from audiocatalog.models import SaveOutcome, StatusChange, Task, Track
 from audiocatalog.observing import Observation
-from audiocatalog.pool import PoolFigures
+from audiocatalog.pool_figures import PoolFigures
 from audiocatalog.search.explanation import Explanation, TermExplanation
 from audiocatalog.search.filters import SearchFilters
 from audiocatalog.search.page import Facet, FacetValue, Hit, SearchPage, SearchSort

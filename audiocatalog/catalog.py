@@ -32,7 +32,7 @@ from audiocatalog.metadata import ExportedRecord, TrackRecord, clean_actor
 from audiocatalog.observing import Hook, Observer, observed, observed_as, warn_of_debugging
 from audiocatalog.operations import Driver, rows_of
 from audiocatalog.outcome import Trace
-from audiocatalog.pool import PoolFigures
+from audiocatalog.pool_figures import PoolFigures
 from audiocatalog.running import Runner
 from audiocatalog.search.vocabulary import Vocabulary
 from audiocatalog.settings import Settings, settings_from_environment, the_environment, url_from_environment
@@ -56,11 +56,12 @@ class Catalog(Verbs):
     name another. *pooler* is for a server behind PgBouncer in transaction mode: no prepared statements, and limits set
     within each transaction.
 
-    There are *pool_size* connections at the most; a caller waits *pool_timeout* seconds for one. Each is replaced after
-    *pool_recycle* seconds, less a little at random; to connect to one host may take *connect_timeout*. A statement may
-    take *statement_timeout* seconds, one of a search *search_timeout*, waiting for a lock *lock_timeout*; the server
-    ends a unit of work that asks nothing of it for *idle_timeout*. A server that says nothing for *network_timeout*
-    longer than the statement may take is given up.
+    There are *pool_size* connections at the most; a caller waits *pool_timeout* seconds for one. At the same time,
+    *max_searches* of them may run searches, by default three in four. Each connection is replaced after *pool_recycle*
+    seconds, less a little at random; to connect to one host may take *connect_timeout*. A statement may take
+    *statement_timeout* seconds, one of a search *search_timeout*, waiting for a lock *lock_timeout*; the server ends a
+    unit of work that asks nothing of it for *idle_timeout*. A server that says nothing for *network_timeout* longer
+    than the statement may take is given up.
 
     *observe* is called with an ``Observation`` after every call and unit of work, in the caller's thread. A call that
     takes *slow_after* seconds leaves a line in the log ``audiocatalog``, as does a unit of work that is rolled back.
@@ -81,6 +82,7 @@ class Catalog(Verbs):
         *,
         actor: str = "audiocatalog",
         pool_size: int = 5,
+        max_searches: int | None = None,
         pool_timeout: float = 5.0,
         pool_recycle: float = 1800.0,
         connect_timeout: float = 3.0,
@@ -100,6 +102,7 @@ class Catalog(Verbs):
     ) -> None:
         settings = Settings(
             pool_size=pool_size,
+            max_searches=max_searches,
             pool_timeout=pool_timeout,
             pool_recycle=pool_recycle,
             connect_timeout=connect_timeout,
@@ -400,12 +403,12 @@ class Catalog(Verbs):
 
         return self._perform(ask)
 
-    def _perform(self, perform: Callable[[Driver, Phase], _Result]) -> _Result:
+    def _perform(self, perform: Callable[[Driver, Phase], _Result], *, searching: bool = False) -> _Result:
         """Do *perform* alone, and again if the schema changed under its prepared statement: then it did nothing."""
         try:
-            with self._database.autocommit() as driver:
+            with self._database.autocommit(searching=searching) as driver:
                 result: _Result = perform(driver, "commit")
         except StaleStatement:
-            with self._database.autocommit() as driver:
+            with self._database.autocommit(searching=searching) as driver:
                 return perform(driver, "commit")
         return result

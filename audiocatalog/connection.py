@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
-from collections import deque
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 import psycopg
 from psycopg import waiting
@@ -18,7 +19,6 @@ from audiocatalog.translation import AnothersConnection, ServerSilent, over_its_
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
-    from psycopg_pool import ConnectionPool
 
 _RV = TypeVar("_RV")
 # How long a server that is given up, or whose caller has been interrupted, is asked to stop what it is doing.
@@ -38,6 +38,13 @@ def _begin_in_a_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_in_a_child)
+
+
+class Home(Protocol):
+    """Where a connection goes when it is closed: its pool."""
+
+    def give_back(self, connection: PooledConnection) -> None:
+        """Take *connection* back, whatever state it is in."""
 
 
 class PooledConnection(psycopg.Connection[Any]):
@@ -66,26 +73,29 @@ class PooledConnection(psycopg.Connection[Any]):
     waited: float = 0.0
     kept_cursor: psycopg.RawCursor[Any] | None = None
     _process: object = None
-    #: Where this goes when nobody holds it any more, as long as its pool counts on it.
-    lost: deque[PooledConnection] | None = None
+    #: The pool that it belongs to, and what only that pool uses.
+    home: Home | None = None
+    generation: int = 0
+    expires_at: float = 0.0
+    idle_since: float = 0.0
+    is_searching: bool = False
+    #: A thread that was interrupted as it gave this back: it may do so again, when another has it already.
+    interrupted_giver: int = 0
 
     @classmethod
     def connect(  # type: ignore[override]  # Its own arguments stand beside the parameters of libpq.
         cls,
         conninfo: str = "",
         *,
-        on_failure: Callable[[psycopg.Error], None] = lambda error: None,  # noqa: ARG005
         patience: float | None = None,
         network_timeout: float = 0.0,
         **parameters: Any,  # noqa: ANN401  # Whatever libpq takes.
     ) -> Self:
-        """Connect as psycopg does, and tell *on_failure* why that was not possible: the pool keeps it to itself."""
+        """Connect as psycopg does; what it says when that fails names no user and no database."""
         try:
             connection = super().connect(conninfo, **parameters)
         except psycopg.Error as error:
-            told = without_data(error)
-            on_failure(told)
-            raise told from None  # The pool logs it.
+            raise without_data(error) from None
         connection._process = _process  # noqa: SLF001
         connection.patience = connection.usual_patience = patience
         connection.network_timeout = network_timeout
@@ -144,46 +154,85 @@ class PooledConnection(psycopg.Connection[Any]):
             super().add_notice_handler(callback)
 
     def close(self) -> None:
-        """
-        Go back to the pool.
-
-        psycopg takes a connection that is lost for closed already and leaves it where it is, so that the pool would
-        count it among its own for ever.
-        """
+        """Go back to the pool, or hang up if there is none; it can be repeated."""
         if self._process is not _process:
             return  # To hang up would end it for the parent as well.
-        pool: ConnectionPool[PooledConnection] | None = getattr(self, "_pool", None)
-        if pool is None:
-            self.lost = None  # The pool has done with it.
+        if self.home is None:
             super().close()
-        else:
-            self.held_since, self.patience, self.limit = None, self.usual_patience, self.usual_limit
-            if self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF:
-                self.pgconn.finish()  # Its caller was interrupted in a pipeline, which the pool would take for idle.
-            pool.putconn(self)
-            if self.closed:
-                self.lost = None  # The pool has begun to replace it.
+            return
+        me = threading.get_ident()
+        if me == self.interrupted_giver != self.held_by:
+            return  # SQLAlchemy closes again what it was interrupted at.
+        try:
+            self.home.give_back(self)
+        except BaseException:
+            self.interrupted_giver = me
+            if self.held_since is not None and self.held_by == me:
+                self.hang_up()
+            raise
+
+    def hang_up(self) -> None:
+        """Close the connection itself."""
+        self.pgconn.finish()
+
+    def reset(self) -> None:
+        """Make it fit for its next holder: without a transaction, or closed."""
+        self.patience, self.limit = self.usual_patience, self.usual_limit
+        if self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF:
+            self.hang_up()  # Its holder was interrupted in a pipeline, which looks idle.
+        status = self.pgconn.transaction_status
+        if status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
+            try:
+                self.rollback()
+            except psycopg.Error:
+                self.hang_up()
+        elif status == TransactionStatus.ACTIVE:
+            self.hang_up()
 
     def __del__(self, _warn: object = None, /) -> None:
-        """
-        Let the pool have back what nobody holds: a caller was interrupted as it was given to him, or forgot it.
-
-        It is closed, for nobody knows what was being done on it; the pool takes it at the next checkout, for this may
-        run at any moment, also while the pool's lock is held.
-        """
+        """Hang up where nobody holds it any more: a caller was interrupted, or forgot it. Its place is free then."""
         if self._process is not _process:
             return
-        # Without a date of expiry it was ended while the pool was making it, and the pool makes another.
-        if self.lost is None or not hasattr(self, "_expire_at"):
+        if self.home is None:
             super().__del__()
         else:
-            self.pgconn.finish()
-            self.lost.append(self)
+            self.hang_up()
 
     def __repr__(self) -> str:
         """Return the state alone: psycopg's own names the user, and SQLAlchemy logs it."""
         state = "closed" if self.closed else TransactionStatus(self.pgconn.transaction_status).name.lower()
         return f"<PooledConnection, {state}>"
+
+
+def is_alive(connection: PooledConnection) -> bool:
+    """
+    Tell whether the server still holds its end of an idle *connection*.
+
+    A server says so before it hangs up, so an idle socket with something to read is suspect, and only then is a
+    round trip spent on asking.
+    """
+    if connection.closed:
+        return False
+    if not _has_something_to_read(connection.fileno()):
+        return True
+    try:
+        with patient(connection, 0):
+            connection.autocommit = True  # Or a transaction would be begun with it.
+            connection.execute("")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _has_something_to_read(descriptor: int) -> bool:
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+    try:  # eventlet takes poll away.
+        return bool(select.select([descriptor], (), (), 0)[0])
+    except ValueError:
+        return True  # It is too large a number for select: the server is asked.
 
 
 @contextmanager

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import copy
 import logging
 import math
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,13 +17,15 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.orm import Session
 
-from audiocatalog.connection import PooledConnection, transaction_settings
+from audiocatalog.connection import PooledConnection, settings_call, transaction_settings
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
 from audiocatalog.first_revision import check_first_revision
 from audiocatalog.function_rights import check_pins
 from audiocatalog.host_session import HostSession
 from audiocatalog.observing import LOGGER, log_slow_statements
-from audiocatalog.pool import Pool, PoolFigures
+from audiocatalog.outcome import note_server
+from audiocatalog.pool import Pool
+from audiocatalog.pool_figures import PoolFigures
 from audiocatalog.revisions import check_schema
 from audiocatalog.settings import CONNECTION_DEFAULTS, Settings, is_unverified, parse_url
 from audiocatalog.transaction import Transaction, before_commit, before_execution, driver_connection, watch_commits
@@ -34,7 +34,6 @@ from audiocatalog.translation import translated
 _CLOSED: Final = "this catalogue has been closed"
 _OLDEST_SERVER: Final = 150000
 READ_ONLY: Final = "25006"
-_WRONG_FOR_SECONDS: Final = 1.0
 _UNVERIFIED: Final = (
     "the server is on another machine, and nothing proves that it is the right one: add sslmode=verify-full and "
     "sslrootcert to the URL"
@@ -64,14 +63,10 @@ class Database:
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
-        self._probe_lock = threading.Lock()
-        self._probe_began = self._probe_ended = 0.0
-        self._probe_error: CatalogError | None = None
         self._parameters: dict[str, Any] = {}
         self._engine: Engine | None = None
         self._handed_over = threading.local()
-        self._knows_the_server = False
-        self._server_version = 0
+        self._is_checked = False
         self._settings_of_a_transaction: str | None = None
         self._pool: Pool | None = None
 
@@ -87,11 +82,11 @@ class Database:
         self._begin_anew()
 
     @contextmanager
-    def transaction(self, timeout: float | None = None) -> Iterator[Transaction]:
+    def transaction(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[Transaction]:
         """Give a transaction on a connection that is had within *timeout*; end both without committing."""
         self._open()
         with translated("connect", "connect"):
-            transaction = Transaction(self._take(timeout), self._session_on)
+            transaction = Transaction(self._take(timeout, searching=searching), self._session_on)
         try:
             with translated("connect", "connect"):
                 transaction.begin(self._settings_of_a_transaction)
@@ -103,21 +98,22 @@ class Database:
             transaction.close()
 
     @contextmanager
-    def autocommit(self, timeout: float | None = None) -> Iterator[psycopg.Connection[Any]]:
+    def autocommit(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[psycopg.Connection[Any]]:
         """
         Give a connection, had within *timeout*, on which every statement is its own transaction, in one round trip.
 
-        Behind a pooler it is one transaction, for only so can its time limits be set.
+        *searching* says that it is for a search, which may not have every connection. Behind a pooler it is one
+        transaction, for only so can its time limits be set.
         """
         if self.settings.pooler:
-            with self.transaction(timeout) as transaction:
+            with self.transaction(timeout, searching=searching) as transaction:
                 yield transaction.driver
                 with translated("commit", "commit"):
                     transaction.commit()
             return
         self._open()
         with translated("connect", "connect"):
-            driver = self._take(timeout)
+            driver = self._take(timeout, searching=searching)
             if not driver.autocommit:
                 driver.autocommit = True
         try:
@@ -142,9 +138,8 @@ class Database:
     def warm(self, timeout: float) -> None:
         """Open every connection of the pool within *timeout* seconds."""
         self._open()
-        assert self._pool is not None  # noqa: S101  # It has just been opened.
         with translated("connect", "connect"):
-            self._pool.warm(timeout)
+            self._opened_pool().warm(timeout)
 
     def figures(self) -> PoolFigures:
         """Return how the pool stands."""
@@ -152,7 +147,7 @@ class Database:
         return (
             pool.figures()
             if pool is not None
-            else PoolFigures(self.settings.pool_size, 0, 0, 0, None, None, None, None)
+            else PoolFigures(self.settings.pool_size, 0, 0, 0, None, None, None, None, 0, self.settings.searches)
         )
 
     def close(self) -> None:
@@ -175,36 +170,38 @@ class Database:
         if self._pool is not None and (error.sqlstate == READ_ONLY or isinstance(error, StaleStatement)):
             self._pool.renew()
 
-    def _probe(self) -> None:
+    def _connect_for_the_pool(self) -> PooledConnection:
         """
-        Connect once by hand, and refuse a server or a schema that this code cannot work with.
+        Return a new connection for the pool, told what holds for its session.
 
-        Of many callers at once, one connects, and the others share its answer: they must not wait for a silent server
-        one after the other, nor all burden one that is busy. What is wrong is taken to be so for a second.
+        The first one also shows whether this code can work with the server and its schema at all.
         """
-        arrival = time.monotonic()
-        with self._probe_lock:
-            still_wrong = self._probe_error is not None and time.monotonic() < self._probe_ended + _WRONG_FOR_SECONDS
-            if not still_wrong and self._probe_began < arrival:
-                self._probe_began = time.monotonic()
-                self._probe_error = self._what_is_wrong()
-                self._probe_ended = time.monotonic()
-            if self._probe_error is not None:
-                raise copy.copy(self._probe_error) from self._probe_error.__cause__
+        with translated("connect", "connect"):
+            connection = self._connect()
+            try:
+                if not self._is_checked:
+                    check_server(connection)
+                    check_schema(connection)
+                    check_first_revision(connection)
+                    check_pins(connection)
+                    self._introduce(connection)
+                    self._is_checked = True
+                self._configure(connection)
+                note_server(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
 
-    def _what_is_wrong(self) -> CatalogError | None:
-        try:
-            with translated("connect", "connect"):
-                connection = self._connect()
-            with connection, translated("connect"):
-                self._server_version = connection.info.server_version
-                check_server(connection)
-                check_schema(connection)
-                check_first_revision(connection)
-                check_pins(connection)
-        except CatalogError as error:
-            return error
-        return None
+    def _configure(self, connection: PooledConnection) -> None:
+        version = connection.info.server_version
+        if not self.settings.pooler:
+            connection.execute(settings_call(self.settings.of_the_session(version), local=False))
+            return
+        # What is set for a session behind a pooler would stay on a connection that others get.
+        self._settings_of_a_transaction = transaction_settings(self.settings.of_a_transaction(version))
+        # Each BEGIN says it, since no session of the server's belongs to this connection.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
 
     def _open(self) -> Engine:
         if self._engine is not None:
@@ -219,49 +216,43 @@ class Database:
     def _build(self) -> Engine:
         engine = create_engine(
             self.url,
-            poolclass=NullPool,  # psycopg_pool does the pooling: it serves callers in the order they came.
+            poolclass=NullPool,  # pool.py does the pooling: it serves callers in the order in which they ask.
             creator=self._connection_for_sqlalchemy,
             hide_parameters=True,
             logging_name="audiocatalog",
             use_native_hstore=False,  # Or the first connection would look for an extension's type.
         )
         self._parameters = self._connection_parameters(engine)
-        self._probe()
         self._pool = Pool(
-            self._parameters,
+            self._connect_for_the_pool,
             size=self.settings.pool_size,
-            session_settings=None if self.settings.pooler else self.settings.of_the_session,
+            searches=self.settings.searches,
             recycle=self.settings.pool_recycle,
-            patience=self._patience,
-            network_timeout=self.settings.network_timeout,
             debug=self.settings.debug_pool,
         )
-        # What is set for a session behind a pooler would stay on a connection that others get.
-        if self.settings.pooler:
-            settings = self.settings.of_a_transaction(self._server_version)
-            self._settings_of_a_transaction = transaction_settings(settings)
         event.listen(engine, "commit", before_commit)
         event.listen(engine, "before_cursor_execute", before_execution)
         log_slow_statements(engine, self.settings.slow_after)
-        if limits := self._settings_of_a_transaction:
-            event.listen(engine, "begin", lambda connection: _limit(connection, limits))
         if self.settings.pooler:
-            # Later, who asks would hold one of the server's connections and wait for another, which may not be there.
-            with translated("connect", "connect"):
-                self._introduce(engine)
+            event.listen(engine, "begin", lambda connection: _limit(connection, self._settings_of_a_transaction or ""))
         return engine
 
-    def _introduce(self, engine: Engine) -> None:
-        """Let SQLAlchemy ask the server what it asks at the first connection, in a transaction that it rolls back."""
-        if not self._knows_the_server:
-            with self._handing_over(self._connect(autocommit=False)), engine.connect():
-                self._knows_the_server = True
+    def _introduce(self, connection: PooledConnection) -> None:
+        """Let SQLAlchemy ask the server on *connection* what it asks at the first one, and leave it as it is."""
+        if (engine := self._engine) is None:
+            raise ConfigurationError(_CLOSED)
+        connection.autocommit = False
+        connection.home = _Kept()
+        try:
+            with self._handing_over(connection), engine.connect():
+                pass
+        finally:
+            connection.home = None
+        connection.autocommit = True
 
     def _session_on(self, driver: PooledConnection) -> Session:
         """Return a session that goes on with the transaction of *driver*, and gives it back when it ends."""
-        engine = self._open()
-        self._introduce(engine)
-        session = HostSession(engine, expire_on_commit=False)
+        session = HostSession(self._open(), expire_on_commit=False)
         watch_commits(session)
         try:
             with self._handing_over(driver):
@@ -289,11 +280,14 @@ class Database:
         driver.autocommit = False
         return driver
 
-    def _take(self, timeout: float | None = None) -> PooledConnection:
-        pool = self._pool
-        if pool is None:
+    def _take(self, timeout: float | None = None, *, searching: bool = False) -> PooledConnection:
+        timeout = self.settings.pool_timeout if timeout is None else timeout
+        return self._opened_pool().take(timeout, searching=searching)
+
+    def _opened_pool(self) -> Pool:
+        if (pool := self._pool) is None:
             raise ConfigurationError(_CLOSED)
-        return pool.take(self.settings.pool_timeout if timeout is None else timeout)
+        return pool
 
     def _connect(self, *, autocommit: bool = True) -> PooledConnection:
         """Return a connection of its own, outside the pool."""
@@ -324,6 +318,13 @@ def _limit(connection: Connection, limits: str) -> None:
     driver = driver_connection(connection)
     if driver.info.transaction_status == TransactionStatus.IDLE:
         driver.execute(limits)
+
+
+class _Kept:
+    """The home of a connection that SQLAlchemy shall not close."""
+
+    def give_back(self, connection: PooledConnection) -> None:
+        connection.reset()
 
 
 _databases: WeakSet[Database] = WeakSet()

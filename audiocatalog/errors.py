@@ -13,6 +13,7 @@
     ├── TransientConflict            retryable the server chose a loser: deadlock, lock time-out, serialization
     ├── StaleStatement               retryable the schema changed under a prepared statement
     ├── PoolTimeout (TimeoutError)             no connection became free in time
+    ├── TooManySearches (TimeoutError)         other searches took all connections that searches may have
     ├── DatabaseUnavailable          retryable the server cannot be reached or cannot work now
     │   └── CommitOutcomeUnknown               the connection was lost while committing
     ├── QueryTimeout (TimeoutError)            the statement ran longer than its limit
@@ -230,6 +231,14 @@ class StaleStatement(CatalogError):
 
 class PoolTimeout(CatalogError, TimeoutError):
     """Say that no connection became free within the pool's time-out."""
+
+
+class TooManySearches(CatalogError, TimeoutError):
+    """
+    Say that as many searches as ``max_searches`` allows were running for the whole of ``pool_timeout``.
+
+    The other connections are kept for everything else. Try again later, or raise ``max_searches`` and ``pool_size``.
+    """
 
 
 class DatabaseUnavailable(CatalogError):

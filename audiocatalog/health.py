@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
 from audiocatalog.operations import Driver, rows_of
-from audiocatalog.pool import PoolFigures
+from audiocatalog.pool_figures import PoolFigures
 from audiocatalog.translation import translated
 
 #: More than so many expired leases are not counted: a probe must not read a table from end to end.

@@ -43,8 +43,8 @@ class Reads(ABC):
         self._observer = observer
 
     @abstractmethod
-    def _perform(self, perform: Callable[[Driver, Phase], _Result]) -> _Result:
-        """Do *perform* on a connection, whose loss means what the phase says."""
+    def _perform(self, perform: Callable[[Driver, Phase], _Result], *, searching: bool = False) -> _Result:
+        """Do *perform*, a search if *searching* says so, on a connection, whose loss means what the phase says."""
 
     @observed
     def get(self, id: UUID | str) -> Track:  # noqa: A002
@@ -129,7 +129,11 @@ class Reads(ABC):
         the page before and neither skips nor repeats a track while others are written. *sort* is another order.
         *facets* names what to count among the hits: genre, decade, artist, format, status.
 
+        In a catalogue, at most ``max_searches`` searches run at the same time; the others wait in turn. Inside a unit
+        of work, a search uses the connection that the unit has.
+
         Raises:
+            TooManySearches: in a catalogue, if other searches were running for all of ``pool_timeout``.
             InvalidInput: the query is longer than 1,000 characters or 32 terms, or another argument breaks its rule.
             QueryTimeout: it took longer than the catalogue's ``search_timeout``; the unit of work goes on.
 
@@ -149,7 +153,7 @@ class Reads(ABC):
             facets=facets,
             timeout=timeout,
         )
-        return self._perform(lambda driver, _: search_tracks(driver, request, timeout=timeout))
+        return self._perform(lambda driver, _: search_tracks(driver, request, timeout=timeout), searching=True)
 
     @observed
     def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
@@ -168,7 +172,9 @@ class Reads(ABC):
 
         """
         timeout = self._settings.search_timeout
-        return self._perform(lambda driver, _: explain_hit(driver, query, id, filters=filters, timeout=timeout))
+        return self._perform(
+            lambda driver, _: explain_hit(driver, query, id, filters=filters, timeout=timeout), searching=True
+        )
 
     def iter_tracks(
         self, filters: SearchFilters | None = None, *, order: TrackOrder | str = TrackOrder.ID, batch: int = 1000

@@ -138,6 +138,7 @@ class Settings:
     """
 
     pool_size: int = 5
+    max_searches: int | None = None
     pool_timeout: float = 5.0
     pool_recycle: float = 1800.0
     connect_timeout: float = 3.0
@@ -159,6 +160,9 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:  # noqa: PLR2004
                 raise ConfigurationError(f"{name} must be a whole number from 1 to 1000", field=name)
+        most = self.max_searches
+        if most is not None and (type(most) is not int or not 1 <= most <= self.pool_size):
+            raise ConfigurationError("max_searches must be a whole number from 1 to pool_size", field="max_searches")
         for name in ("pooler", "debug_pool", "notify"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name} must be True or False", field=name)
@@ -166,6 +170,13 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0.001 <= value <= 86_400:  # noqa: PLR2004
                 raise ConfigurationError(f"{name} must be a number of seconds from 0.001 to 86400", field=name)
+
+    @property
+    def searches(self) -> int:
+        """How many searches may run at once: unless it is set, three in four of the pool, and not its last place."""
+        if self.max_searches is not None:
+            return self.max_searches
+        return max(1, self.pool_size - max(1, self.pool_size // 4))
 
     def of_the_session(self, server_version: int = 0) -> dict[str, str]:
         """
@@ -240,6 +251,7 @@ def _read_switch(text: str) -> bool:
 
 _READERS: Final[Mapping[Any, tuple[Callable[[str], int | float | bool], str]]] = {
     "int": (int, "a whole number"),
+    "int | None": (int, "a whole number"),
     "float": (float, "a number of seconds"),
     "bool": (_read_switch, "true or false"),
 }

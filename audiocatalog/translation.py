@@ -7,7 +7,6 @@ import sys
 from typing import Final
 
 import psycopg
-import psycopg_pool
 import sqlalchemy.exc
 
 from audiocatalog.discretion import DEBUGGING
@@ -278,8 +277,6 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
     original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if isinstance(original, psycopg.Error) and original.sqlstate is not None:
         return _from_server(original, original.sqlstate, operation, phase)
-    if isinstance(original, psycopg_pool.PoolTimeout):
-        return PoolTimeout("no connection became free in time", operation=operation, phase="connect")
     if isinstance(original, psycopg.DataError | UnicodeEncodeError):
         return InvalidInput(Problem("text", "no text that PostgreSQL cannot store"), operation=operation)
 

@@ -241,7 +241,7 @@ class UnitOfWork(Verbs):
         """
         self._open().allow(number_of_seconds(seconds, "seconds", "allow"))
 
-    def _perform(self, perform: Callable[[Driver, Phase], _Result]) -> _Result:
+    def _perform(self, perform: Callable[[Driver, Phase], _Result], *, searching: bool = False) -> _Result:  # noqa: ARG002
         return perform(self._open().driver, "statement")
 
     def _open(self) -> Transaction:

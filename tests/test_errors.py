@@ -10,7 +10,6 @@ import traceback
 from uuid import UUID
 
 import psycopg
-import psycopg_pool
 import pytest
 import sqlalchemy.exc
 from psycopg.pq import DiagnosticField
@@ -27,7 +26,6 @@ from audiocatalog.errors import (
     InvalidInput,
     PermissionDenied,
     Phase,
-    PoolTimeout,
     Problem,
     QueryTimeout,
     SchemaMismatch,
@@ -284,8 +282,6 @@ def test_a_constraint_is_told_without_the_suffix_of_its_shard(name: str | None, 
         (psycopg.OperationalError("password authentication failed"), "statement", DatabaseUnavailable),
         (psycopg.OperationalError("server closed the connection unexpectedly"), "statement", DatabaseUnavailable),
         (psycopg.OperationalError("server closed the connection unexpectedly"), "commit", CommitOutcomeUnknown),
-        (psycopg_pool.PoolTimeout("couldn't get a connection after 5.00 sec"), "connect", PoolTimeout),
-        (psycopg_pool.PoolTimeout("couldn't get a connection after 5.00 sec"), "statement", PoolTimeout),
         # Text that the driver cannot send.
         (psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes"), "statement", InvalidInput),
         (UnicodeEncodeError("utf-8", PLANTED + "\ud800", 14, 15, "surrogates not allowed"), "statement", InvalidInput),

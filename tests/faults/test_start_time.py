@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.faults
 
-_LIBRARIES = "import psycopg, psycopg_pool, sqlalchemy.orm, sqlalchemy.dialects.postgresql.psycopg"
+_LIBRARIES = "import psycopg, sqlalchemy.orm, sqlalchemy.dialects.postgresql.psycopg"
 _PACKAGE = "import audiocatalog"
 _REPEATS = 7
 
