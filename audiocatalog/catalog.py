@@ -32,6 +32,7 @@ from audiocatalog.metadata import ExportedRecord, TrackRecord, clean_actor
 from audiocatalog.observing import Hook, Observer, observed, observed_as, warn_of_debugging
 from audiocatalog.operations import Driver, rows_of
 from audiocatalog.outcome import Trace
+from audiocatalog.parameters import Password
 from audiocatalog.pool_figures import PoolFigures
 from audiocatalog.running import Runner
 from audiocatalog.search.vocabulary import Vocabulary
@@ -55,6 +56,10 @@ class Catalog(Verbs):
     *url* is ``postgresql://user:password@host/name``. *actor* is recorded as the author of every change that does not
     name another. *pooler* is for a server behind PgBouncer in transaction mode: no prepared statements, and limits set
     within each transaction.
+
+    *password* stands in place of the URL's. It may be a function, which is called for each new connection, for tokens
+    that expire: in a thread of the pool, so that a caller waits for it no longer than *pool_timeout*. What it raises is
+    the cause of a ``ConfigurationError``, which is not tried again; a ``CatalogError`` of its own passes.
 
     There are *pool_size* connections at the most; a caller waits *pool_timeout* seconds for one. At the same time,
     *max_searches* of them may run searches, by default three in four. Each connection is replaced after *pool_recycle*
@@ -81,6 +86,7 @@ class Catalog(Verbs):
         url: str | URL,
         *,
         actor: str = "audiocatalog",
+        password: Password | None = None,
         pool_size: int = 5,
         max_searches: int | None = None,
         pool_timeout: float = 5.0,
@@ -123,11 +129,17 @@ class Catalog(Verbs):
             raise ConfigurationError("observe must be a function that takes an Observation", field="observe")
         super().__init__(clean_actor(actor), settings, Observer(observe, slow_after=settings.slow_after))
         warn_of_debugging()
-        self._database = Database(url, settings)
+        self._database = Database(url, settings, password=password)
         self._runner = Runner(self._database, self._observer, actor=self._actor, settings=settings)
 
     @classmethod
-    def from_env(cls, *, actor: str | None = None, environment: Mapping[str, str] | None = None) -> Self:
+    def from_env(
+        cls,
+        *,
+        actor: str | None = None,
+        password: Password | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Self:
         """
         Return the catalogue that the environment names, by ``AUDIOCATALOG_DATABASE_URL`` or the ``DB_*`` variables.
 
@@ -141,6 +153,7 @@ class Catalog(Verbs):
         return cls(
             url_from_environment(environment),
             actor=actor or environment.get("AUDIOCATALOG_ACTOR") or "audiocatalog",
+            password=password,
             **settings_from_environment(environment),  # type: ignore[arg-type]  # Checked by Settings.
         )
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import monotonic
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 import psycopg
@@ -116,7 +117,7 @@ class PooledConnection(psycopg.Connection[Any]):
             raise AnothersConnection("this connection belongs to the process that this one was forked from")
         began = monotonic()
         try:
-            return waiting.wait(gen, self.pgconn.socket, interval, self.patience if timeout is None else timeout)
+            return _wait_for(gen, self.pgconn.socket, interval, self.patience if timeout is None else timeout)
         except psycopg.errors._WaitTimeout as error:  # noqa: SLF001  # It is what psycopg's own overrides catch.
             if timeout is not None:
                 raise
@@ -222,6 +223,13 @@ def is_alive(connection: PooledConnection) -> bool:
     except psycopg.OperationalError:
         return False
     return True
+
+
+def _wait_for(gen: PQGen[_RV], descriptor: int, interval: float, timeout: float | None) -> _RV:
+    """Wait as psycopg does; under eventlet, which psycopg does not notice, in the way that lets green threads run."""
+    if hasattr(select, "poll") or not isinstance(select.select, FunctionType):
+        return waiting.wait(gen, descriptor, interval, timeout)
+    return waiting.wait_select(gen, descriptor, interval, timeout)
 
 
 def _has_something_to_read(descriptor: int) -> bool:

@@ -24,6 +24,7 @@ from audiocatalog.function_rights import check_pins
 from audiocatalog.host_session import HostSession
 from audiocatalog.observing import LOGGER, log_slow_statements
 from audiocatalog.outcome import note_server
+from audiocatalog.parameters import Password, checked_password, connection_parameters, password_of
 from audiocatalog.pool import Pool
 from audiocatalog.pool_figures import PoolFigures
 from audiocatalog.revisions import check_schema
@@ -51,9 +52,13 @@ class Database:
     Nothing is opened before the first use, which also checks that the server and its schema can be worked with.
     """
 
-    def __init__(self, url: str | URL, settings: Settings) -> None:
+    def __init__(self, url: str | URL, settings: Settings, *, password: Password | None = None) -> None:
         self.url = parse_url(url)
         self.settings = settings
+        self._password = password
+        if password is not None and not callable(password):
+            checked_password(password)
+        self._parameters = self._connection_parameters()
         self._parents: tuple[object, ...] = ()
         if is_unverified(self.url):
             LOGGER.warning(_UNVERIFIED)
@@ -63,7 +68,6 @@ class Database:
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
-        self._parameters: dict[str, Any] = {}
         self._engine: Engine | None = None
         self._handed_over = threading.local()
         self._is_checked = False
@@ -215,14 +219,13 @@ class Database:
 
     def _build(self) -> Engine:
         engine = create_engine(
-            self.url,
+            self.url.difference_update_query(["host", "port"]),  # SQLAlchemy reads not all that libpq takes.
             poolclass=NullPool,  # pool.py does the pooling: it serves callers in the order in which they ask.
             creator=self._connection_for_sqlalchemy,
             hide_parameters=True,
             logging_name="audiocatalog",
             use_native_hstore=False,  # Or the first connection would look for an extension's type.
         )
-        self._parameters = self._connection_parameters(engine)
         self._pool = Pool(
             self._connect_for_the_pool,
             size=self.settings.pool_size,
@@ -290,9 +293,12 @@ class Database:
         return pool
 
     def _connect(self, *, autocommit: bool = True) -> PooledConnection:
-        """Return a connection of its own, outside the pool."""
+        """Return a new connection."""
+        parameters = {**self._parameters, "autocommit": autocommit}
+        if self._password is not None:
+            parameters["password"] = password_of(self._password)
         return PooledConnection.connect(
-            **{**self._parameters, "autocommit": autocommit},
+            **parameters,
             patience=self._patience,
             network_timeout=self.settings.network_timeout,
         )
@@ -302,9 +308,8 @@ class Database:
         """For how long an answer may be outstanding: the server keeps the first limit, unless it is frozen."""
         return self.settings.statement_timeout + self.settings.network_timeout
 
-    def _connection_parameters(self, engine: Engine) -> dict[str, Any]:
-        arguments, parameters = engine.dialect.create_connect_args(self.url)
-        assert not any(arguments)  # noqa: S101  # The psycopg dialect passes everything by name.
+    def _connection_parameters(self) -> dict[str, Any]:
+        parameters = connection_parameters(self.url)
         # The server's name for a whole number of seconds; psycopg takes none below two.
         seconds = {"connect_timeout": max(2, math.ceil(self.settings.connect_timeout))}
         parameters = {**CONNECTION_DEFAULTS, **seconds, **parameters, "client_encoding": "UTF8"}

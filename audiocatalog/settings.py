@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import URL, make_url
 
 from audiocatalog.errors import ConfigurationError
+from audiocatalog.parameters import host_of
 
 _DRIVER: Final = "postgresql+psycopg"
 _DIALECTS: Final = {"postgres", "postgresql", _DRIVER}
@@ -122,7 +123,7 @@ def url_from_environment(environment: Mapping[str, str] | None = None) -> URL:
         _DRIVER,
         username=environment.get("DB_USER") or None,
         password=environment.get("DB_PASSWORD") or None,
-        host=environment.get("DB_HOST") or "localhost",
+        host=host_of(environment.get("DB_HOST") or "localhost"),
         port=int(port),
         database=environment["DB_NAME"],
     )

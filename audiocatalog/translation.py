@@ -31,6 +31,7 @@ from audiocatalog.errors import (
     UnitOfWorkEnded,
     printable,
 )
+from audiocatalog.parameters import refusal
 
 # Whole SQLSTATEs first, then their two-letter classes: the first entry that fits decides.
 _CLASS_BY_SQLSTATE: dict[str, type[CatalogError]] = {
@@ -99,7 +100,7 @@ _IDLED = "the unit of work did nothing for longer than idle_timeout, so the serv
 #: What the server says in these classes, and nothing but names and reasons: no value of a row, no part of a statement.
 _TOLD = ("08", "0A", "25", "26", "40", "42501", "53", "55", "57", "58", "XX")
 #: What a connection that is refused names, which may be as secret as the password.
-_NAMED = re.compile(r"\b(user|role|database) \"[^\"]*\"|(?<=no such )(user|database): \S+")
+_NAMED = re.compile(r"\b(user|role|database|value:?) \"[^\"]*\"|(?<=no such )(user|database): \S+")
 _SILENT = (
     "the server left a call unanswered for longer than its time limit and network_timeout; the connection was closed"
 )
@@ -139,7 +140,7 @@ _TLS_TEXT = re.compile(r"certificate|does not support SSL")
 _CONFIGURATION_TEXT = re.compile(
     r"\w+ authentication failed|no password supplied|is not permitted to log in|pg_hba\.conf rejects"
     r"|(?:role|database)(?: \".*\")? does not exist"
-    r"|no pg_hba\.conf entry|invalid (?:connection option|port|sslmode)|permission denied for database"
+    r"|no pg_hba\.conf entry|invalid connection option|permission denied for database"
 )
 
 
@@ -341,7 +342,8 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
 
 def _lost(original: psycopg.OperationalError, phase: Phase) -> type[CatalogError]:
     """Classify a connection that failed without an SQLSTATE: refused, or lost before or while committing."""
-    if phase == "connect" and (_CONFIGURATION_TEXT.search(str(original)) or _TLS_TEXT.search(str(original))):
+    said = str(original)
+    if phase == "connect" and (refusal(said) or _CONFIGURATION_TEXT.search(said) or _TLS_TEXT.search(said)):
         return ConfigurationError
     return CommitOutcomeUnknown if phase == "commit" else DatabaseUnavailable
 
@@ -352,7 +354,9 @@ def _advice(original: psycopg.OperationalError, kind: type[CatalogError]) -> str
         if isinstance(original, ServerSilent):
             return _SILENT
         return next((advice for text, advice in _ADVICE if text.search(str(original))), None)
-    return _UNPROVEN if kind is ConfigurationError and _TLS_TEXT.search(str(original)) else None
+    if kind is not ConfigurationError:
+        return None
+    return refusal(str(original)) or (_UNPROVEN if _TLS_TEXT.search(str(original)) else None)
 
 
 def _field_of(constraint: str | None, column: str | None) -> str:

@@ -1,0 +1,223 @@
+"""What libpq is told of a server: checked before anything is connected, and what it says of a wrong value."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+import psycopg
+from psycopg import pq
+from sqlalchemy import URL
+
+from audiocatalog.errors import CatalogError, ConfigurationError
+
+#: A password, or a function that returns the one for a new connection.
+Password = str | Callable[[], str]
+
+_HIGHEST_PORT: Final = 65_535
+_HOST_AND_PORT: Final = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]*))?")
+#: Parameters of other drivers and tools, which may be named: a password that is cut at an & cannot be one of them.
+_OF_OTHERS: Final = frozenset(
+    (
+        "schema",
+        "currentSchema",
+        "search_path",
+        "pgbouncer",
+        "connection_limit",
+        "pool_timeout",
+        "ssl",
+        "sslaccept",
+        "charset",
+    )
+)
+# What libpq, the server and PgBouncer say of a parameter; the value stands there as well, and is not repeated.
+_AT_FAULT: Final = tuple(
+    re.compile(text)
+    for text in (
+        r'invalid "?(?P<name>[a-z_]+)"? value',
+        r'invalid (?:integer )?value .* for connection option "(?P<name>[a-z_]+)"',
+        r"bad value for (?P<name>[a-z_]+)",
+        r"invalid (?P<name>port) number",
+        r'(?:unrecognized configuration|invalid value for|permission denied to set) parameter "(?P<name>[\w.]+)"',
+        r'parameter "(?P<name>[\w.]+)" (?:cannot be (?:changed|set)|requires)',
+        r"(?P<name>[a-z_]+) (?:value|method) \".*\" (?:may not be used|invalid when|is specified)",
+        r"definition of (?P<name>service)|(?:syntax error in|nested) service",
+        r"invalid command-line argument for server process|-c .* requires a value",
+        r"could not match \d+ (?P<name>host|port)",
+        r"could not parse network address",
+    )
+)
+_STARTUP: Final = re.compile(r"unsupported startup parameter(?: in options)?: (?P<name>\w+)")
+
+
+def connection_parameters(url: URL) -> dict[str, Any]:
+    """
+    Return what *url* tells libpq, by libpq's names.
+
+    Raises:
+        ConfigurationError: it holds a parameter that libpq does not know, or a value that none can have. No value is
+            repeated: it may be part of a password that is not percent-encoded.
+    """
+    parameters: dict[str, str] = {}
+    for place, (name, value) in enumerate(url.query.items(), 1):
+        if name not in _known_to_libpq():
+            what = f"the parameter {name}" if name in _OF_OTHERS else f"parameter {place} after the question mark"
+            raise ConfigurationError(f"{what} of the database URL is none that libpq knows", field=_field(name))
+        if not isinstance(value, str) and name != "host":
+            raise ConfigurationError(f"the database URL holds the parameter {name} more than once", field=name)
+        parameters[name] = value if isinstance(value, str) else ",".join(value)
+    named = {"user": url.username, "password": url.password, "dbname": url.database, "host": url.host, "port": url.port}
+    parameters = {name: str(value) for name, value in named.items() if value not in {None, ""}} | parameters
+    for name, text in parameters.items():
+        _check_text(name, text)
+    parameters |= _hosts(parameters)
+    seconds = parameters.get("connect_timeout")
+    if seconds is not None and not re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", seconds):
+        raise _wrong("connect_timeout")
+    try:
+        psycopg.conninfo.make_conninfo(**parameters)
+    except psycopg.Error as error:
+        raise ConfigurationError("a parameter of the database URL is wrong") from _without_text(error)
+    return dict(parameters)
+
+
+def host_of(text: str) -> str:
+    """
+    Return *text*, which names a host or several, as libpq takes it: an IPv6 address without brackets.
+
+    Raises:
+        ConfigurationError: a port stands in it.
+    """
+    hosts = []
+    for host in text.split(","):
+        match = None if host.startswith(("/", "@")) or _is_address(host) else _HOST_AND_PORT.fullmatch(host)
+        if match is None and not (host.startswith(("/", "@")) or _is_address(host)):
+            break
+        if match is not None and match["port"] is not None:
+            break
+        hosts.append(host if match is None else match["address"] or match["name"])
+    else:
+        return ",".join(hosts)
+    raise ConfigurationError("DB_HOST must be a host alone, such as db.example or ::1; its port is named by DB_PORT")
+
+
+def password_of(password: Password) -> str:
+    """
+    Return the password for a new connection.
+
+    Raises:
+        ConfigurationError: the function that should give it has failed; its own error is the cause.
+        CatalogError: that is what the function raised.
+    """
+    if callable(password):
+        try:
+            password = password()
+        except CatalogError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                "connect: the function that gives the password has failed; its error is the cause",
+                operation="connect",
+                phase="connect",
+                field="password",
+            ) from error
+    checked_password(password)
+    return password
+
+
+def checked_password(password: object) -> None:
+    """
+    Refuse what is no password.
+
+    Raises:
+        ConfigurationError: it is no text, or holds what libpq cannot send.
+    """
+    if not isinstance(password, str):
+        raise ConfigurationError("password must be a text, or a function that returns one", field="password")
+    _check_text("password", password)
+
+
+def refusal(text: str) -> str | None:
+    """Return what is to be done where *text*, which libpq says of a connection that failed, blames a parameter."""
+    if (match := _STARTUP.search(text)) is not None:
+        return (
+            f"PgBouncer takes no startup parameter {match['name']}: name it in its ignore_startup_parameters, or "
+            "take it out of the URL and set it for the role instead (ALTER ROLE ... SET search_path = ...)"
+        )
+    for pattern in _AT_FAULT:
+        if (match := pattern.search(text)) is not None:
+            name = match.groupdict().get("name")
+            what = f"the parameter {name}" if name else "a parameter"
+            return f"{what} of the connection has a wrong value: check the URL, and the PG... variables"
+    return None
+
+
+@cache
+def _known_to_libpq() -> frozenset[str]:
+    return frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults())
+
+
+def _field(name: str) -> str | None:
+    return name if name in _OF_OTHERS else None
+
+
+def _wrong(name: str) -> ConfigurationError:
+    return ConfigurationError(f"the parameter {name} of the database URL has a wrong value", field=name)
+
+
+def _without_text(error: psycopg.Error) -> psycopg.Error:
+    return type(error)("the URL cannot be taken")
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{name} holds a character that cannot be sent", field=name) from None
+    if "\0" in text:
+        raise ConfigurationError(f"{name} holds a NUL character", field=name)
+
+
+def _hosts(parameters: dict[str, str]) -> dict[str, str]:
+    """Return hosts and ports as libpq takes them: in lists of the same length, IPv6 addresses without brackets."""
+    hosts = parameters.get("host", "").split(",")
+    ports = parameters["port"].split(",") if parameters.get("port") else []
+    names, inner = [], []
+    for host in hosts:
+        if host.startswith(("/", "@")) or _is_address(host):
+            names.append(host)
+            inner.append("")
+        elif (match := _HOST_AND_PORT.fullmatch(host)) is not None:
+            names.append(match["address"] or match["name"])
+            inner.append(match["port"] or "")
+        else:
+            raise ConfigurationError(
+                "a host of the database URL cannot be read: each is a name or an address, an IPv6 address that a port "
+                "follows in brackets",
+                field="host",
+            )
+    if any(inner):
+        if ports:
+            raise ConfigurationError("ports stand beside hosts in the database URL and in its parameter port")
+        ports = inner
+    if len(ports) > 1 and len(ports) != len(hosts):
+        raise ConfigurationError("the database URL must name a port for each host, or one for all", field="port")
+    if not all(not port or (port.isascii() and port.isdigit() and 1 <= int(port) <= _HIGHEST_PORT) for port in ports):
+        raise ConfigurationError("a port of the database URL is none from 1 to 65535", field="port")
+    found = {}
+    if any(names):
+        found["host"] = ",".join(names)
+    if any(ports):
+        found["port"] = ",".join(ports)
+    return found
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
