@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+_MOST_DIGITS: Final = 20
 
 
 def write_cursor(parts: Sequence[Any]) -> str:
@@ -22,6 +24,13 @@ def read_cursor(value: object) -> Any:  # noqa: ANN401  # Callers write what the
     """
     try:
         text = str.encode(value + "=" * (-len(value) % 4))  # type: ignore[arg-type]
-        return json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
+        return json.loads(base64.b64decode(text, altchars=b"-_", validate=True), parse_int=_whole_number)
     except (TypeError, AttributeError, RecursionError):
         raise ValueError from None
+
+
+def _whole_number(digits: str) -> int:
+    """Return the number that *digits* write; Python takes the square of their number, and no cursor has as many."""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError
+    return int(digits)

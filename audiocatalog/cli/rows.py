@@ -22,6 +22,7 @@ Source = Sequence[str] | str | None
 
 #: What may part the cells of a row; where the first line does not decide, it is the first of these.
 DELIMITERS: Final = (",", ";", "\t", "|")
+_MOST_DIGITS: Final = 100
 # What spreadsheets write before the names of the columns to say by what cells are parted.
 _SEPARATOR: Final = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 
@@ -169,15 +170,13 @@ def parse_object(text: str, encoding: str = "UTF-8") -> tuple[dict[str, Any], st
     if (character := lone_surrogate(text)) is not None:
         return {}, f"not {encoding}: it holds the byte {quoted(character)}"
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object_of)
+        value = json.loads(text, parse_int=_whole_number, parse_constant=_refuse_constant, object_pairs_hook=_object_of)
     except RecursionError:
         return {}, "not readable as JSON: nested too deeply"
     except json.JSONDecodeError as error:
         return {}, f"not readable as JSON: {error.msg} at character {error.pos + 1}"
     except ValueError as error:
-        # Python's own message for a number of thousands of digits is about a setting of the interpreter.
-        reason = "a number of too many digits" if str(error).startswith("Exceeds") else str(error)
-        return {}, f"not readable as JSON: {reason}"
+        return {}, f"not readable as JSON: {error}"
     if not isinstance(value, dict):
         return {}, f"a JSON object was expected, not {kind_of(value)}"
     return value, None
@@ -205,6 +204,13 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ValueError(f"{quoted(name)} stands there twice")
             seen.add(name)
     return found
+
+
+def _whole_number(digits: str) -> int:
+    # Python takes the square of their number to read them.
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError("a number of too many digits")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> None:
