@@ -166,7 +166,8 @@ class TestImport:
         assert program.stdin is not None
         program.stdin.write(b"title,audio_path\n" + b"".join(b"a,%d\n" % number for number in range(5000)))
         program.stdin.flush()
-        wait_until(lambda: catalog.stats()[2].tracks)
+        # The first batch is counted before the second one is committed.
+        wait_until(lambda: catalog.stats()[2].tracks > 500)
         program.send_signal(signal.SIGINT)
         code, out, err = ended(program)
         assert (code, out) == (130, "")

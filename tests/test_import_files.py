@@ -309,7 +309,7 @@ class TestResume:
     def test_another_file_or_another_option_is_told(self, run: Run, stopped: tuple[str, ...], tmp_path: Path) -> None:
         result = run(*stopped, "--status", "PENDING", "--map", "artist=title")
         assert result.exit_code == 2
-        assert '--map was not given and is ["artist=title"]; --status was "COMPLETED" and is "PENDING"' in result.stderr
+        assert '--map was not given and is ["artist=title"]; --status was not given and is "PENDING"' in result.stderr
         Path(stopped[1]).write_bytes(HEADER + numbered(11))
         result = run(*stopped)
         assert result.exit_code == 2
