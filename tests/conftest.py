@@ -21,7 +21,7 @@ from psycopg import sql
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
 from sqlalchemy.orm import Session
 
-from audiocatalog import Catalog, UnitOfWork, migrations
+from audiocatalog import Catalog, UnitOfWork, embedded, migrations
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.host_session import HostSession
 from audiocatalog.settings import Settings
@@ -76,7 +76,29 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "server_url" in getattr(item, "fixturenames", ()) or _starts_servers(getattr(item, "module", None)):
+            item.add_marker("server")
     skip_what_cannot_be_done(items)
+
+
+def _starts_servers(module: object) -> bool:
+    """Tell whether the tests of *module* have the means to start servers of their own."""
+    return any(
+        value is EmbeddedPostgres or value is embedded or getattr(value, "__module__", None) == "tests.servers"
+        for value in vars(module).values()
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_server_unless_it_is_marked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that starts a server and is not marked so, for it would not be run on each PostgreSQL."""
+    if request.node.get_closest_marker("server"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUDIOCATALOG_PG_BIN", "/a test that starts a server is marked `server`")
+        yield
 
 
 @pytest.fixture(scope="session")

