@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import psycopg
 
 from audiocatalog import Catalog
-from audiocatalog.claims import CLAIM, COMPLETE
+from audiocatalog.claims import CLAIM, COMPLETE, Claim
 from audiocatalog.tracks import TRACK_COLUMNS
 from benchmarks.lifecycle import crew
 from benchmarks.lifecycle.crew import Shift
@@ -28,6 +29,9 @@ MOST_EMPTY_ANSWERS: Final = 3
 OURS: Final = "audiocatalog"
 SAME: Final = "bare psycopg: our functions"
 OWN: Final = "bare psycopg: its own tables and SQL"
+#: With completion alone: ten at a time, each completed by itself; and the loop, which also marks each one as begun.
+SINGLY: Final = "audiocatalog, each completed by itself"
+LOOP: Final = "audiocatalog, a worker's loop"
 
 
 class Task(NamedTuple):
@@ -55,14 +59,38 @@ Crew = Callable[[str, int], AbstractContextManager[Callable[[int], Claimer]]]
 @contextmanager
 def _audiocatalog(url: str, workers: int) -> Iterator[Callable[[int], Claimer]]:
     with Catalog(url, actor="benchmark", pool_size=workers) as catalog:
-        nobody = uuid4()
-        claimer = Claimer(
-            warm=lambda: catalog.find(nobody),
-            claim=lambda: catalog.claim(BATCH, lease=_LEASE),
-            complete=catalog.complete_many,
-            id_of=lambda claim: claim.track.id,
-        )
+        claimer = _ours(catalog, lambda: catalog.claim(BATCH, lease=_LEASE))
+        yield lambda _: claimer._replace(complete=catalog.complete_many)
+
+
+@contextmanager
+def _each_by_itself(url: str, workers: int) -> Iterator[Callable[[int], Claimer]]:
+    with Catalog(url, actor="benchmark", pool_size=workers) as catalog:
+        claimer = _ours(catalog, lambda: catalog.claim(BATCH, lease=_LEASE))
         yield lambda _: claimer
+
+
+@contextmanager
+def _loop(url: str, workers: int) -> Iterator[Callable[[int], Claimer]]:
+    # Each loop has threads of its own for leases and recovery, which need a connection now and then.
+    with Catalog(url, actor="benchmark", pool_size=2 * workers) as catalog:
+
+        def claimer(_: int) -> Claimer:
+            claims = iter(catalog.work(limit=BATCH, lease=_LEASE, until_empty=True))
+            return _ours(catalog, lambda: list(islice(claims, 1)))
+
+        yield claimer
+
+
+def _ours(catalog: Catalog, claim: Callable[[], Sequence[Claim]]) -> Claimer:
+    """Return who completes each claim by itself."""
+    nobody = uuid4()
+    return Claimer(
+        warm=lambda: catalog.find(nobody),
+        claim=claim,
+        complete=lambda claims: [catalog.complete(one) for one in claims],
+        id_of=lambda one: one.track.id,
+    )
 
 
 @contextmanager
@@ -131,7 +159,13 @@ INSERT INTO benchmark.history (track_id, version, from_status, to_status, actor,
 SELECT id, version, 'PROCESSING', 'COMPLETED', $3, attempts FROM moved
 RETURNING track_id, version, from_status, to_status, actor, attempt, at"""
 
-CREWS: Final[dict[str, Crew]] = {OURS: _audiocatalog, SAME: _same_functions, OWN: _own_tables}
+CREWS: Final[dict[str, Crew]] = {
+    OURS: _audiocatalog,
+    SAME: _same_functions,
+    OWN: _own_tables,
+    SINGLY: _each_by_itself,
+    LOOP: _loop,
+}
 
 
 def claim_all(task: Task) -> list[Shift]:

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 
 from benchmarks import absent
 from benchmarks.lifecycle import claimers, crew, peers, verify
-from benchmarks.lifecycle.claimers import BATCH, OURS, OWN, SAME, Task
+from benchmarks.lifecycle.claimers import BATCH, LOOP, OURS, OWN, SAME, SINGLY, Task
 from benchmarks.lifecycle.crew import Shift
 from benchmarks.lifecycle.load import registered_at_once, waiting_tracks
 from benchmarks.lifecycle.server import LifecycleServer
@@ -47,6 +47,7 @@ def measure(server: LifecycleServer, *, tracks: int, many: int, first: int, runs
         with absent.attempted(peer):
             peers.fill(server, peer, _TEMPLATES[peer], jobs)
             rounds.append(Round(peer, peer, _TEMPLATES[peer], jobs, jobs))
+    one_by_one = [Round(name, name, _ONE_BY_ONE, tracks, tracks) for name in (SINGLY, LOOP)]
     scales = [
         Round(f"{contestant}, the first {first:,} of {jobs:,}", contestant, template, jobs, first)
         for jobs, template in ((tracks, _ONE_BY_ONE), (many, _MANY))
@@ -61,7 +62,7 @@ def measure(server: LifecycleServer, *, tracks: int, many: int, first: int, runs
         "workers": WORKERS,
         "runs": runs,
         "claims": _alternating(server, [*rounds, *scales], runs, complete=False),
-        "claims and completions": _alternating(server, [*rounds, *scales], runs, complete=True),
+        "claims and completions": _alternating(server, [*rounds, *one_by_one, *scales], runs, complete=True),
     }
 
 
