@@ -55,8 +55,9 @@ def explain_hit(
             is_widened = candidates.is_widened and score < AS_TYPED
             place = score if is_widened or not candidates.is_widened else score - AS_TYPED
             reason = reason_of_place(position, total, place, widened=is_widened, suggestion=candidates.suggestion)
-            return Explanation(identifier, position, score, reason, terms)
-    return Explanation(identifier, None, None, reason_of_absence(terms, unmet, candidates.level), terms, unmet)
+            return Explanation(identifier, position, score, reason, terms, ignored_terms=request.query.ignored)
+    reason = reason_of_absence(terms, unmet, candidates.level)
+    return Explanation(identifier, None, None, reason, terms, unmet, request.query.ignored)
 
 
 def refresh_vocabulary(driver: psycopg.Connection[Any], *, timeout: float) -> Vocabulary:

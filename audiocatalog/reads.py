@@ -134,7 +134,7 @@ class Reads(ABC):
 
         Raises:
             TooManySearches: in a catalogue, if other searches were running for all of ``pool_timeout``.
-            InvalidInput: the query is longer than 1,000 characters or 32 terms, or another argument breaks its rule.
+            InvalidInput: the query is longer than 1,000 characters, or another argument breaks its rule.
             QueryTimeout: it took longer than the catalogue's ``search_timeout``; the unit of work goes on.
 
         >>> page = catalog.search("ac dc", filters=SearchFilters(year=(1975, 1980)))  # doctest: +SKIP

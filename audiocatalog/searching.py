@@ -16,11 +16,11 @@ from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
 from audiocatalog.connection import patient, raw_cursor, settings_call
 from audiocatalog.errors import QueryTimeout
-from audiocatalog.models import SAMPLES
+from audiocatalog.models import SAMPLES, Track
 from audiocatalog.operations import find_track
 from audiocatalog.search.folding import read
 from audiocatalog.search.highlights import WantedWords, highlights_of
-from audiocatalog.search.listing import COUNTED, listing_sql
+from audiocatalog.search.listing import COUNTED, beginning_sql, listing_sql
 from audiocatalog.search.page import Cursor, Facet, FacetValue, Hit, SearchPage, SearchSort
 from audiocatalog.search.query import Term
 from audiocatalog.search.reading import terms_of
@@ -69,8 +69,6 @@ def search_tracks(driver: psycopg.Connection[Any], request: Request, *, timeout:
     """Search as ``UnitOfWork.search`` says, within *timeout* seconds."""
     if request.query.id is not None:
         return _looked_up(driver, request, request.query.id)
-    if request.is_empty:
-        return SearchPage(hits=(), total=0, total_is_exact=True)
     with translated("search"):
         answer, wanted, suggestion = _find(driver, request, timeout)
     return _page(request, answer, wanted, suggestion)
@@ -123,7 +121,11 @@ def _scores(request: Request, answer: _Answer) -> Sequence[tuple[UUID, float]]:
 
 
 def _answer(driver: psycopg.Connection[Any], request: Request, timeout: float) -> _Answer:
-    """Look for what was typed as it was typed; where that takes too long, in a small part of the table."""
+    """
+    Look for what was typed as it was typed; where that takes too long, in a small part of the table.
+
+    By relevance, that part is the sparsest sample. In another order, it is the first tracks of that order.
+    """
     has_words = bool(request.query.wanted)
     if request.sort is SearchSort.RELEVANCE:
         statement, way = search_sql(request.shape), "typed"
@@ -136,13 +138,19 @@ def _answer(driver: psycopg.Connection[Any], request: Request, timeout: float) -
         parameters |= {"look_further": True, "after_score": None, "after_id": None, "offset": 0}
     try:
         planned = PLANNED if has_words else _PLANNED_FREELY
-        return _Answer(ask(driver, statement, parameters, timeout, planned), way)
-    except psycopg.errors.QueryCanceled as error:
-        if parameters["level"] is not None or way != "typed":
+        answer = _Answer(ask(driver, statement, parameters, timeout, planned), way)
+        if way == "typed" or not answer.about("late") or answer.about("found"):
+            return answer
+    except psycopg.errors.QueryCanceled:
+        if way == "typed" and parameters["level"] is not None:
             raise
-        with suppress(psycopg.errors.QueryCanceled):
-            parameters["level"] = SAMPLES[0]
-            return _Answer(ask(driver, statement, parameters, timeout), way, is_partial=True)
+    if way == "typed":
+        parameters["level"] = SAMPLES[0]
+    else:
+        statement = beginning_sql(request.shape, request.sort, has_words=has_words)
+    try:
+        return _Answer(ask(driver, statement, parameters, timeout), way, is_partial=True)
+    except psycopg.errors.QueryCanceled as error:
         raise QueryTimeout(_TOO_LONG, operation="search", sqlstate=error.sqlstate) from error
 
 
@@ -231,7 +239,15 @@ def _looked_up(driver: psycopg.Connection[Any], request: Request, track_id: UUID
     """Answer a query that is an id."""
     track = find_track(driver, track_id, "search")
     hits = () if track is None or request.cursor else (Hit(track, 0.0, {}),)
-    return SearchPage(hits=hits, total=len(hits), total_is_exact=True)
+    facets = {name: _facet_of([hit.track for hit in hits], name) for name in request.shape.facets}
+    return SearchPage(hits=hits, total=len(hits), total_is_exact=True, facets=facets)
+
+
+def _facet_of(tracks: Sequence[Track], name: str) -> Facet:
+    """Count what one track, or none, holds."""
+    held = [track.year and track.year // 10 * 10 if name == "decade" else getattr(track, name) for track in tracks]
+    values = tuple(FacetValue(value if name == "decade" else str(value), 1) for value in held if value is not None)
+    return Facet(values, is_exact=True, is_complete=True)
 
 
 def _page(request: Request, answer: _Answer, wanted: Sequence[WantedWords], suggestion: str | None) -> SearchPage:
@@ -260,6 +276,7 @@ def _page(request: Request, answer: _Answer, wanted: Sequence[WantedWords], sugg
         suggestion=suggestion,
         facets=_facets(request, answer, level, is_exact=is_exact),
         is_partial=is_partial,
+        ignored_terms=request.query.ignored,
     )
 
 

@@ -122,6 +122,7 @@ class TestSearch:
             "suggestion": None,
             "facets": {},
             "is_partial": False,
+            "ignored_terms": 0,
         }
         assert hit.keys() == {
             *("id", "status", "artist", "title", "album", "genre", "year", "duration", "channels", "sample_rate"),
@@ -266,6 +267,18 @@ class TestPages:
         (note,) = [line for line in printed(page, capsys) if line.startswith("time ran out")]
         assert note.endswith("AUDIOCATALOG_SEARCH_TIMEOUT")
 
+    def test_words_that_were_not_looked_for_are_told_of(self, run: Run) -> None:
+        pasted = "hunter " + "björk " * 39
+        note = "the first 32 words were looked for, 8 were not"
+        assert note in run("search", pasted).stdout
+        assert document(run("search", pasted, "--json"))["ignored_terms"] == 8
+        assert "were looked for" not in run("search", "hunter björk").stdout
+
+    def test_an_empty_query_lists_everything(self, run: Run) -> None:
+        listed = document(run("search", "", "--facet", "status", "--json"))
+        assert listed["total"] == len(listed["hits"]) > 1
+        assert listed["facets"]["status"]["values"] == [{"value": "COMPLETED", "tracks": listed["total"]}]
+
 
 @pytest.mark.usefixtures("music")
 class TestFacets:
@@ -307,7 +320,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
-            (("a " * 40,), "QUERY: at most 32 terms"),
             (("a" * 1001,), "QUERY: at most 1,000 characters"),
             (("x", "--year", "99"), "--year: a number"),
             (
@@ -376,6 +388,7 @@ class TestExplain:
             "reason": "not found: it does not meet year",
             "terms": [{"term": "björk", "fields": ["artist"], "excluded": False}],
             "unmet": ["year"],
+            "ignored_terms": 0,
         }
         assert document(run("explain", "jog", str(joga), "--json"))["position"] == 1
 

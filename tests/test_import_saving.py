@@ -28,6 +28,7 @@ def trapped(empty_database: Callable[[], str]) -> Iterator[Catalog]:
             "CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
             " IF NEW.title = 'refused' THEN RAISE EXCEPTION 'not this one'; END IF;"
             " IF NEW.title = 'forbidden' THEN RAISE insufficient_privilege; END IF;"
+            " IF NEW.title = 'slow' THEN PERFORM pg_sleep(60); END IF;"
             " RETURN NEW; END $$"
         )
         admin.execute("CREATE TRIGGER trap BEFORE INSERT ON audio_tracks FOR EACH ROW EXECUTE FUNCTION trap()")
@@ -80,6 +81,19 @@ class TestSaving:
             "row 4: genre: the database refused the value",
         ]
         assert trapped.stats()[2].tracks == 3
+
+    def test_a_row_that_is_too_slow_is_refused_alone_and_the_import_goes_on(
+        self, trapped: Catalog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("audiocatalog.bulk._PART_SECONDS", 0.1)
+        monkeypatch.setattr("audiocatalog.bulk._STATEMENT_SECONDS", 0.1)
+        with Catalog(trapped._database.url, actor="tester", statement_timeout=0.3) as hasty:
+            told = Told(hasty)
+            told.save(records("a", "slow", "b", "c", "d", "e"), batch=3)
+            assert (told.tally.inserted, told.tally.refused) == (5, 1)
+            assert [saved for _, saved in told.committed] == [2, 5, 5]
+            (refused,) = told.refused
+            assert refused.startswith("row 2: bulk_save: this record alone took longer than a save may")
 
     def test_an_error_that_is_no_rows_fault_stops(self, trapped: Catalog) -> None:
         told = Told(trapped)

@@ -11,6 +11,10 @@ import pytest
 from psycopg import sql
 
 from audiocatalog import Catalog, SearchFilters, migrations
+from audiocatalog.search.listing import COUNTED, beginning_sql
+from audiocatalog.search.page import FACETS, SearchSort
+from audiocatalog.search.request import Request
+from audiocatalog.searching import PLANNED
 from tests.conftest import libpq, temporary_database
 from tests.searches import Asked, what_is_asked
 
@@ -184,6 +188,29 @@ def test_a_list_by_filters_uses_their_index(
 def test_a_list_by_a_status_reads_its_page_from_the_order(library: Catalog, explainer: psycopg.Connection[Any]) -> None:
     (one,) = asked(library, "", filters=SearchFilters(status="COMPLETED"))
     assert "ix_audio_tracks_created_at" in indexes(plan_of(explainer, one), used=True)
+
+
+@pytest.mark.parametrize("facets", [(), FACETS])
+@pytest.mark.parametrize("sort", ["newest", "title"])
+def test_a_list_of_everything_reads_what_it_counts(
+    library: Catalog, explainer: psycopg.Connection[Any], sort: str, facets: tuple[str, ...]
+) -> None:
+    (one,) = asked(library, "", sort=sort, facets=facets)
+    # One in a hundred is not completed.
+    assert COUNTED < rows_read(plan_of(explainer, one)) <= COUNTED * 1.02 + 100
+
+
+@pytest.mark.parametrize("sort", ["newest", "title", "artist", "year"])
+@pytest.mark.parametrize("query", ["c4ca4 OR common ", ""])
+def test_a_list_that_ran_out_of_time_reads_the_beginning_of_its_order(
+    library: Catalog, explainer: psycopg.Connection[Any], sort: str, query: str
+) -> None:
+    (one,) = asked(library, query, sort=sort, facets=FACETS)
+    shape = Request.make(query, sort=sort, facets=FACETS, timeout=1).shape
+    beginning = beginning_sql(shape, SearchSort(sort), has_words=bool(query))
+    plan = plan_of(explainer, Asked(beginning, one.parameters, PLANNED))
+    assert whole_reads(plan) == []
+    assert rows_read(plan) <= COUNTED
 
 
 @pytest.mark.parametrize(

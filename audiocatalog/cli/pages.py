@@ -13,6 +13,7 @@ from audiocatalog.cli.output import UNKNOWN, Output, track_json
 from audiocatalog.cli.text import about, clock, counted
 from audiocatalog.printing import escaped
 from audiocatalog.search.page import Span
+from audiocatalog.search.query import MAXIMUM_TERMS
 
 #: From this width on, a hit and its id fit on one line.
 _WIDE: Final = 132
@@ -40,6 +41,7 @@ def page_json(page: SearchPage) -> dict[str, Any]:
             for name, facet in page.facets.items()
         },
         "is_partial": page.is_partial,
+        "ignored_terms": page.ignored_terms,
     }
 
 
@@ -59,6 +61,8 @@ def print_page(page: SearchPage, offset: int | None = 0, output: Output | None =
         output.print(Text(way, "dim"), soft_wrap=True)
     if page.is_partial:
         output.print(_PARTIAL, style="yellow")
+    if page.ignored_terms:
+        output.print(f"the first {MAXIMUM_TERMS} words were looked for, {page.ignored_terms} were not", style="yellow")
     _print_facets(output, page.facets)
 
 

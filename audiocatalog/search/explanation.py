@@ -9,7 +9,7 @@ from uuid import UUID
 
 from audiocatalog.discretion import discreet
 from audiocatalog.models import SPELL_FUNCTION
-from audiocatalog.search.query import Term
+from audiocatalog.search.query import MAXIMUM_TERMS, Term
 from audiocatalog.search.reading import READ
 from audiocatalog.search.statement import TIERS
 
@@ -36,6 +36,7 @@ class Explanation:
 
     *position* counts from 1; None if the track is not among the hits. *score* is what it is sorted by, *reason* says it
     in words, *terms* where each term of the query is, and *unmet* which filters and ranges the track does not meet.
+    *ignored_terms* is how many terms at the end of the query were not looked for: the first 32 count.
     """
 
     id: UUID
@@ -44,6 +45,7 @@ class Explanation:
     reason: str
     terms: tuple[TermExplanation, ...]
     unmet: tuple[str, ...] = ()
+    ignored_terms: int = 0
 
     __repr__ = discreet
 
@@ -53,6 +55,8 @@ class Explanation:
         for one in self.terms:
             where = ", ".join(one.fields) or "nowhere"
             lines.append(f"  {'excluded: ' if one.excluded else ''}{one.term!r} in {where}")
+        if self.ignored_terms:
+            lines.append(f"  not looked for: the last {self.ignored_terms} of more than {MAXIMUM_TERMS} terms")
         return "\n".join(lines)
 
 

@@ -158,8 +158,9 @@ def _is_status(field: str, values: tuple[TrackStatus, ...]) -> _Condition:
 
 
 def _is_named(field: str, values: tuple[str, ...]) -> _Condition:
-    names = _NAMES.format(field=field)
-    return f"t.{field}_name = ANY (ARRAY({names})::varchar[])", {f"only_{field}": list(values)}
+    # A text may have an empty name, as a field without a text has.
+    condition = f"t.{field}_name = ANY (ARRAY({_NAMES.format(field=field)})::varchar[]) AND t.{field} IS NOT NULL"
+    return condition, {f"only_{field}": list(values)}
 
 
 def _is_kept_as_name(field: str, values: tuple[str, ...]) -> _Condition:

@@ -1,7 +1,7 @@
 """The statement that lists what matches in another order than relevance, or lists tracks that filters alone narrow.
 
 Where few tracks match, all are found by their words and sorted. Where a sample shows that many do, the table is walked
-in the order that is asked for, and the walk soon has enough.
+in the order that is asked for, and the walk soon has enough. If neither ends in time, the walk goes only so far.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import Final, NamedTuple
 from audiocatalog.models import SAMPLES
 from audiocatalog.search.page import SearchSort
 from audiocatalog.search.reading import READ
-from audiocatalog.search.statement import COLUMNS, ENOUGH, Shape, facet_columns, facet_rows, samples
+from audiocatalog.search.statement import COLUMNS, ENOUGH, FACET_COLUMNS, Shape, facet_columns, facet_rows, samples
 
 #: Tracks that filters alone narrow are counted up to here.
 COUNTED: Final = 10_000
+#: A walk that is to end in time looks at so many tracks of each stretch.
+_REACHED: Final = 10_000
 
 
 class _Part(NamedTuple):
@@ -71,38 +73,76 @@ def parts_of(sort: SearchSort) -> tuple[_Part, ...]:
 @lru_cache(maxsize=256)
 def listing_sql(shape: Shape, sort: SearchSort, *, has_words: bool) -> str:
     """Return the statement for tracks that hold the words, or for all that meet the conditions, in the order *sort*."""
-    matches = "ts_match_vq(t.search_vector, (SELECT loose FROM asked))" if has_words else "true"
-    meets = f"""(t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE{shape.narrowed}"""
+    matches, meets = _conditions(shape, has_words=has_words)
     words = f"t.search_vector @@ (SELECT driving FROM asked) AND {matches}"
     tables, sources = samples("sample", words, f" AND {meets}") if has_words else ([], [])
     poor = [f"(SELECT count(*) FROM sample_{share}) < {ENOUGH}" for share in SAMPLES] if has_words else ["false"]
+    tables.append(f"extent AS MATERIALIZED (SELECT {' AND '.join(poor)} AS few)")
     few = "(SELECT few FROM extent)"
     walks = []
     for number, part in enumerate(parts_of(sort)):
-        keys = "ARRAY[" + ", ".join(f"t.{column}::text" for column in part.columns) + "]::text[]"
-        for source, gate in (
-            ("(SELECT t.* FROM sample_1 AS s JOIN audio_tracks AS t ON t.id = s.id OFFSET 0) AS t", few),
-            ("audio_tracks AS t", f"NOT {few} AND {matches} AND {meets}"),
-        ):
-            if not has_words and gate == few:
-                continue
-            place = f"row_number() OVER (ORDER BY {part.order})"
-            walks.append(f"""(SELECT {number} AS part, {place} AS place, {keys} AS keys, {COLUMNS}
-  FROM {source} WHERE {gate} AND {part.among} AND {part.behind(number)}
-  ORDER BY {part.order} LIMIT %(limit)s + %(offset)s)""")
+        if has_words:
+            found = "(SELECT t.* FROM sample_1 AS s JOIN audio_tracks AS t ON t.id = s.id OFFSET 0) AS t"
+            walks.append(_walk(number, part, found, few))
+        walks.append(_walk(number, part, "audio_tracks AS t", f"NOT {few} AND {matches} AND {meets}"))
     if has_words:
         counted = "SELECT id, share FROM (" + " UNION ALL ".join(sources) + ") AS sources"
     else:
-        counted = f"SELECT t.id, 1 AS share FROM audio_tracks AS t WHERE {meets} LIMIT {COUNTED + 1}"
+        counted = (
+            f"SELECT t.id, 1 AS share{_counted_columns(shape)} FROM audio_tracks AS t WHERE {meets} LIMIT {COUNTED + 1}"
+        )
+    return _listed(tables, counted, walks, shape, facets=facet_rows() if has_words else _SOURCE_FACETS)
+
+
+@lru_cache(maxsize=256)
+def beginning_sql(shape: Shape, sort: SearchSort, *, has_words: bool) -> str:
+    """Return the statement for the same among the first tracks in the order *sort* alone, however many they are."""
+    matches, meets = _conditions(shape, has_words=has_words)
+    tables, walks, sources = [], [], []
+    for number, part in enumerate(parts_of(sort)):
+        tables.append(f"""reached_{number} AS MATERIALIZED (
+  SELECT t.* FROM (
+    SELECT t.* FROM audio_tracks AS t WHERE {part.among} AND {part.behind(number)}
+    ORDER BY {part.order} LIMIT {_REACHED}
+  ) AS t WHERE {matches} AND {meets}
+)""")
+        walks.append(_walk(number, part, f"reached_{number} AS t", "true"))
+        sources.append(f"SELECT t.id, 1 AS share{_counted_columns(shape)} FROM reached_{number} AS t")
+    return _listed(tables, " UNION ALL ".join(sources), walks, shape, facets=_SOURCE_FACETS)
+
+
+#: The facets of what is counted row by row; looked up by their ids, thousands of tracks would be read as a whole table.
+_SOURCE_FACETS: Final = ",\nfacet_row AS MATERIALIZED (SELECT * FROM source)"
+
+
+def _counted_columns(shape: Shape) -> str:
+    return f", {FACET_COLUMNS}" if shape.facets else ""
+
+
+def _conditions(shape: Shape, *, has_words: bool) -> tuple[str, str]:
+    """Return what a track must match, and what it must meet besides."""
+    matches = "ts_match_vq(t.search_vector, (SELECT loose FROM asked))" if has_words else "true"
+    return matches, f"(t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE{shape.narrowed}"
+
+
+def _walk(number: int, part: _Part, source: str, gate: str) -> str:
+    """Return the page of a stretch of the order, among the tracks of *source*."""
+    keys = "ARRAY[" + ", ".join(f"t.{column}::text" for column in part.columns) + "]::text[]"
+    return f"""(SELECT {number} AS part, row_number() OVER (ORDER BY {part.order}) AS place, {keys} AS keys, {COLUMNS}
+  FROM {source} WHERE {gate} AND {part.among} AND {part.behind(number)}
+  ORDER BY {part.order} LIMIT %(limit)s + %(offset)s)"""
+
+
+def _listed(tables: list[str], counted: str, walks: list[str], shape: Shape, *, facets: str) -> str:
+    """Return the statement that *counts* what is found, and makes one page of all *walks*."""
     return f"""
 WITH {READ},{"".join(f"{chr(10)}{table}," for table in tables)}
-extent AS MATERIALIZED (SELECT {" AND ".join(poor)} AS few),
 source AS MATERIALIZED ({counted}),
 found AS MATERIALIZED (SELECT id FROM source),
 page AS MATERIALIZED (
   SELECT * FROM ({f"{chr(10)}UNION ALL ".join(walks)}) AS walked
   ORDER BY part, place LIMIT %(limit)s OFFSET %(offset)s
-){facet_rows() if shape.facets else ""}
+){facets if shape.facets else ""}
 SELECT about.*, page.*
 FROM (
   SELECT (SELECT count(*) FROM found) AS found, coalesce((SELECT max(share) FROM source), 1) AS share,

@@ -73,6 +73,7 @@ class Facet:
     """
     Hold the most frequent *values* of a field among the found tracks, at most 20.
 
+    Values that a filter does not tell apart, such as Hip Hop and hip-hop, are one, in its most frequent spelling.
     *is_exact* tells whether the tracks were counted or estimated, *is_complete* whether there are no other values.
     """
 
@@ -92,6 +93,7 @@ class SearchPage:
     than that in a list without words. *next* is what to pass as ``after`` for the page behind this one; None if there
     is none. *suggestion* is what may have been meant, where the hits hold other words than those that were typed.
     *facets* holds those that were asked for. *is_partial* tells that time ran out before everything was looked at.
+    *ignored_terms* is how many terms at the end of the query were not looked for: the first 32 count.
     """
 
     hits: tuple[Hit, ...]
@@ -101,6 +103,7 @@ class SearchPage:
     suggestion: str | None = None
     facets: Mapping[str, Facet] = field(default_factory=dict)
     is_partial: bool = False
+    ignored_terms: int = 0
 
     __repr__ = discreet
 

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, islice
+from itertools import accumulate
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -74,7 +75,7 @@ class Query:
 
     A track must meet every group of *wanted*, each by one of its alternatives, and no term of *unwanted*; its *year*
     and its *duration* (seconds) must lie within their ranges. *wanted* is empty if only ranges narrow the search, and
-    if there is an *id*, to which nothing else applies.
+    if there is an *id*, to which nothing else applies. *ignored* is how many terms at the end were one too many.
     """
 
     text: str
@@ -83,6 +84,12 @@ class Query:
     year: Range[int] | None = None
     duration: Range[float] | None = None
     id: UUID | None = None
+    ignored: int = 0
+
+    @property
+    def words(self) -> list[str]:
+        """The words of the text, no more of them than terms and the OR between them."""
+        return self.text.split()[: 2 * MAXIMUM_TERMS]
 
     @property
     def plain(self) -> bool:
@@ -104,9 +111,11 @@ def parse_query(text: object) -> Query:
     excluded: ``-year:1990`` excludes the word. Exclusions without anything to exclude from are words, hyphens and all.
     Words without a visible character are dropped.
 
+    The first 32 terms count, wanted or excluded; a phrase that goes on behind them is cut. The words of a phrase count
+    one by one, a range counts as one, and OR between two terms does not count. What is behind them is ignored.
+
     Raises:
-        InvalidInput: *text* is no text, longer than 1,000 characters, of more than 32 terms (the words of a phrase
-            count one by one, a range counts as one), or not storable as text.
+        InvalidInput: *text* is no text, longer than 1,000 characters, or not storable as text.
 
     >>> query = parse_query('artist:cher "believe" -live year:1998..')
     >>> [[term.text for term in alternatives] for alternatives in query.wanted], query.unwanted
@@ -126,26 +135,56 @@ def parse_query(text: object) -> Query:
     terms: list[Term | None] = []  # None holds the place of what is not wanted, so that OR does not reach over it.
     unwanted: list[Term] = []
     ranges: dict[str, Range[Any]] = {}
-    # If there are more than these, at least 33 of them are not the OR between two others.
-    for term, excluded in islice(_read_terms(trimmed), 2 * MAXIMUM_TERMS):
+    read, ignored = _first_terms(list(_read_terms(trimmed)))
+    if all(excluded for _, excluded in read):
+        read, ignored = _first_terms([(Term(word), False) for word in _visible_words(trimmed)])
+    for term, excluded in read:
         limits = {} if excluded else _read_range(term, ranges)
         ranges |= limits
         if excluded:
             unwanted.append(term)
         terms.append(None if excluded or limits else term)
-    if unwanted and not (any(terms) or ranges):
-        terms, unwanted = [Term(word) for word in _visible_words(trimmed)], []
-    last = terms[-1] if terms else None
+    last = terms[-1] if terms and not ignored else None
     if last and not last.phrase and last != _OR and not (typed[-1].isspace() or typed[-1] in _CLOSING):
         terms[-1] = replace(last, prefix=True)
     wanted = tuple(_groups(terms))
-    range_count = terms.count(None) - len(unwanted)
-    if range_count + sum(_count_terms(term.text) for term in chain(*wanted, unwanted)) > MAXIMUM_TERMS:
-        raise InvalidInput(Problem("query", f"at most {MAXIMUM_TERMS} terms", MAXIMUM_TERMS), operation="search")
-    return Query(trimmed, wanted, tuple(unwanted), ranges.get("year"), ranges.get("duration"))
+    return Query(trimmed, wanted, tuple(unwanted), ranges.get("year"), ranges.get("duration"), ignored=ignored)
 
 
 _OR: Final = Term("OR")
+_Read = tuple[Term, bool]
+
+
+def _first_terms(read: Sequence[_Read]) -> tuple[list[_Read], int]:
+    """Return the terms that count, each with whether it is excluded, and how many are behind them."""
+    first: list[_Read] = []
+    left, ignored, ends_in_or = MAXIMUM_TERMS, 0, False
+    for before, (term, excluded), after in zip([None, *read], read, [*read[1:], None], strict=False):
+        is_or = term == _OR and not excluded and _is_alternative(before) and _is_alternative(after)
+        count = 0 if is_or else _count_terms(term.text)
+        if not ignored and count <= left:
+            first.append((term, excluded))
+            left, ends_in_or = left - count, is_or
+            continue
+        if not ignored:
+            if cut := _first_words(term.text, left):
+                first.append((replace(term, text=cut), excluded))
+                count -= _count_terms(cut)
+            elif ends_in_or:
+                first.pop()
+        ignored += count
+    return first, ignored
+
+
+def _is_alternative(read: _Read | None) -> bool:
+    """Tell whether OR can join the term that was read to another."""
+    return read is not None and not read[1] and read[0] != _OR and not _read_range(read[0], {})
+
+
+def _first_words(text: str, most: int) -> str:
+    """Return the longest beginning of *text* that is at most so many terms."""
+    length = bisect_right(range(1, len(text) + 1), most, key=lambda length: _count_terms(text[:length]))
+    return " ".join(_visible_words(text[:length]))
 
 
 def _visible_words(text: str) -> list[str]:

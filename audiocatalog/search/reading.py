@@ -7,6 +7,7 @@ track is compared with, and ``pair``, the ways in which the typed words may be o
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from audiocatalog.models import FOLD_FUNCTION, NAME_FUNCTION, SPELL_FUNCTION, WORDS_FUNCTION
@@ -126,7 +127,7 @@ def _rows(query: Query) -> list[_Row]:
     ]
     rows += [_Row(term, -1, wanted=False, reading=None) for term in query.unwanted]
     if not query.plain:
-        rows += [_Row(Term(word), None, wanted=False, reading=1) for word in query.text.split()]
+        rows += [_Row(Term(word), None, wanted=False, reading=1) for word in query.words]
     return rows
 
 
@@ -151,17 +152,17 @@ def read_parameters(query: Query) -> dict[str, Any]:
         "fields": [_WEIGHT_OF[row.term.field] for row in rows],
         "phrases": [row.term.phrase for row in rows],
         "open": ["*" if row.term.prefix else "" for row in rows],
-        "accented": accented_patterns(query.text),
+        "accented": accented_patterns(query.words),
         "hyphened": hyphened_patterns(query),
         "is_one_word": sum(row.reading == 0 for row in rows) == 1,
     }
 
 
-def accented_patterns(text: str) -> list[str]:
-    """Return patterns of LIKE for the words of *text* whose letters folding would change, in their usual cases."""
+def accented_patterns(words: Iterable[str]) -> list[str]:
+    """Return patterns of LIKE for the *words* whose letters folding would change, in their usual cases."""
     return [
         f"%{form.translate(_ESCAPED)}%"
-        for word in text.split()
+        for word in words
         if any(_is_accented(letter) for letter in word)
         for form in _cases(word)
     ]

@@ -17,6 +17,7 @@ from audiocatalog.search.page import Cursor, SearchSort, check_facets, check_pag
 from audiocatalog.search.query import Query, parse_query
 from audiocatalog.search.reading import read_parameters
 from audiocatalog.search.statement import Shape
+from audiocatalog.status import TrackStatus
 
 # What is left of the time is for the page itself, and for a shorter answer if this one takes too long.
 _SHARE_FOR_CANDIDATES: Final = 0.5
@@ -65,6 +66,9 @@ class Request:
         if after is not None and offset:
             raise InvalidInput(Problem("offset", "0 where `after` says where the page begins"), operation="search")
         narrowed = filters or SearchFilters()
+        if not (parsed.text or narrowed.given):
+            # An empty box: everything that can be played.
+            narrowed = SearchFilters(status=TrackStatus.COMPLETED)
         conditions, parameters = narrowed.conditions()
         names = narrowed.given
         for field, ends in (("year", parsed.year), ("duration", _widened(parsed.duration))):
@@ -80,11 +84,6 @@ class Request:
         parameters |= read_parameters(parsed) | _page_parameters(cursor, order, limit, offset)
         parameters["time"] = f"{timeout * _SHARE_FOR_CANDIDATES:.3f}s"
         return cls(parsed, Shape(conditions, counted), parameters, order, limit, cursor, identity, names)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is asked for: no word, no range, no filter."""
-        return not (self.query.wanted or self.query.unwanted or self.shape.conditions)
 
 
 def _page_parameters(cursor: Cursor | None, sort: SearchSort, limit: int, offset: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from audiocatalog.models import SAMPLES, SLIPS_FUNCTION
+from audiocatalog.models import FOLD_FUNCTION, NAME_FUNCTION, SAMPLES, SLIPS_FUNCTION
 from audiocatalog.search.reading import LAST, READ
 from audiocatalog.tracks import TRACK_COLUMNS
 
@@ -236,12 +236,20 @@ page AS MATERIALIZED (
 )""" + (facet_rows() if facets else "")
 
 
+#: What makes two values of a facet one, as the filters have it.
+_SAME: Final = {"artist": "name"} | dict.fromkeys(("genre", "format"), f"{NAME_FUNCTION}({FOLD_FUNCTION}(value))")
+
+
+#: What facets count of a track.
+FACET_COLUMNS: Final = "t.genre, t.year / 10 * 10 AS decade, t.artist, t.artist_name, t.format, t.status"
+
+
 def facet_rows() -> str:
     """Return the table of the tracks that facets count."""
     # Of a sample that stands for the table, its own tracks are counted; the named ones are not of it.
-    return """,
+    return f""",
 facet_row AS MATERIALIZED (
-  SELECT t.genre, t.year / 10 * 10 AS decade, t.artist, t.format, t.status
+  SELECT {FACET_COLUMNS}
   FROM (
     SELECT id FROM found WHERE (SELECT max(share) FROM source) <= 1
     UNION SELECT id FROM source WHERE share > 1
@@ -250,11 +258,22 @@ facet_row AS MATERIALIZED (
 
 
 def facet_columns(facets: tuple[str, ...]) -> str:
-    """Return a column for each of *facets*: pairs of a value and its tracks, the most frequent first."""
+    """
+    Return a column for each of *facets*: pairs of a value and its tracks, the most frequent first.
+
+    What a filter takes for one value is one here, in its most frequent spelling.
+    """
     return "".join(
         f""", (SELECT coalesce(jsonb_agg(jsonb_build_array(value, tracks)), '[]') FROM (
-    SELECT {facet} AS value, count(*) AS tracks FROM facet_row WHERE {facet} IS NOT NULL
-    GROUP BY {facet} ORDER BY count(*) DESC, {facet} LIMIT {MOST_VALUES + 1}) AS counted) AS {facet}_facet"""
+    SELECT (array_agg(value ORDER BY spelled DESC, value::text COLLATE "C"))[1] AS value, sum(spelled)::bigint AS tracks
+    FROM (
+      SELECT *, {_SAME.get(facet, "value")} AS same
+      FROM (
+        SELECT {facet} AS value, {"artist_name" if facet == "artist" else "NULL"} AS name, count(*) AS spelled
+        FROM facet_row WHERE {facet} IS NOT NULL GROUP BY 1, 2
+      ) AS spelling OFFSET 0
+    ) AS spelling
+    GROUP BY same ORDER BY tracks DESC, same LIMIT {MOST_VALUES + 1}) AS counted) AS {facet}_facet"""
         for facet in facets
     )
 
