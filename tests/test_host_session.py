@@ -217,7 +217,7 @@ def other_names(work: UnitOfWork) -> None:
 
 def reading(work: UnitOfWork) -> None:
     other = aliased(Track)
-    work.session.scalars(select(Track).join(other, other.id == Track.id).with_for_update(of=Track, read=True)).all()
+    work.session.scalars(select(Track).join(other, other.id == Track.id)).all()
 
 
 def by_text(work: UnitOfWork) -> None:
