@@ -39,7 +39,7 @@ _logger: Final = logging.getLogger("audiocatalog")
 
 _LONGEST_POLL: Final = 3600.0
 _TOLD: Final = CHANGE_LIMITS["reason"].characters
-#: To ask whether a claim still holds, it is renewed for so short a time that this changes nothing.
+#: To ask whether a claim still holds, it is renewed for a time too short to change anything.
 _MOMENT: Final = timedelta(milliseconds=10)
 _LEFT: Final = "the body of the loop was left by an exception"
 
@@ -62,12 +62,12 @@ class Worker:
     The loop ends when ``stop`` is called, by SIGTERM too if it runs in the main thread, or when nothing waits and it is
     told *until_empty*. What it has claimed and not given is released then.
 
-    An exception that leaves the body fails the claim, to be tried again later, and goes on. What is no ``Exception``,
-    such as KeyboardInterrupt, leaves the claim to its lease, and counts no try. A ``for`` loop does not tell what it
-    goes over by which exception it is left. On CPython it is found out, but in Python 3.11 not for exceptions of C
-    code, whose failure is noted without their type. ``with worker as claims: for claim in claims`` knows it always, as
-    does ``run``. A body that asks for the next claim, or leaves by ``break``, before the claim has ended, is warned of
-    in the log; that claim stays in work until its lease ends.
+    An exception that leaves the body fails the claim, to be tried again later, and goes on. One that is no
+    ``Exception``, such as KeyboardInterrupt, leaves the claim to its lease and counts no try. ``run`` and ``with worker
+    as claims: for claim in claims`` always know the exception. ``for claim in worker`` finds it on CPython, but in
+    Python 3.11 it cannot find one that C code has raised, which includes Ctrl-C and ``sys.exit``: the claim is failed
+    then, without its type. If the body asks for the next claim, or leaves by ``break``, before it has ended its claim,
+    a warning is logged, and the claim stays in work until its lease ends.
     """
 
     def __init__(
@@ -101,9 +101,8 @@ class Worker:
         self._upkeep = Upkeep(
             catalog, name=name, lease=self._lease, listening=listening, tell=lambda: self._news.put(None)
         )
-        # What leaves the body, where it is known, and the loops that a ``with`` block ends.
+        # The exception that leaves the ``with`` block, and the loops that such blocks end.
         self._leaving: BaseException | None = None
-        self._was_interrupted = False
         self._open: list[Generator[Claim, None, None]] = []
 
     def __repr__(self) -> str:
@@ -124,8 +123,8 @@ class Worker:
         """
         Call *handler* with each claim, and return how many it has ended well.
 
-        Its metadata, or None, completes the claim; an exception fails it, to be tried again later. Only the type of the
-        exception and its text are kept, in the history.
+        The metadata that the handler returns, or None, completes the claim; an exception fails it, to be tried again
+        later. The history keeps the type of the exception and its text.
         """
         done = 0
         with self as claims:
@@ -154,8 +153,7 @@ class Worker:
             self._leaving = None
 
     def __iter__(self) -> Generator[Claim, None, None]:
-        self._was_interrupted = False
-        with self._watching_signals(), self._upkeep.running():
+        with self._stopped_by_sigterm(), self._upkeep.running():
             yield from self._claims()
 
     def _claims(self) -> Iterator[Claim]:
@@ -227,34 +225,35 @@ class Worker:
         self._perform(lambda driver, phase: begin_claim(driver, claim, begins=begins, phase=phase))
 
     def _end_what_is_left(self, claim: Claim) -> None:
-        """Do what is right with the *claim* whose body was left, and never raise: nobody could catch it."""
-        left_by, is_exception = self._leaving, self._leaving is not None
-        if left_by is None:
-            frame = _frame_of_the_loop()
-            if frame is not None:
-                is_exception, left_by = leaving(frame)
+        """
+        Fail *claim* if an exception left its body, or warn that it has not ended.
+
+        Nothing is raised: Python ignores exceptions that come of closing an iterator.
+        """
+        error = self._leaving
+        is_exception = error is not None
+        frame = _frame_of_the_loop()
+        if error is None and frame is not None:
+            is_exception, error = leaving(frame)
         try:
-            if is_exception and not self._is_interrupt(left_by):
-                self._catalog.fail(claim, _LEFT if left_by is None else _told(left_by), actor=self._name)
+            if not is_exception:
+                self._look_for_end(claim)
+            elif error is None or isinstance(error, Exception):
+                self._catalog.fail(claim, _LEFT if error is None else _told(error), actor=self._name)
                 _logger.warning(
                     "the body of the loop was left by %s; its claim was ended as failed",
-                    "an exception" if left_by is None else type(left_by).__name__,
+                    "an exception" if error is None else type(error).__name__,
                     extra={"track_id": claim.track.id},
                 )
-            elif is_exception:
-                self._mark(claim, begins=False)
             else:
-                self._look_for_end(claim)
+                self._mark(claim, begins=False)
         except ClaimLost:
             pass  # The body had ended it before.
-        except CatalogError as error:
-            _logger.warning("a claim could not be ended, and waits for the end of its lease: %s", error)
-
-    def _is_interrupt(self, left_by: BaseException | None) -> bool:
-        return self._was_interrupted if left_by is None else not isinstance(left_by, Exception)
+        except CatalogError as failure:
+            _logger.warning("a claim could not be ended, and waits for the end of its lease: %s", failure)
 
     def _look_for_end(self, claim: Claim) -> None:
-        """Warn if nobody has ended *claim*; whoever else might have done so than this process, the server knows."""
+        """Log a warning unless *claim* has ended, in this process or, as the server knows, in another."""
         if claim.has_ended:
             return
         with suppress(CatalogError):
@@ -295,39 +294,26 @@ class Worker:
                 return True
 
     def _wait(self, seconds: float) -> None:
-        """Wait for news, or to be stopped, so many *seconds* at the most."""
+        """Wait for news, or to be stopped, for at most *seconds*."""
         if not self._stopping:
             with suppress(Empty):
                 self._news.get(timeout=seconds)
 
     @contextmanager
-    def _watching_signals(self) -> Iterator[None]:
-        """
-        Let SIGTERM end the loop, and note a SIGINT, which Python 3.11 cannot tell from other exceptions of C code.
-
-        Signals belong to the main thread; elsewhere nothing is done.
-        """
+    def _stopped_by_sigterm(self) -> Iterator[None]:
+        """Let SIGTERM end the loop; signals belong to the main thread, elsewhere nothing is done."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def terminate(_number: int, _frame: FrameType | None) -> None:
+        def handle(_number: int, _frame: FrameType | None) -> None:
             self.stop()
 
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            self._was_interrupted = True
-            interrupting(number, frame)
-
-        terminating = signal.signal(signal.SIGTERM, terminate)
-        interrupting: Any = signal.getsignal(signal.SIGINT)
-        if callable(interrupting):
-            signal.signal(signal.SIGINT, interrupt)
+        before = signal.signal(signal.SIGTERM, handle)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, terminating)
-            if callable(interrupting):
-                signal.signal(signal.SIGINT, interrupting)
+            signal.signal(signal.SIGTERM, before)
 
 
 def _frame_of_the_loop() -> FrameType | None:
