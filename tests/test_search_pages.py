@@ -6,6 +6,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from tests.factories import TrackFactory
 from tests.searches import found, insert_many, save
 
 SORTS = list(SearchSort)
+LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -150,6 +152,33 @@ def test_a_cursor_belongs_to_its_search(work: UnitOfWork, cursor: str, query: st
     with pytest.raises(errors.InvalidInput) as caught:
         work.search(query, after=cursor, **options)
     assert (caught.value.field, caught.value.operation) == ("after", "search")
+
+
+@pytest.mark.parametrize(
+    ("filters", "others"),
+    [
+        ({"year": 1990}, [{"year": 2001}, {"year": (1990, 2001)}, {"year": (1990, None)}, {"year": (None, 1990)}]),
+        ({"status": "COMPLETED"}, [{"status": "FAILED"}, {"status": ["COMPLETED", "FAILED"]}]),
+        ({"artist": "Zed"}, [{"artist": "Änne"}, {"artist": ["Zed", "Änne"]}, {"album": "Zed"}]),
+        ({"created_since": LONG_AGO}, [{"created_since": LONG_AGO + timedelta(1)}, {"updated_since": LONG_AGO}]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_cursor_belongs_to_the_values_of_its_filters(
+    work: UnitOfWork, thirty: list[UUID], filters: dict[str, Any], others: list[dict[str, Any]]
+) -> None:
+    after = work.search("common", filters=SearchFilters(**filters), limit=1).next
+    assert after is not None
+    assert work.search("common", filters=SearchFilters(**filters), after=after)
+    for other in others:
+        with pytest.raises(errors.InvalidInput, match="same query, filters and sort"):
+            work.search("common", filters=SearchFilters(**other), after=after)
+
+
+def test_a_cursor_does_not_depend_on_the_order_of_a_filters_values(work: UnitOfWork, thirty: list[UUID]) -> None:
+    """Sets of text have another order in each process."""
+    after = work.search("common", filters=SearchFilters(artist=["Zed", "Änne"]), limit=1).next
+    assert work.search("common", filters=SearchFilters(artist=["Änne", "Zed"]), after=after)
 
 
 @pytest.mark.parametrize("options", [{"limit": 7}, {"facets": ["genre"]}, {"filters": SearchFilters()}])

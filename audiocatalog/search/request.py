@@ -79,11 +79,22 @@ class Request:
         if not parsed.wanted and order is SearchSort.RELEVANCE:
             # Without words no track is more relevant than another: the newest come first.
             order = SearchSort.NEWEST
-        identity = repr((query, narrowed, order))
+        identity = _identity(query, narrowed, order)
         cursor = None if after is None else Cursor.parse(after, identity)
         parameters |= read_parameters(parsed) | _page_parameters(cursor, order, limit, offset)
         parameters["time"] = f"{timeout * _SHARE_FOR_CANDIDATES:.3f}s"
         return cls(parsed, Shape(conditions, counted), parameters, order, limit, cursor, identity, names)
+
+
+def _identity(query: object, filters: SearchFilters, sort: SearchSort) -> str:
+    """
+    Return what tells a search from others, the same in every process: its filters with their values.
+
+    The repr of filters says only which of them are given.
+    """
+    _, values = filters.conditions()
+    narrowed = sorted((name, sorted(value) if isinstance(value, list) else value) for name, value in values.items())
+    return repr((query, filters.given, narrowed, str(sort)))
 
 
 def _page_parameters(cursor: Cursor | None, sort: SearchSort, limit: int, offset: int) -> dict[str, Any]:
