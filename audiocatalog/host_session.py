@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import Table, UpdateBase, event
+from sqlalchemy import TableClause, UpdateBase, event
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -17,9 +17,9 @@ _TABLES: Final = frozenset(Base.metadata.tables) | {VERSION_TABLE}
 _TRACKS: Final = Track.__tablename__
 #: What to call instead of writing a track by a statement.
 _VERBS: Final[Mapping[str, str]] = {
-    "insert": "save() or bulk_save()",
-    "update": "save(..., replace=True) for its content and update_status() for its status",
-    "delete": "nothing: no call deletes a track",
+    "insert": "use save() or bulk_save()",
+    "update": "use save(..., replace=True) for its content and update_status() for its status",
+    "delete": "no call deletes a track",
 }
 _IS_THE_SAME: Final = "SELECT to_regclass(quote_ident(%s) || '.' || quote_ident(%s)) = to_regclass(quote_ident(%s))"
 
@@ -57,7 +57,7 @@ def refuse_writes(compiled: object, driver: psycopg.Connection[Any]) -> None:
         for statement in _statements_of(compiled):
             target = getattr(statement, "table", None)
             target = getattr(target, "element", target)  # An alias stands for its table.
-            if isinstance(statement, UpdateBase) and isinstance(target, Table) and _is_ours(target, driver):
+            if isinstance(statement, UpdateBase) and isinstance(target, TableClause) and _is_ours(target, driver):
                 raise _refusal(target.name, statement.__visit_name__)
 
 
@@ -67,7 +67,7 @@ def _statements_of(compiled: SQLCompiler) -> Iterator[object]:
         yield cte.element
 
 
-def _is_ours(table: Table, driver: psycopg.Connection[Any]) -> bool:
+def _is_ours(table: TableClause, driver: psycopg.Connection[Any]) -> bool:
     """Tell whether *table* is one of ours, not another of the same name in a schema of the host's."""
     if table.name not in _TABLES:
         return False
@@ -79,7 +79,7 @@ def _is_ours(table: Table, driver: psycopg.Connection[Any]) -> bool:
 
 def _refusal(table: str, kind: str) -> WriteRefused:
     if table == _TRACKS:
-        message = f"a session may not {kind} a track: use {_VERBS[kind]}"
+        message = f"a session may not {kind} a track: {_VERBS[kind]}"
     else:
         message = f"a session may not write {table}: save(), update_status() and the calls for claims do"
     return WriteRefused(message, operation="session")

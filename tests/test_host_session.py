@@ -10,7 +10,20 @@ from uuid import UUID
 import psycopg
 import pytest
 import sqlalchemy.exc
-from sqlalchemy import ForeignKey, MetaData, Table, delete, exists, insert, literal_column, select, text, update
+from sqlalchemy import (
+    ForeignKey,
+    MetaData,
+    Table,
+    column,
+    delete,
+    exists,
+    insert,
+    literal_column,
+    select,
+    table,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -48,6 +61,7 @@ class Item(Base):
 
 ITEMS: Any = Item.__table__
 ALIASED: Any = TRACKS.alias("t")
+NAMED_ALONE: Any = table("audio_tracks", column("title"))
 
 
 @pytest.fixture
@@ -147,6 +161,14 @@ WRITES: dict[str, tuple[Callable[[UnitOfWork, Track], object], str]] = {
     "an update of a reflected table in its schema": (
         lambda work, _: work.session.execute(reflected(work, "public").update().values(title="x")),
         "replace=True",
+    ),
+    "an update of a table without metadata": (
+        lambda work, _: work.session.execute(update(NAMED_ALONE).values(title="x")),
+        "replace=True",
+    ),
+    "a delete of a table without metadata in its schema": (
+        lambda work, _: work.session.execute(delete(table("audio_tracks", column("title"), schema="public"))),
+        "delete a track",
     ),
     "a delete": (lambda work, _: work.session.execute(delete(Track)), "delete a track"),
     "a delete of a query": (lambda work, _: work.session.query(Track).delete(), "delete a track"),
