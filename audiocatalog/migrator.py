@@ -18,6 +18,7 @@ from audiocatalog.engine import check_server
 from audiocatalog.errors import CatalogError, PermissionDenied, TransientConflict, printable
 from audiocatalog.first_revision import check_first_revision
 from audiocatalog.function_rights import SECURE_FUNCTIONS, check_pins
+from audiocatalog.parameters import connection_parameters
 from audiocatalog.revisions import NEXT_REVISION
 from audiocatalog.settings import CONNECTION_DEFAULTS
 from audiocatalog.transaction import driver_connection
@@ -310,13 +311,13 @@ def only_migrator(url: URL, *, timeout: float) -> Iterator[Migrator]:
 @contextmanager
 def connected(url: URL, *, autocommit: bool = True) -> Iterator[Connection]:
     """Give a connection of its own, with the limits of a migration, to where libpq leads by *url*."""
-    defaults = {name: value for name, value in CONNECTION_DEFAULTS.items() if name not in url.query}
+    parameters: dict[str, Any] = {**CONNECTION_DEFAULTS, **connection_parameters(url), "client_encoding": "UTF8"}
     engine = create_engine(
-        url,
+        url.difference_update_query(["host", "port"]),  # SQLAlchemy reads not all that libpq takes.
         poolclass=NullPool,
+        creator=lambda: psycopg.connect(**parameters),
         hide_parameters=True,
         use_native_hstore=False,
-        connect_args=defaults,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
     )
     # Before SQLAlchemy asks the server anything.

@@ -18,6 +18,7 @@ from audiocatalog.errors import CatalogError, ConfigurationError
 Password = str | Callable[[], str]
 
 _HIGHEST_PORT: Final = 65_535
+_DIGITS: Final = 9  # More of them are no port either, but may be more than Python reads.
 _HOST_AND_PORT: Final = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]*))?")
 #: Parameters of other drivers and tools, which may be named: a password that is cut at an & cannot be one of them.
 _OF_OTHERS: Final = frozenset(
@@ -33,6 +34,8 @@ _OF_OTHERS: Final = frozenset(
         "charset",
     )
 )
+#: How a parameter of the server is switched off.
+_NOT: Final = frozenset(("", "0", "false", "off", "no"))
 # What libpq, the server and PgBouncer say of a parameter; the value stands there as well, and is not repeated.
 _AT_FAULT: Final = tuple(
     re.compile(text)
@@ -42,12 +45,14 @@ _AT_FAULT: Final = tuple(
         r"bad value for (?P<name>[a-z_]+)",
         r"invalid (?P<name>port) number",
         r'(?:unrecognized configuration|invalid value for|permission denied to set) parameter "(?P<name>[\w.]+)"',
+        r'outside the valid range for parameter "(?P<name>[\w.]+)"',
         r'parameter "(?P<name>[\w.]+)" (?:cannot be (?:changed|set)|requires)',
-        r"(?P<name>[a-z_]+) (?:value|method) \".*\" (?:may not be used|invalid when|is specified)",
+        r"(?P<name>[a-z_]+) (?:value |method )?\".*\" (?:may not be used|invalid when|is specified)",
         r"definition of (?P<name>service)|(?:syntax error in|nested) service",
         r"invalid command-line argument for server process|-c .* requires a value",
         r"could not match \d+ (?P<name>host|port)",
-        r"could not parse network address",
+        r"could not parse network address|channel binding required|invalid SCRAM|authentication method requirement",
+        r"could not access file",  # A library that the session was to load.
     )
 )
 _STARTUP: Final = re.compile(r"unsupported startup parameter(?: in options)?: (?P<name>\w+)")
@@ -77,6 +82,8 @@ def connection_parameters(url: URL) -> dict[str, Any]:
     seconds = parameters.get("connect_timeout")
     if seconds is not None and not re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", seconds):
         raise _wrong("connect_timeout")
+    if parameters.get("replication", "false").lower() not in _NOT:
+        raise _wrong("replication")
     try:
         psycopg.conninfo.make_conninfo(**parameters)
     except psycopg.Error as error:
@@ -205,7 +212,7 @@ def _hosts(parameters: dict[str, str]) -> dict[str, str]:
         ports = inner
     if len(ports) > 1 and len(ports) != len(hosts):
         raise ConfigurationError("the database URL must name a port for each host, or one for all", field="port")
-    if not all(not port or (port.isascii() and port.isdigit() and 1 <= int(port) <= _HIGHEST_PORT) for port in ports):
+    if not all(not port or _is_port(port) for port in ports):
         raise ConfigurationError("a port of the database URL is none from 1 to 65535", field="port")
     found = {}
     if any(names):
@@ -213,6 +220,10 @@ def _hosts(parameters: dict[str, str]) -> dict[str, str]:
     if any(ports):
         found["port"] = ",".join(ports)
     return found
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text[:_DIGITS]) <= _HIGHEST_PORT
 
 
 def _is_address(text: str) -> bool:

@@ -117,7 +117,7 @@ def url_from_environment(environment: Mapping[str, str] | None = None) -> URL:
     if not environment.get("DB_NAME"):
         raise ConfigurationError(_HOW_TO_NAME_A_DATABASE)
     port = environment.get("DB_PORT") or "5432"
-    if not port.isascii() or not port.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", port):
         raise ConfigurationError("DB_PORT must be a whole number, such as 5432")
     return URL.create(
         _DRIVER,

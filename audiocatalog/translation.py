@@ -108,13 +108,18 @@ _UNPROVEN = (
     "the server does not prove by TLS who it is, as the URL demands: check sslmode and sslrootcert in the URL, and the "
     "server's certificate"
 )
+_NO_SUCH_HOST = "no such host: check the one in the URL"
 #: What is to be done about a connection that could not be made.
 _ADVICE = (
     (
         re.compile("Connection refused|No such file"),
         "nothing listens there: check host and port, and that the server runs",
     ),
-    (re.compile("resolve host|translate host name"), "no such host: check the one in the URL"),
+    (re.compile("resolve host|translate host name"), _NO_SUCH_HOST),
+    (
+        re.compile(r"(?:session|server) is (?:not )?(?:read-only|in hot standby mode)"),
+        "no host of the URL is in the state that its target_session_attrs asks for",
+    ),
     (re.compile("timeout expired|connection timeout"), "the server did not answer within connect_timeout"),
     (
         re.compile("too many (?:clients|connections)|remaining connection slots"),
@@ -144,8 +149,9 @@ _CONFIGURATION_TEXT = re.compile(
 )
 
 
-# psycopg raises NotImplementedError for a value that it cannot read, such as a time in another style than ISO.
-_DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeEncodeError, NotImplementedError)
+# psycopg raises NotImplementedError for a value that it cannot read, such as a time in another style than ISO, and
+# Python raises UnicodeError for a host whose name cannot be looked up, such as a..b.
+_DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeError, NotImplementedError)
 
 
 class AnothersConnection(psycopg.InterfaceError):
@@ -278,6 +284,8 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
     original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if isinstance(original, psycopg.Error) and original.sqlstate is not None:
         return _from_server(original, original.sqlstate, operation, phase)
+    if isinstance(original, UnicodeError) and phase == "connect":
+        return ConfigurationError(f"{operation}: {_NO_SUCH_HOST}", operation=operation, phase=phase, field="host")
     if isinstance(original, psycopg.DataError | UnicodeEncodeError):
         return InvalidInput(Problem("text", "no text that PostgreSQL cannot store"), operation=operation)
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from uuid import uuid4
 
 import psycopg
@@ -95,6 +96,62 @@ def test_a_host_of_the_environment_may_have_brackets_but_no_port(host: str, take
         assert url_from_environment(environment).host == taken
 
 
+@pytest.mark.parametrize("port", ["9" * 5000, "54_32", "５４３２", "5432,5433", "0"])
+def test_a_port_of_the_environment_is_a_number_that_can_be_one(port: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=r"(?i)port"):
+        Catalog.from_env(environment={"DB_NAME": "x", "DB_PORT": port})
+    with pytest.raises(errors.ConfigurationError):
+        Catalog(f"postgresql://u@h/x?port={port}&host=a,b,c")
+
+
+def by_the_environment(host: str) -> None:
+    environment = {"DB_NAME": "x", "DB_HOST": host}
+    with Catalog.from_env(environment=environment) as catalog:
+        catalog.find(uuid4())
+
+
+def by_a_catalogue(host: str) -> None:
+    with Catalog(URL.create("postgresql", host=host, database="x")) as catalog:
+        catalog.find(uuid4())
+
+
+def by_an_upgrade(host: str) -> None:
+    migrations.upgrade(URL.create("postgresql", host=host, database="x").render_as_string())
+
+
+@pytest.mark.parametrize("call", [by_the_environment, by_a_catalogue, by_an_upgrade])
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, "é" * 80, "a\u202eb", "\xad", "\ud800"])
+def test_a_host_that_cannot_be_looked_up_is_no_host(call: Callable[[str], None], host: str) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        call(host)
+    assert (caught.value.field, caught.value.retryable) == ("host", False)
+    assert not caught.value.__cause__
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"host": ["[::1]:1", "[::1]:2"]},
+        {"host": "[::1]", "port": "1"},
+        {"host": "127.0.0.1,127.0.0.1", "port": "1"},
+    ],
+)
+def test_an_upgrade_reads_hosts_as_a_catalogue_does(query: dict[str, str | list[str]]) -> None:
+    url = URL.create("postgresql", database="x").update_query_dict(query).render_as_string()
+    with pytest.raises(errors.DatabaseUnavailable):
+        migrations.upgrade(url)
+    with Catalog(url) as catalog, pytest.raises(errors.DatabaseUnavailable):
+        catalog.find(uuid4())
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_an_upgrade_takes_every_odd_value_or_raises_one_of_our_errors(database_url: str, name: str) -> None:
+    for value in (*ODD_VALUES, "SQL_ASCII"):
+        url = make_url(database_url).update_query_dict({"connect_timeout": "2"} | {name: value})
+        with suppress(errors.CatalogError):
+            migrations.upgrade(url.render_as_string(hide_password=False))
+
+
 @pytest.mark.parametrize("name", KEYWORDS)
 def test_every_odd_value_works_or_is_one_of_our_errors(database_url: str, name: str) -> None:
     for value in ODD_VALUES:
@@ -117,7 +174,34 @@ def test_a_wrong_value_is_told_with_the_name_of_its_parameter(database_url: str,
     assert SECRET not in f"{caught.value}{caught.value.__cause__}"
 
 
-@pytest.mark.parametrize("option", ["foo=bar", "statement_timeout=abc"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("replication", "database"),
+        ("channel_binding", "require"),
+        ("require_auth", "scram-sha-256"),
+        ("sslnegotiation", "direct"),
+        ("scram_client_key", "x"),
+        ("options", "-c session_preload_libraries=nowhere"),
+    ],
+)
+def test_what_no_second_try_can_mend_is_not_taken_for_a_server_that_is_away(
+    database_url: str, name: str, value: str
+) -> None:
+    if name not in KEYWORDS:
+        pytest.skip("this libpq has no such parameter")
+    url = make_url(database_url).update_query_dict({name: value})
+    with pytest.raises(errors.ConfigurationError, match="parameter"), Catalog(url) as catalog:
+        catalog.find(uuid4())
+
+
+def test_hosts_in_another_state_than_is_asked_for_are_told(database_url: str) -> None:
+    url = make_url(database_url).update_query_dict({"target_session_attrs": "read-only"})
+    with Catalog(url) as catalog, pytest.raises(errors.DatabaseUnavailable, match="target_session_attrs"):
+        catalog.find(uuid4())
+
+
+@pytest.mark.parametrize("option", ["foo=bar", "statement_timeout=abc", "work_mem=1"])
 def test_a_wrong_option_of_the_server_is_told_with_its_name(database_url: str, option: str) -> None:
     url = make_url(database_url).update_query_dict({"options": f"-c {option}"})
     name = option.split("=", maxsplit=1)[0]
