@@ -1,4 +1,4 @@
-"""What libpq is told of a server: checked before anything is connected, and what it says of a wrong value."""
+"""The parameters that libpq connects with: their checks before connecting, and its complaints about them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _OF_OTHERS: Final = frozenset(
 )
 #: How a parameter of the server is switched off.
 _NOT: Final = frozenset(("", "0", "false", "off", "no"))
-# What libpq, the server and PgBouncer say of a parameter; the value stands there as well, and is not repeated.
+# Complaints of libpq, the server and PgBouncer about a parameter. They quote the value, which is not repeated.
 _AT_FAULT: Final = tuple(
     re.compile(text)
     for text in (
@@ -63,8 +63,8 @@ def connection_parameters(url: URL) -> dict[str, Any]:
     Return what *url* tells libpq, by libpq's names.
 
     Raises:
-        ConfigurationError: it holds a parameter that libpq does not know, or a value that none can have. No value is
-            repeated: it may be part of a password that is not percent-encoded.
+        ConfigurationError: it holds a parameter that libpq does not know, or an impossible value. The message repeats
+            no value, which may be part of a password that is not percent-encoded.
     """
     parameters: dict[str, str] = {}
     for place, (name, value) in enumerate(url.query.items(), 1):
@@ -98,17 +98,15 @@ def host_of(text: str) -> str:
     Raises:
         ConfigurationError: a port stands in it.
     """
-    hosts = []
+    names = []
     for host in text.split(","):
-        match = None if host.startswith(("/", "@")) or _is_address(host) else _HOST_AND_PORT.fullmatch(host)
-        if match is None and not (host.startswith(("/", "@")) or _is_address(host)):
-            break
-        if match is not None and match["port"] is not None:
-            break
-        hosts.append(host if match is None else match["address"] or match["name"])
-    else:
-        return ",".join(hosts)
-    raise ConfigurationError("DB_HOST must be a host alone, such as db.example or ::1; its port is named by DB_PORT")
+        name, port = _name_and_port(host)
+        if name is None or port is not None:
+            raise ConfigurationError(
+                "DB_HOST must be a host alone, such as db.example or ::1; its port is named by DB_PORT"
+            )
+        names.append(name)
+    return ",".join(names)
 
 
 def password_of(password: Password) -> str:
@@ -117,7 +115,7 @@ def password_of(password: Password) -> str:
 
     Raises:
         ConfigurationError: the function that should give it has failed; its own error is the cause.
-        CatalogError: that is what the function raised.
+        CatalogError: the function raised it.
     """
     if callable(password):
         try:
@@ -137,10 +135,10 @@ def password_of(password: Password) -> str:
 
 def checked_password(password: object) -> None:
     """
-    Refuse what is no password.
+    Refuse a *password* that cannot be sent.
 
     Raises:
-        ConfigurationError: it is no text, or holds what libpq cannot send.
+        ConfigurationError: it is no text, or libpq cannot send a character of it.
     """
     if not isinstance(password, str):
         raise ConfigurationError("password must be a text, or a function that returns one", field="password")
@@ -148,7 +146,7 @@ def checked_password(password: object) -> None:
 
 
 def refusal(text: str) -> str | None:
-    """Return what is to be done where *text*, which libpq says of a connection that failed, blames a parameter."""
+    """Return what to do about a failed connection if *text*, which libpq says of it, blames a parameter."""
     if (match := _STARTUP.search(text)) is not None:
         return (
             f"PgBouncer takes no startup parameter {match['name']}: name it in its ignore_startup_parameters, or "
@@ -194,18 +192,15 @@ def _hosts(parameters: dict[str, str]) -> dict[str, str]:
     ports = parameters["port"].split(",") if parameters.get("port") else []
     names, inner = [], []
     for host in hosts:
-        if host.startswith(("/", "@")) or _is_address(host):
-            names.append(host)
-            inner.append("")
-        elif (match := _HOST_AND_PORT.fullmatch(host)) is not None:
-            names.append(match["address"] or match["name"])
-            inner.append(match["port"] or "")
-        else:
+        name, port = _name_and_port(host)
+        if name is None:
             raise ConfigurationError(
                 "a host of the database URL cannot be read: each is a name or an address, an IPv6 address that a port "
                 "follows in brackets",
                 field="host",
             )
+        names.append(name)
+        inner.append(port or "")
     if any(inner):
         if ports:
             raise ConfigurationError("ports stand beside hosts in the database URL and in its parameter port")
@@ -224,6 +219,14 @@ def _hosts(parameters: dict[str, str]) -> dict[str, str]:
 
 def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and 1 <= int(text[:_DIGITS]) <= _HIGHEST_PORT
+
+
+def _name_and_port(host: str) -> tuple[str | None, str | None]:
+    """Return the name of a *host* as libpq takes it, None if it cannot be read, and the port that follows, if any."""
+    if host.startswith(("/", "@")) or _is_address(host):
+        return host, None
+    match = _HOST_AND_PORT.fullmatch(host)
+    return (None, None) if match is None else (match["address"] or match["name"], match["port"])
 
 
 def _is_address(text: str) -> bool:
