@@ -1,4 +1,4 @@
-"""Who holds an advisory lock: any role that may connect can take one, so a caller that waits is told by whom."""
+"""The holder of an advisory lock, for messages: any role that may connect can take one."""
 
 from __future__ import annotations
 

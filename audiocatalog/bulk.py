@@ -47,7 +47,7 @@ _PART_SECONDS: Final = 1.0
 #: It waits for others not as long: that can be tried again.
 _LOCK_SECONDS: Final = 20.0
 _LOCK_SHARE: Final = 0.8
-#: If so many records of a batch were too slow, each alone, and none could be stored, the server is too slow.
+#: If this many records of a batch were too slow, each alone, and none could be stored, the server is too slow.
 _MOST_SLOW: Final = 20
 _TOO_SLOW: Final = (
     "bulk_save: this record alone took longer than a save may (statement_timeout), so it was refused; shorten its "
@@ -298,7 +298,7 @@ class Load:
         return [by_place[place] for place in range(len(records))]
 
     def _seconds(self, count: int, *, part: bool = False) -> float:
-        """Return how long so many records may take, as a batch or as a *part* of one that could not be stored."""
+        """Return for how long *count* records may take, as a batch or as a *part* of one that was too slow."""
         alone = self.settings.statement_timeout
         least = min(alone, _PART_SECONDS) if part and count > 1 else alone
         return max(least, _STATEMENT_SECONDS * min(count, BATCH) / BATCH)

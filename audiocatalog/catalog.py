@@ -61,8 +61,8 @@ class Catalog(Verbs):
     that expire: in a thread of the pool, so that a caller waits for it no longer than *pool_timeout*. What it raises is
     the cause of a ``ConfigurationError``, which is not tried again; a ``CatalogError`` of its own passes.
 
-    There are *pool_size* connections at the most; a caller waits *pool_timeout* seconds for one. At the same time,
-    *max_searches* of them may run searches, by default three in four. Each connection is replaced after *pool_recycle*
+    There are at most *pool_size* connections; a caller waits *pool_timeout* seconds for one. At most *max_searches* of
+    them run searches at the same time, by default three in four. Each connection is replaced after *pool_recycle*
     seconds, less a little at random; to connect to one host may take *connect_timeout*. A statement may take
     *statement_timeout* seconds, one of a search *search_timeout*, waiting for a lock *lock_timeout*; the server ends a
     unit of work that asks nothing of it for *idle_timeout*. A server that says nothing for *network_timeout* longer
@@ -309,10 +309,13 @@ class Catalog(Verbs):
         """
         Return a loop over waiting tracks: they are claimed *limit* at a time, and their leases kept alive.
 
-        When none waits, it looks again every *poll* seconds or so; with *listen*, also as soon as a catalogue with
-        ``notify`` tells of one (not behind PgBouncer in transaction mode, where it only polls). It ends on SIGTERM, by
-        ``stop``, or, with *until_empty*, when none waits, and releases what it has not given. It needs a connection of
-        the pool besides the body's.
+        When no track waits, the loop looks again about every *poll* seconds. With *listen*, it also looks as soon as a
+        catalogue with ``notify`` announces a track (not behind PgBouncer in transaction mode, where it only polls). It
+        ends on SIGTERM, by ``stop``, or, with *until_empty*, when no track waits; then it releases the claims that it
+        has not given.
+
+        Besides those of the body, it needs up to two connections of the pool, each for moments: one to renew leases,
+        one to take back tracks of dead workers. With *listen*, it keeps one more connection outside of the pool.
 
         Raises:
             InvalidInput: names the argument that breaks its rule.

@@ -1,4 +1,4 @@
-"""Text in its composed form (NFC), in a time that grows with its length alone."""
+"""Text in its composed form (NFC), in a time that grows in proportion to its length."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import defaultdict
 from itertools import groupby
 from typing import Final
 
-# Python puts the marks of one letter into their order by insertion, which takes the square of their number. No writing
-# has so many; where somebody has, they are put in order before. The ranges hold every mark, and no Chinese, Japanese or
-# Korean letter, so that next to no text is looked at twice.
+# Python puts the marks of one letter into order by insertion, which takes the square of their number. No script puts
+# this many marks on a letter; in a text that does, they are sorted first. The ranges hold every mark, and no Chinese,
+# Japanese or Korean letter, so that hardly any text is looked at twice.
 _MANY_MARKS: Final = 32
 _MAY_BE_MARKS: Final = re.compile(
     r"[\u0300-\u1fff\u20d0-\u20ff\u2cef-\u2cf1\u2d7f-\u2dff\u302a-\u302f\u3099\u309a\ua66f-\uabef\ufb1e\ufe20-\ufe2f"

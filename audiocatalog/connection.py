@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _RV = TypeVar("_RV")
 # How long a server that is given up, or whose caller has been interrupted, is asked to stop what it is doing.
 _CANCEL_SECONDS: Final = 0.3
-# A statement in a pipeline is sent so much before its answer is waited for, at the most.
+# A statement in a pipeline is sent at most this long before its answer is waited for.
 _LIMIT_SLACK: Final = 0.005
 
 
@@ -177,7 +177,7 @@ class PooledConnection(psycopg.Connection[Any]):
         self.pgconn.finish()
 
     def reset(self) -> None:
-        """Make it fit for its next holder: without a transaction, or closed."""
+        """Prepare it for its next holder: end its transaction, or close it."""
         self.patience, self.limit = self.usual_patience, self.usual_limit
         if self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF:
             self.hang_up()  # Its holder was interrupted in a pipeline, which looks idle.
@@ -191,7 +191,7 @@ class PooledConnection(psycopg.Connection[Any]):
             self.hang_up()
 
     def __del__(self, _warn: object = None, /) -> None:
-        """Hang up where nobody holds it any more: a caller was interrupted, or forgot it. Its place is free then."""
+        """Hang up a connection that a caller has lost, by an interrupt or by mistake, which frees its place."""
         if self._process is not _process:
             return
         if self.home is None:

@@ -1,4 +1,4 @@
-"""How objects show themselves: a log line must not spill what the catalogue holds, unless a developer wants it to."""
+"""The reprs of objects: a log line must not spill what the catalogue holds, unless a developer wants it to."""
 
 from __future__ import annotations
 

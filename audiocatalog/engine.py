@@ -326,7 +326,7 @@ def _limit(connection: Connection, limits: str) -> None:
 
 
 class _Kept:
-    """The home of a connection that SQLAlchemy shall not close."""
+    """The home of a connection that SQLAlchemy must not close."""
 
     def give_back(self, connection: PooledConnection) -> None:
         connection.reset()

@@ -1,5 +1,5 @@
 """
-Which revision 0001 made a database: until the first release, that revision is edited in place.
+The state of revision 0001 that made a database: until the first release, that revision is edited in place.
 
 A database that was made before such an edit has the same revision number and another schema. So an upgrade leaves a
 checksum of the revision and its SQL files with the version table, and a connection compares it with this package's.
@@ -35,7 +35,7 @@ def check_first_revision(connection: psycopg.Connection[Any]) -> None:
     Refuse a database that another text of revision 0001 has made.
 
     Raises:
-        SchemaMismatch: the mark is another one, or missing. The message says what to do.
+        SchemaMismatch: the mark differs or is missing. The message says what to do.
     """
     expected = _mark()
     row = connection.execute(_READ_MARK, [VERSION_TABLE]).fetchone()

@@ -1,5 +1,5 @@
 """
-Who may execute our functions, and in which schema they look for the tables.
+The roles that may execute our functions, and the schema in which the functions look for the tables.
 
 PostgreSQL lets every role execute a new function, and those of ours that are SECURITY DEFINER write with their owner's
 rights. So each revision ends with ``SECURE_FUNCTIONS``, in the transaction that creates its functions.
@@ -103,7 +103,7 @@ def check_pins(connection: psycopg.Connection[Any]) -> None:
             )
         pinned = _names_in(path or "")
         if pinned != [lies_in, "pg_temp"]:
-            there = f"the schema '{printable(pinned[0])}'" if pinned else "whichever schema its caller names"
+            there = f"the schema '{printable(pinned[0])}'" if pinned else "any schema that its caller names"
             raise SchemaMismatch(
                 f"the function {name} in the schema '{printable(lies_in)}' works in {there}, because the schema was "
                 "renamed or copied: run `audiocatalog upgrade` with this URL, as the owner of the functions"

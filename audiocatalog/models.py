@@ -112,7 +112,7 @@ class Base(DeclarativeBase):
         raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted")
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether *other* shows the same row in the same state: equal by value, whichever call has read it."""
+        """Tell whether *other* shows the same row in the same state, by value, even if another call has read it."""
         if type(other) is not type(self):
             return NotImplemented
         mine, others = self.__dict__, other.__dict__

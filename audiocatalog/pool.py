@@ -32,9 +32,9 @@ from audiocatalog.translation import interrupt_behind
 _CLOSED: Final = "this catalogue has been closed"
 # After a failed attempt to connect, the next one follows after this time, as long as somebody waits for it.
 _RECONNECT_SECONDS: Final = 0.5
-# An error that another attempt cannot help is told to every caller of this time, without another attempt.
+# An error that another attempt cannot mend is raised for every caller of this time, without another attempt.
 _SHARED_SECONDS: Final = 1.0
-# Callers that wait look at this interval for what nobody told them of, such as a place whose holder has vanished.
+# Waiting callers look at this interval for what does not wake them, such as a place whose holder has vanished.
 _LOOK_SECONDS: Final = 0.1
 # At most this many threads connect at the same time.
 _MOST_MAKERS: Final = 3
@@ -55,9 +55,9 @@ class Pool:
     connection was taken.
 
     **Nothing is counted.** An interrupt (a signal, an exception thrown into a thread, a killed greenlet) can end a
-    caller between any two steps, and a counter would stay wrong for ever. So the pool looks at what there is: it owns
-    the idle connections alone, knows those that are lent by weak references, and knows threads that connect by their
-    being alive. When a caller vanishes, its connection is collected, and its place is free.
+    caller between any two steps, and a counter would stay wrong until the process ends. So the pool looks at what there
+    is. It alone owns the idle connections, it knows lent connections by weak references, and it knows threads that
+    connect by their being alive. When a caller vanishes, its connection is collected, and its place is free.
 
     **No step shares a connection.** A connection leaves the idle ones by one atomic ``popitem``. The lock keeps the
     order and the bounds; each block under it leaves the pool in order at every call, where an interrupt may end it.
@@ -223,7 +223,7 @@ class Pool:
     # Taking turns
 
     def _take_idle(self, *, searching: bool) -> PooledConnection | None:
-        """Return the idle connection that was used last; while there is one, nobody waits who could have it."""
+        """Return the idle connection that was used last; while there is one, no caller waits that could have it."""
         me, now = threading.get_ident(), monotonic()
         with self._lock:
             if not self._idle or (searching and self._searching() >= self._most_searches):
@@ -239,7 +239,7 @@ class Pool:
                 raise ConfigurationError(_CLOSED)
             self._line[turn] = None
         while not turn.has_come:
-            self._look_after_those_who_wait()
+            self._serve_the_line()
             left = turn.deadline - monotonic()
             if left <= 0 or turn.gate.acquire(timeout=min(left, _LOOK_SECONDS)):
                 break
@@ -257,12 +257,12 @@ class Pool:
             turn.connection = None
             connection.close()
 
-    def _look_after_those_who_wait(self) -> None:
-        """Give those who wait what is idle, and make what is missing. Whatever was lost is found here."""
+    def _serve_the_line(self) -> None:
+        """Give idle connections to waiting callers, and make missing ones; a place that was lost is regained here."""
         with self._lock:
             self._serve()
             makers = self._makers_missing()
-            self._tell_whom_nothing_can_serve()
+            self._refuse_the_line()
         while self._untold:
             with suppress(IndexError):  # Another caller has just told it.
                 _logger.warning("a connection could not be made: %s", self._untold.popleft())
@@ -292,7 +292,7 @@ class Pool:
             self._line.pop(turn, None)
             turn.call()
 
-    def _tell_whom_nothing_can_serve(self) -> None:
+    def _refuse_the_line(self) -> None:
         """Tell those who wait why the last attempt to connect failed, if the next would too and no connection lives."""
         if self._failure is None or not self._failure_is_final or self._living() or self._makers_under_way():
             return
@@ -374,7 +374,7 @@ class Pool:
         except CatalogError as error:
             self._note_failure(error, maker)
             return
-        except BaseException as error:  # noqa: BLE001  # Nobody else would ever hear of it.
+        except BaseException as error:  # noqa: BLE001  # Otherwise no caller would hear of it.
             # Its text may quote what was to be connected with.
             told = f"connect: an unexpected {kind_of(error)}"
             self._note_failure(CatalogInternalError(told, operation="connect", phase="connect"), maker)
@@ -394,18 +394,18 @@ class Pool:
         if connection.home is None:
             connection.close()
         else:
-            del connection  # This thread must not be who holds it, when whoever gets it vanishes.
-            self._look_after_those_who_wait()
+            del connection  # Otherwise this thread would still hold it if its caller vanishes.
+            self._serve_the_line()
 
     def _note_failure(self, error: CatalogError, maker: Maker) -> None:
-        # Told to the log by a caller: logging in this thread would make Python keep an account of it for ever.
+        # A caller logs it: if this thread did, Python would keep a record of the thread for ever.
         self._untold.append(error)
-        # It is kept: without what its frames hold, the parameters among them.
+        # The error is kept, but not its frames, which hold the parameters.
         error.__traceback__ = None
         with self._lock:
             maker.has_ended = True
             self._failure = monotonic(), error
-            self._tell_whom_nothing_can_serve()
+            self._refuse_the_line()
 
     def _why_in_vain(self, turn: Turn, timeout: float) -> CatalogError:
         """Return why no connection was to be had: all are in use, or one that is missing could not be made."""

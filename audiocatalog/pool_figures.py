@@ -1,4 +1,4 @@
-"""What a pool tells of itself: figures, and who holds a connection."""
+"""The figures of a pool, and the holders of its connections."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ _INSIDE: Final = (f"{__package__}.", "contextlib", "tenacity")
 @dataclass(frozen=True, slots=True)
 class PoolFigures:
     """
-    Show how a pool stands; times are in seconds.
+    The state of a pool; times are in seconds.
 
-    *connections* are open, *in_use* of them held, at the most *size*; *waiting* callers stand in line. *wait_p50* and
-    *wait_p99* are of the latest 1,000 checkouts, None before the first. *oldest_holder* has held a connection longest,
-    for *oldest_held* seconds: its thread, and with ``debug_pool`` the place in its code. *searching* of the held ones
-    serve searches, at the most *most_searches*.
+    - *size*: how many connections it may have
+    - *connections*: how many are open
+    - *in_use*: how many of them are held
+    - *waiting*: how many callers stand in line
+    - *wait_p50*, *wait_p99*: how long the latest 1,000 checkouts waited; None before the first
+    - *oldest_held*: for how long a connection has been held, the longest of all
+    - *oldest_holder*: the thread that holds that one, and with ``debug_pool`` the place in its code
+    - *searching*: how many of the held connections serve searches
+    - *most_searches*: how many of them may do so
     """
 
     size: int

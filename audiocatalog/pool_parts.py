@@ -1,4 +1,4 @@
-"""The parts of a pool that an interrupt may hit: a place in the line, a thread that connects, the lock."""
+"""The parts of a pool that survive an interrupt: a place in the line, a thread that connects, the lock."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from weakref import ref
 from audiocatalog.connection import PooledConnection
 from audiocatalog.errors import CatalogError
 
-# A thread that was made and is not alive after this time was never started: who should was interrupted.
+# A thread that is not alive this long after it was made was never started: its starter was interrupted.
 _START_SECONDS: Final = 1.0
 # The lock is held for microseconds: a caller that cannot have it for this time replaces it.
 _LOCK_SECONDS: Final = 2.0
 
 
 class Turn:
-    """A caller's place in the line, who began at *began* and waits until *deadline*."""
+    """The place in the line of a caller that began at *began* and waits until *deadline*."""
 
     __slots__ = ("began", "connection", "deadline", "error", "gate", "is_searching", "thread")
 
@@ -49,8 +49,8 @@ class Maker:
     """
     A thread that makes one connection.
 
-    ``threading.Thread.start`` waits for the new thread, for ever if an exception that somebody throws into the starting
-    thread hits the new one as it is born, as CPython lets happen. Here nobody waits for it.
+    ``threading.Thread.start`` waits until the new thread runs. That wait never ends if an exception that is thrown into
+    the starting thread hits the new one at its start, as can happen in CPython. ``start`` here does not wait.
     """
 
     def __init__(self, make: Callable[[Maker], None]) -> None:
@@ -69,7 +69,7 @@ class Maker:
         _thread.start_new_thread(self._run, ())
 
     def is_under_way(self, now: float) -> bool:
-        """Tell whether it is at work, or about to be: whoever should start it may have been interrupted."""
+        """Tell whether it is at work or about to be, and not left unstarted by an interrupt."""
         if self.has_ended:
             return False
         return now < self._born + _START_SECONDS if self._life is None else self._life() is not None
@@ -94,7 +94,8 @@ class Lock:
     A lock that an interrupt cannot leave locked, and that a handler of signals may take again.
 
     A signal may be handled right after the lock was taken, before Python has entered the ``with`` block; then it is
-    released here. If all else fails, whoever waits too long for it replaces it: no connection is shared without it.
+    released here. If all else fails, a caller that waits too long for it replaces it. Even without the lock, the pool
+    gives no connection to two callers.
     """
 
     __slots__ = ("_lock",)

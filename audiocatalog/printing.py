@@ -1,4 +1,4 @@
-"""Text that is shown: what acts on a terminal, turns its direction or hides in it is written out."""
+"""Text that is safe to show: characters that act on a terminal, turn its direction or hide are written out."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ LIFECYCLE_FUNCTIONS: Final = tuple(
         *("stage", "load"),
     )
 )
-#: What these functions, and the CHECKs of the history and the tasks, call themselves, and nobody else may.
+#: Functions that only these functions, and the CHECKs of the history and the tasks, may call.
 INNER_FUNCTIONS: Final = (
     *(
         f"audiocatalog_{name}_v1"

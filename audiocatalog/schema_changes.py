@@ -97,9 +97,9 @@ class CreateFunctions(MigrateOperation):
         """
         Run a *file* of functions, in which a blank line ends a statement; a released file never changes.
 
-        At the end of the revision, PUBLIC loses the right to execute them, and who may execute ``audiocatalog_x_v1``
-        may execute a new ``audiocatalog_x_v2``. So that nobody else may do so before, this must not be called within
-        an ``autocommit_block``.
+        At the end of the revision, PUBLIC loses the right to execute them, and the roles that may execute
+        ``audiocatalog_x_v1`` may execute a new ``audiocatalog_x_v2``. Until then, PUBLIC has that right within the
+        transaction, so this must not be called within an ``autocommit_block``.
 
         >>> op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")  # doctest: +SKIP
         """

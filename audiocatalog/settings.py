@@ -202,7 +202,7 @@ class Settings:
             "statement_timeout": milliseconds(self.statement_timeout),
             "lock_timeout": milliseconds(self.lock_timeout),
             "idle_in_transaction_session_timeout": milliseconds(self.idle_timeout),
-            # A connection of the pool rests for as long as nobody needs it.
+            # A connection of the pool may be idle for any time.
             "idle_session_timeout": "0",
         }
         if server_version >= _FIRST_WITH_TRANSACTION_TIMEOUT:

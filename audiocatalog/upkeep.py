@@ -1,4 +1,4 @@
-"""What a worker's loop does in the background: it renews leases, takes tracks of dead workers back, and listens."""
+"""The background work of a worker's loop: to renew leases, take back tracks of dead workers, and listen."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _logger: Final = logging.getLogger("audiocatalog")
 
 # A lease is renewed when a third of it has passed, so that one renewal may fail.
 _RENEWALS_PER_LEASE: Final = 3
-#: So many tracks of dead workers are taken back by one call, which holds their rows until it ends.
+#: One call takes back at most this many tracks of dead workers, and holds their rows until it ends.
 _TAKEN_BACK: Final = 500
-# A thread that listens looks up so often whether it is to end.
+# A listening thread checks at this interval whether it has to end.
 _LISTENING_SECONDS: Final = 0.5
-# After an error of the connection, a thread waits so long before it tries again, doubled up to the second figure.
+# After an error of the connection, a thread waits for this time before it tries again, and twice as long each time.
 FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
@@ -61,7 +61,7 @@ class Upkeep:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Keep what is held, and release what is left of it in the end."""
+        """Keep the leases of the claims that are held, and release those that are still held in the end."""
         self._ended.clear()
         self._looked_for_dead.clear()
         self.failure = None
@@ -84,12 +84,12 @@ class Upkeep:
             self._held = {claim.track.id: claim for claim in claims}
 
     def holds(self, claim: Claim) -> bool:
-        """Tell whether *claim* is held; one that was lost is so no longer."""
+        """Tell whether *claim* is held; a lost one is not."""
         with self._lock:
             return self._held.get(claim.track.id) is claim
 
     def drop(self, claim: Claim) -> None:
-        """Hold *claim* no longer; meanwhile, the loop may have claimed the same track anew."""
+        """Stop holding *claim*, but not a newer claim of the same track."""
         with self._lock:
             if self._held.get(claim.track.id) is claim:
                 del self._held[claim.track.id]
@@ -118,7 +118,7 @@ class Upkeep:
                     self.drop(claim)
 
     def _take_back(self) -> None:
-        """Take tracks back whose leases have run out: at once while there are more, and now and then."""
+        """Take back tracks whose leases have run out: at once while there are more, else about once a lease."""
         pause = FIRST_PAUSE
         while not self._ended.is_set():
             try:
@@ -150,7 +150,7 @@ class Upkeep:
             try:
                 with self._listening() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
-                    # What came before somebody listened was not heard.
+                    # A notification that came earlier was not heard.
                     self._tell()
                     pause = FIRST_PAUSE
                     while not self._ended.is_set():

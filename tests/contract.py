@@ -38,7 +38,7 @@ from tests.conftest import TABLES, libpq
 from tests.waiting import wait_until, wait_until_blocked
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
-#: So many tracks are there when a round begins: more than an index keeps on the list of what was written last.
+#: How many tracks there are when a round begins: more than an index keeps on its list of the latest entries.
 SEEDED: Final = 240
 # How long anything takes is not what a round asks about, on however busy a machine.
 _UNHURRIED: Final[dict[str, Any]] = dict.fromkeys(

@@ -44,7 +44,7 @@ from audiocatalog.updates import Place
 
 #: How much more signs the larger input has.
 TIMES: Final = 4
-# After so many cases, a child does nothing, which tells how far the parent is.
+# After this many cases, a child does nothing, which tells how far the parent is.
 _BETWEEN_MARKS: Final = 8
 _REFUSALS: Final = (InvalidInput, ConfigurationError, DamagedFile, ValueError, click.ClickException)
 

@@ -14,7 +14,7 @@ import pytest
 from audiocatalog.search.folding import fold, read
 from tests.conftest import libpq
 
-#: The texts of so many characters, by what they hold.
+#: Functions that make a text of a number of characters, by what it holds.
 TEXTS: Final[dict[str, Callable[[int], str]]] = {
     "one sign of six letters": lambda length: "\u3316" * length,
     "one sign of eighteen letters": lambda length: "\ufdfa" * length,

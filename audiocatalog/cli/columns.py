@@ -38,7 +38,7 @@ ALIASES: Final[Mapping[str, Mapping[str, str | None]]] = {
     "created_at": {},
 }
 FIELDS: Final = tuple(ALIASES)
-#: What an import keeps whoever runs it; the time of creation is kept by the owner alone.
+#: What every import keeps; only the owner of the schema can keep the time of creation as well.
 IMPORTED: Final = tuple(name for name in FIELDS if name != "created_at")
 
 _BETWEEN_WORDS: Final = re.compile(r"[\s_.\-()\[\]]+")

@@ -12,7 +12,7 @@ from audiocatalog.cli.input_file import DamagedFile
 from audiocatalog.cli.text import time_span
 from audiocatalog.cli.values import UNITS
 
-#: So many rows are looked at, or fewer if they hold more characters than this.
+#: The check reads at most this many rows, and at most this many characters.
 MOST_FIRST_ROWS: Final = 1000
 _MOST_CHARACTERS: Final = 2**24
 _FEWEST_REFUSALS: Final = 2

@@ -28,9 +28,9 @@ _WAYS: Final[Mapping[How, str]] = {
 @dataclass(slots=True)
 class Summary:
     """
-    Tell what an import of so many *seconds* has done, and the count of the *words* if there was one.
+    What an import has done in *seconds*, and the count of the *words* if there was one.
 
-    *converted* counts the values of this run that do not stand in the file as they were stored. Earlier runs have done
+    *converted* counts the values of this run that are stored in another form than the file's. Earlier runs have done
     *rows_before* of the rows. An import that *is_dry* has saved none of them.
     """
 

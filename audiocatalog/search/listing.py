@@ -16,7 +16,7 @@ from audiocatalog.search.statement import COLUMNS, ENOUGH, FACET_COLUMNS, Shape,
 
 #: Tracks that filters alone narrow are counted up to here.
 COUNTED: Final = 10_000
-#: A walk that is to end in time looks at so many tracks of each stretch.
+#: A walk that has to end in time looks at no more than this many tracks of each stretch.
 _REACHED: Final = 10_000
 
 

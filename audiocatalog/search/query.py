@@ -182,7 +182,7 @@ def _is_alternative(read: _Read | None) -> bool:
 
 
 def _first_words(text: str, most: int) -> str:
-    """Return the longest beginning of *text* that is at most so many terms."""
+    """Return the longest beginning of *text* that holds at most *most* terms."""
     length = bisect_right(range(1, len(text) + 1), most, key=lambda length: _count_terms(text[:length]))
     return " ".join(_visible_words(text[:length]))
 

@@ -1,5 +1,5 @@
 """
-A process that carries out operations with the audiocatalog that it can import, of whichever revision that is.
+A process that carries out operations with the audiocatalog that it can import, of any revision.
 
 It imports nothing else of the project and uses names of the public surface alone: those that all revisions have, and
 others where they exist.

@@ -29,7 +29,7 @@ NOW: Final = "now"
 SIDES: Final = (BASELINE, NOW)
 #: The calls of each operation in a turn, in the order in which the operations come: what is claimed is completed.
 CALLS: Final = {"get": 1000, "save": 200, "search": 100, "claim": 30, "complete": 200, "bulk": 4}
-#: So many counted calls are enough, for they are counted to the instruction.
+#: This many counted calls are enough, because they are counted to the instruction.
 _COUNTED_CALLS: Final = {"get": 200, "save": 100, "search": 50, "claim": 20, "complete": 100, "bulk": 2}
 _COUNTED: Final = re.compile(r"I\s+refs:\s+([\d,]+)")
 _SEED: Final = 5

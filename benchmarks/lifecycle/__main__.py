@@ -27,7 +27,7 @@ from benchmarks.lifecycle.server import LifecycleServer, running
 from benchmarks.search.report import publish
 
 _PARTS: Final = ("transitions", "claims", "races", "kills")
-#: Everything is so many times smaller in a quick look, as far as it still means something.
+#: In a quick look, everything is divided by this, as far as it still means something.
 _QUICK: Final = 100
 
 

@@ -53,7 +53,7 @@ _PARTS: Final = (*_USUAL, "scale")
 _SMALL: Final = 100_000
 #: Others are at work where the load average is above this.
 _BUSY: Final = 0.5
-#: Everything is so many times smaller in a quick look.
+#: In a quick look, everything is divided by this.
 _QUICK: Final = 100
 
 

@@ -78,7 +78,7 @@ def _counted(databases: Databases, url: str, call: _Call, count: int) -> int:
 
 
 def _run(databases: Databases, url: str, call: _Call, count: int, under: Sequence[str]) -> str:
-    """Do *call* so many times in a process *under* a command, and return what it writes to its standard error."""
+    """Do *call* *count* times in a process *under* a command, and return what it writes to its standard error."""
     command = [
         *(*under, sys.executable, "-m", "benchmarks.performance.calls"),
         *(str(databases.tracks.path), call.system, call.what, str(count)),

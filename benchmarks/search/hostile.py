@@ -46,7 +46,7 @@ _LETTERS: Final = "abcdefghijklmnopqrstuvwxyzのアไ한夜а"
 
 
 def measure(server: Server, *, queries: int, tracks: int, reuse: Reuse) -> dict[str, Any]:
-    """Ask that many *queries* of so many *tracks* and return what came of them."""
+    """Ask a number of *queries* of a number of *tracks*, and return what came of them."""
     source = scale_source()
     database = filled(server, f"scale_{tracks}", f"{source} {tracks}", lambda: scale_rows(tracks), reuse)
     with connected(database.url) as connection:

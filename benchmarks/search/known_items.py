@@ -14,7 +14,7 @@ from benchmarks.search.server import plain_name
 from benchmarks.search.workload import mistyped
 
 _SEED: Final = 31
-#: So many tracks are asked for in each class of queries, where no number is given.
+#: How many tracks each class of queries asks for, unless a number is given.
 _OF_EACH: Final = 200
 
 
