@@ -151,7 +151,8 @@ def test_an_exact_title_comes_first_then_an_exact_artist_then_the_weights(work: 
     assert [hit.score for hit in page] == sorted((hit.score for hit in page), reverse=True)
 
 
-@pytest.mark.parametrize("query", ["", " ", "\t\n", "'", '"', "\\", "\u200b", "\u0300", "\ufeff", "🙂"])
+# An empty box lists everything, tests/test_search_listing.py: these hold signs.
+@pytest.mark.parametrize("query", ["'", '"', "\\", "\u0300", "🙂"])
 def test_a_query_without_a_word_finds_nothing(work: UnitOfWork, query: str) -> None:
     save(work, title="Something")
     assert found(work, query) == []
