@@ -37,7 +37,7 @@ Rights
 - Every function is named audiocatalog_..., and one that is SECURITY DEFINER works in the schema that it lies in. At the
   end of each revision, in its transaction, env.py takes EXECUTE on all of them from PUBLIC and gives a new _v2 the
   grantees of its _v1. So never create one in an autocommit_block.
-- A new table, or a function without a version before it, is nobody's but the owner's until `audiocatalog roles --apply`
+- A new table, or a function without a version before it, may be used by the owner alone until `audiocatalog roles --apply`
   or `audiocatalog roles --grant ROLE` is run: name it in audiocatalog/roles.py, and say so in the changelog.
 
 Name every constraint by the convention of models.py. A statement that must break a rule of the linter begins with the
