@@ -53,7 +53,6 @@ _TOO_SLOW: Final = (
     "bulk_save: this record alone took longer than a save may (statement_timeout), so it was refused; shorten its "
     "texts, or allow more"
 )
-_PAUSE_SECONDS: Final = 0.1
 
 _STAGE: Final = "SELECT audiocatalog_stage_v1()"
 _COPY: Final = (

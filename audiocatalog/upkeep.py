@@ -25,7 +25,8 @@ _RENEWALS_PER_LEASE: Final = 3
 _TAKEN_BACK: Final = 500
 # A listening thread checks at this interval whether it has to end.
 _LISTENING_SECONDS: Final = 0.5
-# After an error of the connection, a thread waits for this time before it tries again, and twice as long each time.
+# After an error of the connection, a thread waits for this time before it tries again, then twice as long each time, up
+# to the second figure.
 FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 

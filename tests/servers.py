@@ -28,6 +28,7 @@ from audiocatalog._embedded_supervisor import _copy_binaries, _locale_options, _
 from audiocatalog.embedded import _find_binaries
 from tests.conftest import libpq
 from tests.frozen import family
+from tests.waiting import wait_until
 
 #: How pg_ctl calls them: end when everybody has left; end now, in order; end like a crash.
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT, "kill": signal.SIGKILL}
@@ -196,10 +197,7 @@ def wait_for_replay(primary: Server, standby: Server) -> None:
     with primary.admin() as writer, standby.admin() as reader:
         target = writer.execute("SELECT pg_current_wal_lsn()").fetchone()
         assert target is not None
-        deadline = time.monotonic() + 30
-        while reader.execute("SELECT pg_last_wal_replay_lsn() >= %s", target).fetchone() != (True,):
-            assert time.monotonic() < deadline, "the standby does not follow"
-            time.sleep(0.01)
+        wait_until(lambda: reader.execute("SELECT pg_last_wal_replay_lsn() >= %s", target).fetchone() == (True,))
 
 
 def multi_host_url(*servers: Server, database: str, target: str = "read-write") -> URL:

@@ -32,7 +32,8 @@ from audiocatalog.tracks import TRACK_COLUMNS
 from audiocatalog.transitions import CHANGE_COLUMNS
 from tests.conftest import libpq
 from tests.factories import TrackMetadataFactory
-from tests.test_transitions import race, wait_until_blocked
+from tests.test_transitions import race
+from tests.waiting import wait_until_blocked
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
@@ -428,12 +429,14 @@ def test_a_completion_sent_by_eight_threads_is_done_once(catalog: Catalog) -> No
         assert len(catalog.history(claim.track.id)) == 3
 
 
-def test_a_completion_whose_answer_was_lost_is_asked_for_again(catalog: Catalog, owner: Owner) -> None:
+def test_a_completion_whose_answer_was_lost_is_asked_for_again(
+    catalog: Catalog, owner: Owner, database_url: str
+) -> None:
     claim, outcome = claimed(catalog), []
     with lock_held(catalog._database.url.render_as_string(hide_password=False), claim.track.id):
         asking = threading.Thread(target=lambda: outcome.extend(race(1, lambda: catalog.complete(claim))))
         asking.start()
-        wait_until_blocked(catalog)
+        wait_until_blocked(database_url, "audio_tracks")
         owner.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
             "AND datname = current_database()"
@@ -705,13 +708,15 @@ def test_a_claim_that_is_being_renewed_is_left_alone_and_not_waited_for(catalog:
     assert catalog.complete(renewed).to_status is COMPLETED
 
 
-def test_a_lease_that_runs_out_while_one_waits_for_the_track_is_lost(catalog: Catalog, owner: Owner) -> None:
+def test_a_lease_that_runs_out_while_one_waits_for_the_track_is_lost(
+    catalog: Catalog, owner: Owner, database_url: str
+) -> None:
     """What counts is the moment when the track is locked, not that when the call was made."""
     claim, outcome = claimed(catalog, lease=timedelta(seconds=1)), []
     with lock_held(catalog._database.url.render_as_string(hide_password=False), claim.track.id):
         asking = threading.Thread(target=lambda: outcome.extend(race(1, lambda: catalog.complete(claim))))
         asking.start()
-        wait_until_blocked(catalog)
+        wait_until_blocked(database_url, "audio_tracks")
         owner.execute("SELECT pg_sleep_until(%s::timestamptz + interval '10 ms')", [claim.expires_at])
     asking.join()
     assert [type(error) for error in outcome] == [errors.ClaimLost]

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from audiocatalog.cli.importing import Plan, Refusal, format_of, read_records
 from audiocatalog.cli.input_file import DamagedFile, InputFile
 from audiocatalog.cli.lines import LONGEST_ROW
 from tests.command import Run, ended, forget_words, invoke, process, run_on
+from tests.waiting import wait_until
 
 HEADER = b"title,year,audio_path\n"
 
@@ -254,9 +254,7 @@ class TestResume:
             *("--resume", str(state), "--refused", str(bad)),
         )
         program = process(*command)
-        deadline = time.monotonic() + 60
-        while not state.exists() and program.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: state.exists() or program.poll() is not None)
         program.kill()
         assert ended(program)[0] == -9
         done = json.loads(state.read_text())["done"]
@@ -370,10 +368,7 @@ def test_rows_of_a_pipe_are_saved_while_it_is_open(database_url: str, catalog: C
     assert program.stdin is not None
     program.stdin.write(HEADER + numbered(6))
     program.stdin.flush()
-    deadline = time.monotonic() + 60
-    while in_catalogue(catalog) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert in_catalogue(catalog) >= 2
+    wait_until(lambda: in_catalogue(catalog) >= 2)
     code, out, _ = ended(program)
     assert (code, in_catalogue(catalog)) == (0, 6)
     assert out.startswith("6 rows in ")

@@ -26,6 +26,7 @@ from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE, Base
 from tests.conftest import libpq, temporary_database
 from tests.frozen import outcome_of
 from tests.schemas import schema_of
+from tests.test_races import in_threads
 
 REPOSITORY = Path(__file__).parents[1]
 FUNCTIONS = REPOSITORY / "alembic" / "functions"
@@ -184,27 +185,18 @@ def test_threads_upgrade_each_its_own_database(empty_database: Callable[[], str]
 
 def test_two_upgrade_commands_at_once_both_succeed(empty_database: Callable[[], str]) -> None:
     url = empty_database()
-    failures: list[BaseException] = []
 
-    def upgrade() -> None:
-        try:
-            subprocess.run(
-                [sys.executable, "-m", "alembic", "upgrade", "head"],
-                cwd=REPOSITORY,
-                env=os.environ | {"AUDIOCATALOG_DATABASE_URL": url},
-                check=True,
-                capture_output=True,
-                timeout=120,
-            )
-        except BaseException as error:  # noqa: BLE001
-            failures.append(error)
+    def upgrade(_: int) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "alembic", "upgrade", "head"],
+            cwd=REPOSITORY,
+            env=os.environ | {"AUDIOCATALOG_DATABASE_URL": url},
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
 
-    threads = [threading.Thread(target=upgrade) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    in_threads(2, upgrade)
 
 
 def test_a_second_migrator_waits_no_longer_than_it_was_told(empty_database: Callable[[], str]) -> None:

@@ -21,6 +21,7 @@ from audiocatalog.settings import parse_url, url_from_environment
 from tests.conftest import libpq
 from tests.pgbouncer import MISSING, PROGRAM, bouncing
 from tests.servers import cluster
+from tests.test_races import in_threads
 from tests.waiting import wait_until
 
 KEYWORDS = sorted(option.keyword.decode() for option in pq.Conninfo.get_defaults())
@@ -254,17 +255,13 @@ def test_a_password_that_was_changed_is_told_at_once_and_tried_once_a_call() -> 
                 began = time.monotonic()
                 failures: list[errors.CatalogError] = []
 
-                def ask() -> None:
+                def ask(_: int) -> None:
                     try:
                         catalog.find(uuid4())
                     except errors.CatalogError as error:
                         failures.append(error)
 
-                threads = [threading.Thread(target=ask) for _ in range(8)]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
+                in_threads(8, ask)
                 assert [type(error) for error in failures] == [errors.ConfigurationError] * 8
                 assert time.monotonic() - began < 15  # Half of what each would wait for a connection.
                 tried = server.log().count("password authentication failed") - before

@@ -14,8 +14,7 @@ from sqlalchemy import Engine, event, select, text
 from audiocatalog import Catalog, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from tests.conftest import libpq
 from tests.hosts import Note, host_notes
-from tests.test_transitions import wait_until_blocked
-from tests.waiting import wait_until
+from tests.waiting import wait_until, wait_until_blocked
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
@@ -354,7 +353,7 @@ def test_an_answer_that_is_awaited_ends_with_its_connection(
         other.update_status(locked.id, PROCESSING)
         moving = threading.Thread(target=move)
         moving.start()
-        wait_until_blocked(catalog)
+        wait_until_blocked(database_url, "audio_tracks")
         with psycopg.connect(libpq(database_url), autocommit=True) as admin:
             admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

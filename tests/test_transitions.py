@@ -11,7 +11,7 @@ import pytest
 
 from audiocatalog import TRANSITIONS, Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.status import diagram, sources
-from tests.waiting import wait_until
+from tests.waiting import wait_until_blocked
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
@@ -201,7 +201,7 @@ def test_one_operation_sent_by_eight_threads_is_done_once(catalog: Catalog) -> N
         assert outcomes == [2] * 8
 
 
-def test_a_move_that_waits_for_a_lock_sees_what_the_winner_left(catalog: Catalog) -> None:
+def test_a_move_that_waits_for_a_lock_sees_what_the_winner_left(catalog: Catalog, database_url: str) -> None:
     """The loser's snapshot shows PENDING; only the row under the lock tells the truth."""
     with catalog.unit_of_work() as work:
         identifier = bring_to(work, PENDING)
@@ -218,22 +218,11 @@ def test_a_move_that_waits_for_a_lock_sees_what_the_winner_left(catalog: Catalog
         first.update_status(identifier, COMPLETED)
         second = threading.Thread(target=move_second)
         second.start()
-        wait_until_blocked(catalog)
+        wait_until_blocked(database_url, "audio_tracks")
     second.join()
     (error,) = outcome
     assert isinstance(error, errors.TransitionConflict)
     assert (error.expected, error.actual) == (PENDING, COMPLETED)
-
-
-def wait_until_blocked(catalog: Catalog) -> None:
-    with catalog.unit_of_work() as work:
-        driver = work.session.connection()
-        wait_until(
-            lambda: driver.exec_driver_sql(
-                "SELECT count(*), pg_stat_clear_snapshot() FROM pg_stat_activity"
-                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            ).scalar_one()
-        )
 
 
 def test_two_saves_of_a_new_id_at_once_insert_it_once(catalog: Catalog) -> None:

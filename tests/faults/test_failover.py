@@ -14,6 +14,7 @@ from sqlalchemy import URL, text
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors, migrations
 from tests.frozen import fill
 from tests.servers import Server, cluster, multi_host_url, standby_of, wait_for_replay
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -137,8 +138,7 @@ def test_while_the_standby_takes_over_writers_wait_and_nothing_acknowledged_is_l
         writers = [threading.Thread(target=write, args=[f"writer {number}"]) for number in range(4)]
         for writer in writers:
             writer.start()
-        while len(acknowledged) < 20:
-            time.sleep(0.01)
+        wait_until(lambda: len(acknowledged) >= 20)
         pair.primary.stop("kill")
         with pair.standby.admin() as admin:
             admin.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
