@@ -106,8 +106,8 @@ class Database:
         """
         Give a connection, had within *timeout*, on which every statement is its own transaction, in one round trip.
 
-        *searching* says that it is for a search, which may not have every connection. Behind a pooler it is one
-        transaction, for only so can its time limits be set.
+        *searching* says that it is for a search; searches may not hold every connection. Behind a pooler it is one
+        transaction, because its time limits cannot be set in another way.
         """
         if self.settings.pooler:
             with self.transaction(timeout, searching=searching) as transaction:
@@ -176,9 +176,9 @@ class Database:
 
     def _connect_for_the_pool(self) -> PooledConnection:
         """
-        Return a new connection for the pool, told what holds for its session.
+        Return a new connection for the pool, with the settings of its session.
 
-        The first one also shows whether this code can work with the server and its schema at all.
+        The first one also shows whether this code can work with the server and its schema.
         """
         with translated("connect", "connect"):
             connection = self._connect()
@@ -219,7 +219,7 @@ class Database:
 
     def _build(self) -> Engine:
         engine = create_engine(
-            self.url.difference_update_query(["host", "port"]),  # SQLAlchemy reads not all that libpq takes.
+            self.url.difference_update_query(["host", "port"]),  # libpq takes more than SQLAlchemy can read.
             poolclass=NullPool,  # pool.py does the pooling: it serves callers in the order in which they ask.
             creator=self._connection_for_sqlalchemy,
             hide_parameters=True,
@@ -241,7 +241,7 @@ class Database:
         return engine
 
     def _introduce(self, connection: PooledConnection) -> None:
-        """Let SQLAlchemy ask the server on *connection* what it asks at the first one, and leave it as it is."""
+        """Let SQLAlchemy ask on *connection* what it asks of a server at first, and leave the connection unchanged."""
         if (engine := self._engine) is None:
             raise ConfigurationError(_CLOSED)
         connection.autocommit = False

@@ -25,7 +25,7 @@ LOGGER.addHandler(logging.NullHandler())
 
 @cache
 def warn_of_debugging() -> None:
-    """Tell the log, once, that objects and errors show what they hold."""
+    """Log once that reprs and errors show data."""
     if DEBUGGING:
         LOGGER.warning(
             "AUDIOCATALOG_DEBUG is on: what objects and errors print holds data; it is for development alone"
@@ -65,7 +65,7 @@ class Observer:
         self._slow_after = slow_after
 
     def call_ended(self, operation: str, began: float, error: BaseException | None, *, is_long: bool = False) -> None:
-        """Tell of a call, and log it if it was slow, unless *is_long* says that it takes as long as it takes."""
+        """Report a call, and log it if it was slow, unless *is_long* says that it may take any time."""
         duration = perf_counter() - began
         if duration >= self._slow_after and not is_long:
             LOGGER.warning("%s took %.3f s", operation, duration, extra=_facts(operation, duration, error))

@@ -65,7 +65,7 @@ _CLASS_BY_SQLSTATE: dict[str, type[CatalogError]] = {
     "58": DatabaseUnavailable,
 }
 _INVALID_INPUT = ("22", "54", "42846")
-#: What befalls a statement whatever it says.
+#: Errors whose cause lies outside the statement.
 _OUTSIDE_THE_STATEMENT = (
     *(TransientConflict, StaleStatement, DatabaseUnavailable, PoolTimeout, QueryTimeout, OperationCancelled),
     *(TransactionAborted, UnitOfWorkEnded, PermissionDenied),
@@ -127,7 +127,7 @@ _ADVICE = (
     ),
 )
 _UNREADABLE = "a value of the server's cannot be read; in a unit of work, leave DateStyle as the catalogue has set it"
-#: What a role may not use, as the server says it in English: a kind of object and its name, which are no data.
+#: The object that a role may not use, in the server's English message: its kind and its name, which are no data.
 _REFUSED = re.compile(r"(?:permission denied for|must be owner of) (\w+(?: \w+)* \S+)$")
 _CANCELLED = "canceling statement due to user request"
 _IN_OUR_FUNCTION = "PL/pgSQL function audiocatalog_"
@@ -192,7 +192,7 @@ class translated:  # noqa: N801  # Used as a function is; a generator would cost
 
 
 class translated_for_host(translated):  # noqa: N801  # Used as a function is.
-    """Turn what a statement of the host's own has raised into what ``of_host`` says of it."""
+    """Turn an error of a statement of the host's own into the one that ``of_host`` returns for it."""
 
     __slots__ = ()
 
@@ -207,11 +207,11 @@ class translated_for_host(translated):  # noqa: N801  # Used as a function is.
 
 def of_host(error: Exception, *, operation: str, phase: Phase = "statement") -> Exception:
     """
-    Return what a caller is told of the *error* of a statement that the host has run by its session.
+    Return the error to raise for the *error* of a statement that the host has run by its session.
 
-    What lies outside the statement is told by an error of ours, with all that the driver said as its cause: a conflict,
-    a lost connection, a limit, a right that is missing, and at COMMIT a constraint. All else is about the statement,
-    which is the host's to mend, so the error stays as it is.
+    For a cause outside the statement, it is an error of ours, and its own cause is the driver's error in full: a
+    conflict, a lost connection, a limit, a missing right, and at COMMIT a constraint. Any other error is about the
+    statement, which the host has to mend, and is returned unchanged.
     """
     ours = from_driver(error, operation=operation, phase=phase)
     if isinstance(ours, ConstraintViolation | InvalidInput) or (ours.sqlstate or "").startswith("23"):

@@ -79,7 +79,7 @@ def written() -> Iterator[io.StringIO]:
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     handler.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("audiocatalog", "sqlalchemy", "psycopg", "psycopg.pool")]
+    loggers = [logging.getLogger(name) for name in ("audiocatalog", "sqlalchemy", "psycopg")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.DEBUG)

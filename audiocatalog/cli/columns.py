@@ -1,4 +1,4 @@
-"""What the columns of a file mean: which fields there are, and by which names their columns are known."""
+"""The meaning of a file's columns: the fields that there are, and the names by which their columns are known."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from audiocatalog.cli.lines import UnusableFile
 from audiocatalog.cli.text import quoted
 from audiocatalog.metadata import METADATA_FIELDS
 
-#: The column in which a file of refused rows says why, which an import of that file ignores.
+#: The column of reasons in a file of refused rows, which an import of that file ignores.
 REASON: Final = "refused_because"
 
-#: The fields that a file can hold. Each has the names by which other programs know it beyond doubt, without blanks and
-#: capitals, and the unit that such a name says.
+#: The fields that a file can hold. Each has the unambiguous names that other programs give it, without blanks and
+#: capitals, and the unit that such a name implies.
 ALIASES: Final[Mapping[str, Mapping[str, str | None]]] = {
     "title": dict.fromkeys(("tracktitle", "trackname", "songtitle", "songname")),
     "artist": dict.fromkeys(("artistname", "trackartist")),

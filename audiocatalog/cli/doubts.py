@@ -1,4 +1,4 @@
-"""Look at the first rows of a file before any is saved, and say what cannot be right about them."""
+"""Questions about the first rows of a file, such as durations that are likely in another unit, before any is saved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FEWEST_REFUSALS: Final = 2
 
 
 class _Question(NamedTuple):
-    """What half of all values can hardly be, and the unit that they are likely in."""
+    """A bound that half of all values can hardly pass, and the unit that they are likely in if they do."""
 
     field: str
     is_above: bool
@@ -32,7 +32,7 @@ _QUESTIONS: Final = (
     _Question("sample_rate", is_above=False, bound=1000, likely="kHz"),
     _Question("bitrate", is_above=False, bound=1000, likely="kbps"),
 )
-#: What to do where every row is refused, by what their reason begins with, or what stands in it.
+#: What to do if every row is refused, by the beginning of the reason, or a part of it.
 _ADVICE: Final = (
     ("not UTF-8", "the file has another encoding: name it, as by --encoding cp1252 for one of Windows"),
     ("id: a UUID such as", "the ids are those of another program: make ours from them by --id-from COLUMN"),

@@ -1,4 +1,4 @@
-"""The options of an import: what they mean together, and which contradict each other."""
+"""The options of an import: their meaning together, and their contradictions."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class ImportOptions:
 
     @property
     def on_conflict(self) -> OnConflict:
-        """What becomes of tracks that are there with other content."""
+        """What the import does with tracks that are there with other content."""
         if self.replace:
             return OnConflict.REPLACE
         return OnConflict.SKIP if self.skip_existing else OnConflict.ERROR
 
     @property
     def format(self) -> Format:
-        """The format of the file: the one that is named, or that of its name."""
+        """The format of the file: that of --format, or that of its name."""
         if self.file_format is not None:
             return self.file_format
         name = getattr(self.file, "name", "")

@@ -1,4 +1,4 @@
-"""Read a file that is one JSON array of objects, in constant memory: one element at a time."""
+"""The elements of a file that is one JSON array, read one at a time in constant memory."""
 
 from __future__ import annotations
 

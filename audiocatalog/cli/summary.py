@@ -1,4 +1,4 @@
-"""What an import tells at its end: how many rows became what, and which values were read in another way."""
+"""The summary of an import: the number of rows by outcome, and the values that were converted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Summary:
 
     @property
     def rate(self) -> float:
-        """Rows per second."""
+        """The number of rows per second."""
         return (self.tally.rows - self.rows_before) / max(self.seconds, 0.001)
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ from audiocatalog.status import TrackStatus
 
 
 class How(StrEnum):
-    """Name the ways in which a cell is read that does not hold a value as it is stored."""
+    """The ways to read a cell whose value is stored in another form."""
 
     #: A full date, of which the year is kept.
     DATE = "date"
@@ -42,7 +42,7 @@ class How(StrEnum):
 
 
 class Reading(NamedTuple):
-    """The *value* of a cell, None if it is unknown, or the problem with it; *how* it was read, if it was changed."""
+    """The *value* of a cell, None if it is missing, or the problem with it; and *how* it was read, if converted."""
 
     value: Any
     how: How | None = None
