@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, NullPool, create_engine, event, text
 
 from audiocatalog.advisory_locks import holder_of
 from audiocatalog.engine import check_server
-from audiocatalog.errors import CatalogError, PermissionDenied, TransientConflict, printable
+from audiocatalog.errors import CatalogError, ConfigurationError, PermissionDenied, TransientConflict, printable
 from audiocatalog.first_revision import check_first_revision
 from audiocatalog.function_rights import SECURE_FUNCTIONS, check_pins
 from audiocatalog.parameters import connection_parameters
@@ -298,10 +298,12 @@ def only_migrator(url: URL, *, timeout: float) -> Iterator[Migrator]:
     ``CREATE INDEX CONCURRENTLY``, which waits for every transaction, also that of the one who waits for the lock.
 
     Raises:
+        ConfigurationError: there is no schema to work in.
         TransientConflict: another migrator has been at work for *timeout* seconds.
     """
     with translated("upgrade"), connected(url) as guard:
         check_server(driver_connection(guard))
+        _check_schema_exists(guard)
         _take(guard, LOCK_KEY, timeout)
         with connected(url, autocommit=False) as connection:
             _take(connection, _SESSION_KEY, timeout)
@@ -335,6 +337,16 @@ def _prepare(driver: psycopg.Connection[Any], _: object) -> None:
     driver.autocommit = True
     driver.execute(_PREPARE_SESSION, [list(_SETTINGS), list(_SETTINGS.values())])
     driver.autocommit = False
+
+
+def _check_schema_exists(connection: Connection) -> None:
+    if connection.exec_driver_sql("SELECT current_schema()").scalar_one() is None:
+        raise ConfigurationError(
+            "upgrade: search_path names no schema that the role may use: create it (CREATE SCHEMA ...) "
+            "or name another in the URL, in PGOPTIONS or in the settings of the role",
+            operation="upgrade",
+            field="search_path",
+        )
 
 
 def _take(connection: Connection, key: int, timeout: float) -> None:

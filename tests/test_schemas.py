@@ -260,6 +260,22 @@ class TestRenamed:
         work_with(url)
 
 
+@pytest.mark.parametrize("path", ["nowhere", "hidden", '""'])
+def test_an_upgrade_without_a_schema_to_work_in_says_what_to_do(url: str, admin: Admin, path: str) -> None:
+    role = f"test_role_{uuid4().hex[:12]}"
+    admin.execute(f"CREATE SCHEMA hidden; CREATE ROLE {role} LOGIN")
+    try:
+        with pytest.raises(ConfigurationError) as caught:
+            migrations.upgrade(make_url(within(url, path)).set(username=role))
+    finally:
+        admin.execute(f"DROP ROLE {role}")
+    if caught.value.field is None:
+        pytest.skip("this server asks for passwords")
+    assert caught.value.field == "search_path"
+    assert "CREATE SCHEMA" in str(caught.value)
+    assert "audiocatalog upgrade" not in str(caught.value)
+
+
 def test_a_copy_under_another_name_is_refused_until_an_upgrade(url: str, admin: Admin) -> None:
     """As people copy a schema: by pg_dump, an editor for the names of its objects, and psql."""
     programs, _ = embedded._find_binaries(None)
