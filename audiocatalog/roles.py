@@ -19,6 +19,7 @@ from psycopg import sql
 from sqlalchemy import URL
 
 from audiocatalog.errors import ConfigurationError, InvalidInput, PermissionDenied, Problem, SchemaMismatch
+from audiocatalog.first_revision import check_first_revision
 from audiocatalog.migrations import migrating
 from audiocatalog.models import (
     DOMAINS,
@@ -236,7 +237,7 @@ def read_layout(driver: psycopg.Connection[Any], owner: str) -> Layout:
     Return where our objects are, and which of them *owner* does not own.
 
     Raises:
-        SchemaMismatch: the database holds no schema of ours, or another.
+        SchemaMismatch: the database holds no schema of ours, or another. The message says what to do.
     """
     right = "SET" if driver.info.server_version >= _HAS_SET_OPTION else "MEMBER"
     values = {"right": right, "owner": owner, "ours": RoleNames().owner, "mark": _MARK}
@@ -244,6 +245,7 @@ def read_layout(driver: psycopg.Connection[Any], owner: str) -> Layout:
     if place is None:
         raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
     database, schema, server_version, is_member, is_our_owner = place
+    check_first_revision(driver)
     domains = [str(domain.name) for domain in DOMAINS]
     objects = driver.execute(
         _READ_OBJECTS,

@@ -261,6 +261,12 @@ class TestPages:
         assert printed(page, capsys, None)[-2] == "1 more of about 15,700 hits"
         assert printed(SearchPage((), 15_704, total_is_exact=False), capsys) == ["about 15,700 hits"]
 
+    def test_a_count_that_ended_at_its_bound_is_the_least(self, capsys: pytest.CaptureFixture[str]) -> None:
+        facet = Facet((FacetValue("K-pop", 1190),), is_exact=False, is_complete=True)
+        page = SearchPage((), 10_000, total_is_exact=False, facets={"genre": facet})
+        assert printed(page, capsys) == ["at least 10,000 hits", "", "genre            hits", "K-pop  at least 1,190"]
+        assert printed(SearchPage((), 10_000, total_is_exact=True), capsys) == ["10,000 hits"]
+
     def test_a_partial_page_says_so(self, capsys: pytest.CaptureFixture[str], catalog: Catalog) -> None:
         hits: tuple[Hit, ...] = catalog.search("joga").hits
         page = SearchPage(hits, 1, total_is_exact=False, is_partial=True)

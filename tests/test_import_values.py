@@ -140,6 +140,7 @@ class TestColumns:
             *(("Duration (ms)", "duration", "ms"), ("duration_seconds", "duration", "s"), ("Length", "duration", None)),
             *(("bitRate", "bitrate", None), ("Bitrate (kbps)", "bitrate", "kbps"), ("samplerate", "sample_rate", None)),
             *(("Sample Rate (Hz)", "sample_rate", "Hz"), ("Release Date", "year", None), ("Track Name", "title", None)),
+            *(("Artist Name(s)", "artist", None), ("Track Duration (ms)", "duration", "ms")),
         ],
     )
     def test_plain_names_of_other_programs(self, name: str, field: str, unit: str | None) -> None:
@@ -337,6 +338,7 @@ class TestCommand:
             ("title,year,audio_path\na,x,p\nb,y,q\n", "--map year=COLUMN"),
             (b"title,audio_path\na\xff,p\nb\xfe,q\n", "--encoding cp1252"),
             ('title,audio_path\n"a,p\n"b,q\n"c"d,e\n', "--delimiter"),
+            ("title,audio_path,status\na,p,ok\nb,q,missing\n", "as by --status completed"),
         ],
     )
     def test_one_reason_for_all_rows_is_told_once_with_its_cause(self, data: str | bytes, cause: str) -> None:
@@ -345,6 +347,13 @@ class TestCommand:
         assert cause in result.stderr
         assert "(row 1: " in result.stderr
         assert result.stderr.splitlines()[-1].endswith("; nothing was saved")
+
+    def test_an_object_around_the_tracks_is_told_once(self) -> None:
+        data = json.dumps({"items": [{"title": "a", "tags": ["x", "y"], "audio_path": "p"}]}, indent=2)
+        result = invoke("import", "-", "--format", "jsonl", "--dry-run", data=data)
+        assert (result.exit_code, result.stdout) == (2, "")
+        (told,) = result.stderr.splitlines()
+        assert "one object on each line, or one array of objects" in told
 
     def test_rows_that_are_kept_may_all_be_refused(self, tmp_path: Path) -> None:
         bad = tmp_path / "bad.csv"
@@ -393,6 +402,11 @@ class TestCommand:
             assert result.stderr == (
                 "ignored columns: " + ", ".join(f'"{name}"' for name in names[:10]) + " and 99,990 more\n"
             )
+
+    def test_stdin_needs_a_format(self) -> None:
+        result = invoke("import", "-", "--dry-run", data=self.HEADER)
+        assert result.exit_code == 2
+        assert "stdin has no name: say what it is by --format" in result.stderr
 
     @pytest.mark.parametrize(
         ("options", "reason"),

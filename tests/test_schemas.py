@@ -26,7 +26,7 @@ from audiocatalog import (
     rebuilding,
 )
 from audiocatalog.errors import ConfigurationError, SchemaMismatch, TransientConflict
-from audiocatalog.grants import grant_rights
+from audiocatalog.grants import grant_rights, grant_sql
 from audiocatalog.migrator import LOCK_KEY, connected
 from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
 from audiocatalog.roles import roles_sql
@@ -316,7 +316,8 @@ class TestFirstRevision:
         migrations.upgrade(url)
         admin.execute(f"COMMENT ON TABLE {VERSION_TABLE} IS {mark}")
         with Catalog(url) as catalog:
-            for call in (catalog.stats, lambda: migrations.upgrade(url), lambda: migrations.check(url)):
+            calls = (catalog.stats, lambda: migrations.upgrade(url), lambda: migrations.check(url))
+            for call in (*calls, lambda: grant_sql(url, "nobody"), lambda: roles_sql(url)):
                 with pytest.raises(SchemaMismatch, match="another state of revision 0001 made this database") as caught:
                     call()
                 for advice in ("export it with the code that made it", "drop it", "import again", "first release"):

@@ -18,13 +18,13 @@ REASON: Final = "refused_because"
 #: capitals, and the unit that such a name implies.
 ALIASES: Final[Mapping[str, Mapping[str, str | None]]] = {
     "title": dict.fromkeys(("tracktitle", "trackname", "songtitle", "songname")),
-    "artist": dict.fromkeys(("artistname", "trackartist")),
+    "artist": dict.fromkeys(("artistname", "artistnames", "trackartist")),
     "album": dict.fromkeys(("albumname", "albumtitle")),
     "genre": {},
     "year": dict.fromkeys(("date", "releasedate", "releaseyear")),
     "duration": {
         "length": None,
-        **dict.fromkeys(("durationms", "lengthms", "durationmilliseconds", "durationmsec"), "ms"),
+        **dict.fromkeys(("durationms", "lengthms", "durationmilliseconds", "durationmsec", "trackdurationms"), "ms"),
         **dict.fromkeys(("durationseconds", "durationsec", "durations", "lengthseconds", "lengthsec", "lengths"), "s"),
     },
     "channels": {},

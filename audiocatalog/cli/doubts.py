@@ -35,6 +35,7 @@ _QUESTIONS: Final = (
 #: What to do if every row is refused, by the beginning of the reason, or a part of it.
 _ADVICE: Final = (
     ("not UTF-8", "the file has another encoding: name it, as by --encoding cp1252 for one of Windows"),
+    ("status: one of", "the statuses are those of another program: say what all tracks are, as by --status completed"),
     ("id: a UUID such as", "the ids are those of another program: make ours from them by --id-from COLUMN"),
     ("cells, but the file has", "are the cells parted by something else? Name it by --delimiter"),
     (
@@ -51,6 +52,12 @@ _ADVICE: Final = (
     ("year: a whole number", "is there another column with the year? Name it by --map year=COLUMN"),
     ("not readable as JSON", "is it JSON? A file of JSON holds one object on each line, or one array of objects"),
     ("a JSON object was expected", "a file of JSON holds one object on each line, or one array of objects"),
+)
+#: What the reasons have in common of rows that are refused for the same thing, whatever else stands in them.
+_KINDS: Final = (
+    ("not UTF-8", "not UTF-8"),
+    ("not readable as JSON", "no JSON object"),
+    ("a JSON object was expected", "no JSON object"),
 )
 _NUMBERS: Final = re.compile(r"[0-9][0-9,]*")
 
@@ -118,4 +125,4 @@ def _one_reason(refusals: Sequence[Refusal]) -> str | None:
 def _kind_of(reason: str) -> str:
     """Return what is the same in the reasons of rows that are refused for the same thing."""
     first = reason.partition(", not ")[0].partition(": it holds ")[0].partition("; ")[0]
-    return _NUMBERS.sub("N", first if "not UTF-8" not in first else "not UTF-8")
+    return next((kind for sign, kind in _KINDS if sign in first), _NUMBERS.sub("N", first))

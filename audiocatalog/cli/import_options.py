@@ -56,9 +56,9 @@ class ImportOptions:
         name = getattr(self.file, "name", "")
         if found := format_of(PurePath(name if isinstance(name, str) else ""), is_read=True):
             return found
-        raise UnusableFile(
-            "the name of the file does not end in .csv, .tsv, .jsonl or .json: say what it is by --format"
-        )
+        is_stdin = name in {"", "-", "<stdin>"}
+        why = "stdin has no name" if is_stdin else "the name of the file does not end in .csv, .tsv, .jsonl or .json"
+        raise UnusableFile(f"{why}: say what it is by --format")
 
     def check(self) -> None:
         """Refuse options that contradict each other."""

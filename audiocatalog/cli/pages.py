@@ -12,6 +12,7 @@ from audiocatalog import Facet, Hit, SearchPage, Track
 from audiocatalog.cli.output import UNKNOWN, Output, track_json
 from audiocatalog.cli.text import about, clock, counted
 from audiocatalog.printing import escaped
+from audiocatalog.search.listing import COUNTED
 from audiocatalog.search.page import Span
 from audiocatalog.search.query import MAXIMUM_TERMS
 
@@ -63,14 +64,15 @@ def print_page(page: SearchPage, offset: int | None = 0, output: Output | None =
         output.print(_PARTIAL, style="yellow")
     if page.ignored_terms:
         output.print(f"the first {MAXIMUM_TERMS} words were looked for, {page.ignored_terms} were not", style="yellow")
-    _print_facets(output, page.facets)
+    _print_facets(output, page.facets, is_least=_is_least(page))
 
 
 def _place(page: SearchPage, offset: int | None) -> str:
     """Say which of how many hits these are."""
     if not page.hits and not page.total:
         return "no hits"
-    total = counted(page.total, "hit") if page.total_is_exact else f"{about(page.total)} hits"
+    estimate = f"at least {page.total:,} hits" if _is_least(page) else f"{about(page.total)} hits"
+    total = counted(page.total, "hit") if page.total_is_exact else estimate
     is_all = page.total_is_exact and len(page) == page.total
     if is_all or not page.hits:
         return total
@@ -80,12 +82,18 @@ def _place(page: SearchPage, offset: int | None) -> str:
     return f"{first:,} of {total}" if first == last else f"{first:,} to {last:,} of {total}"
 
 
-def _print_facets(output: Output, facets: Mapping[str, Facet]) -> None:
+def _is_least(page: SearchPage) -> bool:
+    """Whether the counting ended at its bound, so that there may be more tracks, but no fewer."""
+    return not page.total_is_exact and page.total == COUNTED
+
+
+def _print_facets(output: Output, facets: Mapping[str, Facet], *, is_least: bool) -> None:
     for name, facet in facets.items():
         table = output.table(name, "hits", right=("hits",))
         for value, tracks in facet.values:
             shown = f"{value}s" if name == "decade" else escaped(str(value))
-            table.add_row(Text(shown), f"{tracks:,}" if facet.is_exact else about(tracks, digits=2))
+            estimate = f"at least {tracks:,}" if is_least else about(tracks, digits=2)
+            table.add_row(Text(shown), f"{tracks:,}" if facet.is_exact else estimate)
         if not facet.is_complete:
             table.add_row(Text("and others", "dim"), "")
         elif not facet.values:
