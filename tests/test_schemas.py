@@ -320,7 +320,13 @@ class TestFirstRevision:
             for call in (*calls, lambda: grant_sql(url, "nobody"), lambda: roles_sql(url)):
                 with pytest.raises(SchemaMismatch, match="another state of revision 0001 made this database") as caught:
                     call()
-                for advice in ("export it with the code that made it", "drop it", "import again", "first release"):
+                for advice in (
+                    "export it with the code that made it",
+                    "export --all",
+                    "drop it",
+                    "import again",
+                    "first release",
+                ):
                     assert advice in str(caught.value)
         assert migrations.current(url) == SCHEMA_REVISION
         command.downgrade(config_for(url, lose_data=True), "base")

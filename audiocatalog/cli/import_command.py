@@ -72,7 +72,9 @@ class _Input(click.File):
 @click.option("--audio-path", "template", metavar="TEMPLATE", help="Make paths: 's3://music/{id}.mp3'.")
 @click.option("--id-from", metavar="COLUMN", help="Make ids from a column that differs for each track.")
 @click.option("--status", type=_FIRST_STATUS, help="The status of all new tracks, whatever the file says.")
-@click.option("--restore", is_flag=True, help="Also keep when new tracks were created; only the owner of the schema may.")
+@click.option(
+    "--restore", is_flag=True, help="Also keep when new tracks were created; only the owner of the schema may."
+)
 @click.option("--replace", is_flag=True, help="Overwrite tracks that exist with other content.")
 @click.option("--skip-existing", is_flag=True, help="Leave tracks that exist as they are, whatever they hold.")
 @click.option("--dry-run", is_flag=True, help="Only check the rows; needs no database.")
@@ -114,8 +116,8 @@ def import_file(
 
     What `audiocatalog export` has written comes back with its ids, content and statuses. FAILED is reached by the legal
     moves, PROCESSING waits as PENDING, and the history says "imported". Without a column status, new tracks are
-    COMPLETED. With --restore, new tracks keep the column created_at too, as `export --all` writes it. Versions, histories and
-    edits are not part of an export.
+    COMPLETED; tracks that are there already keep their statuses. With --restore, new tracks keep the column created_at
+    too, as `export --all` writes it. Versions, histories and edits are not part of an export.
 
     A column is known by its field's name, whatever its capitals, blanks and underscores, or by another plain name such
     as path or length; --map names any other. The first line of CSV tells what parts the cells: commas, semicolons, tabs
