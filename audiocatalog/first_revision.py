@@ -42,9 +42,9 @@ def check_first_revision(connection: psycopg.Connection[Any]) -> None:
     if row is not None and expected is not None and row[0] != expected:
         raise SchemaMismatch(
             f"another state of revision {FIRST_REVISION} made this database than the one of this code: until the first "
-            "release, that revision is edited in place. Make the database anew: export it with the code that made it, by "
-            "`audiocatalog export --all`, drop it, run `audiocatalog upgrade`, and import again. From the first release "
-            "on, upgrades keep the data"
+            "release, that revision is edited in place. Make the database anew: export it with the code that made it, "
+            "by `audiocatalog export --all`, drop it, run `audiocatalog upgrade`, and import again. From the first "
+            "release on, upgrades keep the data"
         )
 
 
