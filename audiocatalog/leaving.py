@@ -19,11 +19,12 @@ def leaving(frame: FrameType) -> tuple[bool, BaseException | None]:
     ties a new exception to its traceback only when it is caught; until then, no object refers to it. If several
     exceptions fit, none is returned. The search works on CPython alone.
     """
-    tracebacks = [one for one in gc.get_referrers(frame) if isinstance(one, TracebackType)]
+    tracebacks = [one for one in gc.get_referrers(frame) if type(one) is TracebackType]
     new = [one for one in tracebacks if one.tb_lasti == frame.f_lasti]
     if not new and frame.f_code.co_code[frame.f_lasti] not in _RAISING:
         return False, None
-    errors = [one for one in gc.get_objects() if isinstance(one, BaseException)]
+    # isinstance would ask each object for its class, which a dead proxy answers by an error.
+    errors: list[BaseException] = [one for one in gc.get_objects() if issubclass(type(one), BaseException)]
     found = [error for error in errors if error.__traceback__ in (new or tracebacks)]
     if not found:
         found = [error for error in errors if error.__traceback__ is None and gc.get_referrers(error) == [errors]]

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from uuid import UUID
@@ -332,6 +333,15 @@ def test_a_body_that_is_left_by_break_is_told_too(quick: Catalog, caplog: pytest
         break
     assert messages(caplog) == [FORGOTTEN]
     assert statuses(quick, ids) == [COMPLETED, PROCESSING]
+
+
+def test_objects_that_cannot_be_asked_for_their_class_do_no_harm(quick: Catalog, owner: Owner) -> None:
+    (track,) = waiting(quick, 1)
+    dead = weakref.proxy(Broken("it is gone at once"))
+    with pytest.raises(Broken):
+        raise_at_once(quick.work())
+    assert stored(owner, track) == ("PENDING", 1, "Broken: no audio")
+    del dead
 
 
 def test_an_exception_that_the_body_has_caught_does_not_count_as_leaving_it(
