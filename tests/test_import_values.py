@@ -355,6 +355,12 @@ class TestCommand:
         (told,) = result.stderr.splitlines()
         assert "one object on each line, or one array of objects" in told
 
+    def test_an_array_without_its_end_says_how_far_it_was_checked(self) -> None:
+        data = '[{"title": "a", "audio_path": "p"}, {"title"'
+        result = invoke("import", "-", "--format", "jsonl", "--dry-run", data=data)
+        assert result.exit_code == 1
+        assert result.stderr.endswith("; checked until then: 1 row\n")
+
     def test_rows_that_are_kept_may_all_be_refused(self, tmp_path: Path) -> None:
         bad = tmp_path / "bad.csv"
         data = "title;year;audio_path\na;x;p\nb;é;q\n".encode("cp1252")

@@ -249,7 +249,7 @@ def _check(run: ImportRun) -> Summary:
         with progress_reporter("checking", "row", run.file.size) as report:
             return Summary(run.tally, run.check(report), run.reader.converted, is_dry=True)
     except DamagedFile as error:
-        raise Failure(f"{error}; {run.tally.rows:,} rows before that were checked") from None
+        raise Failure(f"{error}; checked until then: {counted(run.tally.rows, 'row')}") from None
 
 
 def _count_words(catalog: Catalog) -> Count | None:
