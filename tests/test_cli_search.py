@@ -261,6 +261,14 @@ class TestPages:
         assert printed(page, capsys, None)[-2] == "1 more of about 15,700 hits"
         assert printed(SearchPage((), 15_704, total_is_exact=False), capsys) == ["about 15,700 hits"]
 
+    def test_a_long_artist_cuts_nothing_off_a_narrow_terminal(self, run: Run, catalog: Catalog) -> None:
+        with catalog.unit_of_work() as work:
+            work.save(TrackMetadata(title="Zyx", artist="Orchestra of the Age " * 3, duration=60.0), audio_path="zyx")
+        lines = run("search", "zyx", COLUMNS="80").stdout.splitlines()
+        assert lines[0].split()[-3:] == ["year", "length", "status"]
+        assert lines[1].split()[-3:] == ["-", "1:00", "COMPLETED"]
+        assert max(map(len, lines[:4])) <= 80
+
     def test_a_count_that_ended_at_its_bound_is_the_least(self, capsys: pytest.CaptureFixture[str]) -> None:
         facet = Facet((FacetValue("K-pop", 1190),), is_exact=False, is_complete=True)
         page = SearchPage((), 10_000, total_is_exact=False, facets={"genre": facet})

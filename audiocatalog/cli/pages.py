@@ -18,6 +18,8 @@ from audiocatalog.search.query import MAXIMUM_TERMS
 
 #: From this width on, a hit and its id fit on one line.
 _WIDE: Final = 132
+#: The column of artists is at least as wide as its heading.
+_NARROWEST: Final = len("artist, album")
 _MATCH: Final = "bold underline"
 _PARTIAL: Final = (
     "time ran out before everything was looked at: narrow the search, or allow more seconds by "
@@ -121,6 +123,9 @@ def _two_lines_each(output: Output, page: SearchPage) -> Table:
     for hit in page:
         table.add_row(_highlighted(hit, "artist"), _highlighted(hit, "title"), *_figures(hit.track))
         table.add_row(_album(hit, ""), Text(str(hit.track.id), "dim"), style="dim")
+    # The layout shrinks the widest column first, the id's, which cannot be narrower: the artists give way instead.
+    figures = sum(2 + max(len(str(cell)) for cell in (column.header, *column.cells)) for column in table.columns[2:])
+    table.columns[0].max_width = max(_NARROWEST, output.width - figures - 2 - (table.columns[1].min_width or 0))
     return table
 
 
