@@ -16,6 +16,8 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from psycopg.pq import TransactionStatus
+
 from audiocatalog.bulk_result import MOST_REFUSALS, BulkBatch, BulkOutcome, BulkResult, OnConflict, Outcomes, Refusal
 from audiocatalog.choices import chosen, whole_number
 from audiocatalog.connection import patient, raw_cursor
@@ -273,6 +275,8 @@ class Load:
         try:
             stored = self._store(driver, records, seconds)
         except QueryTimeout as error:
+            if driver.info.transaction_status == TransactionStatus.INERROR:
+                raise  # The limit struck outside the savepoint: nothing more can be done in this transaction.
             if len(records) == 1:
                 counts.slow += 1
                 if counts.slow >= _MOST_SLOW and not counts.stored:

@@ -55,6 +55,7 @@ NOT_THROUGH_POOLER: Final[Mapping[str, str]] = {
     ),
     "test_running.py::test_a_single_call_that_is_refused_for_certain_is_no_unknown_outcome": _NO_OPTIONS,
     "test_running.py::test_a_server_that_stays_read_only_is_not_connected_to_again_and_again": _NO_OPTIONS,
+    "test_parameters.py::test_a_wrong_option_of_the_server_is_told_with_its_name": _NO_OPTIONS,
     "test_schemas.py::": _NO_OPTIONS,
     "test_function_rights.py::TestGrant::": _NO_OPTIONS,
     "test_rebuilding.py::": "it copies a database to which PgBouncer's own connections would have to be closed first",

@@ -42,7 +42,7 @@ STATEMENTS: Final = {
 #: Half the longest title, and four times as much, so that a square is seen; the functions themselves have no limit.
 SHORT, LONG = 500, 2_000
 #: By twice the text the cost may grow by this, so by four times the text by its square. A square would grow by 4.
-MOST_GROWTH: Final = 2.6
+MOST_GROWTH: Final = 3.0
 #: Below this, in seconds, a call costs about the same whatever it is given.
 NEXT_TO_NOTHING: Final = 0.0005
 
