@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus
+from audiocatalog.cli.writing import spreadsheet_cell
 from audiocatalog.printing import escaped, json_text
 from tests.command import Run, ended, invoke, process, run_on
 
@@ -168,7 +169,7 @@ class TestSpreadsheets:
     @pytest.mark.parametrize(
         "text",
         [
-            *("=1+1", "+1+1", "-1+1", "@SUM(1)", "\tx", "\rx", "\nx", "\r\n=1"),
+            *("=1+1", "+1+1", "-1+1", "@SUM(1)", "\tx", "\rx", "\nx"),
             *(" =1", '"=1"', "'=1", "\u00a0=1", "\ufeff=1", "\u200b+1", "“=1", "＝1+1", "－1", "=cmd|' /C calc'!A0"),
         ],
     )
@@ -181,6 +182,20 @@ class TestSpreadsheets:
         assert row == [f"'{text}", f"'{text}!", "1999", "0.5", "p"]
         (row,) = list(csv.reader(io.StringIO(run(*options).stdout_bytes.decode())))[1:]
         assert row[0] == text
+
+    @pytest.mark.parametrize(
+        ("text", "safe"),
+        [
+            ("a;=1", "a;'=1"),
+            ("a; =1|-2", "a;' =1|'-2"),
+            ("a\t@b", "a\t'@b"),
+            ("a\n=1", "a\n'=1"),
+            ("\r\n=1", "'\r\n'=1"),
+            ("a;b", "a;b"),
+        ],
+    )
+    def test_no_cell_begins_behind_what_another_spreadsheet_takes_for_a_separator(self, text: str, safe: str) -> None:
+        assert spreadsheet_cell(text) == safe
 
     @pytest.mark.parametrize("text", ["a=1", "1-1", "AC/DC", "'74", '"quoted"', "宇多田"])
     def test_other_text_stays(self, run: Run, catalog: Catalog, text: str) -> None:

@@ -90,9 +90,9 @@ def export_file(
     a line feed, the text is UTF-8, and unknown values are empty in CSV and null in JSON Lines.
 
     A spreadsheet runs a cell that begins with = + - or @ as a formula, and titles come from anywhere: use
-    --safe-for-spreadsheets for CSV that is to be opened in one. It puts an apostrophe before such text, also behind
-    blanks and quotation marks, and before text that begins with a tab or the end of a line. Numbers stay numbers. Do
-    not import such a file again: the apostrophes would stay.
+    --safe-for-spreadsheets for CSV that is to be opened in one. It puts an apostrophe where such a cell could
+    begin, also behind blanks and quotation marks, and behind a semicolon, a tab or the end of a line, where another
+    spreadsheet may begin a cell. Numbers stay numbers. Do not import such a file again: the apostrophes would stay.
 
     \b
       audiocatalog export tracks.csv.gz

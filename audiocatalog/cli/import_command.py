@@ -232,7 +232,7 @@ def _save(run: ImportRun, options: ImportOptions, target: Target, *, count: bool
                 summary.words = _count_words(catalog)
     except CatalogError as error:
         if isinstance(error, PermissionDenied) and options.restore:
-            raise Failure(f"{_NOT_THE_OWNER}; stopped, {run.what_is_safe()}") from None
+            raise Failure(f"{_NOT_THE_OWNER}; {counted(run.tally.saved, 'row')} safely saved") from None
         if not run.tally.rows:
             raise
         raise Failure(f"{failure_of(error).message}; stopped, {run.what_is_safe()}") from None

@@ -24,8 +24,10 @@ class _Returned:
         return text
 
 
-# What begins a formula, and what a spreadsheet may skip before it: blanks, invisible characters, quotation marks.
-_FORMULA: Final = re.compile(rf"""[\t\r\n]|[{INVISIBLE}"'`´‘’“”]*[=+\-@＝＋－＠]""")
+# Where a formula may begin: in front of a sign, and of what a spreadsheet may skip before it (blanks, invisible
+# characters, quotation marks). A spreadsheet that takes semicolons or tabs for separators begins a cell behind those,
+# and behind the end of a line, for it does not know our quotation marks.
+_FORMULA: Final = re.compile(rf"""^(?=[\t\r\n])|(?:^|(?<=[;\t|\r\n]))(?=[{INVISIBLE}"'`´‘’“”]*[=+\-@＝＋－＠])""")
 
 
 @lru_cache
@@ -59,15 +61,15 @@ def json_line(values: Mapping[str, Any]) -> str:
 
 def spreadsheet_cell(value: Any) -> Any:  # noqa: ANN401  # Cells of every type.
     """
-    Return *value* so that no spreadsheet takes it for a formula: such text gets an apostrophe in front of it.
+    Return *value* so that no spreadsheet takes it for a formula: an apostrophe stands where one could begin.
 
     The signs are those of OWASP's page on CSV injection, also behind blanks and quotation marks. Numbers stay numbers.
 
-    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("a=1"), spreadsheet_cell(-1)
-    ("'=1+1", 'a=1', -1)
+    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("a=1"), spreadsheet_cell("a;=1"), spreadsheet_cell(-1)
+    ("'=1+1", 'a=1', "a;'=1", -1)
 
     """
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+    return _FORMULA.sub("'", value) if isinstance(value, str) else value
 
 
 @contextmanager
