@@ -12,7 +12,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from uuid import uuid4
 
 import psycopg
@@ -127,11 +127,12 @@ def libpq(url: str | URL) -> str:
 
 
 @contextmanager
-def temporary_database(server_url: str) -> Iterator[str]:
-    """Create an empty database, give its URL, and drop it."""
+def temporary_database(server_url: str, *, template: str = "template0") -> Iterator[str]:
+    """Create a database, which is empty or a copy of *template*, give its URL, and drop it."""
     name = f"audiocatalog_test_{uuid4().hex}"
     with psycopg.connect(libpq(server_url), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
+        copy = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE {}")
+        admin.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
         try:
             yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
         finally:
@@ -141,22 +142,32 @@ def temporary_database(server_url: str) -> Iterator[str]:
 @pytest.fixture
 def empty_database(server_url: str) -> Iterator[Callable[[], str]]:
     """Give a function that creates empty databases, which are dropped after the test."""
-    opened: list[AbstractContextManager[str]] = []
-
-    def create() -> str:
-        opened.append(temporary_database(server_url))
-        return opened[-1].__enter__()
-
-    yield create
-    for database in opened:
-        database.__exit__(None, None, None)
+    with ExitStack() as opened:
+        yield lambda: opened.enter_context(temporary_database(server_url))
 
 
 @pytest.fixture(scope="session")
-def migrated_url(server_url: str) -> Iterator[str]:
-    """Give the URL of the database that the migrations built."""
+def migrated_template(server_url: str) -> Iterator[str]:
+    """Give the name of a database that the migrations built, to copy: a copy takes a tenth of the time of an upgrade.
+
+    Nothing connects to it, for a database in use cannot be copied.
+    """
     with temporary_database(server_url) as url:
         migrations.upgrade(url)
+        yield make_url(url).database or ""
+
+
+@pytest.fixture
+def migrated_database(server_url: str, migrated_template: str) -> Iterator[Callable[[], str]]:
+    """Give a function that creates databases at the revision of this code, which are dropped after the test."""
+    with ExitStack() as opened:
+        yield lambda: opened.enter_context(temporary_database(server_url, template=migrated_template))
+
+
+@pytest.fixture(scope="session")
+def migrated_url(server_url: str, migrated_template: str) -> Iterator[str]:
+    """Give the URL of the migrated database that most tests share."""
+    with temporary_database(server_url, template=migrated_template) as url:
         yield url
 
 

@@ -286,18 +286,16 @@ def test_a_missing_schema_names_the_command_that_makes_it(empty_database: Callab
         catalog.find(uuid4())
 
 
-def test_an_older_schema_is_refused(empty_database: Callable[[], str]) -> None:
-    url = empty_database()
-    migrations.upgrade(url)
+def test_an_older_schema_is_refused(migrated_database: Callable[[], str]) -> None:
+    url = migrated_database()
     with psycopg.connect(libpq(url), autocommit=True) as admin:
         admin.execute("UPDATE audiocatalog_version SET version_num = '0000'")
     with Catalog(url) as catalog, pytest.raises(errors.SchemaMismatch, match="0000"):
         catalog.find(uuid4())
 
 
-def test_a_newer_schema_is_the_next_deploys_and_works(empty_database: Callable[[], str]) -> None:
-    url = empty_database()
-    migrations.upgrade(url)
+def test_a_newer_schema_is_the_next_deploys_and_works(migrated_database: Callable[[], str]) -> None:
+    url = migrated_database()
     with psycopg.connect(libpq(url), autocommit=True) as admin:
         admin.execute("UPDATE audiocatalog_version SET version_num = '" + NEXT_REVISION + "'")
     with Catalog(url) as catalog:

@@ -87,9 +87,11 @@ class Place:
 
 
 @pytest.fixture
-def place(server_url: str) -> Iterator[Place]:
-    with temporary_database(server_url) as url, psycopg.connect(libpq(url), autocommit=True) as admin:
-        migrations.upgrade(url)
+def place(server_url: str, migrated_template: str) -> Iterator[Place]:
+    with (
+        temporary_database(server_url, template=migrated_template) as url,
+        psycopg.connect(libpq(url), autocommit=True) as admin,
+    ):
         with Catalog(url, actor="boss") as catalog, catalog.unit_of_work() as work:
             work.save(TrackMetadata(title="a secret"), audio_path="p", status=TrackStatus.PENDING)
         found = Place(url, admin)
@@ -215,12 +217,13 @@ class TestDefaultPrivileges:
         assert "DEFAULT PRIVILEGES" not in apply_roles(place.url, names)
         assert not place.defaults_of(names.owner)
 
-    def test_those_of_an_owner_of_ours_are_set_again_in_another_database(self, place: Place, server_url: str) -> None:
+    def test_those_of_an_owner_of_ours_are_set_again_in_another_database(
+        self, place: Place, server_url: str, migrated_template: str
+    ) -> None:
         names = place.names()
         apply_roles(place.url, names)
         assert place.defaults_of(names.owner) == 1
-        with temporary_database(server_url) as other:
-            migrations.upgrade(other)
+        with temporary_database(server_url, template=migrated_template) as other:
             apply_roles(other, names)
             with psycopg.connect(libpq(other), autocommit=True) as admin:
                 assert Place(other, admin).defaults_of(names.owner) == 1

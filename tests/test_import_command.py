@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from click.testing import Result
 
-from audiocatalog import Catalog, TrackStatus, migrations
+from audiocatalog import Catalog, TrackStatus
 from tests.command import ROOT, Run, ended, forget_words, invoke, locked, process, run_on
 from tests.conftest import libpq
 from tests.waiting import wait_until
@@ -134,9 +134,8 @@ class TestImport:
             assert (result.exit_code, result.stdout) == (2, "")
             assert str(path) in result.stderr
 
-    def test_what_stops_it_says_what_is_safe(self, empty_database: Callable[[], str]) -> None:
-        url = empty_database()
-        migrations.upgrade(url)
+    def test_what_stops_it_says_what_is_safe(self, migrated_database: Callable[[], str]) -> None:
+        url = migrated_database()
         with psycopg.connect(libpq(url), autocommit=True) as admin:
             admin.execute(
                 "CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE insufficient_privilege; END'"

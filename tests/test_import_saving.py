@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from audiocatalog import Catalog, OnConflict, TrackMetadata, TrackRecord, migrations
+from audiocatalog import Catalog, OnConflict, TrackMetadata, TrackRecord
 from audiocatalog.cli import saving
 from audiocatalog.cli.importing import ReadRecord, Refusal
 from audiocatalog.cli.input_file import DamagedFile
@@ -19,10 +19,9 @@ from tests.conftest import libpq
 
 
 @pytest.fixture
-def trapped(empty_database: Callable[[], str]) -> Iterator[Catalog]:
+def trapped(migrated_database: Callable[[], str]) -> Iterator[Catalog]:
     """Give a catalogue in whose database a trigger of the host raises an error for some titles."""
-    url = empty_database()
-    migrations.upgrade(url)
+    url = migrated_database()
     with psycopg.connect(libpq(url), autocommit=True) as admin:
         admin.execute(
             "CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"

@@ -13,7 +13,7 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 
-from audiocatalog import Catalog, errors, migrations
+from audiocatalog import Catalog, errors
 from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
 from audiocatalog.revisions import NEXT_REVISION, check_schema
 from tests.conftest import libpq
@@ -52,10 +52,9 @@ FOUND: list[tuple[list[str], str | None]] = [
 
 @pytest.mark.parametrize(("revisions", "message"), FOUND)
 def test_a_service_says_what_is_wrong_with_the_schema(
-    empty_database: Callable[[], str], revisions: list[str], message: str | None
+    migrated_database: Callable[[], str], revisions: list[str], message: str | None
 ) -> None:
-    url = empty_database()
-    migrations.upgrade(url)
+    url = migrated_database()
     with Catalog(url, pool_timeout=60) as catalog, psycopg.connect(libpq(url), autocommit=True) as connection:
         connection.execute(f"DELETE FROM {VERSION_TABLE}")
         for revision in revisions:
@@ -92,9 +91,8 @@ def test_this_code_starts_and_works_on_the_next_schema(empty_database: Callable[
         assert catalog.refresh_vocabulary().words > 0
 
 
-def test_a_running_service_does_not_notice_that_the_schema_moves_on(empty_database: Callable[[], str]) -> None:
-    url = empty_database()
-    migrations.upgrade(url)
+def test_a_running_service_does_not_notice_that_the_schema_moves_on(migrated_database: Callable[[], str]) -> None:
+    url = migrated_database()
     with Catalog(url, pool_size=2) as catalog:
         for _ in range(7):
             use(catalog)

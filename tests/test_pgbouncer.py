@@ -44,11 +44,12 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def placed(server_url: str) -> Iterator[Place]:
-    with temporary_database(server_url) as url:
-        migrations.upgrade(url)
-        with bouncing(url, pool_size=SERVED_BY, query_wait_timeout="10") as bouncer:
-            yield Place(url, bouncer)
+def placed(server_url: str, migrated_template: str) -> Iterator[Place]:
+    with (
+        temporary_database(server_url, template=migrated_template) as url,
+        bouncing(url, pool_size=SERVED_BY, query_wait_timeout="10") as bouncer,
+    ):
+        yield Place(url, bouncer)
 
 
 @pytest.fixture

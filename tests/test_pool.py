@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url, text
 
-from audiocatalog import Catalog, SaveOutcome, TrackMetadata, TrackStatus, errors, migrations
+from audiocatalog import Catalog, SaveOutcome, TrackMetadata, TrackStatus, errors
 from audiocatalog.settings import is_unverified, parse_url
 from tests.conftest import libpq
 from tests.factories import TrackRecordFactory
@@ -96,10 +96,9 @@ def test_a_row_that_refers_to_a_track_does_not_hold_it_up(database_url: str, cat
             host.execute("DROP TABLE favourites")
 
 
-def test_a_warm_connection_survives_a_migration(empty_database: Callable[[], str]) -> None:
+def test_a_warm_connection_survives_a_migration(migrated_database: Callable[[], str]) -> None:
     """A statement that was prepared before a column changed its type fails once in the server, and never outside."""
-    url = empty_database()
-    migrations.upgrade(url)
+    url = migrated_database()
     with Catalog(url, pool_size=1) as catalog:
         track = catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a", status=TrackStatus.PENDING))
         for _ in range(12):
@@ -182,9 +181,8 @@ def test_behind_a_pooler_a_lost_commit_of_a_single_call_is_one_of_our_errors(dat
         assert catalog.find(uuid4()) is None
 
 
-def test_an_outage_is_told_as_one_and_ends_when_the_server_is_back(empty_database: Callable[[], str]) -> None:
-    url = empty_database()
-    migrations.upgrade(url)
+def test_an_outage_is_told_as_one_and_ends_when_the_server_is_back(migrated_database: Callable[[], str]) -> None:
+    url = migrated_database()
     name = make_url(url).database
     with (
         psycopg.connect(libpq(make_url(url).set(database="postgres")), autocommit=True) as admin,

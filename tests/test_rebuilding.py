@@ -355,10 +355,9 @@ def test_the_next_revision_refuses_a_table_that_was_not_rebuilt(run: Run, admin:
 
 
 def test_a_rebuilt_database_is_as_a_new_one(
-    url: str, run: Run, admin: Admin, empty_database: Callable[[], str]
+    url: str, run: Run, admin: Admin, migrated_database: Callable[[], str]
 ) -> None:
-    new = empty_database()
-    migrations.upgrade(new)
+    new = migrated_database()
     with psycopg.connect(libpq(new), autocommit=True) as connection:
         for revision in (expand(2), require(NEW, 2)):
             connection.execute(revision)

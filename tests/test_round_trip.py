@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from audiocatalog import Catalog, SearchFilters, Track, TrackStatus, migrations
+from audiocatalog import Catalog, SearchFilters, Track, TrackStatus
 from audiocatalog.roles import RoleNames, apply_roles
 from audiocatalog.tracks import TRACK_COLUMNS
 from tests.command import run_on
@@ -25,10 +25,8 @@ OWN = {"version", "updated_at"}
 
 
 @pytest.fixture
-def other_url(empty_database: Callable[[], str]) -> str:
-    url = empty_database()
-    migrations.upgrade(url)
-    return url
+def other_url(migrated_database: Callable[[], str]) -> str:
+    return migrated_database()
 
 
 @pytest.fixture

@@ -333,11 +333,6 @@ class TestFirstRevision:
         migrations.upgrade(url)
         work_with(url)
 
-    def test_printed_sql_leaves_the_mark_too(self, url: str, admin: Admin) -> None:
-        admin.execute(alembic_command("", "upgrade", "head", "--sql").stdout)
-        work_with(url)
-        migrations.upgrade(url)
-
     def test_it_is_the_same_in_a_wheel_and_with_other_line_ends(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

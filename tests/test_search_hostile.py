@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audiocatalog import Catalog, SearchFilters, SearchPage, TrackMetadata, UnitOfWork, errors, migrations
+from audiocatalog import Catalog, SearchFilters, SearchPage, TrackMetadata, UnitOfWork, errors
 from audiocatalog.search.page import FACETS, SearchSort
 from audiocatalog.searching import ask
 from audiocatalog.transaction import driver_connection
@@ -143,24 +143,25 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def library(server_url: str) -> Iterator[Catalog]:
+def library(server_url: str, migrated_template: str) -> Iterator[Catalog]:
     """Give a catalogue of a few hundred tracks, whose names are as odd as the queries."""
     chance = random.Random(20_26)  # noqa: S311
-    with temporary_database(server_url) as url:
-        migrations.upgrade(url)
-        with Catalog(url, search_timeout=20) as catalog:
-            with catalog.unit_of_work() as work:
-                for _ in range(400):
-                    words = [chance.choice(PIECES).replace("\0", "") for _ in range(chance.randint(1, 6))]
-                    values: dict[str, Any] = {
-                        "artist": chance.choice([None, "The Band", "AC/DC", "P!nk", "宇多田ヒカル", "Love"]),
-                        "genre": chance.choice([None, "Rock", "=genre:rock", "C:\\'x"]),
-                        "year": chance.choice([None, 1990, 2001]),
-                    }
-                    title = " ".join([*words, chance.choice(COMMON)])
-                    work.save(TrackMetadata(title=title, **values), audio_path="a")
-            catalog.refresh_vocabulary()
-            yield catalog
+    with (
+        temporary_database(server_url, template=migrated_template) as url,
+        Catalog(url, search_timeout=20) as catalog,
+    ):
+        with catalog.unit_of_work() as work:
+            for _ in range(400):
+                words = [chance.choice(PIECES).replace("\0", "") for _ in range(chance.randint(1, 6))]
+                values: dict[str, Any] = {
+                    "artist": chance.choice([None, "The Band", "AC/DC", "P!nk", "宇多田ヒカル", "Love"]),
+                    "genre": chance.choice([None, "Rock", "=genre:rock", "C:\\'x"]),
+                    "year": chance.choice([None, 1990, 2001]),
+                }
+                title = " ".join([*words, chance.choice(COMMON)])
+                work.save(TrackMetadata(title=title, **values), audio_path="a")
+        catalog.refresh_vocabulary()
+        yield catalog
 
 
 def checked(catalog: Catalog | UnitOfWork, query: str, **options: Any) -> SearchPage | None:
@@ -315,10 +316,9 @@ def test_a_search_alone_leaves_the_connection_as_it_was(library: Catalog, *, poo
 
 
 @pytest.fixture(scope="module")
-def heavy(server_url: str) -> Iterator[str]:
+def heavy(server_url: str, migrated_template: str) -> Iterator[str]:
     """Give the URL of a database in which a search of common words takes longer than a moment."""
-    with temporary_database(server_url) as url:
-        migrations.upgrade(url)
+    with temporary_database(server_url, template=migrated_template) as url:
         with psycopg.connect(libpq(url), autocommit=True) as admin:
             admin.execute(
                 "INSERT INTO audio_tracks (id, status, title, artist, audio_path)"

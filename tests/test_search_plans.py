@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from audiocatalog import Catalog, SearchFilters, migrations
+from audiocatalog import Catalog, SearchFilters
 from audiocatalog.search.listing import COUNTED, beginning_sql
 from audiocatalog.search.page import FACETS, SearchSort
 from audiocatalog.search.request import Request
@@ -25,10 +25,9 @@ Node = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def library(server_url: str) -> Iterator[Catalog]:
+def library(server_url: str, migrated_template: str) -> Iterator[Catalog]:
     """Give a catalogue that is large enough for its plans to matter."""
-    with temporary_database(server_url) as url:
-        migrations.upgrade(url)
+    with temporary_database(server_url, template=migrated_template) as url:
         with psycopg.connect(libpq(url), autocommit=True) as admin:
             admin.execute(
                 "INSERT INTO audio_tracks"

@@ -21,7 +21,6 @@ from audiocatalog import (
     TrackStatus,
     UnitOfWork,
     errors,
-    migrations,
     reads,
     searching,
     streaming,
@@ -245,10 +244,9 @@ def test_a_page_that_takes_too_long_is_a_timeout_and_the_unit_goes_on(database_u
 
 
 @pytest.fixture(scope="module")
-def library(server_url: str) -> Iterator[str]:
+def library(server_url: str, migrated_template: str) -> Iterator[str]:
     """Give a database that is large enough for plans to matter."""
-    with temporary_database(server_url) as url:
-        migrations.upgrade(url)
+    with temporary_database(server_url, template=migrated_template) as url:
         with psycopg.connect(libpq(url), autocommit=True) as admin:
             admin.execute(
                 "INSERT INTO audio_tracks (id, status, title, genre, year, audio_path, created_at)"

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from audiocatalog import Catalog, Track, TrackMetadata, TrackStatus, TrackUpdates, UnitOfWork, errors, migrations
+from audiocatalog import Catalog, Track, TrackMetadata, TrackStatus, TrackUpdates, UnitOfWork, errors
 from audiocatalog.searching import PLANNED
 from audiocatalog.tracks import TRACK_COLUMNS
 from audiocatalog.updates import Place, changes_sql, update_values
@@ -447,35 +447,37 @@ def test_a_copy_equals_the_table_whatever_happens_meanwhile(database_url: str, l
 # What it costs
 
 
-def test_the_log_is_not_read_from_its_beginning(server_url: str) -> None:
+def test_the_log_is_not_read_from_its_beginning(server_url: str, migrated_template: str) -> None:
     """Of a hundred thousand rows, no more are looked at than stand in the last parts that the index knows."""
-    with temporary_database(server_url) as url:
-        migrations.upgrade(url)
-        with psycopg.connect(libpq(url), autocommit=True) as owner, Catalog(url) as catalog:
-            owner.execute(
-                "INSERT INTO audio_tracks (id, status, title, audio_path)"
-                " SELECT gen_random_uuid(), 'COMPLETED', 't', 'a' FROM generate_series(1, 20000)"
-            )
-            owner.execute(
-                "INSERT INTO audio_track_edits (track_id, version, actor)"
-                " SELECT id, n, 'somebody' FROM audio_tracks, generate_series(12, 16) AS n"
-            )
-            owner.execute(
-                "INSERT INTO audio_track_status_changes (track_id, version, to_status, actor)"
-                " SELECT id, 1, 'COMPLETED', 'somebody' FROM audio_tracks"
-            )
-            owner.execute("VACUUM ANALYZE")
-            copy = Copy(catalog, 10_000)
-            copy.follow()
-            assert copy.cursor is not None
-            place = Place.parse(copy.cursor)
-            catalog.update_status(next(iter(copy.tracks)), PENDING)
-            for is_first in (True, False):
-                behind = place if is_first else place._replace(new=place.old, after=UUID(int=0))
-                asked = Asked(changes_sql(is_first=is_first), update_values(behind, 1000), PLANNED)
-                plan = plan_of(owner, asked)
-                for node in nodes(plan):
-                    if node.get("Relation Name", "").startswith("audio_track_"):
-                        assert node["Node Type"] == "Bitmap Heap Scan"
-                        assert node.get("Rows Removed by Index Recheck", 0) < 5000
-                assert rows_read(plan) <= 1
+    with (
+        temporary_database(server_url, template=migrated_template) as url,
+        psycopg.connect(libpq(url), autocommit=True) as owner,
+        Catalog(url) as catalog,
+    ):
+        owner.execute(
+            "INSERT INTO audio_tracks (id, status, title, audio_path)"
+            " SELECT gen_random_uuid(), 'COMPLETED', 't', 'a' FROM generate_series(1, 20000)"
+        )
+        owner.execute(
+            "INSERT INTO audio_track_edits (track_id, version, actor)"
+            " SELECT id, n, 'somebody' FROM audio_tracks, generate_series(12, 16) AS n"
+        )
+        owner.execute(
+            "INSERT INTO audio_track_status_changes (track_id, version, to_status, actor)"
+            " SELECT id, 1, 'COMPLETED', 'somebody' FROM audio_tracks"
+        )
+        owner.execute("VACUUM ANALYZE")
+        copy = Copy(catalog, 10_000)
+        copy.follow()
+        assert copy.cursor is not None
+        place = Place.parse(copy.cursor)
+        catalog.update_status(next(iter(copy.tracks)), PENDING)
+        for is_first in (True, False):
+            behind = place if is_first else place._replace(new=place.old, after=UUID(int=0))
+            asked = Asked(changes_sql(is_first=is_first), update_values(behind, 1000), PLANNED)
+            plan = plan_of(owner, asked)
+            for node in nodes(plan):
+                if node.get("Relation Name", "").startswith("audio_track_"):
+                    assert node["Node Type"] == "Bitmap Heap Scan"
+                    assert node.get("Rows Removed by Index Recheck", 0) < 5000
+            assert rows_read(plan) <= 1

@@ -37,11 +37,9 @@ Log = pytest.LogCaptureFixture
 
 
 @pytest.fixture
-def current(empty_database: Callable[[], str]) -> str:
+def current(migrated_database: Callable[[], str]) -> str:
     """Give a database at the revision of this code."""
-    url = empty_database()
-    migrations.upgrade(url)
-    return url
+    return migrated_database()
 
 
 def test_three_upgrades_at_once_from_an_older_revision_all_succeed(empty_database: Callable[[], str]) -> None:
@@ -187,9 +185,11 @@ def test_a_migrator_that_hangs_within_a_transaction_does_not_keep_its_locks(curr
     ini = ini_with(tmp_path, f'op.execute("LOCK TABLE audio_tracks")\n    {hang}\n    op.execute("SELECT 1")')
     url = limited.render_as_string(hide_password=False)
     with pytest.raises(errors.TransactionAborted), meanwhile(lambda: upgrade(url, RATED, ini=ini)):
-        wait_until(lambda: locks_of(current))
-        error, _ = outcome_of(lambda: count_tracks(current))
-        go_on.touch()
+        try:
+            wait_until(lambda: locks_of(current))
+            error, _ = outcome_of(lambda: count_tracks(current))
+        finally:
+            go_on.touch()
         assert error is None
     assert revision_of(current) == NOW
 
