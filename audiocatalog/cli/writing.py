@@ -27,7 +27,7 @@ class _Returned:
 # Where a formula may begin: in front of a sign, and of what a spreadsheet may skip before it (blanks, invisible
 # characters, quotation marks). A spreadsheet that takes semicolons or tabs for separators begins a cell behind those,
 # and behind the end of a line, for it does not know our quotation marks.
-_FORMULA: Final = re.compile(rf"""^(?=[\t\r\n])|(?:^|(?<=[;\t|\r\n]))(?=[{INVISIBLE}"'`´‘’“”]*[=+\-@＝＋－＠])""")
+_FORMULA: Final = re.compile(rf"""^(?=[\t\r\n])|(?:^|(?<=[;\t|\r\n])(?!\n))(?=[{INVISIBLE}"'`´‘’“”]*[=+\-@＝＋－＠])""")
 
 
 @lru_cache
