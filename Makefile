@@ -28,7 +28,7 @@ test: install ## Run the tests on a real PostgreSQL; AUDIOCATALOG_TEST_DATABASE_
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-faults: install ## Kill, freeze and fill real servers for some minutes, and count what is lost
-	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
+	@$(BIN)/python -m pytest -m faults $(ARGS)
 
 lint: install ## Check style, formatting, the direction of imports, and that migrations are safe for running services
 	@$(BIN)/ruff check .

@@ -429,8 +429,8 @@ class TestProgress:
             def __del__(self) -> None:
                 alive["now"] -= 1
 
-        result = catalog.bulk_save((Counted(number) for number in range(2000)), batch=50)
-        assert result.inserted == 2000
+        result = catalog.bulk_save((Counted(number) for number in range(600)), batch=50)
+        assert result.inserted == 600
         assert alive["most"] <= 200
 
     def test_outcomes_can_be_looked_at_like_a_list(self, catalog: Catalog) -> None:
@@ -503,7 +503,7 @@ TITLES = st.sampled_from(["a", "b", "c"])
 SERIES = st.lists(st.tuples(st.integers(0, 5), TITLES), max_size=24)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(stored=SERIES, series=SERIES, size=st.integers(1, 8), on_conflict=st.sampled_from(OnConflict))
 def test_it_is_as_if_one_were_saved_after_the_other(
     units: Callable[[], UnitOfWork],
@@ -545,33 +545,33 @@ class TestBesideOthers:
     def test_loads_of_the_same_tracks_do_not_stand_in_each_others_way(
         self, catalog: Catalog, owner: Owner, on_conflict: OnConflict
     ) -> None:
-        many = records(300)
+        many = records(100)
         results: dict[int, BulkResult] = {}
 
         def load(number: int) -> None:
             # Everyone begins elsewhere, and has titles of its own.
-            turned = many[number * 60 :] + many[: number * 60]
+            turned = many[number * 20 :] + many[: number * 20]
             mine = [retitled(record, f"{record.metadata.title} by {number}") for record in turned]
-            results[number] = catalog.bulk_save(mine, batch=40, on_conflict=on_conflict)
+            results[number] = catalog.bulk_save(mine, batch=15, on_conflict=on_conflict)
 
         in_threads(5, load)
-        assert sum(result.inserted for result in results.values()) == 300
-        assert all(len(result.outcomes) == 300 for result in results.values())
+        assert sum(result.inserted for result in results.values()) == 100
+        assert all(len(result.outcomes) == 100 for result in results.values())
         if on_conflict is OnConflict.REPLACE:
-            assert sum(result.updated for result in results.values()) == 4 * 300
+            assert sum(result.updated for result in results.values()) == 4 * 100
         else:
-            assert sum(result.skipped + result.refused for result in results.values()) == 4 * 300
+            assert sum(result.skipped + result.refused for result in results.values()) == 4 * 100
         assert_sound(owner)
 
     def test_loads_and_saves_and_moves_at_once(self, catalog: Catalog, owner: Owner) -> None:
-        many = records(120, status=PENDING)
+        many = records(60, status=PENDING)
         done = threading.Event()
 
         def load(number: int) -> None:
             try:
-                for turn in range(4):
+                for turn in range(3):
                     changed = [retitled(record, f"{number} {turn}") for record in many]
-                    catalog.bulk_save(changed, batch=30, on_conflict="replace")
+                    catalog.bulk_save(changed, batch=15, on_conflict="replace")
             finally:
                 done.set()
 
@@ -650,18 +650,18 @@ class TestBesideOthers:
         ended = Counter[str]()
 
         def some() -> Iterator[TrackRecord]:
-            for number, record in enumerate(records(3000)):
-                if number % 350 == 349:
+            for number, record in enumerate(records(1000)):
+                if number % 120 == 119:
                     row = owner.execute(ours).fetchone()
                     assert row is not None
                     ended["of us"] += row["ended"]
                 yield record
 
-        result = catalog.bulk_save(some(), batch=200)
+        result = catalog.bulk_save(some(), batch=70)
         assert ended["of us"] >= 3
         # A batch that was committed without an answer is found there when it is sent again.
-        assert result.inserted + result.unchanged == 3000
-        assert len(rows(owner, "audio_tracks")) == 3000
+        assert result.inserted + result.unchanged == 1000
+        assert len(rows(owner, "audio_tracks")) == 1000
         assert_sound(owner)
 
     @pytest.mark.parametrize("on_conflict", ["skip", "replace"])

@@ -23,7 +23,7 @@ from tests.test_claims import DISAGREEMENTS, Owner
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
 #: How many histories are made up; 10,000 of them take some minutes.
-EXAMPLES = int(os.environ.get("AUDIOCATALOG_REPLAY_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("AUDIOCATALOG_REPLAY_EXAMPLES", "25"))
 MOST_ATTEMPTS = 3
 
 #: All that is stored, a row for each track.

@@ -12,9 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from audiocatalog import Catalog, SearchFilters, TrackMetadata, UnitOfWork, errors
+from audiocatalog import Catalog, SearchFilters, TrackMetadata, TrackRecord, UnitOfWork, errors
 from audiocatalog.search.page import SearchSort
-from tests.factories import TrackFactory
 from tests.searches import found, insert_many, save
 
 SORTS = list(SearchSort)
@@ -24,14 +23,19 @@ LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 @pytest.fixture
 def thirty(work: UnitOfWork) -> list[UUID]:
     """Give thirty tracks that hold one word, alike in pairs and in threes."""
-    return [
-        TrackFactory(
-            title=f"Common {'ABCDE'[n % 5]}",
-            artist=[None, "Zed", "Änne", "anna"][n % 4],
-            year=[None, 1990, 2001][n % 3],
-        ).id
+    records = [
+        TrackRecord(
+            TrackMetadata(
+                title=f"Common {'ABCDE'[n % 5]}",
+                artist=[None, "Zed", "Änne", "anna"][n % 4],
+                year=[None, 1990, 2001][n % 3],
+            ),
+            audio_path="a",
+        )
         for n in range(30)
     ]
+    assert work.bulk_save(records).inserted == 30
+    return [record.id for record in records]
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -257,19 +261,19 @@ def test_a_forged_key_of_the_right_shape_is_refused_or_gives_a_page(
     assert work.search("common").total == 30, "the unit of work goes on"
 
 
-@pytest.mark.parametrize("way", ["typed", "widened", "title", "artist", "year", "newest"])
 @pytest.mark.parametrize("sort", SORTS)
 def test_a_cursor_of_another_way_is_refused_or_gives_a_page(
-    work: UnitOfWork, thirty: list[UUID], sort: SearchSort, way: str
+    work: UnitOfWork, thirty: list[UUID], sort: SearchSort
 ) -> None:
     cursor = work.search("common", limit=5, sort=sort).next
     assert cursor is not None
-    try:
-        page = work.search("common", after=forged(cursor, 1, f'"{way}"'), sort=sort)
-    except errors.InvalidInput as error:
-        assert error.field == "after"  # noqa: PT017
-    else:
-        assert len(page) <= 30
+    for way in ("typed", "widened", "title", "artist", "year", "newest"):
+        try:
+            page = work.search("common", after=forged(cursor, 1, f'"{way}"'), sort=sort)
+        except errors.InvalidInput as error:
+            assert error.field == "after", way  # noqa: PT017
+        else:
+            assert len(page) <= 30
 
 
 # Totals
@@ -284,27 +288,27 @@ def test_the_total_counts_all_pages_even_from_behind_the_last(work: UnitOfWork) 
     assert len(work.search("counted", limit=2)) == 2
 
 
-@pytest.mark.parametrize("sort", SORTS)
-def test_a_total_is_exact_up_to_a_thousand(work: UnitOfWork, sort: SearchSort) -> None:
+def test_a_total_is_exact_up_to_a_thousand(work: UnitOfWork) -> None:
     insert_many(work.session.connection(), 1000, title="'many ' || n")
-    page = work.search("many", limit=1, sort=sort, facets=["status"])
-    assert (page.total, page.total_is_exact) == (1000, True)
-    assert page.facets["status"].is_exact
+    for sort in SORTS:
+        page = work.search("many", limit=1, sort=sort, facets=["status"])
+        assert (page.total, page.total_is_exact) == (1000, True)
+        assert page.facets["status"].is_exact
 
 
-@pytest.mark.parametrize("sort", SORTS)
-def test_a_greater_total_is_an_estimate_and_says_so(work: UnitOfWork, sort: SearchSort) -> None:
+def test_a_greater_total_is_an_estimate_and_says_so(work: UnitOfWork) -> None:
     insert_many(
         work.session.connection(), 6000, title="'many ' || n", genre="CASE n % 3 WHEN 0 THEN 'Rock' ELSE 'Pop' END"
     )
-    page = work.search("many", limit=10, sort=sort, facets=["genre", "status"])
-    assert not page.total_is_exact
-    assert 0.7 * 6000 <= page.total <= 1.3 * 6000
-    assert (page.is_partial, len(page)) == (False, 10)
-    genres = {value.value: value.tracks for value in page.facets["genre"].values}
-    assert not page.facets["genre"].is_exact
-    assert 0.6 * 4000 <= genres["Pop"] <= 1.4 * 4000
-    assert 0.6 * 2000 <= genres["Rock"] <= 1.4 * 2000
+    for sort in SORTS:
+        page = work.search("many", limit=10, sort=sort, facets=["genre", "status"])
+        assert not page.total_is_exact
+        assert 0.7 * 6000 <= page.total <= 1.3 * 6000
+        assert (page.is_partial, len(page)) == (False, 10)
+        genres = {value.value: value.tracks for value in page.facets["genre"].values}
+        assert not page.facets["genre"].is_exact
+        assert 0.6 * 4000 <= genres["Pop"] <= 1.4 * 4000
+        assert 0.6 * 2000 <= genres["Rock"] <= 1.4 * 2000
 
 
 def test_pages_of_a_sample_follow_each_other_too(work: UnitOfWork) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url, text
 
-from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors, migrations
+from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
 from tests.conftest import libpq, temporary_database
 from tests.contract import contract_round, seed, sweep
 from tests.detour import AS_APPLICATION, THROUGH_POOLER
@@ -25,9 +25,8 @@ _WAYS: Final = (
     *("hashagg", "material", "memoize", "incremental_sort"),
 )
 Settings = dict[str, str]
-#: What is set at once: alone where it may change an answer, with others where nothing should depend on it.
-SET: Final[list[Settings]] = [
-    # How values are written and read, and what a statement means.
+#: How values are written and read, and what a statement means.
+MEANINGS: Final[list[Settings]] = [
     *({"IntervalStyle": value} for value in ("sql_standard", "iso_8601", "postgres_verbose")),
     *({"DateStyle": value} for value in ("German, DMY", "SQL, MDY", "Postgres, DMY", "ISO, DMY")),
     *({"TimeZone": value} for value in ("Asia/Kathmandu", "America/St_Johns")),
@@ -55,7 +54,10 @@ SET: Final[list[Settings]] = [
     {"restrict_nonsystem_relation_kind": "view"},
     {"client_min_messages": "debug1"},
     {"default_toast_compression": "pglz", "default_table_access_method": "heap", "temp_tablespaces": ""},
-    # How a plan is chosen, and what may be spent on it.
+    {"client_connection_check_interval": "1s", "track_functions": "all", "compute_query_id": "on"},
+]
+#: How a plan is chosen, and what may be spent on it: each of these alone, for together they make plans that never end.
+PLANS: Final[list[Settings]] = [
     {f"enable_{way}": "off" for way in _WAYS},
     {f"enable_{way}": "off" for way in ("indexscan", "indexonlyscan", "bitmapscan")},
     {"enable_seqscan": "off", "enable_sort": "off", "random_page_cost": "0.01", "cpu_tuple_cost": "1000"},
@@ -65,7 +67,6 @@ SET: Final[list[Settings]] = [
     {"work_mem": "64kB", "temp_buffers": "800kB", "hash_mem_multiplier": "1000"},
     {"temp_file_limit": "0"},
     {"debug_parallel_query": "on", "max_parallel_workers_per_gather": "8"},
-    {"client_connection_check_interval": "1s", "track_functions": "all", "compute_query_id": "on"},
 ]
 #: What limits the time of a session, of its transactions or statements, or of a rest between them.
 LIMITS: Final[list[Settings]] = [
@@ -86,6 +87,23 @@ GIVEN: Final[list[Settings]] = [
 ]
 
 
+def together(several: Sequence[Settings]) -> list[Settings]:
+    """Return all of *several* in as few databases as can hold them, for each name has one value in a database."""
+    databases: list[Settings] = []
+    for settings in several:
+        free = next((database for database in databases if not database.keys() & settings.keys()), None)
+        if free is None:
+            databases.append(dict(settings))
+        else:
+            free.update(settings)
+    return databases
+
+
+def alone(several: Sequence[Settings]) -> list[Any]:
+    """Return each of *several* for itself, so that none can hide what another one does: for `make test-faults`."""
+    return [pytest.param(settings, marks=pytest.mark.faults) for settings in several]
+
+
 class Place(NamedTuple):
     """Hold the URL of a seeded database, and what a round answers there under the server's own defaults."""
 
@@ -103,9 +121,8 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def place(server_url: str) -> Iterator[Place]:
-    with temporary_database(server_url) as url:
-        migrations.upgrade(url)
+def place(server_url: str, migrated_template: str) -> Iterator[Place]:
+    with temporary_database(server_url, template=migrated_template) as url:
         seed(url)
         contract_round(url)  # Each round begins with the words that the one before it has counted.
         sweep(url)
@@ -175,14 +192,14 @@ beside_the_pooler = pytest.mark.skipif(THROUGH_POOLER, reason="PgBouncer's conne
 
 
 @beside_the_pooler
-@pytest.mark.parametrize("settings", SET, ids=named)
+@pytest.mark.parametrize("settings", [*together(MEANINGS), *alone(MEANINGS), *PLANS], ids=named)
 def test_a_setting_of_the_database_changes_no_answer(place: Place, settings: Settings) -> None:
     with set_for_the_database(place.url, settings):
         assert place.round() == {}
 
 
 @beside_the_pooler
-@pytest.mark.parametrize("settings", LIMITS, ids=named)
+@pytest.mark.parametrize("settings", [*together(LIMITS), *alone(LIMITS)], ids=named)
 def test_a_limit_of_the_database_ends_nothing(place: Place, settings: Settings) -> None:
     """The catalogue has limits of its own."""
     with set_for_the_database(place.url, settings):
