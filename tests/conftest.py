@@ -8,6 +8,7 @@ everything else that needs more than one connection, and its tables are emptied 
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -80,6 +81,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "server_url" in getattr(item, "fixturenames", ()) or _starts_servers(getattr(item, "module", None)):
             item.add_marker("server")
     skip_what_cannot_be_done(items)
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests are no garbage: neither each collection nor a test that asks for referrers looks at them again.
+    gc.freeze()
 
 
 def _starts_servers(module: object) -> bool:
