@@ -61,10 +61,14 @@ NOT_THROUGH_POOLER: Final[Mapping[str, str]] = {
     "test_rebuilding.py::": "it copies a database to which PgBouncer's own connections would have to be closed first",
 }
 _WRITES_BY_HAND: Final = "in it, the host writes or deletes tracks past the functions, which is the owner's to do"
+_RESTORES: Final = "it keeps times of creation, which only the owner may"
 _ABOUT_ROLES: Final = "it is about rights and owners before any role was applied"
 _CHANGES_THE_SCHEMA: Final = "in it, the host changes the schema, which is the owner's to do"
 NOT_AS_APPLICATION: Final[Mapping[str, str]] = {
     "test_export_command.py::test_what_is_written_is_read_back": _WRITES_BY_HAND,
+    "test_restoring.py::test_the_time_of_creation_is_kept_and_is_never_in_the_future": _RESTORES,
+    "test_round_trip.py::test_the_owner_can_keep_the_times_of_creation": _RESTORES,
+    "test_round_trip.py::test_what_is_no_status_or_no_time_is_refused_with_the_row[a,pending": _RESTORES,
     "test_function_rights.py::": _ABOUT_ROLES,
     "test_schemas.py::": _ABOUT_ROLES,
     "test_models.py::test_an_unknown_status_": _CHANGES_THE_SCHEMA,
