@@ -99,7 +99,6 @@ def test_checkouts_under_terminated_sessions_leave_the_pool_as_it_was(  # Its pa
     size = 4
     url = make_url(database_url).update_query_dict({"application_name": "checkouts"})
     done, failed = [0] * size, [0] * size
-    ended = threading.Event()
     memory: list[int] = []
     killed: list[object] = []
 
@@ -118,28 +117,22 @@ def test_checkouts_under_terminated_sessions_leave_the_pool_as_it_was(  # Its pa
             except errors.DatabaseUnavailable:  # Its session was ended as it was at work.
                 failed[number] += 1
             done[number] += 1
+            if number == 0 and turn % 50 == 0:
+                terminate()  # Whoever has it: the others are at work meanwhile.
             if number == 0 and turn == checkouts // size // 5:
                 memory.append(resident())
 
     def terminate() -> None:
-        dice = random.Random(11)  # noqa: S311  # No secret.
         with psycopg.connect(libpq(database_url), autocommit=True) as admin:
-            while not ended.wait(dice.uniform(0.01, 0.1)):
-                killed.extend(
-                    admin.execute(
-                        "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE"
-                        " application_name = 'checkouts' ORDER BY random() LIMIT 1) AS one"
-                    ).fetchall()
-                )
+            killed.extend(
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE"
+                    " application_name = 'checkouts' ORDER BY random() LIMIT 1) AS one"
+                ).fetchall()
+            )
 
     with Catalog(url, pool_size=size) as catalog:
-        killer = threading.Thread(target=terminate)
-        killer.start()
-        try:
-            in_threads(size, lambda number: take_part(catalog, number))
-        finally:
-            ended.set()
-            killer.join()
+        in_threads(size, lambda number: take_part(catalog, number))
         memory.append(resident())
         whole(catalog, size)
         with psycopg.connect(libpq(database_url), autocommit=True) as admin:
