@@ -339,6 +339,9 @@ class ExportedRecord:
     same transaction; one that was PROCESSING there is PENDING here, since no worker of this catalogue holds it.
     *created_at* None means now. Only the owner of the schema may give another time.
 
+    Raises:
+        InvalidInput: names every field that breaks its rule, such as a *created_at* without a time zone.
+
     >>> record = TrackRecord(TrackMetadata(title="Jóga"), "s3://music/joga.flac", status=TrackStatus.PENDING)
     >>> ExportedRecord(record, has_failed=True).id == record.id
     True
@@ -350,6 +353,20 @@ class ExportedRecord:
     created_at: datetime | None = None
 
     __repr__ = discreet
+
+    def __post_init__(self) -> None:
+        """Check what the types do not."""
+        problems = []
+        if not isinstance(self.record, TrackRecord):
+            problems.append(Problem("record", f"a TrackRecord, not {kind_of(self.record)}"))
+        elif self.has_failed and self.record.status is not TrackStatus.PENDING:
+            problems.append(Problem("has_failed", "true only where the record's status is PENDING"))
+        if self.created_at is not None and (
+            not isinstance(self.created_at, datetime) or self.created_at.utcoffset() is None
+        ):
+            problems.append(Problem("created_at", "a datetime with its time zone"))
+        if problems:
+            raise InvalidInput(problems, operation="save")
 
     @classmethod
     def of(

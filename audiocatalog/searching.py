@@ -243,14 +243,17 @@ def _looked_up(driver: psycopg.Connection[Any], request: Request, track_id: UUID
     """Answer a query that is an id."""
     track = find_track(driver, track_id, "search")
     hits = () if track is None or request.cursor else (Hit(track, 0.0, {}),)
-    facets = {name: _facet_of([hit.track for hit in hits], name) for name in request.shape.facets}
+    facets = {name: _facet_of(hits[0].track if hits else None, name) for name in request.shape.facets}
     return SearchPage(hits=hits, total=len(hits), total_is_exact=True, facets=facets)
 
 
-def _facet_of(tracks: Sequence[Track], name: str) -> Facet:
-    """Count what one track, or none, holds."""
-    held = [track.year and track.year // 10 * 10 if name == "decade" else getattr(track, name) for track in tracks]
-    values = tuple(FacetValue(value if name == "decade" else str(value), 1) for value in held if value is not None)
+def _facet_of(track: Track | None, name: str) -> Facet:
+    """Count what *track* holds, or nothing."""
+    values: tuple[FacetValue, ...] = ()
+    if track is not None:
+        held = track.year and track.year // 10 * 10 if name == "decade" else getattr(track, name)
+        if held is not None:
+            values = (FacetValue(held if name == "decade" else str(held), 1),)
     return Facet(values, is_exact=True, is_complete=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -94,3 +95,24 @@ def test_a_role_without_the_owners_rights_cannot_give_times(catalog: Catalog, da
 def test_a_status_that_is_none_is_refused(catalog: Catalog) -> None:
     with pytest.raises(errors.InvalidInput, match="status"):
         ExportedRecord.of(TrackMetadata(), "s3://music/1", None, None, status="LOST")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "created_at",
+    [LONG_AGO.replace(tzinfo=None), LONG_AGO.isoformat(), LONG_AGO.date()],
+    ids=["naive", "text", "date"],
+)
+def test_a_time_of_creation_that_is_no_moment_is_refused(created_at: Any) -> None:
+    """A naive time would be read in the time zone of the session, which is another one elsewhere."""
+    with pytest.raises(errors.InvalidInput) as caught:
+        ExportedRecord(exported(1, COMPLETED).record, created_at=created_at)
+    assert caught.value.field == "created_at"
+
+
+def test_what_the_types_of_an_exported_record_cannot_say_is_refused() -> None:
+    with pytest.raises(errors.InvalidInput) as caught:
+        ExportedRecord({"title": "no record"}, created_at=datetime(2001, 2, 3))  # type: ignore[arg-type]  # noqa: DTZ001
+    assert [problem.field for problem in caught.value.problems] == ["record", "created_at"]
+    with pytest.raises(errors.InvalidInput) as caught:
+        ExportedRecord(exported(1, COMPLETED).record, has_failed=True)
+    assert caught.value.field == "has_failed"

@@ -78,7 +78,7 @@ _WHOLE_NUMBER: Final = re.compile(r"(-?[0-9]{1,18})(\.0*)?", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(?:[0-9]{1,18}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 _DECIMAL: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)
 _WITH_UNIT: Final = re.compile(rf"({_DECIMAL.pattern})\s*([A-Za-z/]+)", re.ASCII)
-# A byte is eight bits; whether somebody who writes a capital means it, only he knows.
+# A capital B means bytes, which are eight bits each, but many people write it for bits: such a unit is not read.
 _BYTES: Final = re.compile(r"[kKmM]B(?:/s|ps)", re.ASCII)
 _CLOCK: Final = re.compile(r"(?:([0-9]{1,4}):(?=[0-5][0-9]:))?([0-9]{1,4}):([0-5][0-9](?:\.[0-9]{1,9})?)", re.ASCII)
 _SPAN: Final = re.compile(

@@ -1,4 +1,4 @@
-"""Who is measured: everybody who reads and saves one track, and everybody who loads many."""
+"""The contestants that are measured: those that read and save one track, and those that load many."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _LOADERS: Final[dict[str, Loader]] = {
 
 def opened(url: str, tracks: Tracks, count: int, stack: ExitStack) -> list[Contestant]:
     """
-    Open everybody who reads and saves on the database at *url*, to be closed with *stack*.
+    Open each contestant that reads and saves on the database at *url*, to be closed with *stack*.
 
-    It holds the first *count* of *tracks*.
+    The database holds the first *count* of *tracks*.
     """
     held = min(count, _MOST_IN_BEETS)
     openers: dict[str, tuple[str | None, Opener]] = {
@@ -54,7 +54,7 @@ def opened(url: str, tracks: Tracks, count: int, stack: ExitStack) -> list[Conte
 
 
 def loaders() -> dict[str, Loader]:
-    """Return everybody who loads."""
+    """Return each contestant that loads many tracks, by its name."""
     return {name: load for name, load in _LOADERS.items() if _is_installed(_EXTRAS.get(name))}
 
 
