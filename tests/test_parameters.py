@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from uuid import uuid4
@@ -252,7 +251,6 @@ def test_a_password_that_was_changed_is_told_at_once_and_tried_once_a_call() -> 
                 admin.execute("ALTER ROLE u PASSWORD 'second'")
                 admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'u'")
                 before = server.log().count("password authentication failed")
-                began = time.monotonic()
                 failures: list[errors.CatalogError] = []
 
                 def ask(_: int) -> None:
@@ -263,9 +261,8 @@ def test_a_password_that_was_changed_is_told_at_once_and_tried_once_a_call() -> 
 
                 in_threads(8, ask)
                 assert [type(error) for error in failures] == [errors.ConfigurationError] * 8
-                assert time.monotonic() - began < 15  # Half of what each would wait for a connection.
                 tried = server.log().count("password authentication failed") - before
-                assert 1 <= tried <= 8
+                assert 1 <= tried <= 8  # Waiting for a connection, they would have tried twice a second.
                 assert len(asked) == tried
                 current[0] = "second"
                 wait_until(lambda: _answers(catalog))

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +15,7 @@ import pytest
 from audiocatalog import TRANSITIONS, Catalog, Claim, StatusChange, TrackMetadata, TrackStatus, errors
 from tests.test_claims import DISAGREEMENTS, Owner, end_pauses, owner, waiting
 from tests.test_worker import program
+from tests.waiting import wait_until_blocked
 
 __all__ = ["owner"]  # A fixture, which pytest finds by its name.
 
@@ -237,7 +237,7 @@ def test_either_a_hand_moves_a_track_or_its_worker_completes_it(racing: Catalog,
 
 
 @pytest.mark.parametrize("first", ["hand", "worker"])
-def test_who_holds_the_track_first_wins_it(racing: Catalog, first: str) -> None:
+def test_who_holds_the_track_first_wins_it(racing: Catalog, database_url: str, first: str) -> None:
     """In a known order: the one waits for the lock of the other, and sees under it that it is too late."""
     for _ in range(10):
         waiting(racing, 1)
@@ -260,9 +260,8 @@ def test_who_holds_the_track_first_wins_it(racing: Catalog, first: str) -> None:
             else:
                 work.complete(claim)
             second.start()
-            time.sleep(0.005)
+            wait_until_blocked(database_url, "audio_tracks")
         second.join()
-        # Who asks after the end, and not at the same moment, asks for a move that the table forbids.
         assert isinstance(raised[0], DEFEATS)
         assert racing.get(claim.track.id).status is (FAILED if first == "hand" else COMPLETED)
         assert len(racing.history(claim.track.id)) == 3
@@ -271,8 +270,8 @@ def test_who_holds_the_track_first_wins_it(racing: Catalog, first: str) -> None:
 def test_a_lease_that_runs_out_has_one_heir(racing: Catalog, owner: Owner) -> None:
     """The late worker, two janitors and a hand all want the same tracks at the same moment."""
     waiting(racing, 40)
-    claims = racing.claim(40, lease=timedelta(seconds=1))
-    owner.execute("SELECT pg_sleep_until(%s::timestamptz - interval '5 ms')", [claims[-1].expires_at])
+    claims = racing.claim(40)
+    owner.execute("UPDATE audio_track_tasks SET expires_at = clock_timestamp() + interval '5 ms'")
     ended: list[UUID] = []
 
     def take_part(number: int) -> None:
