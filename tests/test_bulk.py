@@ -31,7 +31,7 @@ from audiocatalog import (
     UnitOfWork,
     errors,
 )
-from audiocatalog.bulk import Load, Stored
+from audiocatalog.bulk import Load, Stored, save_in_batches
 from audiocatalog.bulk_result import MOST_REFUSALS
 from audiocatalog.operations import Driver
 from audiocatalog.outcome import ask
@@ -417,6 +417,38 @@ class TestProgress:
         # The pool has all its connections again.
         with catalog.unit_of_work() as work:
             assert work.find(uuid4()) is None
+
+    @pytest.mark.parametrize("ending", [KeyboardInterrupt, ValueError])
+    def test_an_interrupt_alone_stops_what_is_under_way(self, ending: type[BaseException]) -> None:
+        """Ctrl-C shall not wait for a server that may be gone; an error of the caller's lets the others be stored."""
+        second, is_over, stopped = threading.Event(), threading.Event(), []
+
+        def store(batch: Sequence[Any]) -> list[Stored]:
+            if batch[0] is many[0]:
+                assert second.wait(60)
+            if batch[0] is many[1]:
+                second.set()
+                assert is_over.wait(60)
+            return [Stored(BulkOutcome.INSERTED)]
+
+        def stop() -> None:
+            stopped.append(is_over.is_set())
+            is_over.set()
+
+        def ended() -> Iterator[TrackRecord]:
+            yield from many
+            if ending is ValueError:
+                is_over.set()  # Or the error would wait for the second batch.
+            raise ending
+
+        def interrupt(_: BulkBatch) -> None:
+            if ending is KeyboardInterrupt:
+                raise ending
+
+        many = records(3)
+        with pytest.raises(ending):
+            save_in_batches(ended(), store, batch=1, progress=interrupt, connections=2, stop=stop)
+        assert stopped == ([False] if ending is KeyboardInterrupt else [])
 
     def test_records_are_let_go_batch_by_batch(self, catalog: Catalog) -> None:
         alive = Counter[str]()

@@ -194,8 +194,13 @@ def test_a_claim_tells_a_log_the_end_of_its_id_alone(catalog: Catalog) -> None:
 
 
 def test_a_claim_can_be_handed_to_another_process(catalog: Catalog) -> None:
-    claim = pickle.loads(pickle.dumps(claimed(catalog)))  # noqa: S301
-    assert catalog.complete(claim).to_status is COMPLETED
+    claim = claimed(catalog)
+    copy = pickle.loads(pickle.dumps(claim))  # noqa: S301
+    assert catalog.complete(copy).to_status is COMPLETED
+    # What one process has done with it makes it no other claim.
+    assert copy.has_ended
+    assert not claim.has_ended
+    assert {copy} == {claim}
 
 
 def test_nothing_waits_nothing_is_claimed(catalog: Catalog) -> None:
@@ -787,6 +792,9 @@ def test_what_is_no_error_text_is_refused(catalog: Catalog, error: str) -> None:
         (lambda catalog, claim: catalog.renew_many([claim, None]), "claim"),
         (lambda catalog, claim: catalog.complete_many([claim, (claim, None)]), "claims"),
         (lambda catalog, claim: catalog.complete_many([claim, "x"]), "claim"),
+        (lambda catalog, claim: catalog.complete_many(claim), "claims"),
+        (lambda catalog, claim: catalog.complete_many([(claim,)]), "claims"),
+        (lambda catalog, claim: catalog.complete_many([(claim, None, None)]), "claims"),
         (lambda catalog, claim: catalog.renew_many([claim] * 1001), "claims"),
         (lambda catalog, _: catalog.release_expired(0), "limit"),
         (lambda catalog, _: catalog.release_expired(1001), "limit"),

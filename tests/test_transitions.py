@@ -11,6 +11,7 @@ import pytest
 
 from audiocatalog import TRANSITIONS, Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.status import diagram, sources
+from audiocatalog.transitions import outcome_of
 from tests.waiting import wait_until_blocked
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
@@ -98,6 +99,13 @@ def test_a_track_that_is_elsewhere_is_a_conflict(work: UnitOfWork) -> None:
 def test_an_unknown_track_is_not_found(work: UnitOfWork, expected: TrackStatus | None) -> None:
     with pytest.raises(errors.TrackNotFound):
         work.update_status(uuid4(), PROCESSING, expected=expected)
+
+
+def test_an_unknown_track_has_no_history(work: UnitOfWork) -> None:
+    unknown = uuid4()
+    with pytest.raises(errors.TrackNotFound) as caught:
+        work.history(unknown)
+    assert (caught.value.track_id, caught.value.operation) == (unknown, "history")
 
 
 @pytest.mark.parametrize(
@@ -223,6 +231,15 @@ def test_a_move_that_waits_for_a_lock_sees_what_the_winner_left(catalog: Catalog
     (error,) = outcome
     assert isinstance(error, errors.TransitionConflict)
     assert (error.expected, error.actual) == (PENDING, COMPLETED)
+
+
+def test_a_move_that_was_never_legal_lost_no_race() -> None:
+    """Whatever another session did meanwhile: the move would have been refused before it, too."""
+    identifier = uuid4()
+    illegal = outcome_of((identifier, "PENDING", "FAILED", None), COMPLETED, None)
+    assert isinstance(illegal, errors.IllegalTransition)
+    late = outcome_of((identifier, "PROCESSING", "FAILED", None), COMPLETED, None)
+    assert isinstance(late, errors.TransitionConflict)
 
 
 def test_two_saves_of_a_new_id_at_once_insert_it_once(catalog: Catalog) -> None:
