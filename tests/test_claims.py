@@ -812,6 +812,26 @@ def test_any_other_wrong_argument_is_named_too(
     assert stored(owner, claim.track.id) == before
 
 
+def test_a_beginning_by_itself_does_not_wait_for_the_disk_and_nothing_else_is_affected(
+    catalog: Catalog, owner: Owner
+) -> None:
+    claim = claimed(catalog)
+    begin = "SELECT FROM audiocatalog_begin_v1(%s, %s, true)"
+    owner.execute("SET synchronous_commit = on")
+
+    def setting() -> object:
+        return owner.execute("SHOW synchronous_commit").fetchone()
+
+    with owner.transaction():
+        owner.execute(begin, [claim.track.id, claim.token])
+        assert setting() == {"synchronous_commit": "off"}
+    assert setting() == {"synchronous_commit": "on"}
+    with owner.transaction():
+        owner.execute("CREATE TEMPORARY TABLE written AS SELECT 1")
+        owner.execute(begin, [claim.track.id, claim.token])
+        assert setting() == {"synchronous_commit": "on"}
+
+
 # Many tracks are moved at once, by hand.
 
 

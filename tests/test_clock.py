@@ -131,7 +131,8 @@ def test_no_age_is_less_than_none(patient: Catalog, owner: Owner) -> None:
     found = patient.activity()
     assert [load.oldest <= found.until for load in found.workers] == [True]
     assert patient.health().vocabulary_age == 0
-    assert all(count.oldest <= found.until + timedelta(minutes=1) for count in patient.stats() if count.oldest)
+    oldest = [count.oldest for count in patient.stats() if count.oldest]
+    assert [at <= found.until + timedelta(minutes=1) for at in oldest] == [True, True]
 
 
 def test_the_first_answer_is_given_though_it_lies_ahead(patient: Catalog, owner: Owner) -> None:

@@ -343,7 +343,9 @@ def test_the_folder_called_alembic_hides_nothing() -> None:
 
 
 def test_revisions_import_nothing_of_the_package() -> None:
-    for path in (REPOSITORY / "alembic" / "versions").glob("*.py"):
+    revisions = list((REPOSITORY / "alembic" / "versions").glob("*.py"))
+    assert revisions != []
+    for path in revisions:
         assert re.findall(r"^\s*(?:import|from)\s+audiocatalog", path.read_text(encoding="utf-8"), re.MULTILINE) == []
 
 

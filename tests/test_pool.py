@@ -13,13 +13,16 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import URL, make_url, text
 
 from audiocatalog import Catalog, SaveOutcome, TrackMetadata, TrackStatus, errors
+from audiocatalog.pool import Pool
 from audiocatalog.settings import is_unverified, parse_url
 from tests.conftest import libpq
+from tests.detour import THROUGH_POOLER
 from tests.factories import TrackRecordFactory
 from tests.frozen import outcome_of
+from tests.test_races import in_threads
 from tests.waiting import wait_until
 
 
@@ -259,6 +262,80 @@ def test_many_who_wait_in_vain_open_no_connections_of_their_own(database_url: st
             time.sleep(0.01)
         # The unit of work's own, one that asks whether the server is there, and those that a busy server still ends.
         assert most < len(threads) / 2
+
+
+def named(database_url: str, name: str) -> URL:
+    """Return the URL for sessions that the server tells from others by their *name*."""
+    return make_url(database_url).update_query_dict({"application_name": name})
+
+
+def pool_of(catalog: Catalog) -> Pool:
+    pool = catalog._database._pool
+    assert pool is not None
+    return pool
+
+
+def sessions(database_url: str, name: str) -> int:
+    with psycopg.connect(libpq(database_url), autocommit=True) as admin:
+        row = admin.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [name]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_connections_are_made_side_by_side_once_the_server_has_answered(database_url: str) -> None:
+    made: list[threading.Barrier] = []
+    both = threading.Barrier(2)
+
+    def password() -> str:
+        """Be asked for each connection: from the second one on, two are being made, or none ever is."""
+        if made:
+            both.wait(60)
+        made.append(both)
+        return make_url(database_url).password or "none"
+
+    with Catalog(database_url, password=password, pool_size=3, pool_timeout=120) as catalog:
+        catalog.find(uuid4())
+        all_hold = threading.Barrier(3)
+
+        def hold(_: int) -> None:
+            with catalog.unit_of_work() as work:
+                work.find(uuid4())
+                all_hold.wait(120)
+
+        in_threads(3, hold)
+    assert len(made) == 3
+
+
+@pytest.mark.skipif(THROUGH_POOLER, reason="PgBouncer's sessions are others than the pool's")
+def test_a_connection_that_was_idle_for_long_is_closed(database_url: str) -> None:
+    with Catalog(named(database_url, "idle"), pool_size=3) as catalog:
+        catalog.warm()
+        for connection in pool_of(catalog)._idle:
+            connection.idle_since -= 3600
+        catalog.find(uuid4())
+        wait_until(lambda: sessions(database_url, "idle") == 2)
+        assert catalog.pool().connections == 2
+
+
+@pytest.mark.skipif(THROUGH_POOLER, reason="PgBouncer's sessions are others than the pool's")
+def test_a_pool_that_is_renewed_closes_what_is_idle_at_once_and_the_others_later(database_url: str) -> None:
+    with Catalog(named(database_url, "renewed"), pool_size=3) as catalog:
+        catalog.warm()
+        with catalog.unit_of_work() as work:
+            pid = work.session.scalar(text("SELECT pg_backend_pid()"))
+            pool_of(catalog).renew()
+            wait_until(lambda: sessions(database_url, "renewed") == 1)
+        with catalog.unit_of_work() as work:
+            assert work.session.scalar(text("SELECT pg_backend_pid()")) != pid
+
+
+def test_the_figures_tell_for_how_long_a_connection_has_been_held(catalog: Catalog) -> None:
+    began = time.monotonic()
+    with catalog.unit_of_work() as work:
+        work.find(uuid4())
+        oldest = catalog.pool().oldest_held
+        assert oldest is not None
+        assert 0 <= oldest <= time.monotonic() - began
 
 
 def test_a_pool_is_warmed_on_request(database_url: str) -> None:
