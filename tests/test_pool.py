@@ -310,11 +310,13 @@ def test_connections_are_made_side_by_side_once_the_server_has_answered(database
 def test_a_connection_that_was_idle_for_long_is_closed(database_url: str) -> None:
     with Catalog(named(database_url, "idle"), pool_size=3) as catalog:
         catalog.warm()
-        for connection in pool_of(catalog)._idle:
+        connections = list(pool_of(catalog)._idle)  # They are not closed for want of a reference.
+        for connection in connections:
             connection.idle_since -= 3600
         catalog.find(uuid4())
-        wait_until(lambda: sessions(database_url, "idle") == 2)
         assert catalog.pool().connections == 2
+        assert [connection.closed for connection in connections].count(True) == 1
+        wait_until(lambda: sessions(database_url, "idle") == 2)
 
 
 @pytest.mark.skipif(THROUGH_POOLER, reason="PgBouncer's sessions are others than the pool's")
@@ -323,7 +325,9 @@ def test_a_pool_that_is_renewed_closes_what_is_idle_at_once_and_the_others_later
         catalog.warm()
         with catalog.unit_of_work() as work:
             pid = work.session.scalar(text("SELECT pg_backend_pid()"))
+            idle = list(pool_of(catalog)._idle)
             pool_of(catalog).renew()
+            assert [connection.closed for connection in idle] == [True, True]
             wait_until(lambda: sessions(database_url, "renewed") == 1)
         with catalog.unit_of_work() as work:
             assert work.session.scalar(text("SELECT pg_backend_pid()")) != pid
