@@ -47,7 +47,7 @@ def forget_words(database_url: str) -> None:
 
 @contextmanager
 def locked(database_url: str, table: str) -> Iterator[None]:
-    """Let everybody else wait for *table*."""
+    """Lock *table*, so that all other sessions wait for it."""
     with psycopg.connect(libpq(database_url)) as admin:
         admin.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         yield

@@ -301,7 +301,7 @@ def cases(*, full: bool) -> Iterator[Case]:
 
 
 def _kinds(parser: Parser) -> Iterator[tuple[str, Callable[[int], str]]]:
-    """Give the names of kinds of texts, and what makes one of so many signs: repeated, nested and mixed."""
+    """Give each kind of text, repeated, nested and mixed: its name, and a function that makes one of a given length."""
     signs = parser.signs
     for sign in signs:
         yield f"{sign!r} again and again", partial(mul, sign)

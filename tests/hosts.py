@@ -25,7 +25,7 @@ class Note(Base):
 
 @contextmanager
 def host_notes(url: str) -> Iterator[None]:
-    """Make the table in the database at *url*, for everybody, and drop it."""
+    """Make the table in the database at *url*, with all rights for all roles, and drop it."""
     with psycopg.connect(libpq(url), autocommit=True) as admin:
         admin.execute("CREATE TABLE host_notes (name text PRIMARY KEY)")
         admin.execute("GRANT ALL ON host_notes TO public")

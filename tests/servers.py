@@ -30,7 +30,7 @@ from tests.conftest import libpq
 from tests.frozen import family
 from tests.waiting import wait_until
 
-#: How pg_ctl calls them: end when everybody has left; end now, in order; end like a crash.
+#: The names of pg_ctl: end when all clients have left; end now, in order; end like a crash.
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT, "kill": signal.SIGKILL}
 StopMode = Literal["smart", "fast", "immediate", "kill"]
 _SETTINGS = {

@@ -1,4 +1,4 @@
-"""What operators are told of the last hours: counted, bounded, and the same in every session."""
+"""The activity of the last hours, as operators see it: counted, bounded, and the same in every session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A claim is a lease with a token: whoever holds it ends it once, and whoever lost it changes nothing."""
+"""A claim is a lease with a token: its holder ends it once, and a worker that lost it changes nothing."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def facts(change: StatusChange) -> list[object]:
 
 @contextmanager
 def lock_held(database_url: str, track_id: UUID) -> Iterator[None]:
-    """Let everybody else wait for a track."""
+    """Lock a track, so that all other sessions wait for it."""
     with psycopg.connect(libpq(database_url)) as other:
         other.execute("SELECT 1 FROM audio_tracks WHERE id = %s FOR UPDATE", [track_id])
         yield

@@ -151,7 +151,7 @@ def assert_nothing_is_hidden(catalog: Catalog, admin: Connection) -> None:
     ((unfinished,),) = admin.execute(UNFINISHED).fetchall()
     ((failed,),) = admin.execute("SELECT count(*) FROM audio_track_tasks WHERE status = 'FAILED'").fetchall()
     assert found.waiting + found.delayed + found.claimed + found.unclaimed + failed == unfinished
-    # What the owner does to the times is held to the same rule as anybody.
+    # The rule also holds for what the owner does to the times.
     admin.execute(EIGHT_DAYS_LATER)
     catalog.release_expired()
     admin.execute(EIGHT_DAYS_LATER)

@@ -188,7 +188,7 @@ class TestWithoutAGrant:
         )
 
     def test_nothing_is_allowed_after_printed_sql(self, place: Place, tmp_path: Path) -> None:
-        """Alembic prints what it would do; whoever runs that gets the same."""
+        """Alembic prints what it would do; a database on which that is run is the same."""
 
         ini = ini_with(tmp_path, NEWER_BY_HAND)
         command = [sys.executable, "-m", "alembic", "-c", str(ini), "upgrade", f"0001:{RATED}", "--sql"]

@@ -44,7 +44,7 @@ def records(*titles: str, length: int = 0) -> list[ReadRecord | Refusal]:
 
 
 class Told:
-    """Save records, and keep what is told of them."""
+    """Save records, and keep what is reported about them."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog

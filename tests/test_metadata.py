@@ -836,7 +836,7 @@ def test_a_letter_that_grows_when_it_is_lowered_does_not_bring_the_server_down(u
     """
     The server's text parser looks at a word's length before it lowers it.
 
-    Past 2,047 bytes the vector then overruns its memory, and the server ends every session of everybody; so lowering
+    Past 2,047 bytes the vector then overruns its memory, and the server ends all sessions of all clients; so lowering
     must have been done before the parser sees the text, and this asks for that before it stores such a word.
     """
     letters = [chr(code) for code in range(0x80, 0x110000) if chr(code).isalpha()]

@@ -23,7 +23,7 @@ from tests.servers import cluster
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 
-#: So many connections of the server's serve all clients of a test.
+#: The number of server connections that serve all clients of a test.
 SERVED_BY = 2
 
 

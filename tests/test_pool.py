@@ -1,4 +1,4 @@
-"""Connections: what no session may bring along, what happens when the server goes away, how long anybody waits."""
+"""Connections: settings of a session that must not matter, a server that goes away, and the time that callers wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However many want the same track, one of them gets it, and the history tells of nobody else."""
+"""Races for the same track: one caller gets it, and the history names no other."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.identifiers import new_id
+from audiocatalog.outcome import Trace
 from tests.conftest import libpq
 from tests.proxy import Proxy, proxied
 
@@ -177,3 +178,28 @@ def test_a_comma_in_a_password_names_no_host() -> None:
     ):
         with pytest.raises(errors.ConfigurationError):
             Catalog(url)
+
+
+def test_what_became_of_a_commit_is_asked_again_only_after_errors_that_may_pass(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[errors.CatalogError | str] = [
+        errors.DatabaseUnavailable("gone", operation="run", phase="statement"),
+        "in progress",
+        "committed",
+        errors.SchemaMismatch("another schema", operation="run"),
+        "committed",
+    ]
+
+    def ask(*_: object) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, errors.CatalogError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("audiocatalog.running.ask", ask)
+    trace = Trace("a server", "1|2|3", leaves_rows=True)
+    assert catalog._runner.outcome_of(trace, 60.0) is True
+    with pytest.raises(errors.SchemaMismatch):
+        catalog._runner.outcome_of(trace, 60.0)
+    assert answers == ["committed"]

@@ -398,7 +398,7 @@ def test_no_setting_of_a_database_changes_what_an_upgrade_makes_and_a_check_sees
 
 
 class TestWhoHoldsALock:
-    """Any role that may connect can take an advisory lock: whoever waits for it is told by whom."""
+    """Any role that may connect can take an advisory lock: a session that waits for it is told which role holds it."""
 
     @pytest.fixture
     def holder(self, admin: Admin) -> str:

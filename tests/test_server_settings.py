@@ -74,7 +74,7 @@ LIMITS: Final[list[Settings]] = [
     {"statement_timeout": _LIMIT, "lock_timeout": _LIMIT},
     {"idle_in_transaction_session_timeout": _LIMIT, "idle_session_timeout": _LIMIT},
 ]
-#: Behind a pooler, each transaction brings its settings along, for its session is everybody's.
+#: Behind a pooler, each transaction brings its settings along, for all clients share its session.
 SHARED: Final[list[Settings]] = [
     {"IntervalStyle": "iso_8601", "DateStyle": "German, DMY", "array_nulls": "off", "gin_fuzzy_search_limit": "1"},
     {"default_transaction_isolation": "serializable", "standard_conforming_strings": "off"},

@@ -21,7 +21,7 @@ _NAME = "database.example"
 
 
 class Authority:
-    """Sign certificates, for whoever trusts its own."""
+    """Sign certificates for clients that trust its own."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.certificate = folder / f"{name}.crt"

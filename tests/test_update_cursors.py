@@ -109,7 +109,7 @@ def test_a_window_ends_at_no_number_that_is_no_transaction(step: int) -> None:
 
 @pytest.mark.parametrize("ahead", [1, 10**6, 2**61])
 def test_a_cursor_of_a_server_that_is_ahead_is_refused(catalog: Catalog, ahead: int) -> None:
-    """Of another cluster, or of this one before it was restored: what it was told of is not what is here."""
+    """Of another cluster, or of this one before it was restored: what it was given is not what is here."""
     new(catalog, 1)
     place = Place.parse(catalog.updated_since().next)
     assert place.old is not None

@@ -242,7 +242,7 @@ def test_savepoints_of_the_driver_hide_nothing(catalog: Catalog, database_url: s
 
 
 def test_long_transactions_hold_up_nobody_else(catalog: Catalog, database_url: str) -> None:
-    """One has written before all polls, one begins between them; others are told of at once, and once."""
+    """One has written before all polls, one begins between them; others are reported at once, and once."""
     ids = new(catalog, 12)
     copy = Copy(catalog)
     with ExitStack() as late:
@@ -309,7 +309,7 @@ def test_the_own_writes_of_a_unit_of_work_are_told_when_it_has_committed(
 def test_a_transaction_that_sees_the_past_waits_for_nothing_and_skips_nothing(
     catalog: Catalog, database_url: str
 ) -> None:
-    """In REPEATABLE READ, what a cursor has been told of may not be there yet."""
+    """In REPEATABLE READ, what a cursor has been given may not be visible yet."""
     ids = new(catalog, 3)
     start = catalog.updated_since().next
     with catalog.unit_of_work() as work:

@@ -178,7 +178,7 @@ def test_a_step_is_ended_unless_its_revision_declares_it_as_long(
 
 
 def test_a_migrator_that_hangs_within_a_transaction_does_not_keep_its_locks(current: str, tmp_path: Path) -> None:
-    """Its machine may be gone, or its process stopped; everybody else waits for the table that it was changing."""
+    """Its machine may be gone, or its process stopped; all other sessions wait for the table that it was changing."""
     limited = make_url(current).update_query_dict({"options": "-c idle_in_transaction_session_timeout=300ms"})
     go_on = tmp_path / "go on"
     hang = f"import time, pathlib\n    while not pathlib.Path({str(go_on)!r}).exists(): time.sleep(0.01)"

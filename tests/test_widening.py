@@ -20,7 +20,7 @@ from tests.searches import count_words, found, save, titles
 
 
 def doubtful(word: str, *known: tuple[str, int], **options: Any) -> Doubtful:
-    """Return *word* as it is read where the catalogue knows the words *known*, each in so many tracks."""
+    """Return *word* as it is read where the catalogue knows the words *known*, each with its number of tracks."""
     terms = [Term(word, prefix=options.pop("prefix", False), **options)]
     (one,) = doubtful_words(terms, [word], [(word, other, tracks) for other, tracks in known])
     return one

@@ -775,6 +775,27 @@ def test_the_loop_outlives_a_pool_that_is_empty_for_a_while(
     assert outcome == [2]
 
 
+def test_a_claim_that_fails_is_no_empty_queue(quick: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop may end when nothing waits; after an error it does not know that."""
+    waiting(quick, 2)
+    worker = quick.work(limit=1, until_empty=True)
+    claim = worker._claim
+    calls: list[int] = []
+
+    def fail_the_second_time() -> list[tuple[Claim, bool]]:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise errors.QueryTimeout("too late", operation="claim", phase="statement")
+        return claim()
+
+    def handle(_: Claim) -> None:
+        wait_until(lambda: worker._upkeep.has_looked_for_dead)
+
+    monkeypatch.setattr(worker, "_claim", fail_the_second_time)
+    assert worker.run(handle) == 2
+    assert calls == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("ending", ["completing", "failing"])
 def test_a_connection_that_is_lost_while_a_claim_is_ended_is_no_matter(
     quick: Catalog, owner: Owner, ending: str

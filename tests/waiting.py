@@ -28,7 +28,7 @@ def wait_until(condition: Callable[[], T], *, within: float = 60.0) -> T:
 
 
 def wait_until_blocked(url: str | URL, table: str) -> None:
-    """Return when somebody who has used *table* in the database at *url* waits for a lock."""
+    """Return when a session that has used *table* in the database at *url* waits for a lock."""
     from tests.conftest import libpq
 
     with psycopg.connect(libpq(url), autocommit=True) as admin:

@@ -190,7 +190,7 @@ class Writers:
             if claim.track.id in self.account.moves:
                 return self.account.moves[claim.track.id]
             time.sleep(0.01)
-        raise AssertionError(f"nobody was told of the track {claim.track.id}")
+        raise AssertionError(f"no writer was told of the track {claim.track.id}")
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def torment(server: Server, database: str, account: Account, *, seconds: float, 
 
 
 def terminate(server: Server, database: str, count: int) -> int:
-    """End so many of the catalogue's sessions, and return how many there were."""
+    """End at most *count* of the catalogue's sessions, and return how many there were."""
     with suppress(psycopg.OperationalError), server.admin(database) as admin:
         rows = admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({_ENDED}) AS ended", [NAME, count]).fetchall()
         return sum(done for (done,) in rows)

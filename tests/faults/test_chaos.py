@@ -14,7 +14,7 @@ from audiocatalog import Catalog, Track, TrackMetadata, UnitOfWork, errors, migr
 from tests.faults.chaos import NAME, at_work, differences, revive, torment
 from tests.servers import Server, cluster
 
-#: For so many seconds the writers are tormented, once for each number of kills.
+#: How long the writers are disturbed, in seconds, once for each number of kills.
 SECONDS = float(os.environ.get("AUDIOCATALOG_CHAOS_SECONDS", "30"))
 
 
@@ -94,7 +94,7 @@ def test_twenty_idle_connections_of_a_server_that_was_restarted_fail_nobody(serv
 
 
 def crash_and_give_ids_to_others(server: Server, url: str) -> str | None:
-    """Kill the server, and have others write on the next one before anybody comes back; return what was told then."""
+    """Kill the server, and have others write on the next one before a writer comes back; return what was told then."""
     with server.admin(str(make_url(url).database)) as admin:
         row = admin.execute("SELECT max(backend_xid::text::bigint) FROM pg_stat_activity").fetchone()
         assert row is not None

@@ -77,7 +77,7 @@ def serializable_by_the_session(work: UnitOfWork) -> None:
 def test_who_fails_to_serialize_at_commit_is_run_again(
     database_url: str, owner: Owner, begin: Callable[[UnitOfWork], None], *, pooler: bool
 ) -> None:
-    """Each looks whether anybody is on duty, and saves a track if nobody is: of two at once, one must see the other."""
+    """Each looks for a track, and saves one if there is none: of two at once, one must see the other."""
     with Catalog(database_url, pool_size=4, pooler=pooler) as catalog:
         for _ in range(3):
             duty = f"duty {uuid4()}"
@@ -131,7 +131,7 @@ def test_what_others_hold_too_long_is_tried_again_until_they_let_go(database_url
 
 
 def test_within_an_open_unit_nothing_is_tried_again(database_url: str, catalog: Catalog) -> None:
-    """The whole unit has to be run again, for the server has undone all of it; that is up to whoever began it."""
+    """The whole unit has to be run again, for the server has undone all of it; that is up to the caller."""
     track = catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a"))
     with catalog.unit_of_work() as other, Catalog(database_url, lock_timeout=0.05) as hasty:
         other.save(TrackMetadata(title="held"), audio_path="a", id=track.id, replace=True)

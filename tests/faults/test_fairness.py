@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 THREADS = 16
 CONNECTIONS = 2
 SECONDS = 4.0
-#: A connection is held for so long; a sleep on the server, so that it costs no core.
+#: A connection is held for 5 ms, by a sleep on the server, which costs no core.
 HELD = "SELECT pg_sleep(0.005)"
 
 
@@ -118,7 +118,7 @@ def test_checkouts_under_terminated_sessions_leave_the_pool_as_it_was(  # Its pa
                 failed[number] += 1
             done[number] += 1
             if number == 0 and turn % 50 == 0:
-                terminate()  # Whoever has it: the others are at work meanwhile.
+                terminate()  # It may be the connection of any thread: the others work meanwhile.
             if number == 0 and turn == checkouts // size // 5:
                 memory.append(resident())
 
@@ -144,6 +144,6 @@ def test_checkouts_under_terminated_sessions_leave_the_pool_as_it_was(  # Its pa
     print(f"\n{figures}")  # noqa: T201
     assert sum(done) == checkouts // size * size
     assert len(killed) >= checkouts / 1000
-    # Nobody fails but those at whose very moment it happened.
+    # A terminated session fails at most one checkout, the one that uses it at that moment.
     assert sum(failed) <= len(killed)
     assert growth < 5

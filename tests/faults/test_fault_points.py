@@ -135,7 +135,7 @@ def cut_points(distant: tuple[Catalog, Proxy], *, answered: bool, around: Callab
         yield message
         if proxy.lost == before:
             return
-    pytest.fail("it sends more messages than anybody thought")
+    pytest.fail("it sends more messages than MOST_MESSAGES")
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["message lost", "answer lost"])

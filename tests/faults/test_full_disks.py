@@ -25,7 +25,7 @@ _DATABASE = "music"
 
 
 class SmallDisk:
-    """A file system in memory, of so many megabytes."""
+    """A file system in memory, of the given size in megabytes."""
 
     def __init__(self, stack: ExitStack, megabytes: int) -> None:
         self.folder = temporary_folder(stack)

@@ -174,7 +174,7 @@ def test_a_server_that_is_still_starting_is_told_as_an_outage(small_server: Serv
         standby.settings["hot_standby"] = "off"
         standby.begin()
         with Catalog(standby.url(_DATABASE, user=_ROLE), pool_size=2, pool_timeout=1) as catalog:
-            # At first there is nobody on its port, then somebody who says that he is not ready.
+            # At first nothing listens on its port, then a server that says that it is not ready.
             wait_until(lambda: "not accepting connections" in str(outcome_of(lambda: standby.admin().close()).error))
             for _ in range(3):
                 with pytest.raises(errors.DatabaseUnavailable) as caught:

@@ -17,10 +17,10 @@ from audiocatalog.identifiers import new_id
 from tests.conftest import temporary_database
 from tests.test_search_hostile import HOSTILE, PIECES
 
-#: So many texts, unless the environment says otherwise. Every run of the tests has a thousand titles, and a few
-#: queries beside the many of `test_search_hostile.py`.
+#: The number of texts, unless the environment gives another one. Every run of the tests has a thousand titles, and a
+#: few queries beside the many of `test_search_hostile.py`.
 MANY: Final = pytest.param(int(os.environ.get("AUDIOCATALOG_TEST_TEXTS", "50000")), marks=pytest.mark.faults)
-#: One is saved alone for so many that are saved together: both ways take the same texts.
+#: One text is saved alone for each batch of this many that are saved together: both ways take the same texts.
 ALONE: Final = 50
 
 COMBINING = "\u0300\u0301\u0327\u0338\u0345\u05b0\u0e31\u0f71\u3099\U0001d165"

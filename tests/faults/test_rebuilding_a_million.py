@@ -27,8 +27,8 @@ from tests.vectors import expand, wrong_vectors
 pytestmark = pytest.mark.faults
 
 TRACKS = int(os.environ.get("AUDIOCATALOG_TEST_REBUILD_TRACKS", "1000000"))
-#: Nobody may wait for a lock that long, in milliseconds; the server notes who does. A table that is rewritten has
-#: everybody wait for 9 seconds at this size. How long calls take is not that certain on a machine that others use.
+#: No session may wait for a lock that long, in milliseconds; the server logs those that do. A table that is rewritten
+#: lets all sessions wait for 9 seconds at this size. The duration of calls is less certain where others use the machine.
 LONGEST_WAIT = 250
 _WAITING = re.compile(r"still waiting for \w+ on (?:relation|transaction|tuple)[^\n]*")
 _SECONDS_BETWEEN_PROBES = 0.005

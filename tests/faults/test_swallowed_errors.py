@@ -204,7 +204,7 @@ def test_run_does_not_repeat_what_swallows_its_errors(small: Catalog) -> None:
 
 
 def test_an_engine_of_the_host_is_guarded_as_well(small: Catalog) -> None:
-    """The session's engine is the catalogue's: who begins a transaction of his own on it is told too."""
+    """The session's engine is the catalogue's: a host that begins a transaction of its own on it is told too."""
     with small.unit_of_work() as work:
         engine: Any = work.session.get_bind()
     with (

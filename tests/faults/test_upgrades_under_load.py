@@ -132,7 +132,7 @@ def large() -> Iterator[str]:
 
 
 def test_no_revision_keeps_a_large_table_to_itself(large: str, record_property: Callable[[str, object], None]) -> None:
-    """A read and a write every 5 ms tell for how long a lock was held, whoever held it."""
+    """A read and a write every 5 ms tell for how long any session held a lock."""
     slowest = {"read": 0.0, "write": 0.0}
     statements = {
         "read": "SELECT title FROM audio_tracks LIMIT 1",
