@@ -28,7 +28,7 @@ pytestmark = pytest.mark.faults
 
 TRACKS = int(os.environ.get("AUDIOCATALOG_TEST_REBUILD_TRACKS", "1000000"))
 #: No session may wait for a lock that long, in milliseconds; the server logs those that do. A table that is rewritten
-#: lets all sessions wait for 9 seconds at this size. The duration of calls is less certain where others use the machine.
+#: lets all sessions wait for 9 seconds at this size. Calls take longer where others use the machine.
 LONGEST_WAIT = 250
 _WAITING = re.compile(r"still waiting for \w+ on (?:relation|transaction|tuple)[^\n]*")
 _SECONDS_BETWEEN_PROBES = 0.005
