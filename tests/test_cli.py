@@ -26,6 +26,7 @@ from audiocatalog.models import SCHEMA_REVISION
 from tests.command import ROOT, UNSET, Run, ended, invoke, process, run_on
 from tests.conftest import libpq
 from tests.factories import TrackRecordFactory
+from tests.places import TEMPORARY
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ class TestOutput:
 @contextlib.contextmanager
 def open_folder() -> Iterator[Path]:
     """Make a folder that the server of root can use, who runs as another user."""
-    folder = Path(tempfile.mkdtemp(prefix="audiocatalog-cli-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="audiocatalog-cli-", dir=TEMPORARY))
     folder.chmod(0o1777)
     try:
         yield folder

@@ -22,6 +22,7 @@ from audiocatalog import Catalog, revisions
 from audiocatalog.cli import demo, main, story
 from audiocatalog.cli.failures import Failure
 from audiocatalog.errors import TrackNotFound
+from tests.places import TEMPORARY
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +37,7 @@ pytestmark = [
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Make a folder for temporary files that the server of root can use, who runs as another user."""
-    made = Path(tempfile.mkdtemp(prefix="audiocatalog-demo-", dir="/tmp"))
+    made = Path(tempfile.mkdtemp(prefix="audiocatalog-demo-", dir=TEMPORARY))
     made.chmod(0o1777)
     yield made
     shutil.rmtree(made)

@@ -26,6 +26,7 @@ import sqlalchemy
 
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.errors import ConfigurationError
+from tests.places import TEMPORARY
 from tests.waiting import wait_until
 
 IS_ROOT = os.geteuid() == 0
@@ -41,6 +42,7 @@ PRELUDE = """
 import json, os, signal, sys, threading, time
 import psycopg
 from audiocatalog.embedded import EmbeddedPostgres
+from tests.places import TEMPORARY
 from tests.waiting import wait_until
 
 def say(**facts):
@@ -139,7 +141,7 @@ def program(
 @contextlib.contextmanager
 def open_folder() -> Iterator[Path]:
     """Make a folder in which every user may write; those of pytest are closed to the user who serves root."""
-    folder = Path(tempfile.mkdtemp(prefix="embedded-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="embedded-", dir=TEMPORARY))
     folder.chmod(0o1777)
     try:
         yield folder
