@@ -141,7 +141,7 @@ def temporary_database(server_url: str, *, template: str = "template0") -> Itera
     """Create a database, which is empty or a copy of *template*, give its URL, and drop it."""
     name = f"audiocatalog_test_{uuid4().hex}"
     with psycopg.connect(libpq(server_url), autocommit=True) as admin:
-        # Files are copied at a third of the cost of pages. A server that may not lose what it writes would wait for them.
+        # Files are copied at a third of the cost of pages. A server that keeps what it writes would wait for the disk.
         strategy = "" if GIVEN_SERVER else " STRATEGY file_copy"
         copy = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE {}" + strategy)
         admin.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
