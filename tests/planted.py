@@ -162,9 +162,11 @@ def a_closed_catalogue(place: Place) -> None:
 
 
 def a_full_pool(place: Place) -> None:
-    with place.another(pool_size=1, pool_timeout=0.05) as catalog, catalog.unit_of_work() as work:
-        work.find(TRACK_ID)
-        catalog.update_status(TRACK_ID, TrackStatus.COMPLETED, reason=REASON)
+    with place.another(pool_size=1, pool_timeout=0.05) as catalog:
+        catalog.warm(timeout=60)
+        with catalog.unit_of_work() as work:
+            work.find(TRACK_ID)
+            catalog.update_status(TRACK_ID, TrackStatus.COMPLETED, reason=REASON)
 
 
 def no_such_track(place: Place) -> None:

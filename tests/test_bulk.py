@@ -745,6 +745,7 @@ class TestBesideOthers:
 
     def test_a_pool_without_room_is_tried_again(self, database_url: str) -> None:
         with Catalog(database_url, pool_size=1, pool_timeout=0.05) as catalog:
+            catalog.warm(timeout=60)
             results: list[BulkResult] = []
             with catalog.unit_of_work() as busy:
                 assert busy.find(uuid4()) is None

@@ -168,8 +168,10 @@ def test_run_gives_up_at_its_deadline(catalog: Catalog) -> None:
 
 
 def test_a_full_pool_says_so_in_time(database_url: str) -> None:
-    with Catalog(database_url, pool_size=1, pool_timeout=0.2) as catalog, catalog.unit_of_work():
-        error, seconds = outcome_of(lambda: catalog.find(uuid4()))
+    with Catalog(database_url, pool_size=1, pool_timeout=0.2) as catalog:
+        catalog.warm(timeout=60)
+        with catalog.unit_of_work():
+            error, seconds = outcome_of(lambda: catalog.find(uuid4()))
         assert isinstance(error, errors.PoolTimeout)
         assert str(error).startswith("none of 1 connections became free within 0.2 s")
         assert seconds > 0.15

@@ -225,12 +225,11 @@ def test_a_call_after_the_end_is_told_as_well(watched: Catalog, seen: list[Obser
 
 
 def test_a_unit_that_gets_no_connection_is_told(database_url: str, seen: list[Observation]) -> None:
-    with (
-        Catalog(database_url, pool_size=1, pool_timeout=0.1, observe=seen.append) as catalog,
-        catalog.unit_of_work(),
-        pytest.raises(errors.PoolTimeout),
-    ):
-        catalog.run(save)
+    with Catalog(database_url, pool_size=1, pool_timeout=0.1, observe=seen.append) as catalog:
+        catalog.warm(timeout=60)
+        seen.clear()
+        with catalog.unit_of_work(), pytest.raises(errors.PoolTimeout):
+            catalog.run(save)
     assert told(seen) == [("unit_of_work", "PoolTimeout"), ("run", "PoolTimeout"), ("unit_of_work", None)]
 
 
