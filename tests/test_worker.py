@@ -253,6 +253,27 @@ def test_a_lease_is_kept_alive_while_the_body_works(quick: Catalog, owner: Owner
 
 
 @pytest.mark.usefixtures("_keen")
+def test_a_lease_is_kept_alive_after_a_renewal_that_failed(
+    quick: Catalog, owner: Owner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (identifier,) = waiting(quick, 1)
+    renew, failures = quick.renew_many, [errors.QueryTimeout("too late", operation="renew", phase="statement")]
+
+    def renew_many(*claims: Any, **lease: Any) -> object:
+        if failures:
+            raise failures.pop()
+        return renew(*claims, **lease)
+
+    monkeypatch.setattr(quick, "renew_many", renew_many)
+    for claim in quick.work(lease=LEASE, until_empty=True):
+        wait_until(lambda: [one for one in caplog.messages if one.startswith("leases could not be renewed")])
+        wait_until_renewed(owner, identifier)
+        quick.complete(claim)
+    assert failures == []
+    assert quick.get(identifier).status is COMPLETED
+
+
+@pytest.mark.usefixtures("_keen")
 def test_a_claim_that_is_lost_before_its_turn_is_not_given(quick: Catalog, caplog: pytest.LogCaptureFixture) -> None:
     ids = waiting(quick, 3)
     given = []
