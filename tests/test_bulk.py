@@ -756,12 +756,12 @@ class TestBesideOthers:
             loading.join(30)
             assert results[0].inserted == 3
 
-    def test_a_batch_that_is_too_slow_says_so(self, catalog: Catalog, owner: Owner) -> None:
-        with pytest.MonkeyPatch.context() as patch, Catalog(catalog._database.url, statement_timeout=0.001) as hasty:
-            patch.setattr("audiocatalog.bulk._STATEMENT_SECONDS", 0.001)
+    def test_a_limit_that_strikes_before_anything_is_stored_is_told_as_such(self, catalog: Catalog) -> None:
+        """The server has given up the whole transaction, so that no smaller part of the batch can be tried in it."""
+        with pytest.MonkeyPatch.context() as patch, Catalog(catalog._database.url, statement_timeout=0.05) as hasty:
+            patch.setattr("audiocatalog.bulk._READ_LIMITS", "SELECT pg_sleep(60)::text, ''")
             with pytest.raises(errors.QueryTimeout, match=r"^bulk_save: "):
-                hasty.bulk_save(records(2000))
-        assert rows(owner, "audio_tracks") == []
+                hasty.bulk_save(records(2))
 
     @pytest.fixture
     def slowed(self, catalog: Catalog, owner: Owner) -> Iterator[Catalog]:
@@ -814,6 +814,25 @@ class TestBesideOthers:
         result = slowed.bulk_save([retitled(one, "late") for one in records(8)])
         assert counts(result) == (8, 0, 0, 0, 0)
         assert_sound(owner)
+
+    def test_a_server_that_is_too_slow_for_every_record_ends_the_load(self, slowed: Catalog, owner: Owner) -> None:
+        alone: list[TrackRecord] = []
+        store = Load._store
+
+        def note(load: Load, driver: Driver, part: Sequence[TrackRecord], seconds: float) -> Sequence[Stored]:
+            alone.extend(part if len(part) == 1 else ())
+            return store(load, driver, part, seconds)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("audiocatalog.bulk._MOST_SLOW", 3)
+            patch.setattr(Load, "_store", note)
+            with pytest.raises(errors.QueryTimeout, match=r"^bulk_save: the statement was ended"):
+                slowed.bulk_save([retitled(one, "slow") for one in records(8)])
+            assert len(alone) == 3
+            assert rows(owner, "audio_tracks") == []
+            # Where one could be stored, the others are to blame, however many they are.
+            result = slowed.bulk_save([*records(1), *(retitled(one, "slow") for one in records(4))])
+        assert counts(result) == (1, 0, 0, 4, 0)
 
     def test_a_slow_load_takes_a_time_that_is_bounded_by_its_slow_records(self, slowed: Catalog) -> None:
         """The time of each try is counted, as the limit that it was given, not measured."""

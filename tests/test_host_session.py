@@ -218,6 +218,19 @@ def test_what_was_refused_was_not_sent(catalog: Catalog, track: Track) -> None:
     assert catalog.get(track.id).status == FAILED
 
 
+def test_a_flush_that_was_refused_has_sent_nothing_and_the_unit_goes_on(catalog: Catalog, track: Track) -> None:
+    with catalog.unit_of_work() as work:
+        written = Track(**NEW)
+        work.session.add_all([Item(id=1, track_id=track.id), written])
+        with pytest.raises(errors.WriteRefused):
+            work.session.flush()
+        work.session.expunge(written)
+        work.update_status(track.id, FAILED)
+    assert catalog.get(track.id).status == FAILED
+    with catalog.unit_of_work() as work:
+        assert work.session.scalars(select(Item.track_id)).all() == [track.id]
+
+
 def copied(work: UnitOfWork) -> None:
     """Fill the host's table from ours."""
     found = select(Track.title).where(Track.id == ITEMS.c.track_id).scalar_subquery()
@@ -242,12 +255,19 @@ def reading(work: UnitOfWork) -> None:
     work.session.scalars(select(Track).join(other, other.id == Track.id)).all()
 
 
+def the_same_value(work: UnitOfWork) -> None:
+    """Set a track's title to what it is: SQLAlchemy looks at the track when it flushes, and has nothing to write."""
+    (found,) = work.session.scalars(select(Track)).all()
+    attributes.set_attribute(found, "title", found.title)
+    assert found in work.session.dirty
+
+
 def by_text(work: UnitOfWork) -> None:
     """A text is the host's own risk."""
     work.session.execute(text("UPDATE host_items SET title = 'x' FROM audio_tracks AS t WHERE t.id = track_id"))
 
 
-@pytest.mark.parametrize("act", [copied, other_names, reading, by_text])
+@pytest.mark.parametrize("act", [copied, other_names, reading, the_same_value, by_text])
 def test_the_hosts_own_tables_are_left_alone(catalog: Catalog, track: Track, act: Callable[[UnitOfWork], None]) -> None:
     with catalog.unit_of_work() as work:
         act(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,6 +26,7 @@ from audiocatalog import (
     migrations,
     rebuilding,
 )
+from audiocatalog.advisory_locks import holder_of
 from audiocatalog.errors import ConfigurationError, SchemaMismatch, TransientConflict
 from audiocatalog.grants import grant_rights, grant_sql
 from audiocatalog.migrator import LOCK_KEY, connected
@@ -412,8 +414,10 @@ class TestWhoHoldsALock:
             migrations.upgrade(url, lock_timeout=0.3)
         assert holder in str(caught.value)
         with meanwhile(lambda: migrations.upgrade(url)):
-            wait_until(lambda: f"waiting for another upgrade to end: {holder}" in caplog.text)
-            admin.execute("SELECT pg_advisory_unlock_all()")
+            try:
+                wait_until(lambda: f"waiting for another upgrade to end: {holder}" in caplog.text)
+            finally:
+                admin.execute("SELECT pg_advisory_unlock_all()")
 
     def test_a_rebuild_says_it(self, url: str, admin: Admin, holder: str) -> None:
         migrations.upgrade(url)
@@ -428,3 +432,21 @@ class TestWhoHoldsALock:
         with Catalog(url) as catalog, pytest.raises(TransientConflict, match="another count") as caught:
             catalog.refresh_vocabulary()
         assert holder in str(caught.value)
+
+    def test_the_holder_is_told_from_sessions_that_only_look_like_it(
+        self, url: str, empty_database: Callable[[], str]
+    ) -> None:
+        """One holds the same lock in another database, one holds others, and one waits; all of them came first."""
+        with ExitStack() as stack:
+            elsewhere, another, waiting, holder = (
+                stack.enter_context(closing(psycopg.connect(libpq(one), autocommit=True)))
+                for one in (empty_database(), url, url, url)
+            )
+            for session in (elsewhere, holder):
+                session.execute("SELECT pg_advisory_lock(7)")
+            another.execute("SELECT pg_advisory_lock(8), pg_advisory_lock(0, 7)")
+            waiting.pgconn.send_query(b"SELECT pg_advisory_lock(7)")
+            blocked = "SELECT FROM pg_locks WHERE pid = %s AND NOT granted"
+            wait_until(lambda: holder.execute(blocked, [waiting.info.backend_pid]).fetchone() is not None)
+            assert holder_of(holder, 7).startswith(f"process {holder.info.backend_pid} ")
+            assert holder_of(holder, 9) == "a process that has ended"

@@ -112,8 +112,10 @@ def test_a_second_upgrade_says_that_it_waits(empty_database: Callable[[], str], 
     with psycopg.connect(libpq(url), autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
         with meanwhile(lambda: upgrade(url, NOW)):
-            wait_until(lambda: "waiting for another upgrade" in caplog.text)
-            other.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
+            try:
+                wait_until(lambda: "waiting for another upgrade" in caplog.text)
+            finally:
+                other.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
     assert revision_of(url) == NOW
 
 
