@@ -7,13 +7,14 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.util import CommandError
 
-from audiocatalog import schema_changes  # noqa: F401  # It gives `op` the operations for tables in use.
+from audiocatalog.db.first_revision import FIRST_REVISION, mark_database
+from audiocatalog.db.function_rights import SECURE_FUNCTIONS
+from audiocatalog.db.settings import parse_url, url_from_environment
 from audiocatalog.errors import CatalogError, ConfigurationError
-from audiocatalog.first_revision import FIRST_REVISION, mark_database
-from audiocatalog.function_rights import SECURE_FUNCTIONS
-from audiocatalog.migrator import LIMITS, only_migrator
-from audiocatalog.models import VERSION_TABLE, Base
-from audiocatalog.settings import parse_url, url_from_environment
+from audiocatalog.migrations import alembic_operations  # noqa: F401  # It gives `op` the operations for tables in use.
+from audiocatalog.migrations.migrator import LIMITS, only_migrator
+from audiocatalog.models.base import Base
+from audiocatalog.models.sql_names import VERSION_TABLE
 
 config = context.config
 run_from_command_line = config.cmd_opts is not None

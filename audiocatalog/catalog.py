@@ -5,48 +5,39 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 from sqlalchemy import URL
 
-from audiocatalog.activity import ACTIVITY, Activity, activity_of, activity_values
-from audiocatalog.bulk import BATCH, Load, Progress, Record, Stored, save_in_batches
-from audiocatalog.bulk_result import BulkResult, OnConflict
-from audiocatalog.choices import number_of_seconds
-from audiocatalog.claims import ClaimOrder
-from audiocatalog.connection import hang_up
-from audiocatalog.engine import Database
-from audiocatalog.errors import (
-    CommitOutcomeUnknown,
-    ConfigurationError,
-    InvalidInput,
-    PermissionDenied,
-    Phase,
-    Problem,
-    StaleStatement,
-)
-from audiocatalog.explaining import refresh_vocabulary
-from audiocatalog.health import Health, read_health
-from audiocatalog.metadata import ExportedRecord, TrackRecord, clean_actor
-from audiocatalog.observing import Hook, Observer, observed, observed_as, warn_of_debugging
-from audiocatalog.operations import Driver, rows_of
-from audiocatalog.outcome import Trace
-from audiocatalog.parameters import Password
-from audiocatalog.pool_figures import PoolFigures
-from audiocatalog.running import Runner
-from audiocatalog.search.vocabulary import Vocabulary
-from audiocatalog.settings import Settings, settings_from_environment, the_environment, url_from_environment
-from audiocatalog.tracks import STATUS_COUNTS, StatusCount, counts_of
-from audiocatalog.translation import translated
+from audiocatalog.db.bulk_load import save_in_batches
+from audiocatalog.db.commit_outcome import Trace
+from audiocatalog.db.connection import shutdown_socket
+from audiocatalog.db.connection_parameters import Password
+from audiocatalog.db.database import Database
+from audiocatalog.db.execute import Driver, carry_out
+from audiocatalog.db.observer import Hook, Observer, warn_of_debugging
+from audiocatalog.db.retry import OpenTransaction, Runner
+from audiocatalog.db.settings import Settings, settings_from_environment, the_environment, url_from_environment
+from audiocatalog.errors import CommitOutcomeUnknown, ConfigurationError, InvalidInput, Problem, StaleStatement
+from audiocatalog.methods import Methods
+from audiocatalog.models.arguments import number_of_seconds
+from audiocatalog.models.claim import ClaimOrder
+from audiocatalog.models.metadata import ExportedRecord, TrackRecord, clean_actor
+from audiocatalog.operations.activity import Activity, activity
+from audiocatalog.operations.bulk import BATCH, BatchStore, Progress, Record, RecordOutcome
+from audiocatalog.operations.bulk_result import BulkResult, OnConflict
+from audiocatalog.operations.monitoring import Health, PoolStats, StatusCount, count_by_status, health
+from audiocatalog.operations.operation import Execution, Operation
+from audiocatalog.search.vocabulary import Vocabulary, refresh_vocabulary
 from audiocatalog.unit_of_work import UnitOfWork
-from audiocatalog.verbs import Verbs
 from audiocatalog.worker import Worker
 
 _Result = TypeVar("_Result")
 
 
-class Catalog(Verbs):
+class Catalog(Methods):
     """
     Keep the way to one catalogue: a pool of connections, units of work, and what is done in one call.
 
@@ -130,7 +121,8 @@ class Catalog(Verbs):
         super().__init__(clean_actor(actor), settings, Observer(observe, slow_after=settings.slow_after))
         warn_of_debugging()
         self._database = Database(url, settings, password=password)
-        self._runner = Runner(self._database, self._observer, actor=self._actor, settings=settings)
+        self._unobserved = Observer(None, slow_after=settings.slow_after)
+        self._runner = Runner(self._database, self._observer, self._begin)
 
     @classmethod
     def from_env(
@@ -187,9 +179,10 @@ class Catalog(Verbs):
             DatabaseUnavailable: the server cannot be reached.
             SchemaMismatch: the schema is missing or too old.
         """
-        return self._runner.unit_of_work()
+        return UnitOfWork(
+            self._database.transaction, actor=self._actor, settings=self._settings, observer=self._observer
+        )
 
-    @observed_as("run", is_long=True)
     def run(self, unit: Callable[[UnitOfWork], _Result], *, deadline: float = 10.0) -> _Result:
         """
         Run *unit* in a unit of work and return what it returns, again while the error says ``retryable``.
@@ -200,10 +193,10 @@ class Catalog(Verbs):
 
         >>> catalog.run(lambda work: work.update_status(track.id, TrackStatus.PROCESSING))  # doctest: +SKIP
         """
-        seconds = number_of_seconds(deadline, "deadline", "run", least=0)
-        return self._runner.run(unit, seconds, lambda error: error.retryable)
+        with self._observer.call("run", is_long=True):
+            seconds = number_of_seconds(deadline, "deadline", "run", least=0)
+            return self._runner.run(unit, seconds, lambda error: error.retryable)
 
-    @observed
     def was_committed(self, error: CommitOutcomeUnknown, *, deadline: float = 10.0) -> bool | None:
         """
         Ask the server what became of the unit of work that ended in *error*, for *deadline* seconds.
@@ -221,13 +214,12 @@ class Catalog(Verbs):
         ...     kept = catalog.was_committed(error)
 
         """
-        trace = error.trace
-        if trace is None:
-            return None
-        seconds = number_of_seconds(deadline, "deadline", "was_committed", least=0)
-        return self._runner.outcome_of(Trace(*trace), seconds)
+        with self._observer.call("was_committed"):
+            if error.trace is None:
+                return None
+            seconds = number_of_seconds(deadline, "deadline", "was_committed", least=0)
+            return self._runner.outcome_of(Trace(*error.trace), seconds)
 
-    @observed_as("bulk_save", is_long=True)
     def bulk_save(
         self,
         records: Iterable[TrackRecord | ExportedRecord | Mapping[str, Any]],
@@ -267,33 +259,23 @@ class Catalog(Verbs):
         [(17, 'title: at most 1,000 characters, not 1,204')]
 
         """
-        load = Load.checked(on_conflict, actor=self._actor_or_default(actor), reason=reason, settings=self._settings)
-        if isinstance(connections, int) and connections > self._settings.pool_size:
-            rule = f"at most the {self._settings.pool_size} connections of the pool"
-            raise InvalidInput(Problem("connections", rule, self._settings.pool_size), operation="bulk_save")
-        stopped = threading.Event()
-        under_way: set[Driver] = set()
-
-        def store(driver: Driver, part: Sequence[Record]) -> Sequence[Stored]:
-            under_way.add(driver)
-            try:
-                return load.store(driver, part)
-            finally:
-                under_way.discard(driver)
-
-        def stop() -> None:
-            stopped.set()
-            for driver in list(under_way):
-                hang_up(driver)
-
-        return save_in_batches(
-            records,
-            lambda part: self._runner.run_patiently(lambda driver: store(driver, part), stopped.is_set) if part else [],
-            stop=stop,
-            batch=batch,
-            progress=progress,
-            connections=connections,
-        )
+        with self._observer.call("bulk_save", is_long=True):
+            settings = self._settings
+            batches = BatchStore.checked(
+                on_conflict,
+                actor=self._actor_or_default(actor),
+                reason=reason,
+                notify=settings.notify,
+                statement_timeout=settings.statement_timeout,
+                lock_timeout=settings.lock_timeout,
+            )
+            if isinstance(connections, int) and connections > settings.pool_size:
+                rule = f"at most the {settings.pool_size} connections of the pool"
+                raise InvalidInput(Problem("connections", rule, settings.pool_size), operation="bulk_save")
+            loader = _BatchLoader(self._runner, batches)
+            return save_in_batches(
+                records, loader.store, stop=loader.stop, batch=batch, progress=progress, connections=connections
+            )
 
     def work(
         self,
@@ -327,8 +309,7 @@ class Catalog(Verbs):
         """
         return Worker(
             self,
-            self._perform,
-            self._observer,
+            self._run,
             name=self._actor_or_default(worker, "worker"),
             limit=limit,
             lease=lease,
@@ -338,7 +319,6 @@ class Catalog(Verbs):
             listening=self._database.listening if listen else None,
         )
 
-    @observed
     def refresh_vocabulary(self, *, timeout: float = 3600.0) -> Vocabulary:
         """
         Count the words of all tracks anew, which searches look at where other words may have been meant.
@@ -351,16 +331,15 @@ class Catalog(Verbs):
             TransientConflict: another count is under way.
             QueryTimeout: it took longer than *timeout* seconds; nothing was changed.
         """
-        seconds = number_of_seconds(timeout, "timeout", "refresh_vocabulary")
-        with self._runner.unit_of_work(observed=False) as work:
-            return work._perform(lambda driver, _: refresh_vocabulary(driver, timeout=seconds))  # noqa: SLF001
+        with self._observer.call("refresh_vocabulary"):
+            seconds = number_of_seconds(timeout, "timeout", "refresh_vocabulary")
+            with self._begin(self._database.transaction, False) as work:
+                return work._perform("refresh_vocabulary", refresh_vocabulary(timeout=seconds))  # noqa: SLF001
 
-    @observed
     def stats(self) -> list[StatusCount]:
         """Return how many tracks are in each status, and since when the one that moved least recently."""
-        return counts_of(self._ask("stats", STATUS_COUNTS))
+        return self._run("stats", count_by_status)
 
-    @observed
     def activity(self, since: timedelta = timedelta(hours=24), buckets: int = 24) -> Activity:
         """
         Return what happened in the time *since*, in so many parts of the same length, and what is under way now.
@@ -375,10 +354,8 @@ class Catalog(Verbs):
         1204
 
         """
-        values = activity_values(since, buckets)
-        return activity_of(self._ask("activity", ACTIVITY, values), since, buckets)
+        return self._run("activity", lambda: activity(since, buckets))
 
-    @observed
     def health(self) -> Health:
         """
         Ask the server, in one round trip, and return how it, its schema, the work in it and the pool stand.
@@ -389,16 +366,12 @@ class Catalog(Verbs):
             DatabaseUnavailable: it does not answer.
             SchemaMismatch: the schema is missing or too old.
         """
-        try:
-            return self._perform(lambda driver, _: read_health(driver, self._database.figures()))
-        except PermissionDenied:
-            return self._perform(lambda driver, _: read_health(driver, self._database.figures(), with_claims=False))
+        return self._run("health", lambda: health(self._database.figures))
 
-    def pool(self) -> PoolFigures:
+    def pool(self) -> PoolStats:
         """Return how the pool of connections stands, without asking the server."""
         return self._database.figures()
 
-    @observed
     def warm(self, *, timeout: float = 5.0) -> None:
         """
         Open every connection of the pool within *timeout* seconds, so that the first callers need not wait for it.
@@ -408,23 +381,59 @@ class Catalog(Verbs):
             PoolTimeout: it took longer.
             ConfigurationError, SchemaMismatch: the server, or its schema, is none to work with.
         """
-        self._database.warm(number_of_seconds(timeout, "timeout", "warm"))
+        with self._observer.call("warm"):
+            self._database.warm(number_of_seconds(timeout, "timeout", "warm"))
 
-    def _ask(self, operation: str, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of *statement*."""
+    def _begin(self, transaction: OpenTransaction, observed: bool) -> UnitOfWork:  # noqa: FBT001
+        """Return a unit of work whose outcome can be found out; one that is not *observed* is a part of a call."""
+        return UnitOfWork(
+            transaction,
+            actor=self._actor,
+            settings=self._settings,
+            observer=self._observer if observed else self._unobserved,
+            traced=True,
+        )
 
-        def ask(driver: Driver, _: Phase) -> list[tuple[Any, ...]]:
-            with translated(operation):
-                return rows_of(driver, statement, values)
-
-        return self._perform(ask)
-
-    def _perform(self, perform: Callable[[Driver, Phase], _Result], *, searching: bool = False) -> _Result:
-        """Do *perform* alone, and again if the schema changed under its prepared statement: then it did nothing."""
+    def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:
+        """Carry *operation* out; a statement that the schema's change has made stale is sent again."""
+        execution = Execution(operation)
+        if execution.request is None:
+            return execution.result
         try:
             with self._database.autocommit(searching=searching) as driver:
-                result: _Result = perform(driver, "commit")
+                return carry_out(driver, execution, name, "commit", repeatable=True)
         except StaleStatement:
-            with self._database.autocommit(searching=searching) as driver:
-                return perform(driver, "commit")
-        return result
+            if execution.request is None:
+                raise
+        with self._database.autocommit(searching=searching) as driver:
+            return carry_out(driver, execution, name, "commit")
+
+
+class _BatchLoader:
+    """Stores batches, each in a unit of work that is run again while that can help, until it is stopped."""
+
+    def __init__(self, runner: Runner[UnitOfWork], batches: BatchStore) -> None:
+        self._runner = runner
+        self._batches = batches
+        self._stopped = threading.Event()
+        self._under_way: set[Driver] = set()
+
+    def store(self, records: Sequence[Record]) -> Sequence[RecordOutcome]:
+        """Store *records* in one transaction."""
+        if not records:
+            return []
+        return self._runner.run_patiently(partial(self._store_in, records), self._stopped.is_set)
+
+    def stop(self) -> None:
+        """End every batch that is under way by closing its connection."""
+        self._stopped.set()
+        for driver in list(self._under_way):
+            shutdown_socket(driver)
+
+    def _store_in(self, records: Sequence[Record], work: UnitOfWork) -> Sequence[RecordOutcome]:
+        driver = work._open().driver  # noqa: SLF001
+        self._under_way.add(driver)
+        try:
+            return work._perform("bulk_save", self._batches.store(records))  # noqa: SLF001
+        finally:
+            self._under_way.discard(driver)

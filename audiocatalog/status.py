@@ -10,8 +10,6 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from audiocatalog.errors import InvalidInput, Problem
-
 
 class TrackStatus(StrEnum):
     """Name where a track stands in its processing."""
@@ -25,21 +23,6 @@ class TrackStatus(StrEnum):
     #: Broken; it waits until somebody has it retried.
     FAILED = "FAILED"
 
-    @classmethod
-    def parse(cls, value: object, field: str = "status") -> TrackStatus:
-        """
-        Return *value*, a status or the name of one, as a status.
-
-        Raises:
-            InvalidInput: *value* is neither; the error names *field*.
-        """
-        status = _BY_NAME.get(value) if isinstance(value, str) else None
-        if status is not None:
-            return status
-        raise InvalidInput(Problem(field, f"one of {', '.join(cls)}"))
-
-
-_BY_NAME: Final[Mapping[str, TrackStatus]] = {str(status): status for status in TrackStatus}
 
 #: Every move there is, and what it means; None stands for a track that is not there yet.
 MOVES: Final[Mapping[tuple[TrackStatus | None, TrackStatus], str]] = MappingProxyType(

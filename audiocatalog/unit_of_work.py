@@ -8,30 +8,29 @@ from contextlib import AbstractContextManager
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from uuid import UUID
 
 import psycopg
 import sqlalchemy.exc
 from sqlalchemy.orm import Session
 
-from audiocatalog.bulk import BATCH, Load, Progress, save_in_batches
-from audiocatalog.bulk_result import BulkResult, OnConflict
-from audiocatalog.choices import number_of_seconds
+from audiocatalog.db.bulk_load import save_in_batches
+from audiocatalog.db.error_translation import interrupt_behind, of_host
+from audiocatalog.db.execute import carry_out
+from audiocatalog.db.observer import Observer
+from audiocatalog.db.settings import Settings
+from audiocatalog.db.transaction import Transaction
 from audiocatalog.errors import CatalogError, Phase, UnitOfWorkEnded
-from audiocatalog.metadata import ExportedRecord, TrackMetadata, TrackRecord
-from audiocatalog.models import Track
-from audiocatalog.observing import Observer, observed, observed_as
-from audiocatalog.operations import Driver, save_track
-from audiocatalog.settings import Settings
-from audiocatalog.status import TrackStatus
-from audiocatalog.transaction import Transaction
-from audiocatalog.translation import interrupt_behind, of_host
-from audiocatalog.verbs import Verbs
+from audiocatalog.methods import Methods
+from audiocatalog.models.arguments import number_of_seconds
+from audiocatalog.models.metadata import ExportedRecord, TrackRecord
+from audiocatalog.operations.bulk import BATCH, BatchStore, Progress
+from audiocatalog.operations.bulk_result import BulkResult, OnConflict
+from audiocatalog.operations.operation import Execution, Operation
 
 _Result = TypeVar("_Result")
 
 
-class UnitOfWork(Verbs):
+class UnitOfWork(Methods):
     """
     Do several things in one transaction: all of them are kept, or none.
 
@@ -56,7 +55,6 @@ class UnitOfWork(Verbs):
         self._traced = traced
         self._began = 0.0
         self._handled: BaseException | None = None
-        self._host_has_committed = False
         self._scope: AbstractContextManager[Transaction] | None = None
         self._transaction: Transaction | None = None
 
@@ -80,7 +78,6 @@ class UnitOfWork(Verbs):
         assert scope is not None  # noqa: S101
         self._transaction = None
         waited = transaction.waited
-        self._host_has_committed = transaction.host_has_committed
         try:
             failure = self._end(transaction, error)
         except BaseException as interrupted:  # noqa: BLE001  # The connection is given back first.
@@ -126,72 +123,6 @@ class UnitOfWork(Verbs):
         """
         return self._open().session
 
-    @observed
-    def save(
-        self,
-        metadata: TrackMetadata,
-        *,
-        audio_path: str,
-        id: UUID | str | None = None,  # noqa: A002  # The column's name, which callers know.
-        thumbnail_path: str | None = None,
-        status: TrackStatus = TrackStatus.COMPLETED,
-        replace: bool = False,
-        expected_version: int | None = None,
-        actor: str | None = None,
-        reason: str | None = None,
-    ) -> Track:
-        """
-        Store a track and return it; its ``outcome`` says what was done.
-
-        A new *id* (a new one is made if None) is inserted in *status*, with the first row of its history, by *actor*
-        for *reason*. An id that already holds the same content is left as it is, so that a save can be repeated,
-        whatever its version is by then: also at another version than *expected_version*, which is then a success with
-        the outcome ``unchanged``. Other content is overwritten only with *replace*, and then only at
-        *expected_version*, if that is given; a track's status is never touched.
-
-        Raises:
-            InvalidInput: names every bad field; nothing was sent.
-            IllegalTransition: no track begins in *status*.
-            SaveConflict: the id holds other content that was not to be replaced, or not at this version.
-            TrackNotFound: *expected_version* was given for an id that does not exist.
-
-        >>> with catalog.unit_of_work() as work:  # doctest: +SKIP
-        ...     track = work.save(TrackMetadata(title="Jóga", artist="Björk"), audio_path="s3://music/joga.flac")
-
-        """
-        record = TrackRecord(metadata, audio_path, id=id, thumbnail_path=thumbnail_path, status=status)
-        return self._save(record, replace=replace, expected_version=expected_version, actor=actor, reason=reason)
-
-    @observed
-    def save_record(
-        self,
-        record: TrackRecord,
-        *,
-        replace: bool = False,
-        expected_version: int | None = None,
-        actor: str | None = None,
-        reason: str | None = None,
-    ) -> Track:
-        """Store *record*, a save that was validated before, as ``save`` does."""
-        return self._save(record, replace=replace, expected_version=expected_version, actor=actor, reason=reason)
-
-    def _save(
-        self, record: TrackRecord, *, replace: bool, expected_version: int | None, actor: str | None, reason: str | None
-    ) -> Track:
-        who = self._actor_or_default(actor)
-        return self._perform(
-            lambda driver, _: save_track(
-                driver,
-                record,
-                replace=replace,
-                expected_version=expected_version,
-                actor=who,
-                reason=reason,
-                notify=self._settings.notify,
-            )
-        )
-
-    @observed_as("bulk_save", is_long=True)
     def bulk_save(
         self,
         records: Iterable[TrackRecord | ExportedRecord | Mapping[str, Any]],
@@ -215,16 +146,24 @@ class UnitOfWork(Verbs):
             TransientConflict: others write the same tracks in another order, or for too long; run the unit again.
 
         """
-        load = Load.checked(on_conflict, actor=self._actor_or_default(actor), reason=reason, settings=self._settings)
-        return save_in_batches(
-            records,
-            lambda part: load.store(self._open().driver, part) if part else [],
-            batch=batch,
-            progress=progress,
-            connections=None,  # The records may come from this unit of work itself, which belongs to one thread.
-        )
+        with self._observer.call("bulk_save", is_long=True):
+            settings = self._settings
+            batches = BatchStore.checked(
+                on_conflict,
+                actor=self._actor_or_default(actor),
+                reason=reason,
+                notify=settings.notify,
+                statement_timeout=settings.statement_timeout,
+                lock_timeout=settings.lock_timeout,
+            )
+            return save_in_batches(
+                records,
+                lambda part: self._perform("bulk_save", batches.store(part)),
+                batch=batch,
+                progress=progress,
+                connections=None,  # The records may come from this unit of work itself, which belongs to one thread.
+            )
 
-    @observed
     def allow(self, seconds: float) -> None:
         """
         Let each statement of what is left of this unit of work take *seconds*, instead of ``statement_timeout``.
@@ -239,10 +178,12 @@ class UnitOfWork(Verbs):
         ...     work.session.execute(report)
 
         """
-        self._open().allow(number_of_seconds(seconds, "seconds", "allow"))
+        with self._observer.call("allow"):
+            self._open().allow(number_of_seconds(seconds, "seconds", "allow"))
 
-    def _perform(self, perform: Callable[[Driver, Phase], _Result], *, searching: bool = False) -> _Result:  # noqa: ARG002
-        return perform(self._open().driver, "statement")
+    def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:  # noqa: ARG002
+        execution = Execution(operation)
+        return carry_out(self._open().driver, execution, name)
 
     def _open(self) -> Transaction:
         if self._transaction is None:

@@ -24,10 +24,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session
 
 from audiocatalog import Catalog, UnitOfWork, embedded, migrations
+from audiocatalog.db.host_session import HostSession
+from audiocatalog.db.settings import Settings
+from audiocatalog.db.transaction import Transaction
 from audiocatalog.embedded import EmbeddedPostgres
-from audiocatalog.host_session import HostSession
-from audiocatalog.settings import Settings
-from audiocatalog.transaction import Transaction
 from tests.detour import (
     AS_APPLICATION,
     THROUGH_POOLER,
@@ -94,7 +94,10 @@ def pytest_collection_finish() -> None:
 def _starts_servers(module: object) -> bool:
     """Tell whether the tests of *module* have the means to start servers of their own."""
     return any(
-        value is EmbeddedPostgres or value is embedded or getattr(value, "__module__", None) == "tests.servers"
+        value is EmbeddedPostgres
+        or value is embedded
+        or value is embedded.server
+        or getattr(value, "__module__", None) == "tests.servers"
         for value in vars(module).values()
     )
 

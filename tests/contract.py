@@ -32,8 +32,8 @@ from audiocatalog import (
     UnitOfWork,
     errors,
 )
-from audiocatalog.outcome import trace_of
-from audiocatalog.search.page import SearchPage
+from audiocatalog.db.commit_outcome import trace_of
+from audiocatalog.search.results import SearchPage
 from tests.conftest import TABLES, libpq
 from tests.waiting import wait_until, wait_until_blocked
 

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from audiocatalog import Catalog
 from audiocatalog.errors import CatalogError
-from audiocatalog.roles import RoleNames, apply_roles
+from audiocatalog.migrations.roles import RoleNames, apply_roles
 from tests.pgbouncer import PgBouncer, bouncing
 
 THROUGH_POOLER: Final = os.environ.get("AUDIOCATALOG_TEST_POOLER") == "1"

@@ -10,7 +10,7 @@ from uuid import UUID
 import factory
 
 from audiocatalog import Track, TrackMetadata, TrackRecord, TrackStatus, UnitOfWork
-from audiocatalog.identifiers import new_id
+from audiocatalog.models.ids import new_id
 
 _lent: list[UnitOfWork] = []
 

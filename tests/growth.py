@@ -27,20 +27,20 @@ import click
 
 from audiocatalog import SearchFilters, TrackMetadata, TrackRecord
 from audiocatalog.cli import options
-from audiocatalog.cli.columns import FIELDS, match_columns
-from audiocatalog.cli.importing import Plan, Template, read_records
-from audiocatalog.cli.input_file import DamagedFile, InputFile
-from audiocatalog.cli.refused_file import _object_with_reason
-from audiocatalog.cli.values import read_value
+from audiocatalog.cli.importing.columns import FIELDS, match_columns
+from audiocatalog.cli.importing.input_file import DamagedFile, InputFile
+from audiocatalog.cli.importing.records import Plan, Template, read_records
+from audiocatalog.cli.importing.refused_file import _object_with_reason
+from audiocatalog.cli.importing.values import read_value
+from audiocatalog.db.settings import parse_url
 from audiocatalog.errors import ConfigurationError, InvalidInput
-from audiocatalog.identifiers import parse_id
-from audiocatalog.metadata import clean_actor
-from audiocatalog.printing import escaped, json_text
+from audiocatalog.errors.printing import escaped, json_text
+from audiocatalog.models.ids import parse_id
+from audiocatalog.models.metadata import clean_actor
+from audiocatalog.operations.changes import Place
 from audiocatalog.search.folding import read
-from audiocatalog.search.page import Cursor
 from audiocatalog.search.query import parse_query
-from audiocatalog.settings import parse_url
-from audiocatalog.updates import Place
+from audiocatalog.search.results import Cursor
 
 #: How much more signs the larger input has.
 TIMES: Final = 4

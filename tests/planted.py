@@ -15,7 +15,7 @@ from psycopg import sql
 from sqlalchemy import URL, text
 
 from audiocatalog import Catalog, SearchFilters, TrackMetadata, TrackRecord, TrackStatus, migrations
-from audiocatalog.settings import url_from_environment
+from audiocatalog.db.settings import url_from_environment
 from tests.conftest import libpq
 from tests.proxy import proxied
 

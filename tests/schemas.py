@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from audiocatalog.models import VERSION_TABLE
+from audiocatalog.models.sql_names import VERSION_TABLE
 from tests.conftest import libpq
 
 SCHEMA_QUERIES = {

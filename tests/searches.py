@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -12,9 +12,12 @@ import psycopg
 import pytest
 from sqlalchemy import Connection
 
-from audiocatalog import Catalog, TrackMetadata, UnitOfWork, searching
-from audiocatalog.explaining import refresh_vocabulary
-from audiocatalog.transaction import driver_connection
+from audiocatalog import Catalog, TrackMetadata, UnitOfWork
+from audiocatalog.db import execute
+from audiocatalog.db.execute import run
+from audiocatalog.db.transaction import driver_connection
+from audiocatalog.operations.operation import PlannedStatement, Request, Rows
+from audiocatalog.search.vocabulary import refresh_vocabulary
 from tests.detour import as_owner
 
 #: Columns that a row may leave out.
@@ -55,7 +58,7 @@ def set_times(connection: Connection, track_id: UUID, created_at: datetime, upda
 
 def count_words(work: UnitOfWork) -> None:
     """Refresh the vocabulary inside the unit of work, which may not end."""
-    refresh_vocabulary(driver_connection(work.session.connection()), timeout=60)
+    run(driver_connection(work.session.connection()), refresh_vocabulary(timeout=60), "refresh_vocabulary")
 
 
 class Asked(NamedTuple):
@@ -70,18 +73,14 @@ class Asked(NamedTuple):
 def what_is_asked() -> Iterator[list[Asked]]:
     """Give the list of the statements of all searches inside, each of which is sent as ever in one round trip."""
     asked: list[Asked] = []
-    ask = searching.ask
+    send = execute.send
 
-    def note(
-        driver: psycopg.Connection[Any],
-        statement: str,
-        parameters: Mapping[str, Any],
-        timeout: float,
-        planned: Mapping[str, str] = searching.PLANNED,
-    ) -> Sequence[tuple[Any, ...]]:
-        asked.append(Asked(statement, dict(parameters), planned))
-        return ask(driver, statement, parameters, timeout, planned)
+    def note(driver: psycopg.Connection[Any], request: Request, *rest: Any) -> Rows:
+        statement, values = request
+        if isinstance(statement, PlannedStatement):
+            asked.append(Asked(statement.sql, dict(values), statement.settings))
+        return send(driver, request, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(searching, "ask", note)
+        patch.setattr(execute, "send", note)
         yield asked

@@ -24,8 +24,8 @@ from typing import Any, Literal
 import psycopg
 from sqlalchemy import URL, make_url
 
-from audiocatalog._embedded_supervisor import _copy_binaries, _locale_options, _tied_to_this_process
-from audiocatalog.embedded import _find_binaries
+from audiocatalog.embedded.server import _find_binaries
+from audiocatalog.embedded.supervisor import _copy_binaries, _locale_options, _tied_to_this_process
 from tests.conftest import libpq
 from tests.frozen import family
 from tests.waiting import wait_until

@@ -12,9 +12,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from audiocatalog import Activity, Catalog, TrackMetadata, TrackStatus, activity
+from audiocatalog import Activity, Catalog, TrackMetadata, TrackStatus
+from audiocatalog.db.execute import run
 from audiocatalog.errors import InvalidInput, QueryTimeout
-from audiocatalog.operations import rows_of
+from audiocatalog.operations import activity
 from tests.command import locked
 from tests.conftest import libpq
 
@@ -168,9 +169,7 @@ class TestActivity:
         admin.execute("SELECT set_config('TimeZone', %s, false)", [zone])
         admin.execute("SET IntervalStyle = 'sql_standard'")
         since = timedelta(days=300)
-        found = activity.activity_of(
-            rows_of(admin, activity.ACTIVITY, activity.activity_values(since, 300)), since, 300
-        )
+        found = run(admin, activity.activity(since, 300), "activity")
         assert totals(found) == (2, 0, 0)
         assert found.until - found.since == since
         assert found.buckets[-1].completed == 2
@@ -223,8 +222,8 @@ class TestActivity:
             [track],
         )
         admin.execute("VACUUM ANALYZE audio_track_status_changes")
-        values = activity.activity_values(HOUR, 24)
-        plan = "\n".join(line for (line,) in rows_of(admin, f"EXPLAIN {activity.ACTIVITY}", values))
+        explain = f"EXPLAIN {activity.ACTIVITY.sql}"
+        plan = "\n".join(line for (line,) in psycopg.RawCursor(admin).execute(explain, (HOUR.total_seconds(), 24)))
         assert plan.count("Bitmap Index Scan on ix_audio_track_status_changes_at") == 2
         assert "Seq Scan on audio_track_status_changes" not in plan
         assert totals(workshop.activity(HOUR)) == (12, 0, 0)

@@ -31,10 +31,11 @@ from audiocatalog import (
     UnitOfWork,
     errors,
 )
-from audiocatalog.bulk import Load, Stored, save_in_batches
-from audiocatalog.bulk_result import MOST_REFUSALS
-from audiocatalog.operations import Driver
-from audiocatalog.outcome import ask
+from audiocatalog.db.bulk_load import save_in_batches
+from audiocatalog.db.commit_outcome import find_outcome
+from audiocatalog.operations.bulk import BatchStore, Record, RecordOutcome
+from audiocatalog.operations.bulk_result import MOST_REFUSALS
+from audiocatalog.operations.operation import Operation, Statement
 from tests.conftest import TABLES, libpq
 from tests.factories import TrackRecordFactory
 from tests.proxy import proxied
@@ -404,7 +405,9 @@ class TestProgress:
             raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
-            patch.setattr("audiocatalog.bulk._LOAD", "SELECT * FROM nothing WHERE $1 AND $2 = $3 AND $4")
+            patch.setattr(
+                "audiocatalog.operations.bulk.LOAD", Statement("SELECT * FROM nothing WHERE $1 AND $2 = $3 AND $4")
+            )
             catalog.bulk_save(interrupted(), batch=10)
         assert isinstance(caught.value.__cause__, errors.SchemaMismatch)
 
@@ -423,13 +426,13 @@ class TestProgress:
         """Ctrl-C shall not wait for a server that may be gone; an error of the caller's lets the others be stored."""
         second, is_over, stopped = threading.Event(), threading.Event(), []
 
-        def store(batch: Sequence[Any]) -> list[Stored]:
+        def store(batch: Sequence[Any]) -> list[RecordOutcome]:
             if batch[0] is many[0]:
                 assert second.wait(60)
             if batch[0] is many[1]:
                 second.set()
                 assert is_over.wait(60)
-            return [Stored(BulkOutcome.INSERTED)]
+            return [RecordOutcome(BulkOutcome.INSERTED)]
 
         def stop() -> None:
             stopped.append(is_over.is_set())
@@ -723,12 +726,12 @@ class TestBesideOthers:
         ):
             assert distant.find(record.id)
 
-            def write_then_ask(*arguments: Any) -> object:
+            def write_then_ask(*arguments: Any) -> Operation[Any]:
                 with catalog.unit_of_work() as work:
                     work.save_record(retitled(record, "Theirs"), replace=True)
-                return ask(*arguments)
+                return find_outcome(*arguments)
 
-            patch.setattr("audiocatalog.running.ask", write_then_ask)
+            patch.setattr("audiocatalog.db.retry.find_outcome", write_then_ask)
             proxy.losses = ["its answer"]
             assert distant.bulk_save([record], on_conflict="replace").updated == 1
         assert (catalog.get(record.id).title, catalog.get(record.id).version) == ("Theirs", 3)
@@ -736,8 +739,8 @@ class TestBesideOthers:
     def test_who_waits_too_long_for_others_tries_again(self, catalog: Catalog) -> None:
         (record,) = records(1)
         with pytest.MonkeyPatch.context() as patch, catalog.unit_of_work() as other:
-            patch.setattr("audiocatalog.bulk._LOCK_SECONDS", 0.05)
-            patch.setattr("audiocatalog.running._PATIENCE", 0.0)
+            patch.setattr("audiocatalog.operations.bulk._LOCK_SECONDS", 0.05)
+            patch.setattr("audiocatalog.db.retry._PATIENCE", 0.0)
             with Catalog(catalog._database.url, lock_timeout=0.01) as hasty:
                 other.save_record(record)
                 with pytest.raises(errors.TransientConflict):
@@ -759,7 +762,7 @@ class TestBesideOthers:
     def test_a_limit_that_strikes_before_anything_is_stored_is_told_as_such(self, catalog: Catalog) -> None:
         """The server has given up the whole transaction, so that no smaller part of the batch can be tried in it."""
         with pytest.MonkeyPatch.context() as patch, Catalog(catalog._database.url, statement_timeout=0.05) as hasty:
-            patch.setattr("audiocatalog.bulk._READ_LIMITS", "SELECT pg_sleep(60)::text, ''")
+            patch.setattr("audiocatalog.operations.bulk.READ_LIMITS", Statement("SELECT pg_sleep(60)::text, ''"))
             with pytest.raises(errors.QueryTimeout, match=r"^bulk_save: "):
                 hasty.bulk_save(records(2))
 
@@ -775,9 +778,9 @@ class TestBesideOthers:
         try:
             owner.execute("CREATE TRIGGER slow BEFORE INSERT ON audio_tracks FOR EACH ROW EXECUTE FUNCTION slow()")
             with pytest.MonkeyPatch.context() as patch, Catalog(catalog._database.url, statement_timeout=0.3) as hasty:
-                patch.setattr("audiocatalog.bulk._PART_SECONDS", 0.1)
+                patch.setattr("audiocatalog.operations.bulk._PART_SECONDS", 0.1)
                 # Of 100 records, that is 0.3 seconds.
-                patch.setattr("audiocatalog.bulk._STATEMENT_SECONDS", 15.0)
+                patch.setattr("audiocatalog.operations.bulk._STATEMENT_SECONDS", 15.0)
                 yield hasty
         finally:
             owner.execute("DROP FUNCTION slow CASCADE")
@@ -816,16 +819,16 @@ class TestBesideOthers:
         assert_sound(owner)
 
     def test_a_server_that_is_too_slow_for_every_record_ends_the_load(self, slowed: Catalog, owner: Owner) -> None:
-        alone: list[TrackRecord] = []
-        store = Load._store
+        alone: list[Record] = []
+        store = BatchStore._store
 
-        def note(load: Load, driver: Driver, part: Sequence[TrackRecord], seconds: float) -> Sequence[Stored]:
+        def note(batches: BatchStore, part: Sequence[Record], *rest: Any) -> Any:
             alone.extend(part if len(part) == 1 else ())
-            return store(load, driver, part, seconds)
+            return store(batches, part, *rest)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("audiocatalog.bulk._MOST_SLOW", 3)
-            patch.setattr(Load, "_store", note)
+            patch.setattr("audiocatalog.operations.bulk._MAX_SLOW", 3)
+            patch.setattr(BatchStore, "_store", note)
             with pytest.raises(errors.QueryTimeout, match=r"^bulk_save: the statement was ended"):
                 slowed.bulk_save([retitled(one, "slow") for one in records(8)])
             assert len(alone) == 3
@@ -838,17 +841,17 @@ class TestBesideOthers:
         """The time of each try is counted, as the limit that it was given, not measured."""
         many = [retitled(one, "slow") if at % 25 == 3 else one for at, one in enumerate(records(100))]
         limits: list[float] = []
-        store = Load._store
+        store = BatchStore._store
 
-        def note(load: Load, driver: Driver, part: Sequence[TrackRecord], seconds: float) -> Sequence[Stored]:
+        def note(batches: BatchStore, part: Sequence[Record], seconds: float, *rest: Any) -> Any:
             try:
-                return store(load, driver, part, seconds)
+                return (yield from store(batches, part, seconds, *rest))
             except errors.QueryTimeout:
                 limits.append(seconds)
                 raise
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Load, "_store", note)
+            patch.setattr(BatchStore, "_store", note)
             assert slowed.bulk_save(many).refused == 4
         # The batch, then seven halvings for each at most, and each alone.
         assert limits[0] == pytest.approx(0.3)

@@ -17,10 +17,10 @@ import pytest
 from sqlalchemy import make_url
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors, migrations
+from audiocatalog.db.schema_check import NEXT_REVISION
+from audiocatalog.db.settings import parse_url, url_from_environment
 from audiocatalog.embedded import EmbeddedPostgres
-from audiocatalog.models import SCHEMA_REVISION
-from audiocatalog.revisions import NEXT_REVISION
-from audiocatalog.settings import parse_url, url_from_environment
+from audiocatalog.models.sql_names import SCHEMA_REVISION
 from tests.conftest import libpq
 from tests.frozen import outcome_of
 from tests.waiting import wait_until
@@ -81,8 +81,8 @@ def test_health_shows_server_schema_and_pool(catalog: Catalog) -> None:
     assert (health.schema_revision, health.expected_revision) == (SCHEMA_REVISION, SCHEMA_REVISION)
     assert int(health.server_version.split(".")[0]) >= 15
     assert health.server_encoding == "UTF8"
-    assert (health.pool_size, health.waiting, health.in_use) == (8, 0, 1)
-    assert 1 <= health.connections <= 8
+    assert (health.pool.size, health.pool.waiting, health.pool.in_use) == (8, 0, 1)
+    assert 1 <= health.pool.connections <= 8
 
 
 def test_times_are_utc_whatever_the_database_is_set_to(catalog: Catalog, database_url: str) -> None:
@@ -184,7 +184,7 @@ def test_every_connection_comes_back_whatever_happens_inside(database_url: str) 
                 with pytest.raises(error), catalog.unit_of_work() as work:
                     work.save(TrackMetadata(), audio_path="a")
                     raise error
-        assert catalog.health().connections == 1
+        assert catalog.health().pool.connections == 1
 
 
 def test_idle_connections_that_the_server_ended_are_replaced(database_url: str) -> None:
@@ -407,7 +407,7 @@ def test_the_environment_sets_the_catalogue_up(database_url: str) -> None:
         "AUDIOCATALOG_POOLER": "true",
     }
     with Catalog.from_env(environment=environment) as catalog:
-        assert catalog.health().pool_size == 2
+        assert catalog.health().pool.size == 2
         track = catalog.run(lambda work: work.save(TrackMetadata(), audio_path="a"))
         with catalog.unit_of_work() as work:
             assert work.history(track.id)[0].actor == "night-shift"

@@ -28,8 +28,7 @@ from audiocatalog import (
     UnitOfWork,
     errors,
 )
-from audiocatalog.tracks import TRACK_COLUMNS
-from audiocatalog.transitions import CHANGE_COLUMNS
+from audiocatalog.models.rows import CHANGE_COLUMNS, TRACK_COLUMNS
 from tests.conftest import libpq
 from tests.factories import TrackMetadataFactory
 from tests.test_transitions import race

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from audiocatalog import Catalog, TrackMetadata, TrackStatus
 from audiocatalog.cli import main
 from audiocatalog.cli.failures import Failure
-from audiocatalog.models import SCHEMA_REVISION
+from audiocatalog.models.sql_names import SCHEMA_REVISION
 from tests.command import ROOT, UNSET, Run, ended, invoke, process, run_on
 from tests.conftest import libpq
 from tests.factories import TrackRecordFactory

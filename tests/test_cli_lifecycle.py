@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, migrations
-from audiocatalog.tracks import TRACK_COLUMNS
+from audiocatalog.models.rows import TRACK_COLUMNS
 from tests.command import Run, invoke, run_on
 from tests.conftest import libpq, temporary_database
 from tests.test_roles import drop_roles

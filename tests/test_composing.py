@@ -8,7 +8,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiocatalog.composing import _MANY_MARKS, _MAY_BE_MARKS, _is_mark, composed
+from audiocatalog.models.normalization import _MANY_MARKS, _MAY_BE_MARKS, _is_mark, composed
 
 MARKS = "\u0301\u0316\u0344\u0f71\u0f73\u05b0\u3099\u0345"
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, errors
-from audiocatalog.roles import LIFECYCLE_FUNCTIONS
-from audiocatalog.translation import translated
+from audiocatalog.db.error_translation import translated
+from audiocatalog.migrations.roles import LIFECYCLE_FUNCTIONS
 from tests.conftest import TABLES
 from tests.test_claims import DISAGREEMENTS
 from tests.test_roles import Place, app, place

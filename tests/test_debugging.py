@@ -14,7 +14,7 @@ import pytest
 PROGRAM = """
 import json, logging, sys, traceback
 from datetime import UTC, datetime
-from audiocatalog.activity import WorkerLoad
+from audiocatalog.operations.activity import WorkerLoad
 from audiocatalog import Catalog, SearchFilters, TrackMetadata, TrackRecord, errors
 
 told = []

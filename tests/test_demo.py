@@ -18,9 +18,12 @@ import pytest
 from click.testing import CliRunner
 from rich.cells import cell_len
 
-from audiocatalog import Catalog, revisions
-from audiocatalog.cli import demo, main, story
+from audiocatalog import Catalog
+from audiocatalog.cli import main
+from audiocatalog.cli.demo import command as demo
+from audiocatalog.cli.demo import steps as story
 from audiocatalog.cli.failures import Failure
+from audiocatalog.db import schema_check
 from audiocatalog.errors import TrackNotFound
 from tests.places import TEMPORARY
 
@@ -138,5 +141,5 @@ def test_the_examples_are_found_in_the_repository_and_in_the_wheel(
 ) -> None:
     assert demo.tracks() == ROOT / "examples" / "tracks.csv"
     package: Any = tmp_path / "site-packages" / "audiocatalog"
-    monkeypatch.setattr(revisions, "__file__", str(package / "revisions.py"))
+    monkeypatch.setattr(schema_check, "__file__", str(package / "db" / "schema_check.py"))
     assert demo.tracks() == package / "_examples" / "tracks.csv"

@@ -16,6 +16,7 @@ from psycopg.pq import DiagnosticField
 from sqlalchemy import Connection, text
 
 from audiocatalog import TrackStatus, errors
+from audiocatalog.db.error_translation import from_driver, translated
 from audiocatalog.errors import (
     CatalogError,
     CatalogInternalError,
@@ -33,8 +34,7 @@ from audiocatalog.errors import (
     TransactionAborted,
     TransientConflict,
 )
-from audiocatalog.identifiers import new_id
-from audiocatalog.translation import from_driver, translated
+from audiocatalog.models.ids import new_id
 
 PLANTED = "planted secret"
 TRACK_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from audiocatalog import Catalog, SearchFilters, UnitOfWork, errors
-from audiocatalog.identifiers import new_id
+from audiocatalog.models.ids import new_id
 from audiocatalog.search.explanation import TermExplanation
 from tests.searches import count_words, found, insert_many, save
 

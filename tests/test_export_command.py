@@ -19,7 +19,7 @@ import pytest
 
 from audiocatalog import Catalog, Track, TrackMetadata, TrackRecord, TrackStatus
 from audiocatalog.cli import export_command
-from audiocatalog.tracks import TRACK_COLUMNS
+from audiocatalog.models.rows import TRACK_COLUMNS
 from tests.command import Run, ended, invoke, process, run_on
 
 IMPORTED = (

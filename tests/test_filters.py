@@ -12,7 +12,7 @@ from decimal import Decimal
 import pytest
 
 from audiocatalog import SearchFilters, TrackStatus, errors
-from audiocatalog.search.page import check_page
+from audiocatalog.search.results import check_page
 
 NAN, INFINITY = math.nan, math.inf
 PLANTED = "planted secret"

@@ -17,9 +17,9 @@ from sqlalchemy import make_url
 
 from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus, migrations
 from audiocatalog.errors import ConfigurationError, PermissionDenied, SchemaMismatch
-from audiocatalog.grants import grant_rights, grant_sql
-from audiocatalog.models import VERSION_TABLE
-from audiocatalog.roles import TABLES, RoleNames, apply_roles, roles_sql
+from audiocatalog.migrations.grants import grant_rights, grant_sql
+from audiocatalog.migrations.roles import TABLES, RoleNames, apply_roles, roles_sql
+from audiocatalog.models.sql_names import VERSION_TABLE
 from tests.command import invoke
 from tests.conftest import libpq, temporary_database
 from tests.upgrades import RATED, REPOSITORY, ini_with, upgrade

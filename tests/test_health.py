@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus
-from audiocatalog.identifiers import new_id
-from audiocatalog.models import SCHEMA_REVISION
+from audiocatalog.models.ids import new_id
+from audiocatalog.models.sql_names import SCHEMA_REVISION
 from tests.conftest import libpq
 
 
@@ -55,12 +55,12 @@ def test_it_tells_who_holds_connections(small: Catalog) -> None:
     with small.unit_of_work() as first, small.unit_of_work() as second:
         assert first.find(new_id()) is second.find(new_id()) is None
         health = small.health()
-        assert (health.pool_size, health.connections, health.in_use, health.waiting) == (3, 3, 3, 0)
-        assert health.oldest_held is not None
-        assert health.oldest_held > 0
-        assert health.oldest_holder is not None
-        assert "taken in test_it_tells_who_holds_connections (test_health.py:" in health.oldest_holder
-        assert health.oldest_holder.startswith(f"thread {threading.current_thread().name}")
+        assert (health.pool.size, health.pool.connections, health.pool.in_use, health.pool.waiting) == (3, 3, 3, 0)
+        assert health.pool.oldest_held is not None
+        assert health.pool.oldest_held > 0
+        assert health.pool.oldest_holder is not None
+        assert "taken in test_it_tells_who_holds_connections (test_health.py:" in health.pool.oldest_holder
+        assert health.pool.oldest_holder.startswith(f"thread {threading.current_thread().name}")
     pool = small.pool()
     assert (pool.connections, pool.in_use, pool.oldest_held, pool.oldest_holder) == (3, 0, None, None)
 

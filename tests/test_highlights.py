@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from audiocatalog import Track
-from audiocatalog.metadata import INVISIBLE
+from audiocatalog.models.metadata import INVISIBLE
 from audiocatalog.search.folding import BLANKS, SEPARATORS, fold, read
 from audiocatalog.search.highlights import WantedWords, highlights_of
-from audiocatalog.search.page import Span
+from audiocatalog.search.results import Span
 
 
 def wanted(written: str, fields: Iterable[str] | None = None) -> WantedWords:

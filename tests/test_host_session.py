@@ -36,9 +36,9 @@ from sqlalchemy.orm import (
 )
 
 from audiocatalog import Catalog, StatusChange, Track, TrackMetadata, TrackRecord, TrackStatus, UnitOfWork, errors
-from audiocatalog.identifiers import new_id
-from audiocatalog.models import SearchWord, Task
-from audiocatalog.tracks import TRACKS
+from audiocatalog.models.ids import new_id
+from audiocatalog.models.rows import TRACKS
+from audiocatalog.models.tables import SearchWord, Task
 from tests.conftest import libpq
 
 PENDING, FAILED = TrackStatus.PENDING, TrackStatus.FAILED

@@ -10,7 +10,7 @@ from uuid import RFC_4122, UUID, uuid4
 import pytest
 
 from audiocatalog import errors
-from audiocatalog.identifiers import new_id, parse_id
+from audiocatalog.models.ids import new_id, parse_id
 
 EXAMPLE = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from audiocatalog import Catalog
-from audiocatalog.cli.importing import Plan, Refusal, format_of, read_records
-from audiocatalog.cli.input_file import DamagedFile, InputFile
-from audiocatalog.cli.lines import LONGEST_ROW
+from audiocatalog.cli.importing.input_file import DamagedFile, InputFile
+from audiocatalog.cli.importing.lines import LONGEST_ROW
+from audiocatalog.cli.importing.records import Plan, Refusal, format_of, read_records
 from tests.command import Run, ended, forget_words, invoke, process, run_on
 from tests.waiting import wait_until
 
@@ -352,7 +352,7 @@ class TestResume:
         source.write_bytes(HEADER + b"a,x,p\n" + numbered(10))
         command = ("import", str(source), "--resume", str(state), "--refused", str(bad), "--batch", "4")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("audiocatalog.cli.checkpoint.Checkpoint.remove", lambda _: None)
+            patch.setattr("audiocatalog.cli.importing.checkpoint.Checkpoint.remove", lambda _: None)
             assert run(*command).exit_code == 3
         bad.write_bytes(bad.read_bytes()[:-1])
         result = run(*command)

@@ -8,12 +8,12 @@ import psycopg
 import pytest
 
 from audiocatalog import Catalog, OnConflict, TrackMetadata, TrackRecord
-from audiocatalog.cli import saving
-from audiocatalog.cli.importing import ReadRecord, Refusal
-from audiocatalog.cli.input_file import DamagedFile
+from audiocatalog.cli.importing import saving
+from audiocatalog.cli.importing.input_file import DamagedFile
+from audiocatalog.cli.importing.records import ReadRecord, Refusal
+from audiocatalog.cli.importing.rows import Place
+from audiocatalog.cli.importing.saving import Tally, save_records
 from audiocatalog.cli.progress import progress_reporter
-from audiocatalog.cli.rows import Place
-from audiocatalog.cli.saving import Tally, save_records
 from audiocatalog.errors import PermissionDenied
 from tests.conftest import libpq
 
@@ -84,8 +84,8 @@ class TestSaving:
     def test_a_row_that_is_too_slow_is_refused_alone_and_the_import_goes_on(
         self, trapped: Catalog, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("audiocatalog.bulk._PART_SECONDS", 0.1)
-        monkeypatch.setattr("audiocatalog.bulk._STATEMENT_SECONDS", 0.1)
+        monkeypatch.setattr("audiocatalog.operations.bulk._PART_SECONDS", 0.1)
+        monkeypatch.setattr("audiocatalog.operations.bulk._STATEMENT_SECONDS", 0.1)
         with Catalog(trapped._database.url, actor="tester", statement_timeout=0.3) as hasty:
             told = Told(hasty)
             told.save(records("a", "slow", "b", "c", "d", "e"), batch=3)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from audiocatalog import Catalog
-from audiocatalog.cli.columns import ALIASES, FIELDS, match_columns, simplified
-from audiocatalog.cli.importing import Plan, ReadRecord, RecordReader, Refusal
-from audiocatalog.cli.lines import LONGEST_ROW, MOST_LINES, UnusableFile
-from audiocatalog.cli.values import How, read_value
+from audiocatalog.cli.importing.columns import ALIASES, FIELDS, match_columns, simplified
+from audiocatalog.cli.importing.lines import LONGEST_ROW, MOST_LINES, UnusableFile
+from audiocatalog.cli.importing.records import Plan, ReadRecord, RecordReader, Refusal
+from audiocatalog.cli.importing.values import How, read_value
 from audiocatalog.errors import Problem
 from tests.command import Run, forget_words, invoke, run_on
 
@@ -229,8 +229,8 @@ class TestFiles:
 
     @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
     def test_an_array_may_be_cut_anywhere(self, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("audiocatalog.cli.lines._PART", chunk)
-        monkeypatch.setattr("audiocatalog.cli.lines.LONGEST_ROW", chunk)
+        monkeypatch.setattr("audiocatalog.cli.importing.lines._PART", chunk)
+        monkeypatch.setattr("audiocatalog.cli.importing.lines.LONGEST_ROW", chunk)
         values = [
             {"title": '\\"\\\\', "artist": "a\\", "audio_path": "[{,"},
             {"title": "b", "artist": '"', "audio_path": "}"},

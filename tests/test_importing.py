@@ -15,8 +15,9 @@ from uuid import UUID, uuid5
 import pytest
 
 from audiocatalog import TrackMetadata, TrackRecord, TrackStatus
-from audiocatalog.cli.columns import FIELDS
-from audiocatalog.cli.importing import (
+from audiocatalog.cli.importing.columns import FIELDS
+from audiocatalog.cli.importing.lines import LONGEST_ROW, UnusableFile
+from audiocatalog.cli.importing.records import (
     ID_NAMESPACE,
     Format,
     Plan,
@@ -26,8 +27,7 @@ from audiocatalog.cli.importing import (
     Template,
     read_records,
 )
-from audiocatalog.cli.lines import LONGEST_ROW, UnusableFile
-from audiocatalog.cli.rows import Place
+from audiocatalog.cli.importing.rows import Place
 
 HEADER = b"title,artist,year,duration,audio_path\n"
 

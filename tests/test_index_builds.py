@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from alembic import command
 
-from audiocatalog import embedded, errors
+from audiocatalog import errors
+from audiocatalog.embedded import server as embedded
 from tests.conftest import libpq, temporary_database
 from tests.schemas import schema_of
 from tests.upgrades import (

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from audiocatalog import TrackMetadata, TrackRecord, TrackStatus, errors
-from audiocatalog.metadata import LIMITS, METADATA_FIELDS
-from audiocatalog.models import FOLD_FUNCTION
-from audiocatalog.printing import escaped
+from audiocatalog.errors.printing import escaped
+from audiocatalog.models.metadata import LIMITS, METADATA_FIELDS
+from audiocatalog.models.sql_names import FOLD_FUNCTION
 from tests.conftest import Units
 
 NAN, INFINITY = math.nan, math.inf

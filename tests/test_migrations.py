@@ -20,9 +20,11 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import create_engine, make_url
 
-from audiocatalog import Catalog, TrackMetadata, embedded, errors, migrations
-from audiocatalog.migrator import LOCK_KEY
-from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE, Base
+from audiocatalog import Catalog, TrackMetadata, errors, migrations
+from audiocatalog.embedded import server as embedded
+from audiocatalog.migrations.migrator import LOCK_KEY
+from audiocatalog.models.base import Base
+from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 from tests.conftest import libpq, temporary_database
 from tests.frozen import outcome_of
 from tests.schemas import schema_of

@@ -20,11 +20,12 @@ from sqlalchemy import insert as insert_new
 from sqlalchemy.orm import Session, object_session
 
 from audiocatalog import TRANSITIONS, StatusChange, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
-from audiocatalog.identifiers import new_id
-from audiocatalog.metadata import INVISIBLE
-from audiocatalog.models import CONTENT_COLUMNS, DOMAINS, SEARCH_VECTOR_FUNCTION, VISIBLE_FUNCTION, Base
-from audiocatalog.tracks import TRACKS
-from audiocatalog.transitions import CHANGES
+from audiocatalog.models.base import Base
+from audiocatalog.models.ids import new_id
+from audiocatalog.models.metadata import INVISIBLE
+from audiocatalog.models.rows import CHANGES, TRACKS
+from audiocatalog.models.sql_names import SEARCH_VECTOR_FUNCTION, VISIBLE_FUNCTION
+from audiocatalog.models.tables import CONTENT_COLUMNS, DOMAINS
 from tests.conftest import Units
 from tests.factories import TrackFactory
 

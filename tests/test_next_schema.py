@@ -14,8 +14,8 @@ from alembic import command
 from alembic.script import ScriptDirectory
 
 from audiocatalog import Catalog, errors
-from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
-from audiocatalog.revisions import NEXT_REVISION, check_schema
+from audiocatalog.db.schema_check import NEXT_REVISION, check_schema
+from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 from tests.conftest import libpq
 from tests.frozen import outcome_of
 from tests.schemas import schema_of

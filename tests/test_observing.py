@@ -75,6 +75,8 @@ def closed(one: Scene) -> Any:
 #: What asks nothing of the server: it makes something that does, or looks at this process alone.
 UNOBSERVED = {"close", "from_env", "pool", "session", "unit_of_work", "work"}
 COMMON = {
+    "save": Calls(lambda one: one.on.save(RECORD.metadata, audio_path="a"), lambda one: one.on.save(5, audio_path="a")),
+    "save_record": Calls(lambda one: one.on.save_record(RECORD), lambda one: one.on.save_record(5)),
     "get": Calls(lambda one: one.on.get(one.track), lambda one: one.on.get(NOWHERE), "TrackNotFound"),
     "find": Calls(lambda one: one.on.find(one.track), lambda one: one.on.find("no id")),
     "get_many": Calls(lambda one: one.on.get_many([one.track]), lambda one: one.on.get_many("no ids")),
@@ -117,8 +119,6 @@ OF_A_CATALOG = COMMON | {
     "warm": Calls(lambda one: one.on.warm(), lambda one: one.on.warm(timeout=-1)),
 }
 OF_A_UNIT = COMMON | {
-    "save": Calls(lambda one: one.on.save(RECORD.metadata, audio_path="a"), lambda one: one.on.save(5, audio_path="a")),
-    "save_record": Calls(lambda one: one.on.save_record(RECORD), lambda one: one.on.save_record(5)),
     "allow": Calls(lambda one: one.on.allow(1), lambda one: one.on.allow(-1)),
 }
 

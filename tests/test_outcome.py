@@ -9,11 +9,16 @@ import psycopg
 import pytest
 
 from audiocatalog import Catalog, TrackMetadata
-from audiocatalog.models import TRANSACTION_MARK
-from audiocatalog.outcome import _SERVER, Trace, ask
+from audiocatalog.db.commit_outcome import _SERVER, Outcome, Trace, find_outcome
+from audiocatalog.db.execute import run
+from audiocatalog.operations.operation import TRANSACTION_MARK
 from tests.conftest import libpq
 
 ANOTHER_SERVER = "00000001 of another cluster"
+
+
+def ask(connection: psycopg.Connection[Any], trace: Trace) -> Outcome | None:
+    return run(connection, find_outcome(trace), "run")
 
 
 @pytest.fixture
@@ -34,10 +39,10 @@ def one(connection: psycopg.Connection[Any], statement: str) -> str:
     return str(row[0])
 
 
-def write(writing: psycopg.Connection[Any], server: str | None = None, *, leaves_rows: bool = False) -> Trace:
+def write(writing: psycopg.Connection[Any], server: str | None = None, *, wrote_history: bool = False) -> Trace:
     """Write something of the host's own in a transaction, which goes on, and name it."""
     writing.execute("CREATE TEMPORARY TABLE written AS SELECT 1")
-    return Trace(server or one(writing, f"SELECT {_SERVER}"), one(writing, f"SELECT {TRANSACTION_MARK}"), leaves_rows)
+    return Trace(server or one(writing, f"SELECT {_SERVER}"), one(writing, f"SELECT {TRANSACTION_MARK}"), wrote_history)
 
 
 def of_another_server(trace: Trace) -> Trace:
@@ -45,8 +50,8 @@ def of_another_server(trace: Trace) -> Trace:
 
 
 def test_a_transaction_that_had_written_nothing_has_kept_nothing(asking: psycopg.Connection[Any]) -> None:
-    assert ask(asking, Trace("a server", None, leaves_rows=False)) == "aborted"
-    assert ask(asking, Trace(None, None, leaves_rows=False)) == "aborted"
+    assert ask(asking, Trace("a server", None, wrote_history=False)) == "aborted"
+    assert ask(asking, Trace(None, None, wrote_history=False)) == "aborted"
 
 
 def test_of_a_server_without_a_name_nothing_is_known(
@@ -82,7 +87,7 @@ def test_another_server_is_believed_only_where_rows_tell(
     trace = of_another_server(write(writing))
     writing.commit()
     assert ask(asking, trace) is None
-    assert ask(asking, trace._replace(leaves_rows=True)) == "aborted"
+    assert ask(asking, trace._replace(wrote_history=True)) == "aborted"
 
 
 def test_rows_of_the_history_prove_a_commit_to_another_server(
@@ -90,7 +95,7 @@ def test_rows_of_the_history_prove_a_commit_to_another_server(
 ) -> None:
     catalog.bulk_save([{"title": "Kept", "audio_path": "a"}])
     xact_id, at = asking.execute("SELECT xact_id, at FROM audio_track_status_changes").fetchone() or (None, None)
-    found = Trace(ANOTHER_SERVER, f"{xact_id}|{at}|{at}", leaves_rows=True)
+    found = Trace(ANOTHER_SERVER, f"{xact_id}|{at}|{at}", wrote_history=True)
     assert ask(asking, found) == "committed"
     earlier = found._replace(mark=f"{xact_id}|2001-01-01+00|2001-01-02+00")
     assert ask(asking, earlier) == "aborted"
@@ -102,4 +107,4 @@ def test_rows_of_the_edits_prove_it_too(catalog: Catalog, asking: psycopg.Connec
     with catalog.unit_of_work() as work:
         work.save(TrackMetadata(title="Second"), id=track.id, audio_path="a", replace=True)
     xact_id, at = asking.execute("SELECT xact_id, at FROM audio_track_edits").fetchone() or (None, None)
-    assert ask(asking, Trace(ANOTHER_SERVER, f"{xact_id}|{at}|{at}", leaves_rows=True)) == "committed"
+    assert ask(asking, Trace(ANOTHER_SERVER, f"{xact_id}|{at}|{at}", wrote_history=True)) == "committed"

@@ -15,8 +15,8 @@ from psycopg import pq, sql
 from sqlalchemy import URL, make_url
 
 from audiocatalog import Catalog, errors, migrations
-from audiocatalog.parameters import connection_parameters, refusal
-from audiocatalog.settings import parse_url, url_from_environment
+from audiocatalog.db.connection_parameters import connection_parameters, refusal
+from audiocatalog.db.settings import parse_url, url_from_environment
 from tests.conftest import libpq
 from tests.pgbouncer import MISSING, PROGRAM, bouncing
 from tests.servers import cluster
@@ -339,7 +339,7 @@ def test_without_poll_an_idle_connection_is_checked_all_the_same(database_url: s
         "    class Chosen:\n"
         "        error = None\n"
         "        def select(*_): raise ValueError('filedescriptor out of range in select()')\n"
-        "    sys.modules['audiocatalog.connection'].select = Chosen\n"
+        "    sys.modules['audiocatalog.db.connection'].select = Chosen\n"
         "    assert catalog.find(uuid.uuid4()) is None\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script, database_url], check=True, timeout=120)

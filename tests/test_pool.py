@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import URL, make_url, text
 
 from audiocatalog import Catalog, SaveOutcome, TrackMetadata, TrackStatus, errors
-from audiocatalog.pool import Pool
-from audiocatalog.settings import is_unverified, parse_url
+from audiocatalog.db.pool import Pool
+from audiocatalog.db.settings import is_unverified, parse_url
 from tests.conftest import libpq
 from tests.detour import THROUGH_POOLER
 from tests.factories import TrackRecordFactory
@@ -169,7 +169,7 @@ def test_lost_connections_do_not_use_up_the_pool(database_url: str) -> None:
                 process = work.session.connection().exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
                 admin.execute("SELECT pg_terminate_backend(%s, 5000)", [process])
                 work.find(uuid4())
-        assert catalog.health().connections == 1
+        assert catalog.health().pool.connections == 1
 
 
 def test_behind_a_pooler_a_lost_commit_of_a_single_call_is_one_of_our_errors(database_url: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus
 from audiocatalog.cli.writing import spreadsheet_cell
-from audiocatalog.printing import escaped, json_text
+from audiocatalog.errors.printing import escaped, json_text
 from tests.command import Run, ended, invoke, process, run_on
 
 #: Everything that a terminal may obey, and what it shows as nothing.

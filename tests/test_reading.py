@@ -11,8 +11,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import inspect
 
-from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors, operations
-from audiocatalog.tracks import TRACK_COLUMNS
+from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
+from audiocatalog.db import execute
+from audiocatalog.models.rows import TRACK_COLUMNS
+from audiocatalog.operations.operation import Request, Rows
 
 
 @pytest.fixture
@@ -41,13 +43,13 @@ def test_it_takes_one_statement_and_none_for_nothing(
     catalog: Catalog, ids: list[UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[str] = []
-    rows_of = operations.rows_of
+    send = execute.send
 
-    def note(driver: Any, statement: str, values: Any) -> Any:
-        sent.append(statement)
-        return rows_of(driver, statement, values)
+    def note(driver: Any, request: Request, *rest: Any) -> Rows:
+        sent.append(request[0].sql)
+        return send(driver, request, *rest)
 
-    monkeypatch.setattr(operations, "rows_of", note)
+    monkeypatch.setattr(execute, "send", note)
     assert len(catalog.get_many(ids)) == 5
     assert len(sent) == 1
     assert catalog.get_many([]) == {}
@@ -84,15 +86,15 @@ def test_ids_that_can_be_read_once_serve_a_second_try(
     catalog: Catalog, ids: list[UUID], verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A statement that had become stale is executed again, and the iterator would be at its end by then."""
-    rows_of, tries = operations.rows_of, []
+    send, tries = execute.send, []
 
-    def fail_once(driver: Any, statement: str, values: Any) -> Any:
-        tries.append(statement)
+    def fail_once(driver: Any, request: Request, *rest: Any) -> Rows:
+        tries.append(request[0].sql)
         if len(tries) == 1:
             raise errors.StaleStatement("on purpose")
-        return rows_of(driver, statement, values)
+        return send(driver, request, *rest)
 
-    monkeypatch.setattr(operations, "rows_of", fail_once)
+    monkeypatch.setattr(execute, "send", fail_once)
     call = getattr(catalog, verb)
     found = call(iter(ids), *((TrackStatus.PENDING,) if verb == "update_statuses" else ()))
     assert list(found) == ids

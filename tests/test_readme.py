@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audiocatalog.settings import Settings
+from audiocatalog.db.settings import Settings
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 EXAMPLE_URL = "postgresql://music@localhost/music"

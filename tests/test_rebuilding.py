@@ -16,9 +16,10 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
-from audiocatalog import Catalog, TrackMetadata, TrackStatus, migrations, rebuilding
+from audiocatalog import Catalog, TrackMetadata, TrackStatus, migrations
 from audiocatalog.errors import PermissionDenied, SchemaMismatch, TransientConflict
-from audiocatalog.roles import apply_roles
+from audiocatalog.migrations import vector_rebuild as rebuilding
+from audiocatalog.migrations.roles import apply_roles
 from tests.command import Run, ended, invoke, process, run_on
 from tests.conftest import libpq
 from tests.factories import TrackRecordFactory

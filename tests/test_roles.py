@@ -23,9 +23,9 @@ from audiocatalog.errors import (
     SchemaMismatch,
     TrackNotFound,
 )
-from audiocatalog.identifiers import new_id
-from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
-from audiocatalog.roles import FUNCTIONS, INNER_FUNCTIONS, TABLES, RoleNames, apply_roles, roles_sql
+from audiocatalog.migrations.roles import FUNCTIONS, INNER_FUNCTIONS, TABLES, RoleNames, apply_roles, roles_sql
+from audiocatalog.models.ids import new_id
+from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 from tests.command import invoke
 from tests.conftest import libpq, temporary_database
 

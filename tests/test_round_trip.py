@@ -13,8 +13,8 @@ import pytest
 from psycopg import sql
 
 from audiocatalog import Catalog, SearchFilters, Track, TrackStatus
-from audiocatalog.roles import RoleNames, apply_roles
-from audiocatalog.tracks import TRACK_COLUMNS
+from audiocatalog.migrations.roles import RoleNames, apply_roles
+from audiocatalog.models.rows import TRACK_COLUMNS
 from tests.command import run_on
 from tests.conftest import libpq
 from tests.factories import TrackRecordFactory

@@ -12,8 +12,8 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
-from audiocatalog.identifiers import new_id
-from audiocatalog.outcome import Trace
+from audiocatalog.db.commit_outcome import Trace
+from audiocatalog.models.ids import new_id
 from tests.conftest import libpq
 from tests.proxy import Proxy, proxied
 
@@ -197,8 +197,8 @@ def test_what_became_of_a_commit_is_asked_again_only_after_errors_that_may_pass(
             raise answer
         return answer
 
-    monkeypatch.setattr("audiocatalog.running.ask", ask)
-    trace = Trace("a server", "1|2|3", leaves_rows=True)
+    monkeypatch.setattr("audiocatalog.db.retry.run", ask)
+    trace = Trace("a server", "1|2|3", wrote_history=True)
     assert catalog._runner.outcome_of(trace, 60.0) is True
     with pytest.raises(errors.SchemaMismatch):
         catalog._runner.outcome_of(trace, 60.0)

@@ -21,18 +21,19 @@ from audiocatalog import (
     TrackMetadata,
     TrackRecord,
     TrackStatus,
-    embedded,
-    first_revision,
     migrations,
-    rebuilding,
 )
-from audiocatalog.advisory_locks import holder_of
+from audiocatalog.db import first_revision
+from audiocatalog.db.execute import run
+from audiocatalog.db.settings import parse_url
+from audiocatalog.embedded import server as embedded
 from audiocatalog.errors import ConfigurationError, SchemaMismatch, TransientConflict
-from audiocatalog.grants import grant_rights, grant_sql
-from audiocatalog.migrator import LOCK_KEY, connected
-from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
-from audiocatalog.roles import roles_sql
-from audiocatalog.settings import parse_url
+from audiocatalog.migrations import vector_rebuild as rebuilding
+from audiocatalog.migrations.grants import grant_rights, grant_sql
+from audiocatalog.migrations.migrator import LOCK_KEY, connected
+from audiocatalog.migrations.roles import roles_sql
+from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
+from audiocatalog.operations.advisory_locks import holder_of
 from tests.conftest import libpq
 from tests.schemas import schema_of
 from tests.test_migrations import alembic_command, config_for
@@ -448,5 +449,5 @@ class TestWhoHoldsALock:
             waiting.pgconn.send_query(b"SELECT pg_advisory_lock(7)")
             blocked = "SELECT FROM pg_locks WHERE pid = %s AND NOT granted"
             wait_until(lambda: holder.execute(blocked, [waiting.info.backend_pid]).fetchone() is not None)
-            assert holder_of(holder, 7).startswith(f"process {holder.info.backend_pid} ")
-            assert holder_of(holder, 9) == "a process that has ended"
+            assert run(holder, holder_of(7), "test").startswith(f"process {holder.info.backend_pid} ")
+            assert run(holder, holder_of(9), "test") == "a process that has ended"

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from audiocatalog import SearchFilters, TrackMetadata, UnitOfWork, errors
-from audiocatalog.search.page import SEARCHED_FIELDS
+from audiocatalog.search.results import SEARCHED_FIELDS
 
 
 def save(work: UnitOfWork, **values: Any) -> Any:

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audiocatalog import Catalog, SearchFilters, SearchPage, TrackMetadata, UnitOfWork, errors
-from audiocatalog.search.page import FACETS, SearchSort
-from audiocatalog.searching import ask
-from audiocatalog.transaction import driver_connection
+from audiocatalog.db.execute import send
+from audiocatalog.db.transaction import driver_connection
+from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS, PlannedStatement, Rows
+from audiocatalog.search.results import FACETS, SearchSort
 from tests.conftest import libpq, temporary_database
 from tests.frozen import outcome_of
 from tests.searches import what_is_asked
@@ -363,7 +364,7 @@ def test_a_search_alone_that_runs_out_of_time_says_so_and_frees_its_connection(h
                 assert (error.operation, error.retryable) == ("search", False)  # noqa: PT017
             else:
                 assert page.total >= 0
-        assert catalog.health().connections == 1
+        assert catalog.health().pool.connections == 1
         assert catalog.find("01890a5d-ac96-774b-bcce-b302099a8057") is None
 
 
@@ -380,6 +381,10 @@ def test_a_page_that_is_not_whole_says_so(heavy: str, timeout: float) -> None:
                 assert not page.total_is_exact
 
 
+def ask(driver: psycopg.Connection[Any], sql: str, **values: Any) -> Rows:
+    return send(driver, (PlannedStatement(sql, GENERIC_PLAN_SETTINGS, 1.0), values), "search")
+
+
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
 def test_an_error_after_the_last_statement_leaves_the_connection_usable(library: Catalog, isolation: str) -> None:
     # A time limit may strike while the transaction is ended; a deferred constraint always does.
@@ -394,12 +399,12 @@ def test_an_error_after_the_last_statement_leaves_the_connection_usable(library:
         twice = "INSERT INTO pressed VALUES (1), (1) RETURNING n"
         if isolation == "AUTOCOMMIT":
             # psycopg drops the error where it arrives together with the answers before it.
-            with pytest.raises((psycopg.errors.UniqueViolation, psycopg.errors.QueryCanceled)):
-                ask(driver, twice, {}, 1.0)
+            with pytest.raises((errors.ConstraintViolation, errors.QueryTimeout)):
+                ask(driver, twice)
         else:
-            assert ask(driver, twice, {}, 1.0) == [(1,), (1,)]
+            assert ask(driver, twice) == [(1,), (1,)]
         assert driver.pgconn.pipeline_status == psycopg.pq.PipelineStatus.OFF
-        assert ask(driver, "SELECT %(n)s::int", {"n": 2}, 1.0) == [(2,)]
+        assert ask(driver, "SELECT %(n)s::int", n=2) == [(2,)]
         driver.execute("DROP TABLE pressed")
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from audiocatalog import Catalog, SearchPage, TrackMetadata, errors
-from audiocatalog.settings import Settings, settings_from_environment
+from audiocatalog.db.settings import Settings, settings_from_environment
 from tests.conftest import libpq
 from tests.waiting import wait_until
 
@@ -67,7 +67,7 @@ def test_searches_leave_a_connection_for_everything_else(database_url: str, *, p
         catalog.warm()
         with searches_that_take_long(database_url, catalog, 2) as outcomes:
             for _ in range(3):
-                assert catalog.health().pool_size == 3
+                assert catalog.health().pool.size == 3
             with pytest.raises(errors.TooManySearches, match="raise max_searches") as caught:
                 catalog.search("nothing")
             assert isinstance(caught.value, TimeoutError)
@@ -97,7 +97,7 @@ def test_searches_wait_in_turn_and_hold_nothing_meanwhile(database_url: str) -> 
             threads[-1].start()
             wait_until(lambda: catalog.pool().waiting == len(threads))
         assert catalog.pool().in_use == 1
-        assert catalog.health().waiting == 5
+        assert catalog.health().pool.waiting == 5
         first.close()
         for thread in threads:
             thread.join()

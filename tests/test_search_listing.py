@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,8 +13,10 @@ import psycopg
 import pytest
 from sqlalchemy import Connection
 
-from audiocatalog import SearchFilters, Track, TrackMetadata, TrackStatus, UnitOfWork, errors, searching
-from audiocatalog.search.page import FACETS, SearchSort
+from audiocatalog import SearchFilters, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
+from audiocatalog.db import execute
+from audiocatalog.operations.operation import PlannedStatement, Request, Rows
+from audiocatalog.search.results import FACETS, SearchSort
 from tests.factories import TrackFactory
 from tests.searches import found, insert_many, save, set_times, titles
 
@@ -225,16 +227,15 @@ def test_a_list_of_everything_is_counted_so_far_and_says_so(work: UnitOfWork) ->
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the server end the first statement of every search."""
-    ask = searching.ask
+    send = execute.send
 
-    def end_or_ask(
-        driver: psycopg.Connection[Any], statement: str, parameters: Mapping[str, Any], *others: Any
-    ) -> Sequence[tuple[Any, ...]]:
-        if "reached_0" not in statement:
-            raise psycopg.errors.QueryCanceled
-        return ask(driver, statement, parameters, *others)
+    def end_or_send(driver: psycopg.Connection[Any], request: Request, *rest: Any) -> Rows:
+        statement, _ = request
+        if isinstance(statement, PlannedStatement) and "reached_0" not in statement.sql:
+            raise errors.QueryTimeout("on purpose")
+        return send(driver, request, *rest)
 
-    monkeypatch.setattr(searching, "ask", end_or_ask)
+    monkeypatch.setattr(execute, "send", end_or_send)
 
 
 @pytest.mark.usefixtures("hurried")

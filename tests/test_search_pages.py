@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from audiocatalog import Catalog, SearchFilters, TrackMetadata, TrackRecord, UnitOfWork, errors
-from audiocatalog.search.page import SearchSort
+from audiocatalog.search.results import SearchSort
 from tests.searches import found, insert_many, save
 
 SORTS = list(SearchSort)

@@ -11,10 +11,10 @@ import pytest
 from psycopg import sql
 
 from audiocatalog import Catalog, SearchFilters
-from audiocatalog.search.listing import COUNTED, beginning_sql
-from audiocatalog.search.page import FACETS, SearchSort
+from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS
 from audiocatalog.search.request import Request
-from audiocatalog.searching import PLANNED
+from audiocatalog.search.results import FACETS, SearchSort
+from audiocatalog.search.sorted_sql import COUNTED, beginning_sql
 from tests.conftest import libpq, temporary_database
 from tests.searches import Asked, what_is_asked
 
@@ -207,7 +207,7 @@ def test_a_list_that_ran_out_of_time_reads_the_beginning_of_its_order(
     (one,) = asked(library, query, sort=sort, facets=FACETS)
     shape = Request.make(query, sort=sort, facets=FACETS, timeout=1).shape
     beginning = beginning_sql(shape, SearchSort(sort), has_words=bool(query))
-    plan = plan_of(explainer, Asked(beginning, one.parameters, PLANNED))
+    plan = plan_of(explainer, Asked(beginning, one.parameters, GENERIC_PLAN_SETTINGS))
     assert whole_reads(plan) == []
     assert rows_read(plan) <= COUNTED
 

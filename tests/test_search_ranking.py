@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from audiocatalog import SearchFilters, UnitOfWork
-from audiocatalog.identifiers import new_id
+from audiocatalog.models.ids import new_id
 from tests.searches import count_words, found, insert_many, save, titles
 
 #: From the most exact to the least; each is saved after those that it must stand before.

@@ -16,9 +16,9 @@ from sqlalchemy import make_url, text
 
 import audiocatalog
 from audiocatalog import Catalog, SearchFilters, TrackRecord, TrackStatus, migrations
+from audiocatalog.db.settings import Settings
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.errors import CatalogError
-from audiocatalog.settings import Settings
 from tests.conftest import libpq
 from tests.planted import (
     ACTOR,

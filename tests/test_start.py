@@ -15,7 +15,8 @@ os._Environ.__getitem__ = lambda self, name: (read.append(name), plain(self, nam
 sys.addaudithook(lambda event, _: event.startswith(("socket.", "subprocess.", "os.fork")) and seen.append(event))
 
 import audiocatalog
-from audiocatalog import Catalog, embedded, roles
+from audiocatalog import Catalog, embedded
+from audiocatalog.migrations import roles
 
 assert seen == [], seen
 ours = [name for name in read if name.startswith(("AUDIOCATALOG_", "DB_", "PG"))]

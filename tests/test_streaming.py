@@ -21,11 +21,11 @@ from audiocatalog import (
     TrackStatus,
     UnitOfWork,
     errors,
-    reads,
-    searching,
-    streaming,
 )
-from audiocatalog.streaming import WALKED, Walk, walking_sql
+from audiocatalog.db import execute
+from audiocatalog.operations import iteration
+from audiocatalog.operations.iteration import TrackScan, scan_sql
+from audiocatalog.operations.operation import INDEX_ORDER_SETTINGS, PlannedStatement, Request, Rows
 from tests.conftest import libpq, temporary_database
 from tests.searches import Asked
 from tests.test_search_plans import Node, nodes, plan_of, rows_read, whole_reads
@@ -38,23 +38,24 @@ TRACKS = 30_000
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give the list of the statements that are sent."""
     sent: list[str] = []
-    ask = searching.ask
+    send = execute.send
 
-    def note(driver: Any, statement: str, *rest: Any) -> Any:
-        sent.append(statement)
-        return ask(driver, statement, *rest)
+    def note(driver: Any, request: Request, *rest: Any) -> Rows:
+        if isinstance(request[0], PlannedStatement):
+            sent.append(request[0].sql)
+        return send(driver, request, *rest)
 
-    monkeypatch.setattr(streaming, "ask", note)
+    monkeypatch.setattr(execute, "send", note)
     return sent
 
 
 @pytest.fixture
 def few_looked_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a statement look at seven tracks at the most."""
-    walking_sql.cache_clear()
-    monkeypatch.setattr(streaming, "LOOKED_AT", 7)
+    scan_sql.cache_clear()
+    monkeypatch.setattr(iteration, "SCAN_LIMIT", 7)
     yield
-    walking_sql.cache_clear()
+    scan_sql.cache_clear()
 
 
 def save(catalog: Catalog, count: int, **values: Any) -> list[UUID]:
@@ -153,21 +154,20 @@ def test_no_more_than_a_batch_is_held(catalog: Catalog, statements: list[str], m
     """A track that nobody keeps is gone when the next one comes, and so are the rows of a page."""
     save(catalog, 40)
     pages: list[int] = []
-    read = streaming.read_page
+    send = execute.send
 
-    class Rows(list[Any]):
+    class RowList(list[Any]):
         """A list to which a weak reference can point."""
 
     alive: list[weakref.ref[Any]] = []
 
-    def note(*arguments: Any, **options: Any) -> streaming.Page:
+    def note(driver: Any, request: Request, *rest: Any) -> Rows:
         pages.append(sum(one() is not None for one in alive))
-        page = read(*arguments, **options)
-        rows = Rows(page.rows)
+        rows = RowList(send(driver, request, *rest))
         alive.append(weakref.ref(rows))
-        return streaming.Page(rows, page.after)
+        return rows
 
-    monkeypatch.setattr(reads, "read_page", note)
+    monkeypatch.setattr(execute, "send", note)
     gc.disable()
     try:
         tracks = catalog.iter_tracks(batch=8)
@@ -257,13 +257,13 @@ def library(server_url: str, migrated_template: str) -> Iterator[str]:
         yield url
 
 
-def plan(url: str, walk: Walk, *, is_first: bool, **after: Any) -> Node:
-    statement = walking_sql(walk.order, walk.batch, walk.filtered, walk.bounded, is_first=is_first)
+def plan(url: str, walk: TrackScan, *, is_first: bool, **after: Any) -> Node:
+    statement = scan_sql(walk.order, walk.batch, walk.filtered, walk.bounded, is_first=is_first)
     if is_first and not walk.parameters:
         # What is prepared for this test takes at least one parameter.
         statement, after = f"{statement} OFFSET %(none)s", {"none": 0}
     with psycopg.connect(libpq(url), autocommit=True, prepare_threshold=None) as connection:
-        return plan_of(connection, Asked(statement, {**walk.parameters, **after}, WALKED))
+        return plan_of(connection, Asked(statement, {**walk.parameters, **after}, INDEX_ORDER_SETTINGS))
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -272,7 +272,7 @@ def plan(url: str, walk: Walk, *, is_first: bool, **after: Any) -> Node:
 def test_a_statement_walks_the_index_of_its_order_and_no_further_than_it_may(
     library: str, order: TrackOrder, filters: SearchFilters | None, *, is_first: bool
 ) -> None:
-    walk = Walk.make(filters, order, 100)
+    walk = TrackScan.make(filters, order, 100)
     middle = {"after_created_at": datetime.now(UTC) - timedelta(minutes=TRACKS / 2), "after_id": UUID(int=2**127)}
     found = plan(library, walk, is_first=is_first, **middle)
     assert whole_reads(found) == []
@@ -287,16 +287,16 @@ def test_a_statement_walks_the_index_of_its_order_and_no_further_than_it_may(
     if filters is None:
         assert rows_read(found) == walk.batch
     elif filters.genre == ("none",):
-        assert rows_read(found) == streaming.LOOKED_AT
+        assert rows_read(found) == iteration.SCAN_LIMIT
     else:
         # Every fiftieth meets the filter, so that the page is full before all was looked at that may be.
-        assert walk.batch <= rows_read(found) < streaming.LOOKED_AT
+        assert walk.batch <= rows_read(found) < iteration.SCAN_LIMIT
 
 
 @pytest.mark.parametrize("order", [TrackOrder.OLDEST, TrackOrder.NEWEST])
 def test_a_walk_in_order_of_time_begins_or_ends_at_a_filter_of_time(library: str, order: TrackOrder) -> None:
     since = datetime.now(UTC) - timedelta(minutes=50)
-    walk = Walk.make(SearchFilters(created_since=since), order, 1000)
+    walk = TrackScan.make(SearchFilters(created_since=since), order, 1000)
     found = plan(library, walk, is_first=True)
     assert rows_read(found) <= 50
 

@@ -45,7 +45,7 @@ def titles(catalog: Catalog) -> list[str]:
 
 def assert_full(catalog: Catalog) -> None:
     """The pool has all it has opened, but for the one that asks; what was lost it replaces in the background."""
-    wait_until(lambda: (health := catalog.health()).in_use == health.connections == 1)
+    wait_until(lambda: (pool := catalog.health().pool).in_use == pool.connections == 1)
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def test_the_host_may_begin_a_transaction_beside_it(database_url: str) -> None:
                 assert beside.execute(text("SELECT count(*) FROM audio_tracks")).scalar_one() == 0
         assert titles(catalog) == ["In the unit"]
         health = catalog.health()
-        assert (health.in_use, health.connections) == (1, 2)
+        assert (health.pool.in_use, health.pool.connections) == (1, 2)
 
 
 # Errors that are caught inside, where the server has given everything up.

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from audiocatalog import TRANSITIONS, Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
+from audiocatalog.operations.moves import outcome_of
 from audiocatalog.status import diagram, sources
-from audiocatalog.transitions import outcome_of
 from tests.waiting import wait_until_blocked
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus

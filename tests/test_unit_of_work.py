@@ -11,9 +11,8 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, select, text
 
 from audiocatalog import Catalog, SaveOutcome, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
-from audiocatalog.identifiers import new_id
-from audiocatalog.tracks import TRACKS
-from audiocatalog.transitions import CHANGES
+from audiocatalog.models.ids import new_id
+from audiocatalog.models.rows import CHANGES, TRACKS
 from tests.conftest import Units
 from tests.factories import TrackMetadataFactory, TrackRecordFactory
 from tests.searches import insert_many

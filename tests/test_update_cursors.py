@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiocatalog import Catalog, errors, migrations
-from audiocatalog.cursors import read_cursor, write_cursor
-from audiocatalog.updates import Place, Snapshot
+from audiocatalog.operations.changes import Place, Snapshot
+from audiocatalog.operations.pagination import read_cursor, write_cursor
 from tests.conftest import libpq, temporary_database
 from tests.test_updates import new, replace, writer
 

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 
 from audiocatalog import Catalog, Track, TrackMetadata, TrackStatus, TrackUpdates, UnitOfWork, errors
-from audiocatalog.searching import PLANNED
-from audiocatalog.tracks import TRACK_COLUMNS
-from audiocatalog.updates import Place, changes_sql, update_values
+from audiocatalog.models.rows import TRACK_COLUMNS
+from audiocatalog.operations.changes import Place, changes_sql, update_values
+from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS
 from tests.conftest import libpq, temporary_database
 from tests.searches import Asked
 from tests.test_races import in_threads
@@ -474,7 +474,7 @@ def test_the_log_is_not_read_from_its_beginning(server_url: str, migrated_templa
         catalog.update_status(next(iter(copy.tracks)), PENDING)
         for is_first in (True, False):
             behind = place if is_first else place._replace(new=place.old, after=UUID(int=0))
-            asked = Asked(changes_sql(is_first=is_first), update_values(behind, 1000), PLANNED)
+            asked = Asked(changes_sql(is_first=is_first), update_values(behind, 1000), GENERIC_PLAN_SETTINGS)
             plan = plan_of(owner, asked)
             for node in nodes(plan):
                 if node.get("Relation Name", "").startswith("audio_track_"):

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import make_url
 
 from audiocatalog import Catalog, errors, migrations
-from audiocatalog.migrator import LOCK_KEY
+from audiocatalog.migrations.migrator import LOCK_KEY
 from tests.conftest import libpq
 from tests.factories import TrackRecordFactory
 from tests.frozen import outcome_of

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from audiocatalog import Catalog, TrackMetadata, errors
-from audiocatalog.search.vocabulary import LOCK_VOCABULARY, REFRESH_VOCABULARY
+from audiocatalog.search.vocabulary import LOCK, REFRESH
 from tests.conftest import libpq
 from tests.searches import found, save
 
@@ -105,8 +105,8 @@ def test_a_count_blocks_nobody_and_waits_for_nobody(catalog: Catalog, admin: Adm
     with catalog.unit_of_work() as work:
         track = save(work, title="Brontosaurus")
     with psycopg.connect(libpq(database_url)) as counting:
-        counting.execute(LOCK_VOCABULARY)
-        counting.execute(REFRESH_VOCABULARY, {"at": datetime.now(UTC)})
+        counting.execute(LOCK.sql)
+        psycopg.RawCursor(counting).execute(REFRESH.sql, (datetime.now(UTC),))
         # Its transaction is still open.
         keep(catalog, title="Diplodocus")
         with catalog.unit_of_work() as work:
@@ -125,7 +125,7 @@ def test_a_count_blocks_nobody_and_waits_for_nobody(catalog: Catalog, admin: Adm
 def test_of_two_counts_at_once_one_gives_way(catalog: Catalog, admin: Admin, database_url: str) -> None:
     keep(catalog, title="Brontosaurus")
     with psycopg.connect(libpq(database_url)) as counting:
-        counting.execute(LOCK_VOCABULARY)
+        counting.execute(LOCK.sql)
         with pytest.raises(errors.TransientConflict) as caught:
             catalog.refresh_vocabulary()
         assert (caught.value.retryable, caught.value.operation) == (True, "refresh_vocabulary")

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from audiocatalog import Catalog, SearchFilters, UnitOfWork
-from audiocatalog.search.query import Term
-from audiocatalog.search.widening import (
+from audiocatalog.db.transaction import driver_connection
+from audiocatalog.search.corrections import (
     Alternative,
     Doubtful,
     doubtful_words,
     unwanted_query,
     widened_parameters,
 )
-from audiocatalog.transaction import driver_connection
+from audiocatalog.search.query import Term
 from tests.searches import count_words, found, save, titles
 
 

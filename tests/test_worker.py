@@ -36,8 +36,8 @@ LEASE = timedelta(minutes=10)
 @pytest.fixture
 def _keen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have long leases renewed, and dead workers looked for, every few milliseconds: no test has to keep a lease."""
-    monkeypatch.setattr("audiocatalog.upkeep._RENEWALS_PER_LEASE", 5000)
-    monkeypatch.setattr("audiocatalog.upkeep.random", SimpleNamespace(uniform=lambda lowest, _: lowest / 2500))
+    monkeypatch.setattr("audiocatalog.worker.upkeep._RENEWALS_PER_LEASE", 5000)
+    monkeypatch.setattr("audiocatalog.worker.upkeep.random", SimpleNamespace(uniform=lambda lowest, _: lowest / 2500))
 
 
 @pytest.fixture

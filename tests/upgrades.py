@@ -16,7 +16,7 @@ from alembic import command
 from alembic.config import Config
 
 from audiocatalog import Catalog, Track, TrackStatus
-from audiocatalog.models import SCHEMA_REVISION, VERSION_TABLE
+from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 from tests.conftest import libpq
 from tests.factories import TrackMetadataFactory, TrackRecordFactory
 

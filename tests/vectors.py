@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from audiocatalog import rebuilding
+from audiocatalog.migrations import vector_rebuild as rebuilding
 
 _ARGUMENTS = "text, text, text, text, integer"
 _NO_VECTOR = """

@@ -10,10 +10,10 @@ import click
 
 from audiocatalog.cli.claim_commands import claim, complete, fail, release, renew
 from audiocatalog.cli.commands import health, history, show, stats, status, upgrade
-from audiocatalog.cli.demo import tell_story
+from audiocatalog.cli.demo.command import tell_story
 from audiocatalog.cli.export_command import export_file
 from audiocatalog.cli.failures import plain_failures, tell
-from audiocatalog.cli.import_command import import_file
+from audiocatalog.cli.importing.command import import_file
 from audiocatalog.cli.rebuild_command import rebuild
 from audiocatalog.cli.roles_command import roles
 from audiocatalog.cli.search_commands import explain, search

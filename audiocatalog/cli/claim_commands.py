@@ -12,14 +12,15 @@ import click
 from rich.text import Text
 
 from audiocatalog import Catalog, Claim, StatusChange, TrackMetadata
-from audiocatalog.claims import MOST_CLAIMS, ClaimOrder
 from audiocatalog.cli import output
 from audiocatalog.cli.failures import Failure
 from audiocatalog.cli.options import as_json, inputs_by_option, read_span
 from audiocatalog.cli.output import Output
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import counted
-from audiocatalog.printing import escaped
+from audiocatalog.errors.printing import escaped
+from audiocatalog.models.claim import ClaimOrder
+from audiocatalog.operations.claims import MAX_CLAIMS
 
 _LEASE: Final = click.option(
     "--lease",
@@ -36,7 +37,7 @@ _WIDE: Final = 132
 
 @click.command()
 @click.option(
-    "--limit", type=click.IntRange(1, MOST_CLAIMS), default=1, show_default=True, help="At most this many tracks."
+    "--limit", type=click.IntRange(1, MAX_CLAIMS), default=1, show_default=True, help="At most this many tracks."
 )
 @_LEASE
 @click.option("--worker", metavar="NAME", help="Who works on them, for the history; default: the actor.")
@@ -143,7 +144,7 @@ def renew(target: Target, /, id: UUID, token: int, *, as_json: bool, **options: 
 @click.argument("token", type=click.IntRange(1, 2**63 - 1), required=False)
 @click.option("--reason", metavar="TEXT", help="Why, for the history.")
 @click.option("--expired", is_flag=True, help="Take back all tracks whose leases have run out.")
-@click.option("--limit", type=click.IntRange(1, MOST_CLAIMS), help="With --expired: at most this many; default: 1000.")
+@click.option("--limit", type=click.IntRange(1, MAX_CLAIMS), help="With --expired: at most this many; default: 1000.")
 @as_json
 @click.pass_obj
 @click.pass_context
@@ -170,7 +171,7 @@ def release(
         if id is not None or reason is not None:
             raise click.UsageError("--expired takes back every such track: leave ID, TOKEN and --reason out", context)
         with target.catalog() as catalog:
-            changes = catalog.release_expired(limit or MOST_CLAIMS)
+            changes = catalog.release_expired(limit or MAX_CLAIMS)
         _print_taken_back(changes, as_json=as_json)
         return
     if id is None or token is None:

@@ -14,16 +14,16 @@ import click
 
 from audiocatalog import Catalog, Track
 from audiocatalog.cli import options
-from audiocatalog.cli.columns import IMPORTED
 from audiocatalog.cli.failures import Failure, Interrupted
-from audiocatalog.cli.importing import Format, format_of
+from audiocatalog.cli.importing.columns import IMPORTED
+from audiocatalog.cli.importing.records import Format, format_of
 from audiocatalog.cli.output import plain
 from audiocatalog.cli.progress import progress_reporter
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import counted, quoted
 from audiocatalog.cli.writing import compressed, csv_line, json_line, replaced, spreadsheet_cell
 from audiocatalog.errors import CatalogError
-from audiocatalog.tracks import TRACK_COLUMNS
+from audiocatalog.models.rows import TRACK_COLUMNS
 
 #: What an import takes, the id first, and then what only the owner's import takes, or none.
 _IMPORTED: Final = ("id", *(name for name in IMPORTED if name != "id"))

@@ -12,7 +12,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from audiocatalog.errors import CatalogError, ConfigurationError
-from audiocatalog.printing import escaped
+from audiocatalog.errors.printing import escaped
 
 #: The exit code of an import that refused some rows and saved all others.
 ROWS_REFUSED: Final = 3

@@ -15,9 +15,8 @@ from rich.text import Text
 
 from audiocatalog import Health, StatusChange, Track
 from audiocatalog.cli.text import clock, time_span
-from audiocatalog.printing import escaped, json_text
-from audiocatalog.tracks import TRACK_COLUMNS
-from audiocatalog.transitions import CHANGE_COLUMNS
+from audiocatalog.errors.printing import escaped, json_text
+from audiocatalog.models.rows import CHANGE_COLUMNS, TRACK_COLUMNS
 
 #: The width of a pipe or a file: lines are not folded, because programs read them one by one.
 _ENDLESS: Final = 100_000
@@ -158,8 +157,8 @@ def print_health(health: Health) -> None:
         "role": "standby, which takes no writes" if health.is_standby else "primary",
         "vocabulary": "never counted" if age is None else f"counted {time_span(age)} ago",
         "claims": f"{UNKNOWN if stuck is None else stuck} with a lease that has run out",
-        "pool": f"{health.connections} of {health.pool_size} connections open, {health.in_use} in use, "
-        f"{health.waiting} callers waiting",
+        "pool": f"{health.pool.connections} of {health.pool.size} connections open, {health.pool.in_use} in use, "
+        f"{health.pool.waiting} callers waiting",
     }
     for name, fact in facts.items():
         table.add_row(Text(name, "dim"), fact)

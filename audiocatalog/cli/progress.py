@@ -13,7 +13,7 @@ from rich.text import Text
 
 from audiocatalog.cli.failures import tell
 from audiocatalog.cli.text import counted, time_span
-from audiocatalog.printing import escaped
+from audiocatalog.errors.printing import escaped
 
 _SECONDS_BETWEEN_LINES: Final = 10.0
 

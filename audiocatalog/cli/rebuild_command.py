@@ -17,8 +17,8 @@ from audiocatalog.cli.progress import progress_reporter
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import about, counted, time_span
 from audiocatalog.errors import PermissionDenied
-from audiocatalog.rebuilding import Progress, Rebuilt, VectorPlan, plan_rebuild
-from audiocatalog.rebuilding import rebuild as rebuild_vectors
+from audiocatalog.migrations.vector_rebuild import Progress, Rebuilt, VectorPlan, plan_rebuild
+from audiocatalog.migrations.vector_rebuild import rebuild as rebuild_vectors
 
 _NOTHING: Final = "every search vector is complete: nothing to rebuild"
 _MEGABYTE: Final = 1_000_000

@@ -9,9 +9,9 @@ from audiocatalog.cli.failures import Failure
 from audiocatalog.cli.options import as_json, inputs_by_option
 from audiocatalog.cli.target import Target
 from audiocatalog.errors import PermissionDenied
-from audiocatalog.grants import Rights, grant_rights, grant_sql
-from audiocatalog.printing import escaped
-from audiocatalog.roles import RoleNames, apply_roles, roles_sql
+from audiocatalog.errors.printing import escaped
+from audiocatalog.migrations.grants import Rights, grant_rights, grant_sql
+from audiocatalog.migrations.roles import RoleNames, apply_roles, roles_sql
 
 _DEFAULTS = RoleNames()
 _NAMED = {"app": "application", "search": "search"}

@@ -12,7 +12,7 @@ from audiocatalog import SearchSort
 from audiocatalog.cli import options, output, pages
 from audiocatalog.cli.options import as_json
 from audiocatalog.cli.target import Target
-from audiocatalog.search.page import FACETS, MAXIMUM_LIMIT, MAXIMUM_OFFSET
+from audiocatalog.search.results import FACETS, MAXIMUM_LIMIT, MAXIMUM_OFFSET
 
 _SORT: Final = click.Choice([str(sort) for sort in SearchSort], case_sensitive=False)
 

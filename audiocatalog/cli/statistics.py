@@ -13,7 +13,7 @@ from rich.text import Text
 from audiocatalog import Activity, StatusCount
 from audiocatalog.cli.output import Output, plain
 from audiocatalog.cli.text import counted, time_span
-from audiocatalog.printing import escaped
+from audiocatalog.errors.printing import escaped
 
 #: The time that is asked for is counted in so many parts, each of which has one character.
 PARTS: Final = 24

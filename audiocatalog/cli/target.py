@@ -15,9 +15,9 @@ from sqlalchemy import URL
 
 from audiocatalog import Catalog
 from audiocatalog.cli.failures import WrongSettings
+from audiocatalog.db.settings import url_from_environment
 from audiocatalog.errors import InvalidInput
-from audiocatalog.metadata import clean_actor
-from audiocatalog.settings import url_from_environment
+from audiocatalog.models.metadata import clean_actor
 
 _URL: Final = "AUDIOCATALOG_DATABASE_URL"
 _NO_DATABASE: Final = (

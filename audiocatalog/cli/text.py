@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Final
 
-from audiocatalog.printing import escaped
+from audiocatalog.errors.printing import escaped
 
 _LONGEST_QUOTE: Final = 40
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))

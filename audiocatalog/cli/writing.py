@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from audiocatalog.metadata import INVISIBLE
-from audiocatalog.printing import json_text
+from audiocatalog.errors.printing import json_text
+from audiocatalog.models.metadata import INVISIBLE
 
 
 class _Returned:

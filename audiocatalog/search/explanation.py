@@ -7,12 +7,21 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from audiocatalog.discretion import discreet
-from audiocatalog.models import SPELL_FUNCTION
+from audiocatalog.errors import InvalidInput, Problem, TrackNotFound
+from audiocatalog.models.filters import SearchFilters
+from audiocatalog.models.ids import parse_id
+from audiocatalog.models.redaction import discreet
+from audiocatalog.models.sql_names import SPELL_FUNCTION
+from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS, Operation, PlannedStatement
+from audiocatalog.search.corrections import AS_TYPED
 from audiocatalog.search.query import MAXIMUM_TERMS, Term
-from audiocatalog.search.reading import READ
-from audiocatalog.search.statement import TIERS
+from audiocatalog.search.request import Request
+from audiocatalog.search.search import find_candidates
+from audiocatalog.search.terms_sql import READ, terms_of
+from audiocatalog.search.typed_sql import TIERS
 
+#: A track's place is looked for among this many candidates.
+_MAX_CANDIDATES: Final = 10_000
 _WEIGHTS: Final = {"title": "A", "artist": "B", "album": "C", "genre or year": "D"}
 #: Leaders of an artist and a title of the same name stand this much above the rest.
 _LEADING: Final = {130: 90, 120: 100, 110: 90}
@@ -58,6 +67,38 @@ class Explanation:
         if self.ignored_terms:
             lines.append(f"  not looked for: the last {self.ignored_terms} of more than {MAXIMUM_TERMS} terms")
         return "\n".join(lines)
+
+
+def explain(query: str, id: UUID | str, *, filters: SearchFilters | None, timeout: float) -> Operation[Explanation]:  # noqa: A002
+    """
+    Explain the place of a track in a search, as ``Catalog.explain`` describes it.
+
+    Raises:
+        TrackNotFound: no track has this id.
+        InvalidInput: an argument breaks its rule, or the query has no words.
+    """
+    track_id = parse_id(id)
+    request = Request.make(query, filters=filters, timeout=timeout)
+    if request.query.id is not None or not request.query.wanted:
+        raise InvalidInput(Problem("query", "at least one word to explain"), operation="explain")
+    request.parameters["limit"] = _MAX_CANDIDATES
+    statement = PlannedStatement(explaining_sql(request.shape.conditions), GENERIC_PLAN_SETTINGS, timeout)
+    rows = yield statement, request.parameters | {"id": track_id}
+    if not rows:
+        raise TrackNotFound(track_id, operation="explain")
+    ((met, found),) = rows
+    candidates = yield from find_candidates(request, timeout)
+    terms = explain_terms(terms_of(request.query), found)
+    unmet = tuple(name for name, is_met in zip(request.condition_names, met, strict=True) if not is_met)
+    for position, (candidate, score) in enumerate(candidates.scores, 1):
+        if candidate == track_id:
+            total = len(candidates.scores)
+            is_corrected = candidates.is_corrected and score < AS_TYPED
+            place = score if is_corrected or not candidates.is_corrected else score - AS_TYPED
+            reason = reason_of_place(position, total, place, widened=is_corrected, suggestion=candidates.suggestion)
+            return Explanation(track_id, position, score, reason, terms, ignored_terms=request.query.ignored)
+    reason = reason_of_absence(terms, unmet, candidates.sample)
+    return Explanation(track_id, None, None, reason, terms, unmet, request.query.ignored)
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import chain, pairwise, repeat
 from typing import Final, NamedTuple
 
-from audiocatalog.search.page import Span
+from audiocatalog.search.results import Span
 
 #: The insides of a regular expression's brackets, as in SQL. What parts terms:
 BLANKS: Final = r"\u0001-\u0020\u007f-\u00a0\u1680\u2028\u2029\u2800\u3000"

@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from audiocatalog.models import Track
+from audiocatalog.models.tables import Track
 from audiocatalog.search.folding import Folded, read
-from audiocatalog.search.page import SEARCHED_FIELDS, Span
+from audiocatalog.search.results import SEARCHED_FIELDS, Span
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem
-from audiocatalog.identifiers import parse_id
-from audiocatalog.metadata import INVISIBLE, LIMITS, NumberLimit, TextLimit, WholeLimit, clean_text
+from audiocatalog.models.ids import parse_id
+from audiocatalog.models.metadata import INVISIBLE, LIMITS, NumberLimit, TextLimit, WholeLimit, clean_text
 
 MAXIMUM_CHARACTERS: Final = 1000
 MAXIMUM_TERMS: Final = 32

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-from audiocatalog.choices import chosen
 from audiocatalog.errors import InvalidInput, Problem, kind_of
-from audiocatalog.metadata import TextLimit, clean_text
-from audiocatalog.search.filters import SearchFilters, lies_between
-from audiocatalog.search.listing import parts_of
-from audiocatalog.search.page import Cursor, SearchSort, check_facets, check_page
+from audiocatalog.models.arguments import parse_choice
+from audiocatalog.models.filters import SearchFilters, lies_between
+from audiocatalog.models.metadata import TextLimit, clean_text
 from audiocatalog.search.query import Query, parse_query
-from audiocatalog.search.reading import read_parameters
-from audiocatalog.search.statement import Shape
+from audiocatalog.search.results import Cursor, SearchSort, check_facets, check_page
+from audiocatalog.search.sorted_sql import parts_of
+from audiocatalog.search.terms_sql import read_parameters
+from audiocatalog.search.typed_sql import Shape
 from audiocatalog.status import TrackStatus
 
 # What is left of the time is for the page itself, and for a shorter answer if this one takes too long.
@@ -59,7 +59,7 @@ class Request:
         """
         parsed = parse_query(query)
         check_page(limit, offset)
-        order = chosen(SearchSort, sort, "sort", "search")
+        order = parse_choice(SearchSort, sort, "sort", "search")
         counted = check_facets(facets)
         if filters is not None and not isinstance(filters, SearchFilters):
             raise InvalidInput(Problem("filters", f"SearchFilters, not {kind_of(filters)}"), operation="search")

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from audiocatalog.errors import TransientConflict
+from audiocatalog.operations.advisory_locks import holder_of
+from audiocatalog.operations.operation import (
+    TRANSACTION_MARK,
+    Operation,
+    Statement,
+    milliseconds,
+    settings_call,
+)
+
 #: One count at a time; held to the end of the transaction. Gives whether the lock was had, and its key.
-LOCK_VOCABULARY: Final = """
-SELECT pg_try_advisory_xact_lock(key), key FROM hashtextextended('audiocatalog vocabulary', 0) AS key"""
+LOCK: Final = Statement(
+    "SELECT pg_try_advisory_xact_lock(key), key FROM hashtextextended('audiocatalog vocabulary', 0) AS key"
+)
 
 #: Count the words and write what changed by more than a tenth, in the order of the words, so that no row is rewritten
 #: for nothing and two counts cannot wait for each other.
-REFRESH_VOCABULARY: Final = """
+REFRESH: Final = Statement(
+    f"""
 WITH counted AS MATERIALIZED (
   SELECT word, ndoc AS tracks FROM ts_stat('SELECT search_vector FROM audio_tracks')
   WHERE left(word, 1) <> '=' AND char_length(word) <= 200
@@ -28,11 +40,14 @@ written AS (
   ON CONFLICT (word) DO UPDATE SET tracks = excluded.tracks
 )
 INSERT INTO audio_search_counts (at, tracks, words)
-SELECT %(at)s, (SELECT count(*) FROM audio_tracks), (SELECT count(*) FROM counted)
-RETURNING at, tracks, words"""
+SELECT $1, (SELECT count(*) FROM audio_tracks), (SELECT count(*) FROM counted)
+RETURNING at, tracks, words, {TRANSACTION_MARK}""",
+    writes=True,
+    writes_history=False,
+)
 
 #: Tell the planner how many words there are now; a role that does not own the table is only warned.
-ANALYZE_VOCABULARY: Final = "ANALYZE audio_search_words"
+ANALYZE: Final = Statement("ANALYZE audio_search_words", is_command=True)
 
 
 class Vocabulary(NamedTuple):
@@ -41,3 +56,22 @@ class Vocabulary(NamedTuple):
     at: datetime
     tracks: int
     words: int
+
+
+def refresh_vocabulary(*, timeout: float) -> Operation[Vocabulary]:
+    """
+    Count the words as ``Catalog.refresh_vocabulary`` describes it, in the transaction that is under way.
+
+    Raises:
+        TransientConflict: another process is counting.
+    """
+    yield Statement(settings_call({"statement_timeout": milliseconds(timeout)}, local=True), timeout=timeout), ()
+    ((is_locked, key),) = yield LOCK, ()
+    if not is_locked:
+        holder = yield from holder_of(key)
+        raise TransientConflict(
+            f"another count of the words is under way: {holder} holds its lock", operation="refresh_vocabulary"
+        )
+    (counted,) = yield REFRESH._replace(timeout=timeout), (datetime.now(UTC),)
+    yield ANALYZE._replace(timeout=timeout), ()
+    return Vocabulary(*counted)

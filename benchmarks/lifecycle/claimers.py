@@ -13,8 +13,9 @@ from uuid import uuid4
 import psycopg
 
 from audiocatalog import Catalog
-from audiocatalog.claims import CLAIM, COMPLETE, Claim
-from audiocatalog.tracks import TRACK_COLUMNS
+from audiocatalog.models.claim import Claim
+from audiocatalog.models.rows import TRACK_COLUMNS
+from audiocatalog.operations.claims import CLAIM, COMPLETE
 from benchmarks.lifecycle import crew
 from benchmarks.lifecycle.crew import Shift
 from benchmarks.lifecycle.moves import connections
@@ -96,7 +97,7 @@ def _ours(catalog: Catalog, claim: Callable[[], Sequence[Claim]]) -> Claimer:
 @contextmanager
 def _same_functions(url: str, workers: int) -> Iterator[Callable[[int], Claimer]]:
     with connections(url, workers) as found:
-        yield lambda number: _bare(found[number], CLAIM, (BATCH, _LEASE, "benchmark", False), _complete_by_function)
+        yield lambda number: _bare(found[number], CLAIM.sql, (BATCH, _LEASE, "benchmark", False), _complete_by_function)
 
 
 @contextmanager
@@ -124,7 +125,7 @@ def _complete_by_function(cursor: psycopg.RawCursor[Any], rows: Sequence[Any]) -
     # By its name: the function's columns are followed by the mark of the transaction.
     place = [column.name for column in cursor.description or ()].index("token")
     ids, tokens = [row[0] for row in rows], [row[place] for row in rows]
-    return cursor.execute(COMPLETE, (ids, tokens, [uuid4() for _ in rows], "benchmark", None)).fetchall()
+    return cursor.execute(COMPLETE.sql, (ids, tokens, [uuid4() for _ in rows], "benchmark", None)).fetchall()
 
 
 def _complete_own(cursor: psycopg.RawCursor[Any], rows: Sequence[Any]) -> object:

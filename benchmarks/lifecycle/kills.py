@@ -13,8 +13,8 @@ from typing import Any, Final
 from sqlalchemy import URL
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus
-from audiocatalog.claims import Claim
-from audiocatalog.metadata import METADATA_FIELDS
+from audiocatalog.models.claim import Claim
+from audiocatalog.models.metadata import METADATA_FIELDS
 from benchmarks.lifecycle import crew, verify
 from benchmarks.lifecycle.load import ids_of, waiting_tracks
 from benchmarks.lifecycle.server import LifecycleServer

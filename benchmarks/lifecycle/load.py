@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import URL
 
 from audiocatalog import TrackMetadata, migrations
-from audiocatalog.tracks import TRACK_COLUMNS
+from audiocatalog.models.rows import TRACK_COLUMNS
 from benchmarks.lifecycle.server import LifecycleServer
 from benchmarks.search.data import scale_rows, track_id
 from benchmarks.search.load import say

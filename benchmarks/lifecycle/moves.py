@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 
 from audiocatalog import Catalog, TrackStatus
-from audiocatalog.transitions import MOVE, move_values
+from audiocatalog.operations.moves import MOVE, move_values
 from benchmarks import absent
 from benchmarks.lifecycle import crew, orm, verify
 from benchmarks.lifecycle.crew import Shift
@@ -105,7 +105,7 @@ def _bare_statement(connection: psycopg.Connection[Any]) -> Move:
 
     def move(id_: UUID, _before: TrackStatus, to: TrackStatus) -> object:
         values = move_values(id_, to, actor="benchmark", reason=None, expected=None, operation_id=None, notify=False)
-        return cursor.execute(MOVE, values).fetchone()
+        return cursor.execute(MOVE.sql, values).fetchone()
 
     return move
 

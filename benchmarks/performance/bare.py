@@ -11,9 +11,10 @@ from uuid import UUID
 
 import psycopg
 
-from audiocatalog.bulk import BATCH
-from audiocatalog.settings import CONNECTION_DEFAULTS
-from audiocatalog.tracks import FIND, INSERT, TRACK_COLUMNS
+from audiocatalog.db.settings import CONNECTION_DEFAULTS
+from audiocatalog.models.rows import TRACK_COLUMNS
+from audiocatalog.operations.bulk import BATCH
+from audiocatalog.operations.tracks import FIND, INSERT
 from benchmarks.performance.contestant import Contestant
 from benchmarks.performance.rows import ACTOR, COLUMNS, Values, batches
 from benchmarks.search.server import libpq
@@ -65,7 +66,7 @@ def contestant(connection: psycopg.Connection[Any]) -> Contestant:
             cursor.execute(_INSERT_CHANGE, (values[0], values[-1], ACTOR))
 
     return Contestant(
-        get={GET: lambda id_: cursor.execute(FIND, (id_,)).fetchone()},
+        get={GET: lambda id_: cursor.execute(FIND.sql, (id_,)).fetchone()},
         get_many={GET_MANY: get_many},
         save={SAVE: save, SAVE_BY_FUNCTION: _saving_by_function(connection)},
     )
@@ -78,7 +79,7 @@ def _saving_by_function(connection: psycopg.Connection[Any]) -> Callable[[Values
     def save(values: Values) -> object:
         arguments = (values[0], values[-1], *values[1:-1], None, ACTOR, None, False)
         with connection.transaction():
-            return cursor.execute(INSERT, arguments).fetchone()
+            return cursor.execute(INSERT.sql, arguments).fetchone()
 
     return save
 

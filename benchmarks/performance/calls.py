@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from audiocatalog import Catalog
-from audiocatalog.identifiers import new_id
+from audiocatalog.models.ids import new_id
 from benchmarks.performance import bare, ours
 from benchmarks.performance.contestant import Contestant
 from benchmarks.performance.rows import ACTOR, URL_VARIABLE, Tracks, Values, record_of

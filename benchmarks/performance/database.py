@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import URL
 
 from audiocatalog import migrations
-from audiocatalog.settings import Settings
+from audiocatalog.db.settings import Settings
 from benchmarks.lifecycle.server import LifecycleServer
 from benchmarks.performance import bare
 from benchmarks.performance.rows import Tracks

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
 
-from audiocatalog.tracks import TRACK_COLUMNS
+from audiocatalog.models.rows import TRACK_COLUMNS
 from benchmarks.performance.contestant import Contestant
 from benchmarks.performance.rows import ACTOR, COLUMNS, Values
 from benchmarks.search.server import libpq

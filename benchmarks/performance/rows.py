@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from audiocatalog import TrackMetadata, TrackRecord
-from audiocatalog.metadata import METADATA_FIELDS
+from audiocatalog.models.metadata import METADATA_FIELDS
 from benchmarks.performance.timing import Progress
 from benchmarks.search.data import scale_rows, track_id
 

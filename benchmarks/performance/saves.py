@@ -6,7 +6,7 @@ import itertools
 from contextlib import ExitStack
 from typing import Any
 
-from audiocatalog.identifiers import new_id
+from audiocatalog.models.ids import new_id
 from benchmarks.performance import systems
 from benchmarks.performance.database import Databases
 from benchmarks.performance.processor import one_processor

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from audiocatalog import Catalog
-from audiocatalog.identifiers import new_id
+from audiocatalog.models.ids import new_id
 from benchmarks.performance import bare, ours
 from benchmarks.performance.database import Databases
 from benchmarks.performance.rows import ACTOR, Values

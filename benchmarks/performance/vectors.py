@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from audiocatalog.models import SEARCH_VECTOR_FUNCTION
-from audiocatalog.tracks import TRACK_COLUMNS
+from audiocatalog.models.rows import TRACK_COLUMNS
+from audiocatalog.models.sql_names import SEARCH_VECTOR_FUNCTION
 from benchmarks.performance import bare
 from benchmarks.performance.database import Databases
 from benchmarks.performance.timing import say, turns, watched

@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple
 import psycopg
 
 from audiocatalog import SearchFilters
-from audiocatalog.search.listing import listing_sql
+from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS
+from audiocatalog.search.corrections import doubtful_words, widened_parameters, widened_sql
 from audiocatalog.search.request import Request
-from audiocatalog.search.statement import search_sql
-from audiocatalog.search.widening import doubtful_words, widened_parameters, widened_sql
-from audiocatalog.searching import PLANNED
+from audiocatalog.search.sorted_sql import listing_sql
+from audiocatalog.search.typed_sql import search_sql
 from benchmarks.search.data import scale_rows, scale_source
 from benchmarks.search.load import Reuse, filled
 from benchmarks.search.server import Server, connected
@@ -52,7 +52,7 @@ def measure(server: Server, *, scale: int, reuse: Reuse) -> list[dict[str, Any]]
     source = scale_source()
     database = filled(server, f"scale_{scale}", f"{source} {scale}", lambda: scale_rows(scale), reuse)
     with connected(database.url) as connection:
-        for name, value in PLANNED.items():
+        for name, value in GENERIC_PLAN_SETTINGS.items():
             connection.execute(f"SET {name} = '{value}'".encode())
         names = _names(connection)
         return [_explained(connection, kind, kind.text.format(**names)) for kind in _KINDS]

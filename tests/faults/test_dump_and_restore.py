@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus, errors, migrations
-from audiocatalog.roles import RoleNames, apply_roles
+from audiocatalog.migrations.roles import RoleNames, apply_roles
 from tests.conftest import TABLES, libpq
 from tests.servers import Server, cluster, temporary_folder
 

@@ -25,11 +25,11 @@ from audiocatalog import (
     TrackRecord,
     TrackStatus,
     UnitOfWork,
-    bulk,
     errors,
     migrations,
 )
 from audiocatalog.embedded import EmbeddedPostgres
+from audiocatalog.operations import bulk
 from tests.factories import TrackRecordFactory
 from tests.frozen import SilentProxy, family, fill, frozen, outcome_of, silenced_by
 from tests.waiting import wait_until

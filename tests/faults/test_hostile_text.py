@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from audiocatalog import BulkOutcome, Catalog, TrackMetadata, TrackRecord, errors, migrations
-from audiocatalog.identifiers import new_id
+from audiocatalog.models.ids import new_id
 from tests.conftest import temporary_database
 from tests.test_search_hostile import HOSTILE, PIECES
 

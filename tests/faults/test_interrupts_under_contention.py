@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import make_url
 
 from audiocatalog import Catalog
-from audiocatalog.pool_parts import Maker, Turn
+from audiocatalog.db.pool_parts import Maker, Turn
 from tests.conftest import libpq
 from tests.faults.test_interrupts import Interrupted, whole
 from tests.waiting import wait_until
@@ -220,7 +220,7 @@ def test_a_thread_that_was_never_started_or_died_is_not_waited_for(database_url:
 
 
 def test_a_lock_that_was_left_locked_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audiocatalog.pool_parts._LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("audiocatalog.db.pool_parts._LOCK_SECONDS", 0.2)
     with Catalog(database_url, pool_size=2) as catalog:
         catalog.warm()
         lock = catalog._database._opened_pool()._lock

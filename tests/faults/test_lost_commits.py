@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, text
 
 from audiocatalog import Catalog, Track, TrackMetadata, TrackRecord, TrackStatus, UnitOfWork, errors
-from audiocatalog.bulk_result import BulkOutcome
+from audiocatalog.operations.bulk_result import BulkOutcome
 from tests.conftest import libpq
 from tests.proxy import Loss, Proxy, proxied
 

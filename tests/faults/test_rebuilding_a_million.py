@@ -18,9 +18,10 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from audiocatalog import Catalog, TrackMetadata, TrackStatus, migrations, rebuilding
+from audiocatalog import Catalog, TrackMetadata, TrackStatus, migrations
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.errors import TransientConflict
+from audiocatalog.migrations import vector_rebuild as rebuilding
 from tests.conftest import libpq
 from tests.vectors import expand, wrong_vectors
 

@@ -16,7 +16,7 @@ import sqlalchemy.exc
 from sqlalchemy import insert, select, text
 
 from audiocatalog import Catalog, SearchFilters, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
-from audiocatalog.identifiers import new_id
+from audiocatalog.models.ids import new_id
 from tests.conftest import libpq
 from tests.hosts import Note, host_notes
 

@@ -40,7 +40,9 @@ LONGEST = 60.0
 def processes() -> ForkServerContext:
     """Give processes that begin at once: what they need is imported before they are forked."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.upgrades", "audiocatalog.migrations", "audiocatalog.schema_changes"])
+    context.set_forkserver_preload(
+        ["tests.upgrades", "audiocatalog.migrations", "audiocatalog.migrations.alembic_operations"]
+    )
     return context
 
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from audiocatalog.models import SCHEMA_REVISION
+from audiocatalog.models.sql_names import SCHEMA_REVISION
 
 revision = f"{int(SCHEMA_REVISION) + 1:04}"
 down_revision = SCHEMA_REVISION

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from audiocatalog.models import SCHEMA_REVISION
+from audiocatalog.models.sql_names import SCHEMA_REVISION
 
 revision = f"{int(SCHEMA_REVISION) + 4:04}"
 down_revision = f"{int(SCHEMA_REVISION) + 3:04}"

@@ -1,0 +1,1 @@
+"""The command ``audiocatalog import``: from a file's bytes to saved tracks."""

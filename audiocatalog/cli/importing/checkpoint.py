@@ -1,0 +1,106 @@
+"""Remember in a file how far an import has come, so that the same command can go on from there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from audiocatalog.cli.importing.lines import UnusableFile
+from audiocatalog.cli.writing import json_line, replaced
+from audiocatalog.errors.printing import json_text
+
+_VERSION: Final = 1
+_LONGEST: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """
+    Count the rows of a file that are committed or refused, which are its first.
+
+    *last_id* is the id of the last one that is saved, *refused_bytes* the length of the file of refused rows.
+    """
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    last_id: str | None = None
+    refused_bytes: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.inserted + self.updated + self.unchanged + self.refused
+
+
+class Checkpoint:
+    """
+    Keep what is ``Done`` of the import that *identity* describes, in the file at *path*.
+
+    Raises:
+        UnusableFile: the file is of another import, or none of these.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        # As it will be read.
+        self._identity: dict[str, Any] = json.loads(json.dumps(identity))
+        #: What an interrupted import has done; None if this one begins at the first row.
+        self.done = self._read()
+
+    def write(self, done: Done) -> None:
+        """Remember what is *done*, in one step: an interruption leaves what was there before."""
+        state = {"version": _VERSION, "import": self._identity, "done": dataclasses.asdict(done)}
+        with replaced(self.path) as file:
+            file.write(json_line(state).encode())
+
+    def remove(self) -> None:
+        """Forget the import, which is complete."""
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> Done | None:
+        try:
+            with self.path.open("rb") as file:
+                text = file.read(_LONGEST)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UnusableFile(f"{self.path}: {error.strerror}") from None
+        try:
+            state = json.loads(text)
+            version, identity, done = state["version"], dict(state["import"]), Done(**state["done"])
+            is_sound = isinstance(done.rows, int)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            is_sound = False
+        if not is_sound:
+            raise UnusableFile(f"{self.path} is not a file of --resume: name another one") from None
+        if version != _VERSION:
+            raise UnusableFile(f"{self.path} was written by another version: {self.how_to_go_on}")
+        self._compare(identity)
+        return done
+
+    def _compare(self, identity: Mapping[str, Any]) -> None:
+        different = [
+            f"{name} was {_shown(identity.get(name))} and is {_shown(self._identity.get(name))}"
+            for name in {**identity, **self._identity}
+            if identity.get(name) != self._identity.get(name)
+        ]
+        if different:
+            raise UnusableFile(f"{self.path} is of another import: {'; '.join(different)}. {self.how_to_go_on}")
+
+    @property
+    def how_to_go_on(self) -> str:
+        """What to do if the file does not fit."""
+        return (
+            f"Go on with that import by its own command, or remove {self.path} to begin this one at its first row: "
+            "rows that are saved already stay as they are"
+        )
+
+
+def _shown(value: object) -> str:
+    return "not given" if value in (None, []) else json_text(value)

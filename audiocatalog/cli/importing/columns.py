@@ -1,0 +1,152 @@
+"""The meaning of a file's columns: the fields that there are, and the names by which their columns are known."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from audiocatalog.cli.importing.lines import UnusableFile
+from audiocatalog.cli.text import quoted
+from audiocatalog.models.metadata import METADATA_FIELDS
+
+#: The column of reasons in a file of refused rows, which an import of that file ignores.
+REASON: Final = "refused_because"
+
+#: The fields that a file can hold. Each has the unambiguous names that other programs give it, without blanks and
+#: capitals, and the unit that such a name implies.
+ALIASES: Final[Mapping[str, Mapping[str, str | None]]] = {
+    "title": dict.fromkeys(("tracktitle", "trackname", "songtitle", "songname")),
+    "artist": dict.fromkeys(("artistname", "artistnames", "trackartist")),
+    "album": dict.fromkeys(("albumname", "albumtitle")),
+    "genre": {},
+    "year": dict.fromkeys(("date", "releasedate", "releaseyear")),
+    "duration": {
+        "length": None,
+        **dict.fromkeys(("durationms", "lengthms", "durationmilliseconds", "durationmsec", "trackdurationms"), "ms"),
+        **dict.fromkeys(("durationseconds", "durationsec", "durations", "lengthseconds", "lengthsec", "lengths"), "s"),
+    },
+    "channels": {},
+    "sample_rate": {"sampleratehz": "Hz", "sampleratekhz": "kHz", "samplingrate": None},
+    "bitrate": dict.fromkeys(("bitratekbps", "bitratekbit", "bitratekbits"), "kbps") | {"bitratebps": "bps"},
+    "format": {},
+    "audio_path": dict.fromkeys(("path", "file", "filepath", "location")),
+    "thumbnail_path": {},
+    "id": {},
+    "status": {},
+    "created_at": {},
+}
+FIELDS: Final = tuple(ALIASES)
+#: What every import keeps; only the owner of the schema can keep the time of creation as well.
+IMPORTED: Final = tuple(name for name in FIELDS if name != "created_at")
+
+_BETWEEN_WORDS: Final = re.compile(r"[\s_.\-()\[\]]+")
+_MOST_NAMED: Final = 10
+
+
+class Columns(NamedTuple):
+    """
+    The column that each field is read from, and the *units* that their names say.
+
+    *renamed* are the fields whose columns have another name, *unused* the columns that nothing is read from, and
+    *doubtful* those among them that could be a field, but so could another.
+    """
+
+    sources: dict[str, str]
+    units: dict[str, str]
+    renamed: dict[str, str]
+    unused: tuple[str, ...]
+    doubtful: dict[str, tuple[str, ...]]
+
+
+def simplified(name: str) -> str:
+    """
+    Return *name* without what differs from program to program.
+
+    >>> {simplified(name) for name in ("Audio Path", "audio-path", "AudioPath", " audio_path")}
+    {'audiopath'}
+
+    """
+    return _BETWEEN_WORDS.sub("", name).casefold()
+
+
+def match_columns(
+    columns: Sequence[str], fields: Collection[str], mapped: Mapping[str, str], used: Collection[str]
+) -> Columns:
+    """
+    Return what *columns* mean for *fields*, of which some are *mapped* to columns; *used* columns have another use.
+
+    A column that is called as a field is that field. Otherwise, it may have its name in another spelling, or another
+    name that is unmistakable; of two that could be the same field, none is taken.
+    """
+    present = set(columns)
+    taken = {*used, *mapped.values(), *(name for name in fields if name in present and name not in mapped), REASON}
+    names = {field: {simplified(field): None, **ALIASES[field]} for field in fields}
+    # Only what may be a field is remembered: a file may have a million columns.
+    by_name: dict[str, dict[str, None]] = {name: {} for known in names.values() for name in known}
+    for column in columns:
+        if column not in taken and (same := by_name.get(simplified(column))) is not None:
+            same[column] = None
+    found = Columns({}, {}, {}, (), {})
+    for field in fields:
+        named = mapped.get(field, field)
+        if named in present:
+            found.sources[field] = named
+        if field in mapped or named in present:
+            continue
+        candidates = {column: unit for name, unit in names[field].items() for column in by_name[name]}
+        # The field's own name in another spelling goes before any other.
+        own = tuple(by_name[simplified(field)]) or tuple(candidates)
+        if len(own) == 1:
+            found.sources[field] = found.renamed[field] = own[0]
+            if (unit := candidates[own[0]]) is not None:
+                found.units[field] = unit
+        elif own:
+            found.doubtful[field] = own
+    taken.update(found.sources.values())
+    return found._replace(unused=tuple(column for column in columns if column not in taken))
+
+
+def check_columns(columns: Sequence[str], found: Columns, named: Collection[str], *, makes_path: bool) -> None:
+    """
+    Refuse a CSV file whose *columns* do not hold what is needed; *named* are those that the user named.
+
+    Raises:
+        UnusableFile: says what is missing, and what to do.
+    """
+    present, counts = set(columns), Counter(columns)
+    if missing := sorted(set(named) - present):
+        raise UnusableFile(f"there is no column {', '.join(map(quoted, missing))}: {columns_are(columns)}")
+    if twice := sorted(column for column in {*named, *found.sources.values()} if counts[column] > 1):
+        raise UnusableFile(f"there are several columns {', '.join(map(quoted, twice))}")
+    if found.doubtful:
+        field, candidates = next(iter(found.doubtful.items()))
+        raise UnusableFile(
+            f"several columns could be {field}: {listed(candidates)}; "
+            f"say which one by --map, as in --map {field}={quoted(candidates[0])}"
+        )
+    if not makes_path and "audio_path" not in found.sources:
+        raise UnusableFile(
+            "there is no column audio_path: name the one that holds the paths by --map audio_path=COLUMN, "
+            f"or make them by --audio-path 's3://music/{{COLUMN}}.mp3'; {columns_are(columns)}"
+        )
+    if found.sources.keys().isdisjoint(METADATA_FIELDS):
+        raise UnusableFile(
+            f"no column tells anything of a track: name some by --map FIELD=COLUMN; {columns_are(columns)}"
+        )
+
+
+def columns_are(columns: Sequence[str]) -> str:
+    """Name the *columns* of a file."""
+    if len(columns) == 1:
+        return f"its only column is {quoted(columns[0])}; what parts the columns is told by --delimiter"
+    return f"its columns are {listed(columns)}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first *names*, quoted, and how many more there are."""
+    names = tuple(names)
+    shown = ", ".join(map(quoted, names[:_MOST_NAMED]))
+    more = len(names) - _MOST_NAMED
+    return f"{shown} and {more:,} more" if more > 0 else shown

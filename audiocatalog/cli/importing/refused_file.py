@@ -1,0 +1,156 @@
+"""Keep the rows that an import refuses in a file, where they can be mended and from where they can be imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self
+
+from audiocatalog.cli.importing.columns import REASON
+from audiocatalog.cli.importing.lines import UTF8, UnusableFile
+from audiocatalog.cli.importing.records import Format, Refusal
+from audiocatalog.cli.writing import csv_line, json_line
+
+#: The reason at the end of a line that an import has refused before.
+# A mark at the beginning of the file tells the order of the bytes.
+_WITHOUT_MARK: Final = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
+_OLD_REASON: Final = re.compile(rf'"{REASON}"\s*:\s*"(?:[^"\\]|\\.)*"\s*\}}')
+
+
+class RefusedFile:
+    """
+    Write the rows that are refused to the file at *path*, in the format of the file that they come from.
+
+    Each row is what it was, with the reason as its last column, or as its last key in JSON Lines; an import ignores
+    that. A row that could not be parsed stands there as it was. *columns* are those of the CSV file, whose *delimiter*
+    and *encoding* this one has too, so that it is imported with the same options.
+
+    It is there from the beginning, so that a folder that cannot be written to is noticed then; it is removed at the end
+    if no row was refused. *kept* is the length of what an interrupted import wrote, after which this one goes on.
+
+    Raises:
+        UnusableFile: there is such a file, which is not to be overwritten.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        file_format: Format,
+        columns: Sequence[str] = (),
+        *,
+        delimiter: str = ",",
+        encoding: str = UTF8,
+        kept: int | None = None,
+    ) -> None:
+        self.path = path
+        self._is_csv = file_format == "csv"
+        self._columns = columns
+        self._delimiter = delimiter
+        self._encoding = _WITHOUT_MARK.get(encoding, encoding)
+        self._mark = "\ufeff" if encoding in _WITHOUT_MARK else ""
+        self._is_new = not path.exists()
+        self._file = _open(path, kept)
+        #: Whether no row has been written.
+        self.is_empty = self.length == 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self.is_empty and self._is_new:
+            self.path.unlink(missing_ok=True)
+
+    @property
+    def length(self) -> int:
+        """The bytes in the file."""
+        return self._file.tell()
+
+    def write(self, refusal: Refusal) -> bool:
+        """Write the row of *refusal*, and return whether that was possible: a line that is too long is not kept."""
+        if refusal.source is None:
+            return False
+        if self.is_empty and self._is_csv:
+            self._write_cells([*(name for name in self._columns if name != REASON), REASON])
+        self.is_empty = False
+        if not isinstance(refusal.source, str):
+            self._write_cells(self._with_reason(refusal.source, refusal.reason))
+        elif self._is_csv:
+            self._write(_without_end(refusal.source) + "\n")
+        else:
+            self._write(_object_with_reason(_without_end(refusal.source), refusal.reason) + "\n")
+        return True
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        os.fsync(self._file.fileno())
+
+    def _write_cells(self, cells: Sequence[str]) -> None:
+        self._write(csv_line(cells, self._delimiter))
+
+    def _write(self, line: str) -> None:
+        mark = "" if self.length else self._mark
+        # Bytes that are not of the encoding were read as surrogates, and become what they were.
+        text = (mark + line).encode(self._encoding, "surrogateescape")
+        self._file.write(text)
+        # So that an interruption leaves every row that was refused.
+        self._file.flush()
+
+    def _with_reason(self, cells: Sequence[str], reason: str) -> list[str]:
+        kept, width = list(cells), len(self._columns)
+        if REASON in self._columns:
+            place = self._columns.index(REASON)
+            width -= 1
+            # In a row that was refused for too many cells, the reason is the last one, behind the column of that name.
+            if place == width and len(kept) > width:
+                kept.pop()
+            else:
+                del kept[place : place + 1]
+        return [*kept, *[""] * (width - len(kept)), reason]
+
+
+def _open(path: Path, kept: int | None) -> BinaryIO:
+    """Open the file at *path* to write behind its first *kept* bytes; without those, it must be new or empty."""
+    if path.exists() and not path.is_file():
+        raise UnusableFile(f"{path} is no regular file: name one for the refused rows")
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise UnusableFile(f"{path}: {error.strerror}") from None
+    size = file.tell()
+    if not size:
+        return file
+    if kept is None:
+        file.close()
+        raise UnusableFile(f"{path} exists: name another file for the refused rows, or remove that one")
+    if size < kept:
+        file.close()
+        raise UnusableFile(f"{path} is shorter than the interrupted import left it: put it back as it was")
+    # What lies behind belongs to rows that are read once more.
+    file.truncate(kept)
+    file.seek(kept)
+    return file
+
+
+def _without_end(line: str) -> str:
+    return line.rstrip("\r\n")
+
+
+def _object_with_reason(line: str, reason: str) -> str:
+    """Return the object in *line* with *reason* as its last key; a line that holds no object stays as it is."""
+    bare = line.rstrip()
+    place = bare.rfind(f'"{REASON}"')
+    if place > 0 and _OLD_REASON.fullmatch(bare, place):
+        bare = bare[:place].rstrip().removesuffix(",") + "}"
+    try:
+        found: Any = json.loads(bare)
+    except (ValueError, RecursionError):
+        return line
+    if not isinstance(found, dict) or REASON in found:
+        return line
+    # The text of the values stays as it was: a number, say, may have more digits than Python keeps.
+    comma = ", " if found else ""
+    return f"{bare.removesuffix('}')}{comma}{json_line({REASON: reason}).strip().removeprefix('{')}"

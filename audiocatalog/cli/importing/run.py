@@ -1,0 +1,200 @@
+"""One run of an import: from the rows of a file to the catalogue, with what is told and remembered on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from audiocatalog import Catalog, OnConflict
+from audiocatalog.cli.failures import WrongSettings
+from audiocatalog.cli.importing.checkpoint import Checkpoint, Done
+from audiocatalog.cli.importing.columns import listed
+from audiocatalog.cli.importing.doubts import MOST_FIRST_ROWS, doubt_about, first_of, shown_delimiter
+from audiocatalog.cli.importing.input_file import DamagedFile, InputFile
+from audiocatalog.cli.importing.lines import UTF8
+from audiocatalog.cli.importing.records import ReadRecord, RecordReader, Refusal
+from audiocatalog.cli.importing.refused_file import RefusedFile
+from audiocatalog.cli.importing.saving import Committed, Tally, save_records
+from audiocatalog.cli.progress import Reporter
+from audiocatalog.cli.text import counted, quoted
+
+_ROWS_BETWEEN_UPDATES: Final = 1000
+
+
+@dataclass(slots=True)
+class ImportRun:
+    """
+    Bring the rows that *reader* gives of *file* into a catalogue, or only check them.
+
+    *ignored* are columns of which is still to be told that they are ignored. *tally* counts what is done, also when an
+    error ends the run, and what earlier runs have done up to *checkpoint*.
+
+    The first rows are looked at before any is saved, *first_rows* at most: what cannot be right is asked about.
+    """
+
+    file: InputFile
+    reader: RecordReader
+    ignored: list[str]
+    refused_file: RefusedFile | None = None
+    checkpoint: Checkpoint | None = None
+    first_rows: int = MOST_FIRST_ROWS
+    tally: Tally = field(default_factory=Tally)
+    #: The rows that earlier runs have done.
+    rows_before: int = 0
+    #: How many refused rows hold bytes that are not UTF-8.
+    not_utf8: int = 0
+    _last_id: str | None = None
+    _told: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is not None and (done := self.checkpoint.done) is not None:
+            self.tally = Tally(done.inserted, done.updated, done.unchanged, done.refused)
+            self.rows_before = done.rows
+            self._last_id = done.last_id
+
+    def save(self, catalog: Catalog, report: Reporter, *, on_conflict: OnConflict, batch: int) -> float:
+        """
+        Save the records, and return how many seconds that took.
+
+        Raises:
+            CatalogError: an error that no row has caused.
+            DamagedFile: the file cannot be read to its end.
+            WrongSettings: the catalogue is not the one that an earlier run has saved to, or the file does not hold what
+                the options say.
+        """
+        if self.rows_before:
+            self._skip(catalog, report)
+        begin = time.monotonic()
+        items = self._items(report)
+        save_records(
+            catalog,
+            items,
+            on_conflict=on_conflict,
+            batch=batch,
+            tally=self.tally,
+            refused=lambda refusal: self._refuse(refusal, report),
+            committed=lambda committed: self._remember(committed, report),
+            position=lambda: self.file.position,
+        )
+        if self.checkpoint is not None:
+            self.checkpoint.remove()
+        return time.monotonic() - begin
+
+    def check(self, report: Reporter) -> float:
+        """
+        Read and check all rows, and return how many seconds that took; *tally* counts sound rows as inserted.
+
+        Raises:
+            DamagedFile: the file cannot be read to its end.
+            WrongSettings: the file does not hold what the options say.
+        """
+        begin = time.monotonic()
+        for item in self._items(report):
+            if isinstance(item, Refusal):
+                self.tally.refused += 1
+                self._refuse(item, report)
+            else:
+                self.tally.inserted += 1
+            if self.tally.rows % _ROWS_BETWEEN_UPDATES == 0:
+                report.update(self.tally.rows, self.file.position, self.tally.refused)
+        return time.monotonic() - begin
+
+    def _skip(self, catalog: Catalog, report: Reporter) -> None:
+        assert self.checkpoint is not None  # noqa: S101
+        if self._last_id is not None and catalog.find(self._last_id) is None:
+            raise WrongSettings(
+                f"{self.checkpoint.path}: the track {self._last_id}, which was saved before, is not in the catalogue. "
+                f"{self.checkpoint.how_to_go_on}"
+            )
+        report.say(f"going on after row {self.rows_before:,}")
+        report.begin("skipping", 0, 0)
+        for row in self.reader.skip(self.rows_before):
+            if row % _ROWS_BETWEEN_UPDATES == 0:
+                report.update(row, self.file.position)
+        report.begin("importing", self.rows_before, self.file.position)
+
+    def _items(self, report: Reporter) -> Iterator[ReadRecord | Refusal]:
+        """
+        Look at the first rows, then give all of them, and tell which columns are ignored.
+
+        Raises:
+            WrongSettings: the first rows cannot be right.
+        """
+        if self.reader.delimiter != ",":
+            report.say(f"the columns are parted by {shown_delimiter(self.reader.delimiter)}")
+        self._tell_columns(report)
+        items = iter(self.reader)
+        first, damage = first_of(items, self.first_rows)
+        if not self.rows_before:
+            doubt = doubt_about(first, self.reader.units, keeps_refused=self.refused_file is not None)
+            if doubt is not None:
+                raise WrongSettings(f"{doubt}; nothing was saved")
+        return self._given(first, damage, items, report)
+
+    def _given(
+        self,
+        first: Sequence[ReadRecord | Refusal],
+        damage: DamagedFile | None,
+        items: Iterator[ReadRecord | Refusal],
+        report: Reporter,
+    ) -> Iterator[ReadRecord | Refusal]:
+        self._tell_columns(report)
+        yield from first
+        if damage is not None:
+            raise damage
+        for item in items:
+            self._tell_columns(report)
+            yield item
+
+    def _tell_columns(self, report: Reporter) -> None:
+        """Tell which columns are read by another name, and which are ignored, once of each."""
+        if len(self._told) < len(self.reader.renamed):
+            new = {field: column for field, column in self.reader.renamed.items() if field not in self._told}
+            self._told.update(new)
+            report.say(f"columns by another name: {', '.join(self._meaning(*pair) for pair in new.items())}")
+        if self.ignored:
+            report.say(f"ignored columns: {listed(self.ignored)}")
+            self.ignored.clear()
+
+    def _meaning(self, field: str, column: str) -> str:
+        unit = self.reader.units.get(field)
+        return f"{quoted(column)} is {field}{f' in {unit}' if unit else ''}"
+
+    def _refuse(self, refusal: Refusal, report: Reporter) -> None:
+        self.not_utf8 += f"not {UTF8}" in refusal.reason
+        is_kept = self.refused_file is None or self.refused_file.write(refusal)
+        report.say(str(refusal) if is_kept else f"{refusal}: too long for the file of refused rows, too")
+
+    def _remember(self, committed: Committed, report: Reporter) -> None:
+        """Write down what is done: first the refused rows, then that they are."""
+        tally = self.tally
+        if committed.last_id is not None:
+            self._last_id = str(committed.last_id)
+        if self.checkpoint is not None:
+            length = None
+            if self.refused_file is not None:
+                self.refused_file.sync()
+                length = self.refused_file.length
+            self.checkpoint.write(
+                Done(
+                    inserted=tally.inserted,
+                    updated=tally.updated,
+                    unchanged=tally.unchanged,
+                    refused=tally.refused,
+                    last_id=self._last_id,
+                    refused_bytes=length,
+                )
+            )
+        report.update(tally.rows, committed.position, tally.refused)
+
+    @property
+    def absent(self) -> set[str]:
+        """The columns of --map that no row had, if there was any row."""
+        return self.reader.absent if self.tally.rows else set()
+
+    def what_is_safe(self) -> str:
+        """Say what the catalogue holds if the run ends here."""
+        again = "can be run again" if self.checkpoint is None else "goes on from there"
+        return f"{counted(self.tally.saved, 'row')} safely saved: the same command {again}"

@@ -1,0 +1,170 @@
+"""Save the records of a file by ``Catalog.bulk_save``, and say of each row what has become of it, in their order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from audiocatalog import BulkBatch, BulkOutcome, Catalog, ExportedRecord, OnConflict, TrackRecord
+from audiocatalog.cli.importing.input_file import DamagedFile
+from audiocatalog.cli.importing.records import ReadRecord, Refusal
+from audiocatalog.errors import CatalogError, CatalogInternalError, SaveConflict
+
+#: If more than this waits for the batch to be full, it is saved as it is. The first is what rows hold that are kept for
+#: the file of refused rows; the second is reached if nearly all rows are refused.
+_MOST_CHARACTERS: Final = 2**25
+_MOST_REFUSALS: Final = 10_000
+
+
+@dataclass(slots=True)
+class Tally:
+    """Count the rows that have been committed or refused."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: int = 0
+
+    @property
+    def saved(self) -> int:
+        """Rows that are in the catalogue."""
+        return self.inserted + self.updated + self.unchanged
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return self.saved + self.refused
+
+    def add(self, outcome: BulkOutcome) -> None:
+        """Count a row."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
+
+
+class Committed(NamedTuple):
+    """The *position* in the file up to which all rows are done, and the id of the last one that is saved."""
+
+    position: int | None
+    last_id: UUID | None
+
+
+def save_records(
+    catalog: Catalog,
+    items: Iterable[ReadRecord | Refusal],
+    *,
+    on_conflict: OnConflict,
+    batch: int,
+    tally: Tally,
+    refused: Callable[[Refusal], None],
+    committed: Callable[[Committed], None] = lambda _: None,
+    position: Callable[[], int | None] = lambda: None,
+) -> None:
+    """
+    Save the records of *items* in batches, and call *refused* for each row that cannot be saved, in their order.
+
+    *position* says how far the file has been read. *tally* is updated and *committed* is called after each batch, so
+    *tally* is also right after an error.
+
+    Raises:
+        CatalogError: an error that no row has caused. The rows that *tally* counts as saved are committed.
+        DamagedFile: the file cannot be read to its end. All rows before that are saved.
+    """
+    flight = _Flight(items, tally, refused, committed, position)
+    while not flight.has_ended:
+        catalog.bulk_save(
+            flight.records(), batch=batch, on_conflict=on_conflict, progress=flight.land, reason="imported"
+        )
+        flight.settle()
+    if flight.damage is not None:
+        raise flight.damage
+
+
+class _Flight:
+    """Keep the rows that have been read and are not settled yet: ``bulk_save`` reads ahead of what it commits."""
+
+    def __init__(
+        self,
+        items: Iterable[ReadRecord | Refusal],
+        tally: Tally,
+        refused: Callable[[Refusal], None],
+        committed: Callable[[Committed], None],
+        position: Callable[[], int | None],
+    ) -> None:
+        self.has_ended = False
+        self.damage: DamagedFile | None = None
+        self._items = iter(items)
+        self._tally = tally
+        self._refused = refused
+        self._committed = committed
+        self._position = position
+        self._waiting: deque[tuple[ReadRecord | Refusal, int | None]] = deque()
+        self._characters = 0
+        self._refusals = 0
+        self._last_position: int | None = None
+        self._last_id: UUID | None = None
+
+    def records(self) -> Iterator[TrackRecord | ExportedRecord]:
+        """Give records until the file ends or too much waits."""
+        while self._refusals < _MOST_REFUSALS and self._characters < _MOST_CHARACTERS:
+            try:
+                item = next(self._items, None)
+            except DamagedFile as error:
+                # The rows before the damage are sound, and are saved.
+                self.damage, item = error, None
+            if item is None:
+                self.has_ended = True
+                return
+            self._waiting.append((item, self._position()))
+            self._characters += item.length
+            if isinstance(item, ReadRecord):
+                yield item.exported or item.record
+            else:
+                self._refusals += 1
+                if len(self._waiting) == self._refusals:
+                    # No record waits, so nothing need wait for it.
+                    self._settle_refusals()
+
+    def land(self, batch: BulkBatch) -> None:
+        """Settle the rows of *batch*, which is committed, and those that were refused before and behind them."""
+        errors = {refusal.position: refusal.error for refusal in batch.refusals}
+        for position, outcome in enumerate(batch.outcomes, batch.start):
+            self._settle_refusals()
+            record = self._next()
+            assert isinstance(record, ReadRecord)  # noqa: S101
+            if outcome is BulkOutcome.REFUSED:
+                self._refuse(record.refused(reason_of(errors[position], record.record)))
+            else:
+                self._tally.add(outcome)
+                self._last_id = record.record.id
+        self._settle_refusals()
+        self._committed(Committed(self._last_position, self._last_id))
+
+    def settle(self) -> None:
+        """Settle the rows that are left when all records are committed: they were refused."""
+        self._settle_refusals()
+        self._committed(Committed(self._last_position, self._last_id))
+
+    def _settle_refusals(self) -> None:
+        while self._waiting and isinstance(self._waiting[0][0], Refusal):
+            refusal = self._next()
+            assert isinstance(refusal, Refusal)  # noqa: S101
+            self._refusals -= 1
+            self._refuse(refusal)
+
+    def _next(self) -> ReadRecord | Refusal:
+        item, self._last_position = self._waiting.popleft()
+        self._characters -= item.length
+        return item
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._tally.add(BulkOutcome.REFUSED)
+        self._refused(refusal)
+
+
+def reason_of(error: CatalogError, record: TrackRecord) -> str:
+    """Return why *record* was refused, in the words of the command line."""
+    if isinstance(error, SaveConflict):
+        return f"id: track {record.id} exists with other content, which --replace would overwrite"
+    return f"{error} (SQLSTATE {error.sqlstate})" if isinstance(error, CatalogInternalError) else str(error)

@@ -1,0 +1,367 @@
+"""Engine and pool of one catalogue, and what it refuses to work with: how it reaches its server."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from weakref import WeakSet
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.orm import Session
+
+from audiocatalog.db.commit_outcome import note_server
+from audiocatalog.db.connection import PooledConnection, transaction_settings
+from audiocatalog.db.connection_parameters import Password, checked_password, connection_parameters, password_of
+from audiocatalog.db.error_translation import translated
+from audiocatalog.db.first_revision import check_first_revision
+from audiocatalog.db.function_rights import check_pins
+from audiocatalog.db.host_session import HostSession
+from audiocatalog.db.observer import LOGGER, log_slow_statements
+from audiocatalog.db.pool import Pool
+from audiocatalog.db.schema_check import check_schema
+from audiocatalog.db.settings import CONNECTION_DEFAULTS, Settings, is_unverified, parse_url
+from audiocatalog.db.transaction import Transaction, before_commit, before_execution, driver_connection, watch_commits
+from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
+from audiocatalog.operations.monitoring import PoolStats
+from audiocatalog.operations.operation import settings_call
+
+_CLOSED: Final = "this catalogue has been closed"
+_OLDEST_SERVER: Final = 150000
+READ_ONLY: Final = "25006"
+_UNVERIFIED: Final = (
+    "the server is on another machine, and nothing proves that it is the right one: add sslmode=verify-full and "
+    "sslrootcert to the URL"
+)
+
+
+# SQLAlchemy writes whole rows of the host's session to its log where DEBUG is asked of it.
+logging.getLogger("sqlalchemy.engine.Engine.audiocatalog").addFilter(lambda record: record.levelno > logging.DEBUG)
+
+
+class Database:
+    """
+    Hold the engine and pool of one catalogue.
+
+    Nothing is opened before the first use, which also checks that the server and its schema can be worked with.
+    """
+
+    def __init__(self, url: str | URL, settings: Settings, *, password: Password | None = None) -> None:
+        self.url = parse_url(url)
+        self.settings = settings
+        self._password = password
+        if password is not None and not callable(password):
+            checked_password(password)
+        self._parameters = self._connection_parameters()
+        self._parents: tuple[object, ...] = ()
+        if is_unverified(self.url):
+            LOGGER.warning(_UNVERIFIED)
+        self._begin_anew()
+        self._closed = False
+        _databases.add(self)
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._handed_over = threading.local()
+        self._is_checked = False
+        self._settings_of_a_transaction: str | None = None
+        self._pool: Pool | None = None
+
+    def forget_connections(self) -> None:
+        """
+        Begin anew in a forked child: a connection that two processes use gives each the other's answers.
+
+        The parent's engine and pool are kept, unused, so that nothing closes what is not the child's.
+        """
+        self._parents = (*self._parents, self._engine, self._pool)
+        if self._pool is not None:
+            self._pool.abandon()
+        self._begin_anew()
+
+    @contextmanager
+    def transaction(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[Transaction]:
+        """Give a transaction on a connection that is had within *timeout*; end both without committing."""
+        self._open()
+        with translated("connect", "connect"):
+            transaction = Transaction(self._take(timeout, searching=searching), self._session_on)
+        try:
+            with translated("connect", "connect"):
+                transaction.begin(self._settings_of_a_transaction)
+            yield transaction
+        except CatalogError as error:
+            self._mistrust_connections_after(error)
+            raise
+        finally:
+            transaction.close()
+
+    @contextmanager
+    def autocommit(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[psycopg.Connection[Any]]:
+        """
+        Give a connection, had within *timeout*, on which every statement is its own transaction, in one round trip.
+
+        *searching* says that it is for a search; searches may not hold every connection. Behind a pooler it is one
+        transaction, because its time limits cannot be set in another way.
+        """
+        if self.settings.pooler:
+            with self.transaction(timeout, searching=searching) as transaction:
+                yield transaction.driver
+                with translated("commit", "commit"):
+                    transaction.commit()
+            return
+        self._open()
+        with translated("connect", "connect"):
+            driver = self._take(timeout, searching=searching)
+            if not driver.autocommit:
+                driver.autocommit = True
+        try:
+            yield driver
+        except CatalogError as error:
+            if isinstance(error, StaleStatement):
+                driver.pgconn.finish()
+            self._mistrust_connections_after(error)
+            raise
+        finally:
+            driver.close()
+
+    @contextmanager
+    def listening(self) -> Iterator[psycopg.Connection[Any]]:
+        """Give a connection of its own, outside the pool, that may wait for notifications as long as it likes."""
+        self._open()
+        with translated("connect", "connect"):
+            connection = self._connect()
+        with connection:
+            yield connection
+
+    def warm(self, timeout: float) -> None:
+        """Open every connection of the pool within *timeout* seconds."""
+        self._open()
+        with translated("connect", "connect"):
+            self._opened_pool().warm(timeout)
+
+    def figures(self) -> PoolStats:
+        """Return how the pool stands."""
+        pool = self._pool
+        return (
+            pool.figures()
+            if pool is not None
+            else PoolStats(self.settings.pool_size, 0, 0, 0, None, None, None, None, 0, self.settings.searches)
+        )
+
+    def close(self) -> None:
+        """Close every connection; the catalogue cannot be used again."""
+        with self._lock:
+            self._closed = True
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+            if self._pool is not None:
+                self._pool.close()
+                self._pool = None
+
+    def _mistrust_connections_after(self, error: CatalogError) -> None:
+        """
+        Replace the connections of the pool where *error* befalls all of them, and would go on doing so.
+
+        They lead to a server that is a standby now, or they keep plans made before the schema changed.
+        """
+        if self._pool is not None and (error.sqlstate == READ_ONLY or isinstance(error, StaleStatement)):
+            self._pool.renew()
+
+    def _connect_for_the_pool(self) -> PooledConnection:
+        """
+        Return a new connection for the pool, with the settings of its session.
+
+        The first one also shows whether this code can work with the server and its schema.
+        """
+        with translated("connect", "connect"):
+            connection = self._connect()
+            try:
+                if not self._is_checked:
+                    check_server(connection)
+                    check_schema(connection)
+                    check_first_revision(connection)
+                    check_pins(connection)
+                    self._introduce(connection)
+                    self._is_checked = True
+                self._configure(connection)
+                note_server(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _configure(self, connection: PooledConnection) -> None:
+        version = connection.info.server_version
+        if not self.settings.pooler:
+            connection.execute(settings_call(self.settings.of_the_session(version), local=False))
+            return
+        # What is set for a session behind a pooler would stay on a connection that others get.
+        self._settings_of_a_transaction = transaction_settings(self.settings.of_a_transaction(version))
+        # Each BEGIN says it, since no session of the server's belongs to this connection.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+
+    def _open(self) -> Engine:
+        if self._engine is not None:
+            return self._engine
+        with self._lock:
+            if self._closed:
+                raise ConfigurationError(_CLOSED)
+            if self._engine is None:
+                self._engine = self._build()
+            return self._engine
+
+    def _build(self) -> Engine:
+        engine = create_engine(
+            self.url.difference_update_query(["host", "port"]),  # libpq takes more than SQLAlchemy can read.
+            poolclass=NullPool,  # pool.py does the pooling: it serves callers in the order in which they ask.
+            creator=self._connection_for_sqlalchemy,
+            hide_parameters=True,
+            logging_name="audiocatalog",
+            use_native_hstore=False,  # Or the first connection would look for an extension's type.
+        )
+        self._pool = Pool(
+            self._connect_for_the_pool,
+            size=self.settings.pool_size,
+            searches=self.settings.searches,
+            recycle=self.settings.pool_recycle,
+            debug=self.settings.debug_pool,
+        )
+        event.listen(engine, "commit", before_commit)
+        event.listen(engine, "before_cursor_execute", before_execution)
+        log_slow_statements(engine, self.settings.slow_after)
+        if self.settings.pooler:
+            event.listen(engine, "begin", lambda connection: _limit(connection, self._settings_of_a_transaction or ""))
+        return engine
+
+    def _introduce(self, connection: PooledConnection) -> None:
+        """Let SQLAlchemy ask on *connection* what it asks of a server at first, and leave the connection unchanged."""
+        if (engine := self._engine) is None:
+            raise ConfigurationError(_CLOSED)
+        connection.autocommit = False
+        connection.home = _Kept()
+        try:
+            with self._handing_over(connection), engine.connect():
+                pass
+        finally:
+            connection.home = None
+        connection.autocommit = True
+
+    def _session_on(self, driver: PooledConnection) -> Session:
+        """Return a session that goes on with the transaction of *driver*, and gives it back when it ends."""
+        session = HostSession(self._open(), expire_on_commit=False)
+        watch_commits(session)
+        try:
+            with self._handing_over(driver):
+                session.connection()
+        except BaseException:
+            session.close()  # Or it would keep the connection until Python finds the circle that they form.
+            raise
+        return session
+
+    @contextmanager
+    def _handing_over(self, driver: psycopg.Connection[Any]) -> Iterator[None]:
+        self._handed_over.driver = driver
+        try:
+            yield
+        finally:
+            self._handed_over.driver = None
+
+    def _connection_for_sqlalchemy(self) -> psycopg.Connection[Any]:
+        """Return the connection that is handed over, or one of the pool where a host begins another transaction."""
+        handed_over: psycopg.Connection[Any] | None = getattr(self._handed_over, "driver", None)
+        if handed_over is not None:
+            self._handed_over.driver = None
+            return handed_over
+        driver = self._take()
+        driver.autocommit = False
+        return driver
+
+    def _take(self, timeout: float | None = None, *, searching: bool = False) -> PooledConnection:
+        timeout = self.settings.pool_timeout if timeout is None else timeout
+        return self._opened_pool().take(timeout, searching=searching)
+
+    def _opened_pool(self) -> Pool:
+        if (pool := self._pool) is None:
+            raise ConfigurationError(_CLOSED)
+        return pool
+
+    def _connect(self, *, autocommit: bool = True) -> PooledConnection:
+        """Return a new connection."""
+        parameters = {**self._parameters, "autocommit": autocommit}
+        if self._password is not None:
+            parameters["password"] = password_of(self._password)
+        return PooledConnection.connect(
+            **parameters,
+            response_timeout=self._response_timeout,
+            network_timeout=self.settings.network_timeout,
+        )
+
+    @property
+    def _response_timeout(self) -> float:
+        """For how long an answer may be outstanding: the server keeps the first limit, unless it is frozen."""
+        return self.settings.statement_timeout + self.settings.network_timeout
+
+    def _connection_parameters(self) -> dict[str, Any]:
+        parameters = connection_parameters(self.url)
+        # The server's name for a whole number of seconds; psycopg takes none below two.
+        seconds = {"connect_timeout": max(2, math.ceil(self.settings.connect_timeout))}
+        parameters = {**CONNECTION_DEFAULTS, **seconds, **parameters, "client_encoding": "UTF8"}
+        if self.settings.pooler:
+            parameters["prepare_threshold"] = None
+        return parameters
+
+
+def _limit(connection: Connection, limits: str) -> None:
+    """Set *limits* in a transaction that begins; one that is handed over has them, or has failed and can take none."""
+    driver = driver_connection(connection)
+    if driver.info.transaction_status == TransactionStatus.IDLE:
+        driver.execute(limits)
+
+
+class _Kept:
+    """The home of a connection that SQLAlchemy must not close."""
+
+    def give_back(self, connection: PooledConnection) -> None:
+        connection.reset()
+
+
+_databases: WeakSet[Database] = WeakSet()
+
+
+def _forget_all_connections() -> None:
+    for database in list(_databases):
+        database.forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all_connections)
+
+
+def _close_all() -> None:
+    # Later, as Python takes itself apart, a pool that was left open would wait in vain for its threads, twenty seconds.
+    for database in list(_databases):
+        database.close()
+
+
+atexit.register(_close_all)
+
+
+def check_server(connection: psycopg.Connection[Any]) -> None:
+    """
+    Refuse a server that this package cannot work with.
+
+    Raises:
+        ConfigurationError: it is older than PostgreSQL 15, or the database's encoding is not UTF8.
+    """
+    if connection.info.server_version < _OLDEST_SERVER:
+        raise ConfigurationError("the server is older than PostgreSQL 15, the first version that audiocatalog supports")
+    if connection.info.parameter_status("server_encoding") != "UTF8":
+        raise ConfigurationError("the database must have the encoding UTF8: create it with ENCODING 'UTF8'")

@@ -1,0 +1,31 @@
+"""The holders of a pool's connections, for its statistics and errors."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import PurePath
+from types import FrameType
+from typing import Final
+
+from audiocatalog.db.connection import PooledConnection
+from audiocatalog.errors import printable
+
+_INSIDE: Final = ("audiocatalog.", "contextlib", "tenacity")
+
+
+def describe_holder(connection: PooledConnection) -> str:
+    """Return who holds *connection*, and where it was taken if that was noted."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    thread = printable(names.get(connection.held_by, "which has ended"))
+    return f"thread {thread}" + (f", taken in {connection.held_at}" if connection.held_at else "")
+
+
+def place_in_the_callers_code() -> str:
+    """Return the place in the caller's code at which a connection is being taken."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # inspect.stack reads every source file.
+    while frame is not None and frame.f_back and frame.f_globals.get("__name__", "").startswith(_INSIDE):
+        frame = frame.f_back
+    if frame is None:
+        return "unknown"
+    return printable(f"{frame.f_code.co_name} ({PurePath(frame.f_code.co_filename).name}:{frame.f_lineno})", 100)

@@ -1,0 +1,87 @@
+"""The session that a unit of work lends to its host: for the host's own rows, and for reading the catalogue's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import TableClause, UpdateBase, event
+from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from audiocatalog.errors import WriteRefused
+from audiocatalog.models.base import Base
+from audiocatalog.models.sql_names import VERSION_TABLE
+from audiocatalog.models.tables import Track
+
+_TABLES: Final = frozenset(Base.metadata.tables) | {VERSION_TABLE}
+_TRACKS: Final = Track.__tablename__
+#: What to call instead of writing a track by a statement.
+_VERBS: Final[Mapping[str, str]] = {
+    "insert": "use save() or bulk_save()",
+    "update": "use save(..., replace=True) for its content and update_status() for its status",
+    "delete": "no call deletes a track",
+}
+_IS_THE_SAME: Final = "SELECT to_regclass(quote_ident(%s) || '.' || quote_ident(%s)) = to_regclass(quote_ident(%s))"
+
+
+class HostSession(Session):
+    """
+    A session that links the catalogue's objects by their ids, and refuses to write them.
+
+    Raises, when it flushes:
+        WriteRefused: an object of the catalogue was added, changed or deleted.
+    """
+
+    def _contains_state(self, state: InstanceState[Any]) -> bool:
+        # SQLAlchemy asks this before it adds the far side of a relationship to the session, and before it copies the
+        # key of the far side. A track that was read has a key and needs no session: it may be shared by many.
+        return super()._contains_state(state) or (state.key is not None and issubclass(state.class_, Base))
+
+
+@event.listens_for(HostSession, "before_flush")
+def _refuse_to_flush(session: Session, *_: object) -> None:
+    for kind, objects in (("insert", session.new), ("update", session.dirty), ("delete", session.deleted)):
+        for one in objects:
+            if isinstance(one, Base) and (kind != "update" or session.is_modified(one)):
+                raise _refusal(one.__tablename__, kind)
+
+
+def refuse_writes(compiled: object, driver: psycopg.Connection[Any]) -> None:
+    """
+    Refuse a *compiled* statement that writes a table of the catalogue; a text is not looked into.
+
+    Raises:
+        WriteRefused: its target, or that of one of its CTEs, is such a table.
+    """
+    if isinstance(compiled, SQLCompiler):
+        for statement in _statements_of(compiled):
+            target = getattr(statement, "table", None)
+            target = getattr(target, "element", target)  # An alias stands for its table.
+            if isinstance(statement, UpdateBase) and isinstance(target, TableClause) and _is_ours(target, driver):
+                raise _refusal(target.name, statement.__visit_name__)
+
+
+def _statements_of(compiled: SQLCompiler) -> Iterator[object]:
+    yield compiled.statement
+    for cte in compiled.ctes or ():
+        yield cte.element
+
+
+def _is_ours(table: TableClause, driver: psycopg.Connection[Any]) -> bool:
+    """Tell whether *table* is one of ours, not another of the same name in a schema of the host's."""
+    if table.name not in _TABLES:
+        return False
+    if table.schema is None:
+        return True
+    row = driver.execute(_IS_THE_SAME, [table.schema, table.name, table.name]).fetchone()
+    return row is None or row[0] is not False
+
+
+def _refusal(table: str, kind: str) -> WriteRefused:
+    if table == _TRACKS:
+        message = f"a session may not {kind} a track: {_VERBS[kind]}"
+    else:
+        message = f"a session may not write {table}: save(), update_status() and the calls for claims do"
+    return WriteRefused(message, operation="session")

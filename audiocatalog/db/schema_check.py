@@ -1,0 +1,79 @@
+"""Which schema this code works with: its own revision, and the next one, which is made to work with it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from audiocatalog.errors import PermissionDenied, SchemaMismatch, printable
+from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
+
+#: The revision that the next deploy brings while this code is still running.
+NEXT_REVISION: Final = f"{int(SCHEMA_REVISION) + 1:0{len(SCHEMA_REVISION)}}"
+_READ_REVISIONS: Final = f"SELECT version_num FROM {VERSION_TABLE} ORDER BY 1"  # noqa: S608  # A constant of ours.
+# A role finds nothing in a schema that it may not use, as if nothing were there.
+_IS_OUT_OF_REACH: Final = f"""
+SELECT EXISTS (
+  SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE c.relname = '{VERSION_TABLE}' AND NOT has_schema_privilege(n.oid, 'USAGE')
+    AND n.nspname = ANY (array_replace(
+      string_to_array(translate(current_setting('search_path'), '" ', ''), ','), '$user', current_user::text)))
+"""  # noqa: S608  # Likewise.
+_REVISION: Final = re.compile(r"[0-9]{4}")
+
+
+def config_path() -> Path:
+    """Return the path of ``alembic.ini``: the repository's where the package lies in it, else the wheel's."""
+    package = Path(__file__).resolve().parents[1]
+    if (package.parent / "pyproject.toml").exists():
+        return package.parent / "alembic.ini"
+    return package / "_migrations" / "alembic.ini"
+
+
+def check_schema(connection: psycopg.Connection[Any]) -> None:
+    """
+    Refuse a schema that this code cannot work with.
+
+    Raises:
+        PermissionDenied: the role may not use the schema that holds it.
+        SchemaMismatch: it is missing, older than this code, or newer by more than one revision. The message says
+            whether to upgrade the schema or to deploy newer code.
+    """
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [VERSION_TABLE]).fetchone()
+    rows = connection.execute(_READ_REVISIONS).fetchall() if row and row[0] else []
+    if not rows:
+        hidden = connection.execute(_IS_OUT_OF_REACH).fetchone()
+        if hidden and hidden[0]:
+            raise PermissionDenied(
+                "connect: the database role may not use the schema that the search_path names; as its owner, run "
+                "`audiocatalog roles --grant ROLE`",
+                operation="connect",
+            )
+        raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
+    if len(rows) > 1:
+        raise SchemaMismatch(
+            f"the table {VERSION_TABLE} names {len(rows)} revisions, {_listed(rows)}, where it should name one: "
+            "leave the one that the schema is at"
+        )
+    found = str(rows[0][0])
+    if not _REVISION.fullmatch(found):
+        raise SchemaMismatch(
+            f"the table {VERSION_TABLE} names the revision '{printable(found)}', which is none of audiocatalog's: "
+            "restore the one that the schema is at"
+        )
+    if found < SCHEMA_REVISION:
+        raise SchemaMismatch(
+            f"the schema is at revision {found}, this code needs {SCHEMA_REVISION}: run `audiocatalog upgrade`"
+        )
+    if found > NEXT_REVISION:
+        raise SchemaMismatch(
+            f"the schema is at revision {found}, this code is too old for it and works with {SCHEMA_REVISION} and "
+            f"{NEXT_REVISION}: deploy a newer one"
+        )
+
+
+def _listed(rows: list[Any]) -> str:
+    return " and ".join(printable(str(revision)) for (revision,) in rows[:3])

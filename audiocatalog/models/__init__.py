@@ -1,0 +1,1 @@
+"""What is stored and its values; no statement and no connection."""

@@ -1,0 +1,205 @@
+"""What happened lately, and what is under way: the statement for operators, and what its rows mean.
+
+It is one statement of several parts, whose rows tell by their first column what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from audiocatalog.errors import InvalidInput, Problem
+from audiocatalog.models.arguments import whole_number
+from audiocatalog.models.redaction import discreet
+from audiocatalog.operations.operation import Operation, Statement
+
+_SHORTEST: Final = timedelta(seconds=1)
+_LONGEST: Final = timedelta(days=366)
+#: The time is divided into at most this many parts.
+MAX_BUCKETS: Final = 1000
+#: How long tracks waited and were worked on is measured on so many of the latest changes: each needs the one before it.
+MAX_MEASURED: Final = 10_000
+_MAX_REASONS: Final = 10
+_MAX_WORKERS: Final = 100
+
+#: Tell what happened in the last $1 seconds, in $2 parts of that time, and what is under way now. The index on the time
+#: of changes finds them. Seconds are not days, whose length depends on the session's time zone.
+ACTIVITY: Final = Statement(f"""
+WITH counted AS MATERIALIZED (
+  SELECT least($2 - 1, floor(extract(epoch FROM at - now() + $1 * interval '1 second') * $2 / $1))::integer AS place,
+    to_status, CASE WHEN to_status <> 'COMPLETED' THEN reason::text END AS reason, count(*) AS changes
+  FROM audio_track_status_changes
+  WHERE at >= now() - $1::double precision * interval '1 second'
+    AND (
+      to_status IN ('COMPLETED', 'FAILED')
+      OR (from_status = 'PROCESSING' AND to_status = 'PENDING' AND attempt IS NOT NULL)
+    )
+  GROUP BY 1, 2, 3
+), latest AS (
+  SELECT track_id, version, from_status, at FROM audio_track_status_changes
+  WHERE at >= now() - $1::double precision * interval '1 second'
+    AND (from_status = 'PROCESSING' OR (from_status = 'PENDING' AND to_status = 'PROCESSING'))
+  ORDER BY at DESC, track_id DESC, version DESC LIMIT {MAX_MEASURED}
+), stays AS (
+  SELECT latest.from_status, greatest(extract(epoch FROM latest.at - before.at), 0)::double precision AS seconds
+  FROM latest CROSS JOIN LATERAL (
+    SELECT c.at FROM audio_track_status_changes AS c
+    WHERE c.track_id = latest.track_id AND c.version < latest.version ORDER BY c.version DESC LIMIT 1
+  ) AS before
+)
+SELECT 'until' AS kind, NULL::text COLLATE "C" AS label, NULL::bigint AS number, now() AS at,
+  NULL::double precision[] AS seconds
+UNION ALL
+SELECT 'task', label, number, NULL, NULL
+FROM (
+  SELECT count(*) FILTER (WHERE ready_at <= now() OR (ready_at IS NOT NULL AND since > clock.at)) AS waiting,
+    count(*) FILTER (WHERE ready_at > now() AND since <= clock.at) AS delayed,
+    count(*) FILTER (WHERE status = 'PROCESSING' AND token IS NOT NULL) AS claimed,
+    count(*) FILTER (WHERE expires_at <= now()) AS stuck,
+    count(*) FILTER (WHERE status = 'PROCESSING' AND token IS NULL) AS unclaimed
+  FROM audio_track_tasks CROSS JOIN (SELECT clock_timestamp() AS at) AS clock
+) AS tasks
+CROSS JOIN LATERAL (
+  VALUES ('waiting', waiting), ('delayed', delayed), ('claimed', claimed), ('stuck', stuck), ('unclaimed', unclaimed)
+) AS one (label, number)
+UNION ALL
+(
+  SELECT 'worker', worker::text, count(*), least(min(since), now()), NULL
+  FROM audio_track_tasks WHERE status = 'PROCESSING' AND token IS NOT NULL
+  GROUP BY worker ORDER BY count(*) DESC, worker COLLATE "C" LIMIT {_MAX_WORKERS}
+)
+UNION ALL
+SELECT to_status, place::text, sum(changes)::bigint, NULL, NULL FROM counted GROUP BY place, to_status
+UNION ALL
+(
+  SELECT 'reason', reason, sum(changes)::bigint, NULL, NULL FROM counted WHERE reason IS NOT NULL
+  GROUP BY reason ORDER BY sum(changes) DESC, reason COLLATE "C" LIMIT {_MAX_REASONS}
+)
+UNION ALL
+SELECT 'stay', from_status, count(*), NULL, percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY seconds)
+FROM stays GROUP BY from_status
+ORDER BY kind, number DESC, label
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityBucket:
+    """
+    Count the changes in one part of the time, from *start* on.
+
+    *completed* tracks, *failed* ones, and those whose try failed and that were *returned*, to be tried again.
+    """
+
+    start: datetime
+    completed: int
+    failed: int
+    returned: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLoad:
+    """Say how many *tracks* a *worker* has in hand, and since when the first of them."""
+
+    worker: str
+    tracks: int
+    oldest: datetime
+
+    __repr__ = discreet
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReason:
+    """Say how often a *reason* was given for a failure, or for a try that was."""
+
+    reason: str
+    changes: int
+
+    __repr__ = discreet
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Say how long tracks stayed in a status: half of them no longer than *median*, 95 of 100 not than *percentile*."""
+
+    tracks: int
+    median: timedelta
+    percentile: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """
+    Show what happened from *since* to *until*, and what is under way at its end.
+
+    *buckets* are parts of that time of the same length. *waiting* tracks may be claimed now, *delayed* ones later, when
+    it is time for their next try. *claimed* ones are in the hands of *workers*, those with the most first, at most 100
+    of them, whether the work on them has begun or not. The lease of *stuck* ones has run out: ``release_expired`` takes
+    them back. *unclaimed* ones are PROCESSING without a lease, because somebody moved them there without a claim: they
+    stay until somebody moves them on.
+    *failures* are the ten most frequent reasons. *waited* and *worked* say how long tracks were PENDING before a worker
+    took them, and PROCESSING, by the 10,000 latest changes; None if there was none.
+    """
+
+    since: datetime
+    until: datetime
+    buckets: tuple[ActivityBucket, ...]
+    waiting: int
+    delayed: int
+    claimed: int
+    stuck: int
+    unclaimed: int
+    workers: tuple[WorkerLoad, ...]
+    failures: tuple[FailureReason, ...]
+    waited: Stay | None
+    worked: Stay | None
+
+    __repr__ = discreet
+
+
+def activity(since: object, buckets: object) -> Operation[Activity]:
+    """
+    Return what happened during the last *since*, a timedelta, in *buckets* parts, and what is under way.
+
+    Raises:
+        InvalidInput: an argument breaks its rule.
+    """
+    if not isinstance(since, timedelta) or not _SHORTEST <= since <= _LONGEST:
+        raise InvalidInput(Problem("since", "a timedelta from 1 second to 366 days"), operation="activity")
+    count = whole_number(buckets, "buckets", "activity", most=MAX_BUCKETS)
+    return _activity_of((yield ACTIVITY, (since.total_seconds(), count)), since, count)
+
+
+def _activity_of(rows: Sequence[tuple[Any, ...]], since: timedelta, buckets: int) -> Activity:
+    """Return the activity in the rows of its statement."""
+    by_kind: dict[str, list[tuple[Any, ...]]] = {}
+    for kind, *values in rows:
+        by_kind.setdefault(kind, []).append(tuple(values))
+    ((_, _, until, _),) = by_kind["until"]
+    counts = {
+        kind: {int(place): number for place, number, *_ in by_kind.get(kind, ())}
+        for kind in ("COMPLETED", "FAILED", "PENDING")
+    }
+    tasks = {label: number for label, number, *_ in by_kind["task"]}
+    stays = {
+        label: Stay(number, timedelta(seconds=seconds[0]), timedelta(seconds=seconds[1]))
+        for label, number, _, seconds in by_kind.get("stay", ())
+    }
+    begin = until - since
+    return Activity(
+        since=begin,
+        until=until,
+        buckets=tuple(
+            ActivityBucket(
+                begin + since * place / buckets,
+                *(counts[kind].get(place, 0) for kind in ("COMPLETED", "FAILED", "PENDING")),
+            )
+            for place in range(buckets)
+        ),
+        **tasks,
+        workers=tuple(WorkerLoad(worker, number, at) for worker, number, at, _ in by_kind.get("worker", ())),
+        failures=tuple(FailureReason(reason, number) for reason, number, *_ in by_kind.get("reason", ())),
+        waited=stays.get("PENDING"),
+        worked=stays.get("PROCESSING"),
+    )

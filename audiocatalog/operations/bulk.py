@@ -1,0 +1,313 @@
+"""One batch of a bulk save: it is copied into a table of the session and stored from there.
+
+The statements are two functions and a COPY between them: alembic/functions/bulk_v1.sql.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from audiocatalog.errors import (
+    CatalogError,
+    CatalogInternalError,
+    ConstraintViolation,
+    InvalidInput,
+    Problem,
+    QueryTimeout,
+    SaveConflict,
+    kind_of,
+)
+from audiocatalog.models.arguments import parse_choice
+from audiocatalog.models.metadata import METADATA_FIELDS, ExportedRecord, TrackRecord, clean_reason
+from audiocatalog.models.tables import CONTENT_COLUMNS
+from audiocatalog.operations.bulk_result import (
+    MOST_REFUSALS,
+    BulkBatch,
+    BulkOutcome,
+    BulkResult,
+    OnConflict,
+    Refusal,
+)
+from audiocatalog.operations.moves import MOVE_MANY, move_values
+from audiocatalog.operations.operation import TRANSACTION_MARK, Copy, Operation, Statement, milliseconds
+from audiocatalog.status import TrackStatus
+
+BATCH: Final = 5_000
+#: A whole batch may take this many seconds, a smaller one its share; usually it takes about one.
+_STATEMENT_SECONDS: Final = 60.0
+#: A part of a batch that was too slow may take this long, or its share of the above.
+_PART_SECONDS: Final = 1.0
+#: The lock timeout is shorter, because a lock timeout can be retried.
+_LOCK_SECONDS: Final = 20.0
+_LOCK_SHARE: Final = 0.8
+#: If this many records of a batch were too slow, each alone, and none could be stored, the server is too slow.
+_MAX_SLOW: Final = 20
+_TOO_SLOW: Final = (
+    "bulk_save: this record alone took longer than a save may (statement_timeout), so it was refused; shorten its "
+    "texts, or allow more"
+)
+
+STAGE: Final = Statement("SELECT audiocatalog_stage_v1()")
+_COPY: Final = (
+    f"COPY pg_temp.audiocatalog_stage (place, round, id, status, {', '.join(CONTENT_COLUMNS)}) "
+    "FROM STDIN (FORMAT BINARY)"
+)
+_TYPES: Final = (
+    *("int4", "int4", "uuid", "text", "text", "text", "text", "text"),
+    *("int4", "float8", "int4", "int4", "int4", "text", "text", "text"),
+)
+LOAD: Final = Statement("SELECT * FROM audiocatalog_load_v1($1, $2, $3, $4)")
+RESTORE: Final = Statement(f"SELECT audiocatalog_restore_v1($1, $2), {TRANSACTION_MARK}", writes=True)
+READ_LIMITS: Final = Statement("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
+#: Set time limits for the rest of the transaction.
+LIMIT: Final = Statement(
+    f"SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), {TRANSACTION_MARK}",
+    writes=True,
+)
+_SAVEPOINT: Final = Statement("SAVEPOINT audiocatalog_batch", is_command=True)
+_RELEASE: Final = Statement("RELEASE audiocatalog_batch", is_command=True)
+_ROLL_BACK: Final = Statement("ROLLBACK TO audiocatalog_batch; RELEASE audiocatalog_batch", is_command=True)
+_REMEDY: Final = 'on_conflict="replace" overwrites it'
+_metadata_of: Final = attrgetter(*METADATA_FIELDS)
+#: Errors that one record can cause. Any other error would stop the next record as well.
+_BAD_RECORD: Final = (InvalidInput, ConstraintViolation, CatalogInternalError)
+
+
+class RecordOutcome(NamedTuple):
+    """The outcome of one record: with an *error* if it was refused, *skipped* if other content was left in place."""
+
+    outcome: BulkOutcome
+    error: CatalogError | None = None
+    skipped: bool = False
+
+
+Record = TrackRecord | ExportedRecord
+Progress = Callable[[BulkBatch], object]
+
+
+class Batch(NamedTuple):
+    """The items that were read together, and for each its record, or the error that refuses it."""
+
+    start: int
+    items: Sequence[object]
+    records: Sequence[Record | CatalogError]
+
+    @property
+    def valid(self) -> list[Record]:
+        """The records to store."""
+        return [record for record in self.records if not isinstance(record, CatalogError)]
+
+
+def read_batches(items: Iterable[object], size: int) -> Iterator[Batch]:
+    """Give *items* in batches of *size*, each checked."""
+    remaining, start = iter(items), 0
+    while part := list(islice(remaining, size)):
+        yield Batch(start, part, [_record_of(item) for item in part])
+        start += len(part)
+
+
+def _record_of(item: object) -> Record | CatalogError:
+    if isinstance(item, TrackRecord | ExportedRecord):
+        return item
+    try:
+        if isinstance(item, Mapping):
+            return TrackRecord.from_mapping(item)
+        problem = Problem("record", f"a TrackRecord or a mapping of its fields, not {kind_of(item)}")
+        return InvalidInput(problem, operation="bulk_save")
+    except CatalogError as error:
+        return error
+
+
+def count_batch(batch: Batch, stored: Iterable[RecordOutcome], result: BulkResult) -> BulkBatch:
+    """Add the outcomes of *batch* to *result*, and return them for ``progress``."""
+    answers = iter(stored)
+    outcomes, refusals = [], []
+    for offset, (item, record) in enumerate(zip(batch.items, batch.records, strict=True)):
+        answer = RecordOutcome(BulkOutcome.REFUSED, record) if isinstance(record, CatalogError) else next(answers)
+        outcomes.append(answer.outcome)
+        result.skipped += answer.skipped
+        if answer.error is not None:
+            refusals.append(Refusal(batch.start + offset, item, answer.error))
+    result.inserted += outcomes.count(BulkOutcome.INSERTED)
+    result.updated += outcomes.count(BulkOutcome.UPDATED)
+    result.unchanged += outcomes.count(BulkOutcome.UNCHANGED)
+    result.refused += len(refusals)
+    result.refusals += refusals[: MOST_REFUSALS - len(result.refusals)]
+    return BulkBatch(batch.start, outcomes, refusals, result)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How many records of a batch were stored so far, and how many were too slow on their own."""
+
+    stored: int = 0
+    slow: int = 0
+    #: False once the transaction itself has ended: an error came before the savepoint, or the connection was lost.
+    can_go_on: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchStore:
+    """How batches are stored, each within a transaction; *statement_timeout* and *lock_timeout* are in seconds."""
+
+    on_conflict: OnConflict
+    actor: str
+    reason: str | None
+    notify: bool
+    statement_timeout: float
+    lock_timeout: float
+
+    @classmethod
+    def checked(
+        cls,
+        on_conflict: object,
+        *,
+        actor: str,
+        reason: object,
+        notify: bool,
+        statement_timeout: float,
+        lock_timeout: float,
+    ) -> BatchStore:
+        """
+        Return a store with checked arguments.
+
+        Raises:
+            InvalidInput: an argument breaks its rule.
+        """
+        return cls(
+            on_conflict=parse_choice(OnConflict, on_conflict, "on_conflict", "bulk_save"),
+            actor=actor,
+            reason=clean_reason(reason),
+            notify=notify,
+            statement_timeout=statement_timeout,
+            lock_timeout=lock_timeout,
+        )
+
+    def store(self, records: Sequence[Record]) -> Operation[Sequence[RecordOutcome]]:
+        """
+        Store *records* in order, and skip those that the database rejects or that are too slow.
+
+        A batch that exceeds its time limit is halved. A record on its own may take ``statement_timeout``, as a save
+        may. Each record that takes longer costs this time, and about a second for each time that it was halved with
+        others. An error that no record has caused leaves the transaction as it was before.
+        """
+        if not records:
+            return []
+        outcomes = yield from self._store_valid(records, self._seconds(len(records)), _Progress())
+        first = outcomes[0].error
+        if first is not None and len(records) > 1 and all(isinstance(o.error, CatalogInternalError) for o in outcomes):
+            raise first  # All records failed alike, so no record is to blame.
+        return outcomes
+
+    def _store_valid(
+        self, records: Sequence[Record], seconds: float, progress: _Progress
+    ) -> Operation[Sequence[RecordOutcome]]:
+        try:
+            outcomes = yield from self._store(records, seconds, progress)
+        except QueryTimeout as error:
+            if not progress.can_go_on:
+                raise
+            if len(records) == 1:
+                progress.slow += 1
+                if progress.slow >= _MAX_SLOW and not progress.stored:
+                    raise
+                return [_refused(QueryTimeout(_TOO_SLOW, operation="bulk_save", sqlstate=error.sqlstate))]
+        except _BAD_RECORD as error:
+            if len(records) == 1:
+                return [_refused(error)]
+        else:
+            progress.stored += len(outcomes)
+            return outcomes
+        # One record is to blame: find it by halves, in the order of the ids, as all writers have it.
+        places = sorted(range(len(records)), key=lambda place: records[place].id)
+        middle = len(places) // 2
+        by_place: dict[int, RecordOutcome] = {}
+        for half in (places[:middle], places[middle:]):
+            part = [records[place] for place in half]
+            found = yield from self._store_valid(part, self._seconds(len(half), part=True), progress)
+            by_place.update(zip(half, found, strict=True))
+        return [by_place[place] for place in range(len(records))]
+
+    def _seconds(self, count: int, *, part: bool = False) -> float:
+        """Return for how long *count* records may take, as a batch or as a *part* of one that was too slow."""
+        alone = self.statement_timeout
+        least = min(alone, _PART_SECONDS) if part and count > 1 else alone
+        return max(least, _STATEMENT_SECONDS * min(count, BATCH) / BATCH)
+
+    def _store(
+        self, records: Sequence[Record], seconds: float, progress: _Progress
+    ) -> Operation[Sequence[RecordOutcome]]:
+        """Store *records* within *seconds*, all or none of them."""
+        try:
+            # This begins the transaction if it has not begun yet: the savepoint lies in it, and ends with it.
+            ((statement_limit, lock_limit),) = yield READ_LIMITS, ()
+            yield _SAVEPOINT, ()
+            lock_seconds = min(max(_LOCK_SECONDS, self.lock_timeout), _LOCK_SHARE * seconds)
+            yield LIMIT._replace(timeout=seconds), (milliseconds(seconds), milliseconds(lock_seconds))
+            yield STAGE._replace(timeout=seconds), ()
+            yield Copy(_COPY, _TYPES, seconds), _rows_of(records)
+            values = (self.on_conflict is OnConflict.REPLACE, self.actor, self.reason, self.notify)
+            ((inserted, updated, same, other, versions),) = yield LOAD._replace(timeout=seconds), values
+            yield from self._restore([records[place] for place in inserted or ()], seconds)
+            yield LIMIT._replace(timeout=seconds), (statement_limit, lock_limit)
+        except CatalogError:
+            try:
+                yield _ROLL_BACK, ()
+            except CatalogError:
+                progress.can_go_on = False
+            raise
+        yield _RELEASE, ()
+        outcomes = dict.fromkeys(inserted or (), RecordOutcome(BulkOutcome.INSERTED))
+        outcomes |= dict.fromkeys(updated or (), RecordOutcome(BulkOutcome.UPDATED))
+        outcomes |= dict.fromkeys(same or (), RecordOutcome(BulkOutcome.UNCHANGED))
+        for place, version in zip(other or (), versions or (), strict=True):
+            if self.on_conflict is OnConflict.ERROR:
+                outcomes[place] = _refused(SaveConflict(records[place].id, actual=version, remedy=_REMEDY))
+            else:
+                outcomes[place] = RecordOutcome(BulkOutcome.UNCHANGED, skipped=True)
+        return [outcomes[place] for place in range(len(records))]
+
+    def _restore(self, inserted: Sequence[Record], seconds: float) -> Operation[None]:
+        """Give inserted records the status and the time of creation that they had in the catalogue they come from."""
+        exported = [record for record in inserted if isinstance(record, ExportedRecord)]
+        if failed := sorted(record.id for record in exported if record.has_failed):
+            values = move_values(
+                failed,
+                TrackStatus.FAILED,
+                actor=self.actor,
+                reason=self.reason,
+                expected=TrackStatus.PENDING,
+                operation_id=None,
+                notify=False,
+            )
+            yield MOVE_MANY._replace(timeout=seconds), values
+        if created := {record.id: record.created_at for record in exported if record.created_at is not None}:
+            yield RESTORE._replace(timeout=seconds), (list(created), list(created.values()))
+
+
+def _rows_of(records: Iterable[Record]) -> Iterator[tuple[Any, ...]]:
+    """Give a row for each record; a record whose id came before belongs to a later round."""
+    seen: Counter[UUID] = Counter()
+    for place, one in enumerate(records):
+        record = one.record if isinstance(one, ExportedRecord) else one
+        yield (
+            *(place, seen[record.id], record.id, str(record.status), *_metadata_of(record.metadata)),
+            *(record.audio_path, record.thumbnail_path),
+        )
+        seen[record.id] += 1
+
+
+def _refused(error: CatalogError) -> RecordOutcome:
+    """Return the refusal of a record, without the tracebacks of its error: their frames hold the whole batch."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        below, link.__context__ = link.__context__, None
+        link = below
+    return RecordOutcome(BulkOutcome.REFUSED, error)

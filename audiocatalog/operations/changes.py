@@ -1,0 +1,291 @@
+"""What changed since a reader asked last, for those who keep a copy: none is missed, whenever its writer commits.
+
+Each write of a track leaves a row in one of two logs, with the id of its transaction. A snapshot of the server tells of
+every transaction whether it had ended when the snapshot was taken. So what a reader has not been told yet is what had
+not ended at its last snapshot and has at the next: a window between two snapshots, however long a writer takes, and
+whatever the clocks say. The tracks of a window are read by their ids, page by page, in the state that they are in by
+then.
+
+What had not ended at a snapshot has an id from its ``xmin`` on, so that older rows need not be read: the index of the
+log tells where they are. Times could not tell it. A transaction whose id is not below the ``xmax`` of a snapshot may
+have got it before that snapshot was taken, for ``xmax`` is behind the last id that has *ended*; its rows may be older
+than any time that the reader has noted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Self
+from uuid import UUID
+
+from audiocatalog.errors import InvalidInput, Problem
+from audiocatalog.models.arguments import whole_number
+from audiocatalog.models.redaction import discreet
+from audiocatalog.models.rows import TRACK_COLUMNS, track_of
+from audiocatalog.models.tables import Track
+from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS, INDEX_ORDER_SETTINGS, Operation, PlannedStatement
+from audiocatalog.operations.pagination import read_cursor, write_cursor
+from audiocatalog.operations.tracks import MAX_TRACKS
+
+_LOGS: Final = ("audio_track_status_changes", "audio_track_edits")
+#: So many transactions are in a window at first, where more have ended since the one before.
+_FIRST_STEP: Final = 10_000
+_LONGEST_STEP: Final = 2**40
+_XIDS: Final = 2**62
+# PostgreSQL counts 32 bits, then epochs; the first numbers of each epoch are no transactions, and 0 is none at all.
+_EPOCH: Final = 2**32
+_FIRST_XID: Final = 3
+_SNAPSHOT: Final = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):((?:[0-9]{1,19}(?:,[0-9]{1,19})*)?)")
+
+
+@dataclass(frozen=True, slots=True)
+class TrackUpdates:
+    """
+    Hold the *tracks* of a page, in the order of their ids and in the state that they are in now.
+
+    *next* is the cursor for the page behind this one, to be kept with the copy. *more* tells that it is worth asking
+    for that at once; otherwise, nothing else had changed when this page was read.
+    """
+
+    tracks: Sequence[Track]
+    next: str
+    more: bool
+
+    __repr__ = discreet
+
+
+class Snapshot(NamedTuple):
+    """
+    Tell which transactions had ended: those below *xmin*, and those below *xmax* that were not *running*.
+
+    It is PostgreSQL's ``pg_snapshot``.
+    """
+
+    xmin: int
+    xmax: int
+    running: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """
+        Return the snapshot in *text*.
+
+        Raises:
+            ValueError: PostgreSQL would not take it for one.
+        """
+        match = _SNAPSHOT.fullmatch(text)
+        if match is None:
+            raise ValueError
+        snapshot = cls(int(match[1]), int(match[2]), tuple(int(xid) for xid in match[3].split(",") if xid))
+        xmin, xmax, running = snapshot
+        if not xmin <= xmax < _XIDS or list(running) != sorted({xid for xid in running if xmin <= xid < xmax}):
+            raise ValueError
+        if any(xid % _EPOCH == 0 for xid in (xmin, xmax, *running)):
+            raise ValueError
+        return snapshot
+
+    def covers(self, other: Snapshot) -> bool:
+        """Return whether every transaction that had ended at *other* had ended at this one."""
+        still_running = set(other.running)
+        return self.xmax >= other.xmax and all(xid >= other.xmax or xid in still_running for xid in self.running)
+
+    def behind(self, step: int) -> int:
+        """Return the id of the transaction that comes *step* after all that this snapshot knows of."""
+        xid = min(self.xmax + step, _XIDS - 1)
+        return xid + max(0, _FIRST_XID - xid % _EPOCH)
+
+    def __str__(self) -> str:
+        """Return it as PostgreSQL writes it."""
+        return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.running))}"
+
+
+class Place(NamedTuple):
+    """
+    Say how far a reader has come.
+
+    It has been told of what had ended at *old*, or of nothing yet. If it is within a window, *new* is the end of that,
+    and *after* the last track that it was given. *step* is how many transactions the next window may hold. *origin* is
+    the table that was read: the same in a copy or on another server is another one.
+    """
+
+    origin: int = 0
+    old: Snapshot | None = None
+    new: Snapshot | None = None
+    after: UUID | None = None
+    step: int = _FIRST_STEP
+
+    def text(self) -> str:
+        """Return the cursor as callers hold it."""
+        old, new = (snapshot and str(snapshot) for snapshot in (self.old, self.new))
+        return write_cursor([self.origin, old, new, self.after and self.after.hex, self.step])
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """
+        Return the place that *value* holds; the beginning if it is None.
+
+        Raises:
+            InvalidInput: it holds none.
+        """
+        if value is None:
+            return cls()
+        try:
+            origin, old, new, after, step = read_cursor(value)
+            place = cls(
+                origin,
+                None if old is None else Snapshot.parse(old),
+                None if new is None else Snapshot.parse(new),
+                None if after is None else UUID(hex=after),
+                step,
+            )
+            counts = type(origin) is int and type(step) is int and 0 < step <= _LONGEST_STEP
+        except (TypeError, ValueError, AttributeError):
+            raise _no_cursor() from None
+        if not counts or (place.new is None) != (place.after is None) or place.last is None:
+            raise _no_cursor()
+        return place
+
+    @property
+    def last(self) -> Snapshot | None:
+        """The last snapshot that was taken for this reader."""
+        return self.new or self.old
+
+    def behind(self, tracks: Sequence[Track], new: Snapshot, origin: int, *, is_full: bool, is_cut: bool) -> Place:
+        """
+        Return the place behind a page of *tracks*.
+
+        Of a long time, a window holds a part that suits the reader: a longer one where a page has room for more, a
+        shorter one where it took several pages, each of which reads the log of the whole window.
+        """
+        if is_full:
+            return self._replace(origin=origin, new=new, after=tracks[-1].id)
+        step = self.step
+        if self.old is not None and self.after is not None:
+            step = max(1, step // 2)
+        elif self.old is not None and is_cut:
+            step = min(_LONGEST_STEP, step * 2)
+        return Place(origin, old=new, step=step)
+
+
+def _no_cursor() -> InvalidInput:
+    return InvalidInput(Problem("cursor", "what the page before gave as `next`, or None"), operation="updated_since")
+
+
+_ANOTHER: Final = Problem(
+    "cursor", "a cursor of this database as it is now; this one is another's, or it was restored: begin anew with None"
+)
+
+# What is known of this moment, and the snapshot at the end of the window.
+#
+# PostgreSQL's own snapshot takes the reader's own transaction for ended, and a standby's names none that is running. So
+# the former is added to those that run, and on a standby everything from xmin on counts as running. A window ends
+# before the present where more than its number of transactions have ended since: all below its end have.
+_MOMENT: Final = """
+present AS MATERIALIZED (
+  SELECT pg_is_in_recovery() OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AS lags,
+    pg_snapshot_xmin(taken) AS xmin, ended.xmax,
+    (pg_snapshot_xmin(taken)::text || ':' || ended.xmax::text || ':' || coalesce((
+      SELECT string_agg(xid::text, ',' ORDER BY xid)
+      FROM (SELECT pg_snapshot_xip(taken) UNION SELECT pg_current_xact_id_if_assigned()) AS running (xid)
+      WHERE xid < ended.xmax
+    ), ''))::pg_snapshot AS snapshot
+  FROM pg_current_snapshot() AS taken,
+    LATERAL (SELECT CASE WHEN pg_is_in_recovery() THEN pg_snapshot_xmin(taken) ELSE pg_snapshot_xmax(taken) END)
+      AS ended (xmax)
+),
+moment AS MATERIALIZED (
+  SELECT 'audio_tracks'::regclass::oid::bigint AS origin, lags, snapshot::text AS present,
+    coalesce(%(new)s::pg_snapshot, CASE WHEN xmin::text::bigint > %(end)s::bigint
+      THEN (%(end)s::bigint || ':' || %(end)s::bigint || ':')::pg_snapshot ELSE snapshot END) AS new
+  FROM present
+)"""
+_COLUMNS: Final = ", ".join(f"t.{column}" for column in TRACK_COLUMNS)
+_ABOUT: Final = 4
+
+
+def _page_sql(tracks: str) -> str:
+    return f"""
+WITH {_MOMENT}
+SELECT moment.origin, moment.lags, moment.present, moment.new::text, {_COLUMNS}
+FROM moment LEFT JOIN ({tracks}) AS t ON true
+ORDER BY t.id"""
+
+
+def copying_sql(*, is_first: bool) -> str:
+    """Return the statement for a page of all tracks."""
+    where = "" if is_first else "WHERE t.id > %(after)s "
+    return _page_sql(f"SELECT {_COLUMNS} FROM audio_tracks AS t {where}ORDER BY t.id LIMIT %(limit)s")
+
+
+def changes_sql(*, is_first: bool) -> str:
+    """
+    Return the statement for a page of what ended between two snapshots.
+
+    The log is read by the ids of its transactions alone: no index may be walked in the order of the tracks, which
+    leads through all of it.
+    """
+    behind = "" if is_first else "\n      AND (c.track_id > %(after)s) IS TRUE"
+    logged = "\n    UNION ALL\n".join(
+        f"""    (SELECT c.track_id FROM {log} AS c
+      WHERE c.xact_id >= %(begin)s::bigint
+      AND c.xact_id < (SELECT pg_snapshot_xmax(new)::text::bigint FROM moment){behind}
+      AND pg_visible_in_snapshot(c.xact_id::text::xid8, (SELECT new FROM moment))
+      AND NOT pg_visible_in_snapshot(c.xact_id::text::xid8, %(old)s::pg_snapshot) OFFSET 0)"""
+        for log in _LOGS
+    )
+    return _page_sql(f"""
+  SELECT {_COLUMNS} FROM audio_tracks AS t WHERE t.id = ANY (ARRAY(
+    SELECT DISTINCT logged.track_id FROM (
+{logged}
+    ) AS logged ORDER BY logged.track_id LIMIT %(limit)s
+  ))
+""")
+
+
+_STATEMENTS: Final[Mapping[tuple[bool, bool], tuple[str, Mapping[str, str]]]] = {
+    (True, True): (copying_sql(is_first=True), INDEX_ORDER_SETTINGS),
+    (True, False): (copying_sql(is_first=False), INDEX_ORDER_SETTINGS),
+    (False, True): (changes_sql(is_first=True), GENERIC_PLAN_SETTINGS),
+    (False, False): (changes_sql(is_first=False), GENERIC_PLAN_SETTINGS),
+}
+
+
+def update_values(place: Place, limit: int) -> dict[str, Any]:
+    """Return what the statement for the page behind *place* is executed with."""
+    return {
+        "new": place.new and str(place.new),
+        "end": _XIDS - 1 if place.old is None else place.old.behind(place.step),
+        "old": place.old and str(place.old),
+        "begin": place.old and place.old.xmin,
+        "after": place.after,
+        "limit": limit,
+    }
+
+
+def read_changes(after: str | None, *, limit: object, timeout: float) -> Operation[TrackUpdates]:
+    """
+    Return the page behind the cursor *after*, as ``Catalog.updated_since`` describes it.
+
+    Raises:
+        InvalidInput: an argument breaks its rule, or the cursor is another database's.
+    """
+    place = Place.parse(after)
+    size = whole_number(limit, "limit", "updated_since", most=MAX_TRACKS)
+    sql, settings = _STATEMENTS[place.old is None, place.after is None]
+    rows = yield PlannedStatement(sql, settings, timeout), update_values(place, size)
+    origin, lags = rows[0][:2]
+    present, new = (Snapshot.parse(text) for text in rows[0][2:_ABOUT])
+    if place.last is not None:
+        is_ahead = not present.covers(place.last)
+        if origin != place.origin or (is_ahead and not lags):
+            raise InvalidInput(_ANOTHER, operation="updated_since")
+        if is_ahead:
+            # The reader has seen more than this server: a standby, or a transaction that began earlier.
+            return TrackUpdates((), place.text(), more=False)
+    tracks = tuple(track_of(row[_ABOUT:]) for row in rows if row[_ABOUT] is not None)
+    is_full = len(tracks) == size
+    is_cut = new != present
+    following = place.behind(tracks, new, origin, is_full=is_full, is_cut=is_cut)
+    return TrackUpdates(tracks, following.text(), more=is_full or is_cut)

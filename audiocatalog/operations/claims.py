@@ -1,0 +1,324 @@
+"""Claims of tracks by workers.
+
+The statements are calls of functions: alembic/functions/lifecycle_v1.sql.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, TypeVar
+from uuid import UUID
+
+from audiocatalog.errors import ClaimLost, InvalidInput, Problem, kind_of
+from audiocatalog.models.arguments import parse_choice, whole_number
+from audiocatalog.models.claim import Claim, ClaimOrder, RetryPolicy
+from audiocatalog.models.metadata import TrackMetadata, clean_actor, clean_reason
+from audiocatalog.models.rows import TRACK_COLUMNS, change_of, track_of
+from audiocatalog.models.tables import StatusChange
+from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement
+from audiocatalog.status import TrackStatus
+
+_Outcome = TypeVar("_Outcome")
+
+#: One call claims or takes back at most this many tracks.
+MAX_CLAIMS: Final = 1000
+_LONGEST_LEASE: Final = timedelta(days=7)
+_SHORTEST_LEASE: Final = timedelta(milliseconds=10)
+#: The name of the notifications that tell of waiting tracks.
+CHANNEL: Final = "audiocatalog_pending"
+
+#: Hand waiting tracks to a worker.
+CLAIM: Final = Statement(f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_claim_v1($1, $2, $3, $4)", writes=True)
+#: Hand them to a worker that works on one after the other: only the first one has begun.
+CLAIM_FOR_LOOP: Final = Statement(
+    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_claim_v1($1, $2, $3, $4, true)", writes=True
+)
+#: Note that the work on a claimed track begins, or did not.
+BEGIN: Final = Statement(
+    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_begin_v1($1, $2, $3)", writes=True, writes_history=False
+)
+RENEW: Final = Statement(
+    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_renew_v1($1, $2::bigint[], $3)", writes=True, writes_history=False
+)
+COMPLETE: Final = Statement(
+    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_complete_v1($1, $2::bigint[], $3, $4, $5::jsonb)", writes=True
+)
+#: End claims whose work was not done.
+END_UNFINISHED: Final = Statement(
+    f"SELECT *, {TRANSACTION_MARK} "
+    "FROM audiocatalog_give_up_v1($1, $2::bigint[], $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    writes=True,
+)
+#: Take back tracks of dead workers.
+RELEASE_EXPIRED: Final = Statement(
+    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_release_expired_v1($1, $2, $3, $4, $5, $6, $7)", writes=True
+)
+
+
+def claim(limit: object, *, lease: object, worker: str, order: object) -> Operation[list[Claim]]:
+    """
+    Hand waiting tracks to *worker*, as ``Catalog.claim`` describes it.
+
+    Raises:
+        InvalidInput: an argument breaks its rule.
+    """
+    rows = yield CLAIM, _claim_values(limit, lease, worker, order)
+    return [claim for claim, _ in _claims_of(rows, worker)]
+
+
+def claim_for_loop(limit: object, *, lease: object, worker: str, order: object) -> Operation[list[tuple[Claim, bool]]]:
+    """Claim tracks to work on them one after the other, and return each claim with whether its work has begun."""
+    rows = yield CLAIM_FOR_LOOP, _claim_values(limit, lease, worker, order)
+    return _claims_of(rows, worker)
+
+
+def begin(claim: Claim, *, begins: bool) -> Operation[None]:
+    """
+    Note that the work on *claim* begins, so that the try counts; or, unless it *begins* after all, that it does not.
+
+    Raises:
+        ClaimLost: the claim no longer holds.
+    """
+    rows = yield BEGIN, (claim.track.id, claim.token, begins)
+    if not rows:
+        raise claim.lost("begin")
+
+
+def renew(claim: Claim, *, lease: object) -> Operation[Claim]:
+    """
+    Prolong the lease of *claim*, and return the claim with its new end.
+
+    Raises:
+        ClaimLost: the claim no longer holds.
+        InvalidInput: an argument breaks its rule.
+    """
+    (outcome,) = yield from renew_many([claim], lease=lease)
+    return _or_raise(outcome)
+
+
+def renew_many(claims: Sequence[Claim], *, lease: object) -> Operation[list[Claim | ClaimLost]]:
+    """
+    Prolong the leases of *claims*, and return each claim with its new end, or an error if it is lost.
+
+    Raises:
+        InvalidInput: an argument breaks its rule; no lease was prolonged.
+    """
+    found = _checked_claims(claims, "renew")
+    tracks, tokens, _ = _keys_of(found)
+    values = (tracks, tokens, checked_lease(lease, "renew"))
+    rows = (yield RENEW, values) if found else ()
+    ends: dict[UUID, datetime] = dict(rows)
+    return [
+        dataclasses.replace(claim, expires_at=ends[claim.track.id]) if claim.track.id in ends else claim.lost("renew")
+        for claim in found
+    ]
+
+
+def complete(claim: Claim, metadata: TrackMetadata | None, *, actor: str | None) -> Operation[StatusChange]:
+    """
+    Complete *claim*, with *metadata* if that is given, and return the change.
+
+    Raises:
+        ClaimLost: the claim no longer holds.
+        InvalidInput: an argument breaks its rule.
+    """
+    (outcome,) = yield from complete_many([(claim, metadata)], actor=actor)
+    return _or_raise(outcome)
+
+
+def complete_many(
+    claims: Sequence[Claim | tuple[Claim, TrackMetadata | None]], *, actor: str | None
+) -> Operation[list[StatusChange | ClaimLost]]:
+    """
+    Complete *claims*, each with its metadata, and return the change or the error of each.
+
+    Raises:
+        InvalidInput: an argument breaks its rule; no claim was completed.
+    """
+    pairs, metadata = _split_pairs(claims)
+    found = _checked_claims(pairs, "complete")
+    who = None if actor is None else clean_actor(actor)
+    if not found:
+        return []
+    rows = yield COMPLETE, (*_keys_of(found), who, _metadata_json(metadata))
+    return _ended(found, rows, "complete")
+
+
+def end_unfinished(
+    claim: Claim,
+    operation: Literal["fail", "release"],
+    *,
+    reason: str | None,
+    actor: str | None,
+    retry: bool,
+    retries: RetryPolicy,
+    notify: bool,
+) -> Operation[StatusChange]:
+    """
+    End *claim* without a result, by "fail", which counts as an attempt, or by "release", which does not.
+
+    Raises:
+        ClaimLost: the claim no longer holds.
+        InvalidInput: an argument breaks its rule.
+    """
+    if not isinstance(retry, bool):
+        raise InvalidInput(Problem("retry", "True or False"), operation=operation)
+    why = clean_reason(reason, "error" if operation == "fail" else "reason")
+    who = None if actor is None else clean_actor(actor)
+    found = _checked_claims([claim], operation)
+    values = (*_keys_of(found), who, why, retry, operation == "fail", *retries.values(), notify)
+    (outcome,) = _ended(found, (yield END_UNFINISHED, values), operation)
+    return _or_raise(outcome)
+
+
+def release_expired(limit: object, *, actor: str, retries: RetryPolicy, notify: bool) -> Operation[list[StatusChange]]:
+    """
+    Take back tracks whose leases have run out, and return the changes.
+
+    Raises:
+        InvalidInput: *limit* breaks its rule.
+    """
+    values = (checked_count(limit, "limit", "release_expired"), actor, *retries.values(), notify)
+    rows = yield RELEASE_EXPIRED, values
+    return [change_of(row) for row in rows]
+
+
+def _claim_values(limit: object, lease: object, worker: str, order: object) -> tuple[Any, ...]:
+    """
+    Return the values of a statement that claims.
+
+    Raises:
+        InvalidInput: names the argument that breaks its rule.
+    """
+    count = checked_count(limit, "limit", "claim")
+    return (
+        count,
+        checked_lease(lease, "claim"),
+        worker,
+        parse_choice(ClaimOrder, order, "order", "claim") is ClaimOrder.NEWEST,
+    )
+
+
+def checked_count(value: object, field: str, operation: str) -> int:
+    """
+    Return *value*, a number of tracks.
+
+    Raises:
+        InvalidInput: it is none from 1 to 1,000.
+    """
+    return whole_number(value, field, operation, most=MAX_CLAIMS)
+
+
+def checked_lease(value: object, operation: str) -> timedelta:
+    """
+    Return *value*, the length of a lease.
+
+    Raises:
+        InvalidInput: it is no timedelta from 10 ms to 7 days.
+    """
+    if not isinstance(value, timedelta) or not _SHORTEST_LEASE <= value <= _LONGEST_LEASE:
+        raise InvalidInput(Problem("lease", "a timedelta from 10 milliseconds to 7 days"), operation=operation)
+    return value
+
+
+def _checked_claims(claims: object, operation: str) -> list[Claim]:
+    """
+    Return *claims* as a list.
+
+    Raises:
+        InvalidInput: they are no claims, more than 1,000, or two of the same track.
+    """
+    found: list[Any] = list(claims) if isinstance(claims, list | tuple) else [claims]
+    for claim in found:
+        if not isinstance(claim, Claim):
+            raise InvalidInput(Problem("claim", f"a Claim, not {kind_of(claim)}"), operation=operation)
+    if len(found) > MAX_CLAIMS:
+        raise InvalidInput(Problem("claims", f"at most {MAX_CLAIMS:,}", MAX_CLAIMS), operation=operation)
+    if len({claim.track.id for claim in found}) < len(found):
+        raise InvalidInput(Problem("claims", "each track once"), operation=operation)
+    return found
+
+
+def _split_pairs(pairs: object) -> tuple[list[Claim], list[TrackMetadata | None]]:
+    """
+    Return the claims among *pairs*, which are claims, or claims with metadata, and the metadata of each.
+
+    Raises:
+        InvalidInput: *pairs* is no list or tuple of such.
+    """
+    if not isinstance(pairs, list | tuple):
+        raise InvalidInput(Problem("claims", f"a list of claims, not {kind_of(pairs)}"), operation="complete")
+    claims, metadata = [], []
+    for one in pairs:
+        if isinstance(one, tuple) and len(one) != 2:  # noqa: PLR2004
+            raise InvalidInput(Problem("claims", "claims, or pairs of a claim and metadata"), operation="complete")
+        claim, extracted = one if isinstance(one, tuple) else (one, None)
+        claims.append(claim)
+        metadata.append(extracted)
+    return claims, metadata
+
+
+def _claims_of(rows: Sequence[tuple[Any, ...]], worker: str) -> list[tuple[Claim, bool]]:
+    """Return the claims in the rows of a statement that claims, each with whether the work on it has begun."""
+    width = len(TRACK_COLUMNS)
+    claims = []
+    for row in rows:
+        attempt, expires_at, last_error, begun, token = row[width:]
+        claims.append((Claim(track_of(row[:width]), token, worker, attempt, expires_at, last_error), begun))
+    return claims
+
+
+def _keys_of(claims: Sequence[Claim]) -> tuple[list[UUID], list[int], list[UUID]]:
+    """Return the tracks, tokens and operation ids of *claims*."""
+    return (
+        [claim.track.id for claim in claims],
+        [claim.token for claim in claims],
+        [claim.operation_id for claim in claims],
+    )
+
+
+def _metadata_json(metadata: Sequence[TrackMetadata | None]) -> str | None:
+    """
+    Return *metadata* as one JSON text, or None.
+
+    Raises:
+        InvalidInput: one of them is no ``TrackMetadata``.
+    """
+    for one in metadata:
+        if one is not None and not isinstance(one, TrackMetadata):
+            raise InvalidInput(Problem("metadata", f"a TrackMetadata, not {kind_of(one)}"), operation="complete")
+    if all(one is None for one in metadata):
+        return None
+    return json.dumps([None if one is None else dataclasses.asdict(one) for one in metadata])
+
+
+def _ended(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], operation: str) -> list[StatusChange | ClaimLost]:
+    """
+    Return what became of each claim: the change by which *operation* ended it, or an error if it is lost.
+
+    The same claim may have been ended in another way before; then it is lost for this one.
+    """
+    changes = {place - 1: change_of(values) for place, *values in rows}
+    outcomes: list[StatusChange | ClaimLost] = []
+    for place, claim in enumerate(claims):
+        change = changes.get(place)
+        claim.note_end(operation)
+        outcomes.append(change if change is not None and _way_of(change) == operation else claim.lost(operation))
+    return outcomes
+
+
+def _way_of(change: StatusChange) -> str:
+    """Return the operation that ends a claim by *change*."""
+    if change.to_status == TrackStatus.COMPLETED:
+        return "complete"
+    # A try that was given back is not numbered, for it never was one.
+    return "release" if change.attempt is None else "fail"
+
+
+def _or_raise(outcome: _Outcome | ClaimLost) -> _Outcome:
+    if isinstance(outcome, ClaimLost):
+        raise outcome
+    return outcome

@@ -1,0 +1,124 @@
+"""The state of the tracks, the server, its schema, and this process's pool, for operators and probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from audiocatalog.errors import PermissionDenied
+from audiocatalog.models.base import status_of
+from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
+from audiocatalog.operations.operation import Operation, Statement
+from audiocatalog.status import TrackStatus
+
+#: Expired leases are counted up to this number: a probe must not scan a table.
+MAX_STUCK: Final = 1000
+#: Count all tracks, and the unfinished ones by their status.
+COUNT_BY_STATUS: Final = Statement("""
+SELECT status::text, count(*), least(min(since), now()) FROM audio_track_tasks GROUP BY status
+UNION ALL SELECT NULL, count(*), NULL FROM audio_tracks
+""")
+_HEALTH: Final = f"""
+SELECT current_setting('server_version'), current_setting('server_encoding'), pg_is_in_recovery(),
+  (SELECT version_num FROM {VERSION_TABLE}),
+  (SELECT greatest(extract(epoch FROM clock_timestamp() - max(at)), 0)::float8 FROM audio_search_counts
+   HAVING max(at) IS NOT NULL),
+  """
+HEALTH_WITH_CLAIMS: Final = Statement(
+    f"{_HEALTH}(SELECT count(*) FROM (SELECT FROM audio_track_tasks WHERE expires_at <= now() LIMIT {MAX_STUCK}) AS t)"
+)
+HEALTH_WITHOUT_CLAIMS: Final = Statement(f"{_HEALTH}NULL")
+
+
+class StatusCount(NamedTuple):
+    """
+    How many *tracks* are in a *status*.
+
+    *oldest*: when the longest-waiting track entered this status; None for COMPLETED.
+    """
+
+    status: TrackStatus
+    tracks: int
+    oldest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """
+    The state of a pool; times are in seconds.
+
+    - *size*: how many connections it may have
+    - *connections*: how many are open
+    - *in_use*: how many of them are held
+    - *waiting*: how many callers stand in line
+    - *wait_p50*, *wait_p99*: how long the latest 1,000 checkouts waited; None before the first
+    - *oldest_held*: for how long a connection has been held, the longest of all
+    - *oldest_holder*: the thread that holds that one, and with ``debug_pool`` the place in its code
+    - *searching*: how many of the held connections serve searches
+    - *most_searches*: how many of them may do so
+    """
+
+    size: int
+    connections: int
+    in_use: int
+    waiting: int
+    wait_p50: float | None
+    wait_p99: float | None
+    oldest_held: float | None
+    oldest_holder: str | None
+    searching: int
+    most_searches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """
+    The state of the server, its schema, the work in it, and the pool; times are in seconds.
+
+    - *server_version*, *server_encoding*, *is_standby*: the server
+    - *schema_revision*: the database's revision; *expected_revision*: the one that this code was made for
+    - *vocabulary_age*: the age of the spelling vocabulary; None if it was never counted
+    - *stuck_claims*: how many leases have expired, up to 1,000. None for a role that may not read claims
+    - *pool*: this process's connections
+    """
+
+    server_version: str
+    server_encoding: str
+    is_standby: bool
+    schema_revision: str
+    expected_revision: str
+    vocabulary_age: float | None
+    stuck_claims: int | None
+    pool: PoolStats
+
+
+def count_by_status() -> Operation[list[StatusCount]]:
+    """Return how many tracks are in each status, in the order of ``TrackStatus``."""
+    rows = yield COUNT_BY_STATUS, ()
+    unfinished = {name: StatusCount(status_of(name), *rest) for name, *rest in rows if name is not None}
+    (total,) = (tracks for name, tracks, _ in rows if name is None)
+    done = total - sum(count.tracks for count in unfinished.values())
+    found = {TrackStatus.COMPLETED: StatusCount(TrackStatus.COMPLETED, done, None)} | unfinished
+    return [found.get(status, StatusCount(status, 0, None)) for status in TrackStatus]
+
+
+def health(pool: Callable[[], PoolStats]) -> Operation[Health]:
+    """Return what the server tells about itself, with what *pool* returns."""
+    row: tuple[Any, ...]
+    try:
+        (row,) = yield HEALTH_WITH_CLAIMS, ()
+    except PermissionDenied:
+        (row,) = yield HEALTH_WITHOUT_CLAIMS, ()
+    version, encoding, is_standby, revision, vocabulary_age, stuck_claims = row
+    return Health(
+        server_version=version,
+        server_encoding=encoding,
+        is_standby=is_standby,
+        schema_revision=revision,
+        expected_revision=SCHEMA_REVISION,
+        vocabulary_age=vocabulary_age,
+        stuck_claims=stuck_claims,
+        pool=pool(),
+    )

@@ -1,0 +1,201 @@
+"""Moves of tracks from one status to another, and their history.
+
+A move is one call of a function, which locks the track, compares its status and writes both rows:
+alembic/functions/lifecycle_v1.sql.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from audiocatalog.errors import (
+    CatalogError,
+    IllegalTransition,
+    InvalidInput,
+    Problem,
+    TrackNotFound,
+    TransitionConflict,
+)
+from audiocatalog.models.arguments import parse_choice
+from audiocatalog.models.base import status_of
+from audiocatalog.models.ids import parse_id
+from audiocatalog.models.metadata import clean_reason
+from audiocatalog.models.rows import CHANGE_COLUMNS, change_of
+from audiocatalog.models.tables import StatusChange
+from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement
+from audiocatalog.operations.tracks import parse_ids
+from audiocatalog.status import TRANSITIONS, TrackStatus, sources
+
+#: Move a track and write its history row, both or neither. Returns one row: the status seen, the status found under
+#: the lock, and the change, new or earlier with the same operation id, or nulls.
+MOVE: Final = Statement(
+    f"SELECT $1::uuid, *, {TRANSACTION_MARK} FROM audiocatalog_move_v1($1, $2, $3, $4, $5, $6, $7)", writes=True
+)
+#: Move each of many tracks likewise, in the order of the given ids.
+MOVE_MANY: Final = Statement(
+    f"""
+SELECT asked.id, moved.*, {TRANSACTION_MARK} FROM unnest($1::uuid[]) AS asked (id)
+CROSS JOIN LATERAL audiocatalog_move_v1(asked.id, $2, $3, $4, $5, $6, $7) AS moved
+""",
+    writes=True,
+)
+#: Read the history of a track, oldest first, with the microseconds until each next change, because a session may write
+#: intervals in many ways. A track without history gives one row of nulls.
+HISTORY: Final = Statement(f"""
+SELECT {", ".join(f"c.{name}" for name in CHANGE_COLUMNS)},
+  (extract(epoch FROM lead(c.at) OVER (ORDER BY c.version) - c.at) * 1000000)::bigint
+FROM audio_tracks AS t LEFT JOIN audio_track_status_changes AS c ON c.track_id = t.id
+WHERE t.id = $1 ORDER BY c.version
+""")
+
+# From where a track may move to each status, as the text of an array, which is sent sooner than a list.
+_STARTS: Final = {to: f"{{{','.join(sorted(sources(to)))}}}" for to in TrackStatus}
+# What stands before the change in a row of MOVE, besides the track's id: the status seen and the actual one.
+_FIRST: Final = 3
+
+
+def update_status(
+    id: UUID | str,  # noqa: A002
+    to: TrackStatus,
+    *,
+    actor: str,
+    reason: str | None,
+    expected: TrackStatus | None,
+    operation_id: UUID | str | None,
+    notify: bool,
+) -> Operation[StatusChange]:
+    """
+    Move the track with *id* to the status *to* and return the change, as ``Catalog.update_status`` describes it.
+
+    Raises:
+        IllegalTransition, TransitionConflict, TrackNotFound: the track cannot be moved.
+        InvalidInput: an argument breaks its rule.
+    """
+    track_id = parse_id(id)
+    target, start, repeat_id = _move_of(to, expected, operation_id)
+    values = move_values(
+        track_id,
+        target,
+        actor=actor,
+        reason=clean_reason(reason),
+        expected=start,
+        operation_id=repeat_id,
+        notify=notify,
+    )
+    (row,) = yield MOVE, values
+    outcome = outcome_of(row, target, start)
+    if isinstance(outcome, CatalogError):
+        raise outcome
+    return outcome
+
+
+def update_statuses(
+    ids: Iterable[UUID | str],
+    to: TrackStatus,
+    *,
+    actor: str,
+    reason: str | None,
+    expected: TrackStatus | None,
+    operation_id: UUID | str | None,
+    notify: bool,
+) -> Operation[dict[UUID, StatusChange | CatalogError]]:
+    """
+    Move each track as ``update_status`` does, and return the change or the error of each.
+
+    Raises:
+        InvalidInput: an argument breaks its rule; no track was moved.
+    """
+    track_ids = parse_ids(ids, "update_statuses")
+    target, start, repeat_id = _move_of(to, expected, operation_id)
+    # Every call locks tracks in the order of their ids, so that two calls cannot deadlock.
+    values = move_values(
+        sorted(track_ids),
+        target,
+        actor=actor,
+        reason=clean_reason(reason),
+        expected=start,
+        operation_id=repeat_id,
+        notify=notify,
+    )
+    rows = {row[0]: row for row in (yield MOVE_MANY, values)} if track_ids else {}
+    return {track_id: outcome_of(rows[track_id], target, start) for track_id in track_ids}
+
+
+def history(id: UUID | str) -> Operation[list[StatusChange]]:  # noqa: A002
+    """
+    Return every change of the track with *id*, oldest first.
+
+    Raises:
+        TrackNotFound: no track has this id.
+        InvalidInput: *id* is no UUID.
+    """
+    track_id = parse_id(id)
+    rows = yield HISTORY, (track_id,)
+    if not rows:
+        raise TrackNotFound(track_id, operation="history")
+    return [change_of(row[:-1], _duration(row[-1])) for row in rows if row[0] is not None]
+
+
+def move_values(
+    track_id: UUID | Sequence[UUID],
+    to: TrackStatus,
+    *,
+    actor: str,
+    reason: str | None,
+    expected: TrackStatus | None,
+    operation_id: UUID | None,
+    notify: bool,
+) -> tuple[Any, ...]:
+    """
+    Return what the statement for one track, or for a list of them, takes.
+
+    Raises:
+        IllegalTransition: the table forbids the move from *expected*.
+    """
+    if expected is not None and to not in TRANSITIONS[expected]:
+        raise IllegalTransition(expected, to, track_id=track_id if isinstance(track_id, UUID) else None)
+    starts = _STARTS[to] if expected is None else f"{{{expected}}}"
+    return (track_id, str(to), starts, actor, reason, operation_id, notify)
+
+
+def _move_of(
+    to: TrackStatus, expected: TrackStatus | None, operation_id: UUID | str | None
+) -> tuple[TrackStatus, TrackStatus | None, UUID | None]:
+    return (
+        parse_choice(TrackStatus, to, "to"),
+        None if expected is None else parse_choice(TrackStatus, expected, "expected"),
+        None if operation_id is None else parse_id(operation_id, "operation_id"),
+    )
+
+
+def _duration(microseconds: int | None) -> timedelta | None:
+    """Return how long a status lasted: no time at all where the server's clock was set back meanwhile."""
+    return None if microseconds is None else timedelta(microseconds=max(microseconds, 0))
+
+
+def outcome_of(row: tuple[Any, ...], to: TrackStatus, expected: TrackStatus | None) -> StatusChange | CatalogError:
+    """Return the change in a row of a move, or the error that tells why there is none."""
+    track_id, seen, actual, version = row[: _FIRST + 1]
+    if actual is None:
+        return TrackNotFound(track_id, operation="update_status")
+    if version is not None:
+        return _repeated(change_of((track_id, *row[_FIRST:])), to)
+    if expected is not None:
+        return TransitionConflict(track_id, expected=expected, actual=status_of(actual))
+    if seen != actual and to in TRANSITIONS.get(status_of(seen), ()):
+        # The move was legal when the statement began, and somebody else was quicker.
+        return TransitionConflict(track_id, expected=status_of(seen), actual=status_of(actual))
+    return IllegalTransition(status_of(actual), to, track_id=track_id)
+
+
+def _repeated(change: StatusChange, to: TrackStatus) -> StatusChange | CatalogError:
+    """Return *change*, unless it is another move, made before under the same operation id."""
+    if change.to_status == to:
+        return change
+    return InvalidInput(
+        Problem("operation_id", f"it moved this track to {change.to_status} before; a new move needs a new one"),
+        operation="update_status",
+    )

@@ -1,0 +1,173 @@
+"""Tracks read by their ids, and saved.
+
+The first row of a track's history is written by the function that inserts it: alembic/functions/lifecycle_v1.sql.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+from uuid import UUID
+
+from audiocatalog.errors import InvalidInput, Problem, SaveConflict, TrackNotFound, kind_of
+from audiocatalog.models.ids import parse_id
+from audiocatalog.models.metadata import TrackRecord, clean_reason
+from audiocatalog.models.rows import TRACK_COLUMNS, new_track, track_of
+from audiocatalog.models.tables import SaveOutcome, Track
+from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement
+
+#: At most this many tracks are named by one call, or read by one statement.
+MAX_TRACKS: Final = 10_000
+# How often a save that may replace tries to, while others write the same track at the same moment.
+_REPLACE_TRIES: Final = 5
+
+_COLUMNS: Final = ", ".join(TRACK_COLUMNS)
+FIND: Final = Statement(f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = $1")
+FIND_MANY: Final = Statement(f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = ANY ($1)")
+#: Insert a new track and the first row of its history. Returns when it was created, null if the id is taken.
+INSERT: Final = Statement(
+    f"SELECT audiocatalog_save_v1({', '.join(f'${place}' for place in range(1, 18))}), {TRANSACTION_MARK}", writes=True
+)
+#: Overwrite other content, at the expected version unless that is null. Returns no row if nothing was to be done.
+REPLACE: Final = Statement(
+    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_replace_v1({', '.join(f'${place}' for place in range(1, 17))})",
+    writes=True,
+)
+
+
+def get(id: UUID | str) -> Operation[Track]:  # noqa: A002  # As callers name it, here and below.
+    """
+    Return the track with *id*.
+
+    Raises:
+        TrackNotFound: no track has this id.
+        InvalidInput: *id* is no UUID.
+    """
+    track_id = parse_id(id)
+    track = yield from _find(track_id)
+    if track is None:
+        raise TrackNotFound(track_id, operation="get")
+    return track
+
+
+def find(id: UUID | str) -> Operation[Track | None]:  # noqa: A002
+    """
+    Return the track with *id*, or None.
+
+    Raises:
+        InvalidInput: *id* is no UUID.
+    """
+    return (yield from _find(parse_id(id)))
+
+
+def get_many(ids: Iterable[UUID | str]) -> Operation[dict[UUID, Track]]:
+    """
+    Return the tracks with *ids* in the order of the ids, each once; an id without a track is left out.
+
+    Raises:
+        InvalidInput: *ids* is no collection of at most 10,000 UUIDs.
+    """
+    track_ids = parse_ids(ids, "get_many")
+    rows = (yield FIND_MANY, (track_ids,)) if track_ids else ()
+    found = {row[0]: track_of(row) for row in rows}
+    return {track_id: track for track_id in track_ids if (track := found.get(track_id)) is not None}
+
+
+def save(
+    record: TrackRecord,
+    *,
+    replace: bool,
+    expected_version: int | None,
+    actor: str,
+    reason: str | None,
+    notify: bool,
+) -> Operation[Track]:
+    """
+    Store *record* and return its track, as ``Catalog.save`` describes it.
+
+    Raises:
+        SaveConflict: the id holds other content, which must not be replaced, or not at this version.
+        TrackNotFound: a version was expected of a track that does not exist.
+        InvalidInput: an argument breaks its rule.
+    """
+    if not isinstance(record, TrackRecord):
+        raise InvalidInput(Problem("record", f"a TrackRecord, not {kind_of(record)}"), operation="save")
+    _check_expected_version(expected_version, replace=replace)
+    why = clean_reason(reason)
+    if expected_version is None:
+        ((created_at,),) = yield (
+            INSERT,
+            (record.id, str(record.status), *record.content().values(), actor, why, notify),
+        )
+        if created_at is not None:
+            return new_track(record, created_at)
+    for _ in range(_REPLACE_TRIES):
+        if replace:
+            rows = yield REPLACE, (record.id, expected_version, *record.content().values(), actor, why)
+            if rows:
+                return track_of(rows[0], SaveOutcome.UPDATED)
+        existing = yield from _find(record.id)
+        # Between the two statements, another writer may have replaced content that was the same a moment ago.
+        if not replace or expected_version is not None or existing is None or record.is_content_of(existing):
+            break
+    return _unchanged_or_conflict(existing, record, expected_version=expected_version)
+
+
+def parse_ids(values: Iterable[UUID | str], operation: str) -> list[UUID]:
+    """
+    Return *values* as UUIDs, each once.
+
+    Raises:
+        InvalidInput: they are no collection, or too many; or one of them is no UUID.
+    """
+    # A text is a collection too, of letters: the caller forgot the brackets.
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidInput(Problem("ids", f"a collection of ids, not {kind_of(values)}"), operation=operation)
+    identifiers: dict[UUID, None] = {}
+    for place, value in enumerate(values):
+        try:
+            identifiers[parse_id(value)] = None
+        except InvalidInput as error:
+            ((field, rule, _),) = error.problems
+            raise InvalidInput(Problem(field, f"{rule}, at place {place}"), operation=operation) from None
+        if len(identifiers) > MAX_TRACKS:
+            raise InvalidInput(Problem("ids", f"at most {MAX_TRACKS:,} ids", MAX_TRACKS), operation=operation)
+    return list(identifiers)
+
+
+def _find(track_id: UUID) -> Operation[Track | None]:
+    rows = yield FIND, (track_id,)
+    return track_of(rows[0]) if rows else None
+
+
+def _check_expected_version(expected_version: object, *, replace: bool) -> None:
+    """
+    Refuse an expected version that is no version, or that comes without leave to replace.
+
+    Raises:
+        InvalidInput: names ``expected_version``.
+    """
+    if not isinstance(replace, bool):
+        raise InvalidInput(Problem("replace", "True or False"), operation="save")
+    if expected_version is None:
+        return
+    if not isinstance(expected_version, int) or isinstance(expected_version, bool) or not 1 <= expected_version < 2**31:
+        raise InvalidInput(Problem("expected_version", "a whole number from 1", 1), operation="save")
+    if not replace:
+        raise InvalidInput(Problem("expected_version", "only together with replace=True"), operation="save")
+
+
+def _unchanged_or_conflict(existing: Track | None, record: TrackRecord, *, expected_version: int | None) -> Track:
+    """
+    Return *existing* where it already holds the content of *record*, whoever stored it.
+
+    Raises:
+        SaveConflict: it holds other content, which the save was not to replace.
+        TrackNotFound: a version was expected of a track that is not there.
+    """
+    if existing is None:
+        raise TrackNotFound(record.id, operation="save")
+    if not record.is_content_of(existing):
+        raise SaveConflict(record.id, actual=existing.version, expected=expected_version)
+    existing.__dict__["_outcome"] = SaveOutcome.UNCHANGED
+    return existing

@@ -1,0 +1,188 @@
+"""What a search returns: a page of hits, what is true of all of them, and the way to the next page."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, Self
+from uuid import UUID
+
+from audiocatalog.errors import InvalidInput, Problem
+from audiocatalog.models.redaction import discreet, discreetly
+from audiocatalog.models.sql_names import SAMPLES
+from audiocatalog.models.tables import Track
+from audiocatalog.operations.pagination import read_cursor, write_cursor
+
+#: The fields that a search looks into.
+SEARCHED_FIELDS: Final = ("title", "artist", "album", "genre")
+#: What can be counted among the hits; a decade is named by its first year.
+FACETS: Final = ("genre", "decade", "artist", "format", "status")
+
+MAXIMUM_LIMIT: Final = 100
+MAXIMUM_OFFSET: Final = 10_000
+
+Span = tuple[int, int]
+
+
+class SearchSort(StrEnum):
+    """Name the orders in which hits can be listed; the track's id is last in each, so that none is left to chance."""
+
+    #: Exactness first, then closeness.
+    RELEVANCE = "relevance"
+    #: By title, A to Z, then by artist.
+    TITLE = "title"
+    #: By artist, A to Z, then by title; unknown artists are last.
+    ARTIST = "artist"
+    #: The latest year first; unknown years are last.
+    YEAR = "year"
+    #: The newest in the catalogue first.
+    NEWEST = "newest"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """
+    Hold one *track* that a search found.
+
+    *score* is comparable within one search only: higher is better; it is 0 in a list that is sorted otherwise.
+    *highlights* maps the names of the matched fields to spans ``(start, end)`` of characters of their original text.
+    """
+
+    track: Track
+    score: float
+    highlights: Mapping[str, tuple[Span, ...]]
+
+    __repr__ = discreet
+
+
+class FacetValue(NamedTuple):
+    """Say how many of the found *tracks* have a *value*."""
+
+    value: str | int
+    tracks: int
+
+    @discreetly
+    def __repr__(self) -> str:
+        """Return the number alone; the value is data."""
+        return f"<FacetValue of {self.tracks} tracks>"
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """
+    Hold the most frequent *values* of a field among the found tracks, at most 20.
+
+    Values that a filter does not tell apart, such as Hip Hop and hip-hop, are one, in its most frequent spelling.
+    *is_exact* tells whether the tracks were counted or estimated, *is_complete* whether there are no other values.
+    """
+
+    values: tuple[FacetValue, ...]
+    is_exact: bool
+    is_complete: bool
+
+    __repr__ = discreet
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPage:
+    """
+    Hold a page of *hits*, best first, and what is true of all that were found.
+
+    *total* is exact up to at least 1,000 hits, as *total_is_exact* says; beyond, it is an estimate, or 10,000 for more
+    than that in a list without words. *next* is what to pass as ``after`` for the page behind this one; None if there
+    is none. *suggestion* is what may have been meant, where the hits hold other words than those that were typed.
+    *facets* holds those that were asked for. *is_partial* tells that time ran out before everything was looked at.
+    *ignored_terms* is how many terms at the end of the query were not looked for: the first 32 count.
+    """
+
+    hits: tuple[Hit, ...]
+    total: int
+    total_is_exact: bool
+    next: str | None = None
+    suggestion: str | None = None
+    facets: Mapping[str, Facet] = field(default_factory=dict)
+    is_partial: bool = False
+    ignored_terms: int = 0
+
+    __repr__ = discreet
+
+    def __iter__(self) -> Iterator[Hit]:
+        """Go through the hits."""
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        """Return how many hits this page holds."""
+        return len(self.hits)
+
+
+class Cursor(NamedTuple):
+    """
+    Say behind which hit a page begins.
+
+    *way* is how the hits were found: as typed, widened, or listed in an order; *level* is the sample that they are of;
+    *key* is what the last hit was sorted by. The same search finds them in the same way again, whatever was written
+    in between.
+    """
+
+    way: str
+    level: int | None
+    key: tuple[Any, ...]
+    id: UUID
+
+    def text(self, search: str) -> str:
+        """Return the cursor as callers hold it, bound to *search*."""
+        return write_cursor([_mark(search), self.way, self.level, self.key, self.id.hex])
+
+    @classmethod
+    def parse(cls, value: object, search: str) -> Self:
+        """
+        Return the cursor that *value* holds.
+
+        Raises:
+            InvalidInput: it is none, or one of another search.
+        """
+        try:
+            mark, way, level, key, identifier = read_cursor(value)
+            cursor = cls(way, level, tuple(key), UUID(hex=identifier))
+            known = way in {"typed", "widened", *SearchSort} and level in {None, 1, *SAMPLES}
+        except (TypeError, ValueError, AttributeError):
+            raise InvalidInput(Problem("after", "what the page before gave as `next`"), operation="search") from None
+        if not known or mark != _mark(search):
+            rule = "what a page of the same search gave as `next`: same query, filters and sort"
+            raise InvalidInput(Problem("after", rule), operation="search")
+        return cursor
+
+
+def _mark(search: str) -> str:
+    return hashlib.blake2b(search.encode(), digest_size=6).hexdigest()
+
+
+def check_page(limit: object, offset: object) -> None:
+    """
+    Refuse a page that lies outside the bounds: 1 to 100 hits, after 0 to 10,000 others.
+
+    Raises:
+        InvalidInput: names ``limit`` or ``offset``, or both.
+    """
+    problems = []
+    for name, value, lowest, highest in (("limit", limit, 1, MAXIMUM_LIMIT), ("offset", offset, 0, MAXIMUM_OFFSET)):
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            problems.append(Problem(name, f"a whole number from {lowest} to {highest:,}", (lowest, highest)))
+    if problems:
+        raise InvalidInput(problems, operation="search")
+
+
+def check_facets(facets: object) -> tuple[str, ...]:
+    """
+    Return *facets*, each once.
+
+    Raises:
+        InvalidInput: they are no collection, or one of them cannot be counted.
+    """
+    if isinstance(facets, str) or not isinstance(facets, list | tuple | set | frozenset):
+        raise InvalidInput(Problem("facets", "a list of names"), operation="search")
+    if any(facet not in FACETS for facet in facets):
+        raise InvalidInput(Problem("facets", f"names among {', '.join(FACETS)}"), operation="search")
+    return tuple(facet for facet in FACETS if facet in facets)

@@ -1,0 +1,305 @@
+"""The statement that answers a search in one round trip: SQL text, nothing else in here.
+
+It reads what was typed, collects candidates, scores each of them by one expression and returns a page. Candidates
+come from three places, each of bounded size:
+
+- tracks whose title, artist or both as a whole are what was typed, or begin with it, by two B-trees;
+- one in 4,096, in 512, in 64, in 8 tracks that hold the words, each sought only where the sparser one holds too few;
+- every track that holds the words, sought only where one in 8 still holds too few. So common words cost what rare
+  ones do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from audiocatalog.models.rows import TRACK_COLUMNS
+from audiocatalog.models.sql_names import FOLD_FUNCTION, NAME_FUNCTION, SAMPLES, SLIPS_FUNCTION
+from audiocatalog.search.terms_sql import LAST, READ
+
+#: The hits in a sample from which on it stands for the whole table.
+ENOUGH: Final = 200
+#: How many tracks are taken by each way to be named.
+_MOST_NAMED: Final = 200
+_MOST_NAMED_BY_PAIR: Final = 20
+_MOST_KNOWN: Final = 200
+#: Of a query of one long word in a script without spaces, so many characters are looked at where nothing matches.
+MOST_WORDS: Final = 32
+#: So few hits leave room for what else may have been meant.
+FEW: Final = 3
+#: Of an artist and a title of the same name, so many tracks lead the list.
+LEADERS: Final = 3
+#: How many values a facet tells.
+MOST_VALUES: Final = 20
+
+COLUMNS: Final = ", ".join(f"t.{name}" for name in TRACK_COLUMNS)
+_CANDIDATE_COLUMNS: Final = "t.id, t.title, t.artist, t.title_name, t.artist_name, t.search_vector"
+CANDIDATE: Final = f"SELECT {_CANDIDATE_COLUMNS} FROM audio_tracks AS t"
+_ALL_OF: Final = "SELECT * FROM audio_tracks AS t"
+
+#: The tiers of exactness, and what they are called when a hit is explained.
+TIERS: Final = {
+    200: "its names begin with the whole text, signs and all",
+    100: "its title is what was typed",
+    90: "its artist is what was typed",
+    80: "its title and artist are what was typed",
+    70: "its artist has these initials",
+    60: "one of its fields holds all words",
+    50: "its title begins with what was typed",
+    40: "its names begin with what was typed",
+    30: "it holds all words",
+    20: "it holds all words, the last as a beginning",
+    10: "its title and artist were typed, with other words behind",
+    0: "it holds words like those that were typed, or some of them",
+}
+
+# What was typed is more than its bare words, and names the track all the same: "Bird Sprite -Awakening of Light-".
+# Where a hyphen would exclude a word, the track must hold both: "wonderwall -oasis" names no track.
+_IS_NAMED_BY_TEXT: Final = """(asked.text_name <> asked.name
+    AND (%(hyphened)s::text[] IS NULL OR t.title LIKE ANY (%(hyphened)s::text[])
+      OR t.artist LIKE ANY (%(hyphened)s::text[]))
+    AND (starts_with(t.title_name || t.artist_name, asked.text_name)
+      OR starts_with(t.artist_name || t.title_name, asked.text_name)))"""
+
+_TIER: Final = f"""
+CASE
+  WHEN {_IS_NAMED_BY_TEXT} THEN 200
+  WHEN t.title_name = asked.name THEN 100
+  WHEN t.artist_name = ANY (asked.artists) THEN 90
+  WHEN asked.name IN (t.title_name || t.artist_name, t.artist_name || t.title_name) THEN 80
+  WHEN t.search_vector @@ asked.initials THEN 70
+  WHEN t.search_vector @@ asked.in_title OR t.search_vector @@ asked.in_artist THEN 60
+  WHEN t.title_name BETWEEN asked.name AND asked.name_end THEN 50
+  WHEN t.title_name || t.artist_name BETWEEN asked.name AND asked.name_end
+    OR t.artist_name || t.title_name BETWEEN asked.name AND asked.name_end THEN 40
+  WHEN t.search_vector @@ asked.whole THEN 30
+  WHEN t.search_vector @@ asked.loose THEN 20
+  ELSE 10
+END"""
+
+# Within a tier: the accents as they were typed, then how much of the track's names was typed, then names that stand
+# whole in the text, then how the words stand. Below 10 in all, so that no tier is left.
+_SCORED: Final = f"""
+  SELECT t.id, t.accented, {_TIER}
+    + CASE WHEN t.accented THEN 4.0 ELSE 0.0 END
+    + 3.0 * least(asked.length, t.length) / greatest(asked.length, t.length)
+    + CASE WHEN starts_with(t.artist_name, asked.name) OR position(t.title_name IN asked.name) > 0 THEN 1.0 ELSE 0.0 END
+    + coalesce(ts_rank_cd('{{0.1, 0.3, 0.6, 1.0}}'::real[], t.search_vector, asked.loose, 32), 0) AS score,
+    CASE WHEN t.title_name = asked.name THEN 'T' WHEN t.artist_name = ANY (asked.artists) THEN 'A' END AS exact
+  FROM (
+    SELECT *, char_length(title_name) + char_length(artist_name) AS length,
+      title LIKE ANY (%(accented)s::text[]) OR coalesce(artist LIKE ANY (%(accented)s::text[]), false) AS accented
+    FROM source OFFSET 0
+  ) AS t, (SELECT *, greatest(char_length(name), 1)::float8 AS length FROM asked) AS asked"""
+
+# What is named by the whole text may hold what its reading as a query excludes.
+_MEETS: Final = f"""(t.search_vector @@ asked.required) IS NOT FALSE
+    AND ((t.search_vector @@ asked.unwanted) IS NOT TRUE
+      OR {_IS_NAMED_BY_TEXT})"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Say what a statement holds besides the query: SQL *conditions* on ``t``, and *facets* to count."""
+
+    conditions: tuple[str, ...] = ()
+    facets: tuple[str, ...] = ()
+
+    @property
+    def narrowed(self) -> str:
+        """Return the conditions, each after an AND."""
+        return "".join(f"\n    AND {condition}" for condition in self.conditions)
+
+
+def samples(
+    prefix: str, words: str, narrowed: str, *gates: str, shares: tuple[int, ...] = SAMPLES, enough: int = ENOUGH
+) -> tuple[list[str], list[str]]:
+    """
+    Return the tables of the tracks that hold *words*, *narrowed*, sparse samples first, and what to read from them.
+
+    Each is sought only if all *gates* are open and no sparser one holds enough, or if ``level`` names it; none is
+    begun when the time for it is over.
+    """
+    tables, sources = [], []
+    poor: list[str] = []
+    for share in (*shares, 1):
+        sampled = f"(uuid_hash(t.id) & {share - 1}) = 0 AND " if share > 1 else ""
+        due = " AND ".join([*gates, *poor, "clock_timestamp() < statement_timestamp() + %(time)s::interval"])
+        gate = f"CASE WHEN %(level)s::int IS NULL THEN (SELECT {due}) ELSE %(level)s::int = {share} END"
+        # A sample is small, so its tracks are narrowed one by one; of the whole table, an index may do that as well.
+        source = f"({_ALL_OF} WHERE {sampled}{words} AND {gate} OFFSET 0) AS t" if share > 1 else "audio_tracks AS t"
+        condition = "true" if share > 1 else f"{words} AND {gate}"
+        tables.append(f"""{prefix}_{share} AS MATERIALIZED (
+  SELECT {_CANDIDATE_COLUMNS} FROM {source}
+  WHERE {condition}{narrowed}
+)""")
+        count = f"(SELECT count(*) FROM {prefix}_{share})"
+        poor.append(f"{count} < {enough}")
+        stands = f" WHERE %(level)s::int = {share} OR {count} >= {enough}" if share > 1 else ""
+        sources.append(f"SELECT *, {share} AS share FROM {prefix}_{share}{stands}")
+    return tables, sources
+
+
+def _named(narrowed: str) -> str:
+    """Return the candidates whose names were typed."""
+
+    def by(names: str, column: str, other: str, limit: int, where: str = "") -> str:
+        return f"""SELECT found.* FROM {names} CROSS JOIN LATERAL ({CANDIDATE}
+    WHERE {where}t.{column} >= start AND t.{column} <= finish
+    AND {_MEETS}{narrowed}
+    ORDER BY t.{column}, t.{other}, t.id LIMIT {limit}) AS found"""
+
+    typed = "(SELECT *, name AS start, name_end AS finish FROM asked) AS asked"
+    text = f"(SELECT *, text_name AS start, text_name || {LAST} AS finish FROM asked WHERE text_name <> name) AS asked"
+    artists = "(SELECT asked.*, artist AS start, artist AS finish FROM asked, unnest(artists) AS artist) AS asked"
+    pair = "(SELECT asked.*, head, tail AS start, tail_end AS finish FROM asked, pair) AS asked"
+    return "\n  UNION ALL ".join(
+        (
+            by(typed, "title_name", "artist_name", _MOST_NAMED),
+            by(text, "title_name", "artist_name", _MOST_NAMED),
+            by(typed, "artist_name", "title_name", _MOST_NAMED),
+            by(artists, "artist_name", "title_name", _MOST_NAMED),
+            by(pair, "title_name", "id", _MOST_NAMED_BY_PAIR, "t.artist_name = asked.head AND "),
+            by(pair, "artist_name", "id", _MOST_NAMED_BY_PAIR, "t.title_name = asked.head AND "),
+            f"""SELECT found.* FROM asked CROSS JOIN LATERAL ({CANDIDATE}
+    WHERE t.search_vector @@ asked.initials AND {_MEETS}{narrowed} LIMIT {_MOST_NAMED}) AS found""",
+        )
+    )
+
+
+# Nothing, or next to nothing by a single word: then others may have been meant.
+_LITTLE: Final = f"(SELECT count(*) <= CASE WHEN %(is_one_word)s THEN {FEW} ELSE 0 END FROM found)"
+
+# What the catalogue knows about the words, asked for only then: words like each of them, words that two neighbours make
+# together, and pairs of words that one would part into.
+_LOOKED_UP: Final = "SELECT word, tracks FROM audio_search_words WHERE word"
+_KNOWN: Final = f"""
+CASE WHEN {_LITTLE} OR %(look_further)s THEN (
+  WITH word AS MATERIALIZED (
+    SELECT DISTINCT word FROM term, unnest(string_to_array(split_part(words, E'\\n', 1), ' ')) AS word
+    WHERE wanted AND word <> '' LIMIT {MOST_WORDS}
+  ),
+  known AS (
+    SELECT word.word, near.word AS known, near.tracks
+    FROM word CROSS JOIN LATERAL (
+      SELECT same.word, same.tracks FROM audio_search_words AS same
+      WHERE same.slips && {SLIPS_FUNCTION}(word.word) LIMIT {_MOST_KNOWN}
+    ) AS near
+    UNION ALL
+    SELECT names[place] || ' ' || names[place + 1], joined.word, joined.tracks
+    FROM spoken CROSS JOIN generate_series(1, least(cardinality(names) - 1, {_MOST_KNOWN})) AS place
+    CROSS JOIN LATERAL ({_LOOKED_UP} = names[place] || names[place + 1] LIMIT 1) AS joined
+    UNION ALL
+    SELECT word.word, head.word || ' ' || tail.word, least(head.tracks, tail.tracks)
+    FROM word CROSS JOIN generate_series(1, least(char_length(word.word) - 1, 30)) AS place
+    CROSS JOIN LATERAL ({_LOOKED_UP} = left(word.word, place) LIMIT 1) AS head
+    CROSS JOIN LATERAL ({_LOOKED_UP} = substr(word.word, place + 1) LIMIT 1) AS tail
+  )
+  SELECT jsonb_agg(jsonb_build_array(word, known, tracks)) FROM known
+) END"""
+
+
+def paged(scored: str, sources: list[str], facets: tuple[str, ...]) -> str:
+    """
+    Return the end of a statement: what is found among the *sources*, and the page that is asked for.
+
+    *scored* makes of them ``id, exact, accented, score``, where *exact* tells a track that is named as a whole, by its
+    title (``T``) or its artist (``A``). A name may be both: the leaders of either stand before everything else, those
+    of the artist first if it has more tracks than the title.
+    """
+    return f"""
+source AS MATERIALIZED (
+  {f"{chr(10)}  UNION ALL ".join(sources)}
+),
+candidate AS MATERIALIZED (
+  SELECT id, max(exact) AS exact, bool_or(accented) AS accented, max(score) AS score
+  FROM ({scored}) AS scored GROUP BY id
+),
+leader AS MATERIALIZED (
+  SELECT id, CASE WHEN exact = 'T' OR artists <= titles THEN 20 ELSE 40 END AS bonus
+  FROM (
+    SELECT id, exact, row_number() OVER (PARTITION BY exact ORDER BY accented DESC, id) AS place,
+      count(*) FILTER (WHERE exact = 'T') OVER () AS titles, count(*) FILTER (WHERE exact = 'A') OVER () AS artists
+    FROM candidate WHERE exact IS NOT NULL
+  ) AS ranked WHERE place <= {LEADERS}
+),
+found AS MATERIALIZED (
+  SELECT candidate.id, score + coalesce(bonus, 0) AS score FROM candidate LEFT JOIN leader ON leader.id = candidate.id
+),
+page AS MATERIALIZED (
+  SELECT id, score FROM found
+  WHERE %(after_score)s::float8 IS NULL OR score < %(after_score)s::float8
+    OR (score = %(after_score)s::float8 AND id > %(after_id)s::uuid)
+  ORDER BY score DESC, id LIMIT %(limit)s OFFSET %(offset)s
+)""" + (facet_rows() if facets else "")
+
+
+#: What makes two values of a facet one, as the filters have it.
+_SAME: Final = {"artist": "name"} | dict.fromkeys(("genre", "format"), f"{NAME_FUNCTION}({FOLD_FUNCTION}(value))")
+
+
+#: What facets count of a track.
+FACET_COLUMNS: Final = "t.genre, t.year / 10 * 10 AS decade, t.artist, t.artist_name, t.format, t.status"
+
+
+def facet_rows() -> str:
+    """Return the table of the tracks that facets count."""
+    # Of a sample that stands for the table, its own tracks are counted; the named ones are not of it.
+    return f""",
+facet_row AS MATERIALIZED (
+  SELECT {FACET_COLUMNS}
+  FROM (
+    SELECT id FROM found WHERE (SELECT max(share) FROM source) <= 1
+    UNION SELECT id FROM source WHERE share > 1
+  ) AS counted JOIN audio_tracks AS t ON t.id = counted.id
+)"""
+
+
+def facet_columns(facets: tuple[str, ...]) -> str:
+    """
+    Return a column for each of *facets*: pairs of a value and its tracks, the most frequent first.
+
+    What a filter takes for one value is one here, in its most frequent spelling.
+    """
+    return "".join(
+        f""", (SELECT coalesce(jsonb_agg(jsonb_build_array(value, tracks)), '[]') FROM (
+    SELECT (array_agg(value ORDER BY spelled DESC, value::text COLLATE "C"))[1] AS value, sum(spelled)::bigint AS tracks
+    FROM (
+      SELECT *, {_SAME.get(facet, "value")} AS same
+      FROM (
+        SELECT {facet} AS value, {"artist_name" if facet == "artist" else "NULL"} AS name, count(*) AS spelled
+        FROM facet_row WHERE {facet} IS NOT NULL GROUP BY 1, 2
+      ) AS spelling OFFSET 0
+    ) AS spelling
+    GROUP BY same ORDER BY tracks DESC, same LIMIT {MOST_VALUES + 1}) AS counted) AS {facet}_facet"""
+        for facet in facets
+    )
+
+
+def told(words: str, little: str, known: str, facets: tuple[str, ...]) -> str:
+    """Return what a statement tells: the rows of the page, each with what is true of the whole."""
+    return f"""
+SELECT about.*, page.score, {COLUMNS}
+FROM (
+  SELECT (SELECT count(*) FROM found) AS found, coalesce((SELECT max(share) FROM source), 1) AS share,
+    (SELECT count(*) FROM source WHERE share > 1) AS sampled,
+    clock_timestamp() > statement_timestamp() + %(time)s::interval AS late,
+    {words} AS words, {little} AS little, {known} AS known{facet_columns(facets)}
+) AS about
+LEFT JOIN page ON true LEFT JOIN audio_tracks AS t ON t.id = page.id
+ORDER BY page.score DESC, page.id"""
+
+
+@lru_cache(maxsize=256)
+def search_sql(shape: Shape) -> str:
+    """Return the statement that looks for what was typed, as it was typed."""
+    words = """t.search_vector @@ (SELECT driving FROM asked)
+    AND ts_match_vq(t.search_vector, (SELECT loose FROM asked))
+    AND (t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE"""
+    tables, sources = samples("sample", words, shape.narrowed)
+    named = f"SELECT *, 0 AS share FROM (\n  {_named(shape.narrowed)}\n  ) AS named"
+    return f"WITH {READ},\n{','.join(tables)},{paged(_SCORED, [named, *sources], shape.facets)}" + told(
+        words="(SELECT array_agg(words ORDER BY place) FROM term)", little=_LITTLE, known=_KNOWN, facets=shape.facets
+    )

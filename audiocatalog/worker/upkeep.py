@@ -1,0 +1,189 @@
+"""The background work of a worker's loop: to renew leases, take back tracks of dead workers, and listen."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+
+from audiocatalog.errors import CatalogError, ClaimLost, CommitOutcomeUnknown, PoolTimeout, QueryTimeout
+from audiocatalog.methods import Methods
+from audiocatalog.models.claim import Claim
+from audiocatalog.operations.claims import CHANNEL
+
+_logger: Final = logging.getLogger("audiocatalog")
+
+# A lease is renewed when a third of it has passed, so that one renewal may fail.
+_RENEWALS_PER_LEASE: Final = 3
+#: One call takes back at most this many tracks of dead workers, and holds their rows until it ends.
+_TAKEN_BACK: Final = 500
+# A listening thread checks at this interval whether it has to end.
+_LISTENING_SECONDS: Final = 0.5
+# After an error of the connection, a thread waits for this time before it tries again, then twice as long each time, up
+# to the second figure.
+FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+
+Listening = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
+
+
+class Upkeep:
+    """
+    The claims that a loop holds, and the threads that keep them and look after those of others.
+
+    *tell* is called when there may be something new for the loop: a notification, tracks that were taken back, or
+    *failure*, an error that will not pass and that the loop has to raise.
+    """
+
+    def __init__(
+        self, catalog: Methods, *, name: str, lease: timedelta, listening: Listening | None, tell: Callable[[], None]
+    ) -> None:
+        self._catalog = catalog
+        self._name = name
+        self._lease = lease
+        self._listening = listening
+        self._tell = tell
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._held: dict[UUID, Claim] = {}
+        self._looked_for_dead = threading.Event()
+        #: The claim that the body has: it may have ended it, and be busy with something else.
+        self.given: Claim | None = None
+        self.failure: CatalogError | None = None
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Keep the leases of the claims that are held, and release those that are still held in the end."""
+        self._ended.clear()
+        self._looked_for_dead.clear()
+        self.failure = None
+        with ExitStack() as stack:
+            stack.enter_context(self._in_background(self._keep_leases))
+            stack.enter_context(self._in_background(self._take_back))
+            if self._listening is not None:
+                stack.enter_context(self._in_background(self._listen))
+            stack.callback(self._give_back)
+            yield
+
+    @property
+    def has_looked_for_dead(self) -> bool:
+        """Whether all tracks were taken back that dead workers had left when the loop began, or could not be."""
+        return self._looked_for_dead.is_set()
+
+    def hold(self, claims: Iterable[Claim]) -> None:
+        """Hold *claims* and no others."""
+        with self._lock:
+            self._held = {claim.track.id: claim for claim in claims}
+
+    def holds(self, claim: Claim) -> bool:
+        """Tell whether *claim* is held; a lost one is not."""
+        with self._lock:
+            return self._held.get(claim.track.id) is claim
+
+    def drop(self, claim: Claim) -> None:
+        """Stop holding *claim*, but not a newer claim of the same track."""
+        with self._lock:
+            if self._held.get(claim.track.id) is claim:
+                del self._held[claim.track.id]
+
+    def _keep_leases(self) -> None:
+        interval = self._lease.total_seconds() / _RENEWALS_PER_LEASE
+        while not self._ended.wait(interval):
+            with self._lock:
+                held = list(self._held.values())
+            try:
+                outcomes = self._catalog.renew_many(held, lease=self._lease)
+            except CatalogError as error:
+                # The next renewal, or the end of the claim, tells whether it still holds.
+                _logger.warning("leases could not be renewed: %s", error)
+                continue
+            for claim, outcome in zip(held, outcomes, strict=True):
+                if isinstance(outcome, ClaimLost):
+                    # The body may have ended the claim that it has, and then be busy with something else.
+                    is_given = claim is self.given
+                    _logger.log(
+                        logging.DEBUG if is_given else logging.WARNING,
+                        "%s",
+                        outcome,
+                        extra={"track_id": outcome.track_id},
+                    )
+                    self.drop(claim)
+
+    def _take_back(self) -> None:
+        """Take back tracks whose leases have run out: at once while there are more, else about once a lease."""
+        pause = FIRST_PAUSE
+        while not self._ended.is_set():
+            try:
+                found = self._catalog.release_expired(_TAKEN_BACK, actor=self._name)
+            except CatalogError as error:
+                if not may_pass(error):
+                    self.failure = error
+                    self._tell()
+                    return
+                _logger.warning("tracks of dead workers could not be taken back: %s", error)
+                self._looked_for_dead.set()
+                self._tell()
+                self._ended.wait(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
+            is_all = len(found) < _TAKEN_BACK
+            if is_all:
+                self._looked_for_dead.set()
+            if found or is_all:
+                self._tell()
+            if is_all:
+                self._ended.wait(self._lease.total_seconds() * random.uniform(0.5, 1.0))  # noqa: S311
+
+    def _listen(self) -> None:
+        assert self._listening is not None  # noqa: S101
+        pause = FIRST_PAUSE
+        while not self._ended.is_set():
+            try:
+                with self._listening() as connection:
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    # A notification that came earlier was not heard.
+                    self._tell()
+                    pause = FIRST_PAUSE
+                    while not self._ended.is_set():
+                        for _ in connection.notifies(timeout=_LISTENING_SECONDS, stop_after=1):
+                            self._tell()
+            except (CatalogError, psycopg.Error) as error:
+                # Polling goes on all the while.
+                _logger.warning("listening for waiting tracks was interrupted: %s", type(error).__name__)
+                self._ended.wait(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _give_back(self) -> None:
+        with self._lock:
+            held, self._held = list(self._held.values()), {}
+        for claim in held:
+            try:
+                self._catalog.release(claim, reason="the worker ended", actor=self._name)
+            except CatalogError as error:
+                _logger.warning("a claim could not be released, and waits for the end of its lease: %s", error)
+
+    @contextmanager
+    def _in_background(self, task: Callable[[], None]) -> Iterator[None]:
+        thread = threading.Thread(target=task, name=f"audiocatalog {task.__name__.strip('_')}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+
+
+def may_pass(error: CatalogError) -> bool:
+    """Tell whether the loop goes on after *error*: it comes of the server or the pool, not of what was asked."""
+    return error.retryable or isinstance(error, CommitOutcomeUnknown | PoolTimeout | QueryTimeout)
