@@ -122,6 +122,7 @@ class Pool:
             connection.waited = monotonic() - began
             self._waits.append(connection.waited)
         except BaseException as error:
+            self._lock.let_go()
             if turn is not None:
                 self._leave(turn)
             if connection is not None:
@@ -134,6 +135,13 @@ class Pool:
 
     def give_back(self, connection: PooledConnection) -> None:
         """Take *connection* back, whatever state it is in. Giving it back twice does no harm."""
+        try:
+            self._take_back(connection)
+        except BaseException:
+            self._lock.let_go()
+            raise
+
+    def _take_back(self, connection: PooledConnection) -> None:
         if connection.held_since is None:
             return
         connection.reset()

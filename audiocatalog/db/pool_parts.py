@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from time import monotonic
 from types import TracebackType
 from typing import Final
@@ -116,5 +115,11 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with suppress(RuntimeError):  # It was not taken, or has been replaced meanwhile.
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Release the lock if this thread has it: an interrupt can hit the very step that was to release it."""
+        try:  # noqa: SIM105  # The steps of `suppress` itself could be interrupted before the lock is released.
             self._lock.release()
+        except RuntimeError:
+            pass  # It was not taken, or has been replaced meanwhile.

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from audiocatalog import Catalog, TrackMetadata, errors, migrations
+from audiocatalog.migrations.grants import grant_rights
 from tests.conftest import libpq
 from tests.frozen import fill, outcome_of
 from tests.servers import Server, cluster, standby_of, wait_for_replay
@@ -32,8 +33,8 @@ def small_server() -> Iterator[Server]:
         with server.admin() as admin:
             admin.execute(f"CREATE DATABASE {_DATABASE}")
             admin.execute(f"CREATE ROLE {_ROLE} LOGIN")
-            admin.execute(f"GRANT pg_read_all_data, pg_write_all_data TO {_ROLE}")
         migrations.upgrade(server.url(_DATABASE))
+        grant_rights(server.url(_DATABASE), _ROLE)
         yield server
 
 

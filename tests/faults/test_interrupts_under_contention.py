@@ -22,8 +22,10 @@ from sqlalchemy import make_url
 from audiocatalog import Catalog
 from audiocatalog.db.pool_parts import Maker, Turn
 from tests.conftest import libpq
-from tests.faults.test_interrupts import Interrupted, whole
+from tests.faults.test_interrupts import Interrupted, drop_what_no_caller_sees, whole
 from tests.waiting import wait_until
+
+__all__ = ["drop_what_no_caller_sees"]  # A fixture, which pytest finds by its name.
 
 #: Seconds for which calls are interrupted, here and with the slow tests.
 SHORT, LONG = 1.5, 40.0
@@ -87,7 +89,7 @@ def contended(url: str, size: int) -> Iterator[Catalog]:
             wait_until(lambda: sessions(admin) <= size)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # One may be raised in a __del__.
+@pytest.mark.usefixtures("drop_what_no_caller_sees")
 @pytest.mark.parametrize("seconds", LENGTHS)
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
@@ -130,7 +132,7 @@ def throw_into(thread: threading.Thread, error: type[BaseException] | None) -> N
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), error and ctypes.py_object(error))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("drop_what_no_caller_sees")
 @pytest.mark.parametrize("seconds", LENGTHS)
 @pytest.mark.parametrize("size", [2, 4])
 def test_exceptions_thrown_into_threads_cost_no_place_while_others_wait(
