@@ -15,47 +15,37 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from psycopg.rows import dict_row
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session
 
-from audiocatalog import Catalog, UnitOfWork, embedded, migrations
+from audiocatalog import (
+    Catalog,
+    UnitOfWork,
+    embedded,
+    migrations,
+)
 from audiocatalog.db.host_session import HostSession
 from audiocatalog.db.settings import Settings
 from audiocatalog.db.transaction import Transaction
 from audiocatalog.embedded import EmbeddedPostgres
-from tests.detour import (
+from tests.support.databases import GIVEN_SERVER, TABLES, Units, libpq, temporary_database
+from tests.support.detour import (
     AS_APPLICATION,
     THROUGH_POOLER,
     as_application,
     detour,
     detoured,
-    direct,
     skip_what_cannot_be_done,
 )
-from tests.factories import saving_in
-from tests.places import use
-
-#: The URL of a server to run on, instead of an embedded one.
-GIVEN_SERVER = os.environ.get("AUDIOCATALOG_TEST_DATABASE_URL")
-
-#: Every table, those first that refer to others.
-TABLES = (
-    "audio_track_tasks",
-    "audio_track_edits",
-    "audio_track_status_changes",
-    "audio_tracks",
-    "audio_search_words",
-    "audio_search_counts",
-)
+from tests.support.factories import saving_in
+from tests.support.lifecycle import Owner
+from tests.support.places import use
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
-
-Units = Callable[[], UnitOfWork]
 
 
 def pytest_configure() -> None:
@@ -97,7 +87,7 @@ def _starts_servers(module: object) -> bool:
         value is EmbeddedPostgres
         or value is embedded
         or value is embedded.server
-        or getattr(value, "__module__", None) == "tests.servers"
+        or getattr(value, "__module__", None) == "tests.support.servers"
         for value in vars(module).values()
     )
 
@@ -132,26 +122,6 @@ def _detour(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with detour(request.getfixturevalue("server_url")):
         yield
-
-
-def libpq(url: str | URL) -> str:
-    """Return *url* as libpq takes it, on the direct way to the server: what is done by hand is the superuser's."""
-    return direct(make_url(url)).set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-@contextmanager
-def temporary_database(server_url: str, *, template: str = "template0") -> Iterator[str]:
-    """Create a database, which is empty or a copy of *template*, give its URL, and drop it."""
-    name = f"audiocatalog_test_{uuid4().hex}"
-    with psycopg.connect(libpq(server_url), autocommit=True) as admin:
-        # Files are copied at a third of the cost of pages. A server that keeps what it writes would wait for the disk.
-        strategy = "" if GIVEN_SERVER else " STRATEGY file_copy"
-        copy = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE {}" + strategy)
-        admin.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
-        try:
-            yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
-        finally:
-            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
@@ -259,3 +229,10 @@ def shared_catalog(migrated_url: str) -> Iterator[Catalog]:
 def catalog(shared_catalog: Catalog, database_url: str) -> Catalog:
     """Give a catalogue that commits for real."""
     return shared_catalog
+
+
+@pytest.fixture
+def owner(database_url: str) -> Iterator[Owner]:
+    """Give a connection past the catalogue, which may write whatever it likes, times above all."""
+    with psycopg.connect(libpq(database_url), autocommit=True, row_factory=dict_row) as connection:
+        yield connection

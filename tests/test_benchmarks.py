@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.repository import ROOT
+
 absent = pytest.importorskip("benchmarks.absent", reason="the benchmarks are no part of a source distribution")
 
 from benchmarks.search.known_items import of_our_own  # noqa: E402

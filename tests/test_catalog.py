@@ -21,9 +21,9 @@ from audiocatalog.db.schema_check import NEXT_REVISION
 from audiocatalog.db.settings import parse_url, url_from_environment
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.models.sql_names import SCHEMA_REVISION
-from tests.conftest import libpq
-from tests.frozen import outcome_of
-from tests.waiting import wait_until
+from tests.support.databases import libpq
+from tests.support.frozen import outcome_of
+from tests.support.waiting import wait_until
 
 SECRET = "p%40ss%2Fw%3Ard"
 

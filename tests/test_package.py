@@ -21,8 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import audiocatalog
-
-REPOSITORY = Path(__file__).parents[1]
+from tests.support.repository import ROOT
 
 
 def test_all_names_what_the_package_exports() -> None:
@@ -48,7 +47,7 @@ def test_every_module_imports_alone_and_says_what_it_is_for() -> None:
 
 
 def test_the_examples_are_music_in_many_scripts() -> None:
-    with (REPOSITORY / "examples" / "tracks.csv").open(encoding="utf-8", newline="") as file:
+    with (ROOT / "examples" / "tracks.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) >= 300
     assert len({(row["artist"], row["title"]) for row in rows}) == len(rows)
@@ -70,7 +69,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel, without network and without touching the repository."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -191,5 +190,5 @@ def test_an_installed_wheel_serves_from_another_folder(wheel: Path, database_url
 
 
 def test_the_version_is_the_one_that_the_changelog_begins_with() -> None:
-    changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## ([^ \n]+)", changelog, re.MULTILINE)[0] == version("audiocatalog")

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.command import ROOT
-from tests.growth import CONTROL, PARSERS, TIMES
+from tests.support.growth import CONTROL, PARSERS, TIMES
+from tests.support.repository import ROOT
 
 #: Sorting costs a little more than its proportion, and what is small is lost in what every call costs.
 MOST: Final = 5.0
@@ -29,7 +29,7 @@ Work = dict[tuple[str, str], list[int]]
 
 def program(way: str, *options: str, under: Sequence[str] = ()) -> list[Any]:
     environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)}
-    command = [*under, sys.executable, "-m", "tests.growth", way, *options]
+    command = [*under, sys.executable, "-m", "tests.support.growth", way, *options]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines()]

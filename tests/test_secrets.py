@@ -19,8 +19,8 @@ from audiocatalog import Catalog, SearchFilters, TrackRecord, TrackStatus, migra
 from audiocatalog.db.settings import Settings
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.errors import CatalogError
-from tests.conftest import libpq
-from tests.planted import (
+from tests.support.databases import libpq
+from tests.support.planted import (
     ACTOR,
     ARTIST,
     AUDIO_PATH,

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, select, text
 from audiocatalog import Catalog, SaveOutcome, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.models.ids import new_id
 from audiocatalog.models.rows import CHANGES, TRACKS
-from tests.conftest import Units
-from tests.factories import TrackMetadataFactory, TrackRecordFactory
-from tests.searches import insert_many
+from tests.support.databases import Units
+from tests.support.factories import TrackMetadataFactory, TrackRecordFactory
+from tests.support.searches import insert_many
 
 
 def test_a_saved_track_reads_back_as_it_was_saved(work: UnitOfWork) -> None:

@@ -45,12 +45,15 @@ class Transaction:
         self._driver = driver
         self._open_session = open_session
         self._session = session
+        self._host_had_committed: bool | None = None
         #: For how many seconds the connection was waited for.
         self.waited = None if driver is None else driver.waited
 
     @property
     def host_has_committed(self) -> bool:
-        """Whether the host has sent a COMMIT by its session; what became of it is its own business."""
+        """Whether the host sent a COMMIT by its session before the transaction was ended here."""
+        if self._host_had_committed is not None:
+            return self._host_had_committed
         return self._session is not None and COMMITTED in self._session.info
 
     @property
@@ -105,6 +108,7 @@ class Transaction:
             TransactionAborted: the server has given the transaction up, and would answer by rolling back.
             CommitOutcomeUnknown: the connection was lost before the answer came.
         """
+        self._host_had_committed = self.host_has_committed
         if self._session is not None:
             with translated_for_host("flush"):
                 self._session.flush()

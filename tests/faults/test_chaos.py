@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import make_url
 
 from audiocatalog import Catalog, Track, TrackMetadata, UnitOfWork, errors, migrations
-from tests.faults.chaos import NAME, at_work, differences, revive, torment
-from tests.servers import Server, cluster
+from tests.support.chaos import NAME, at_work, differences, revive, torment
+from tests.support.servers import Server, cluster
 
 #: How long the writers are disturbed, in seconds, once for each number of kills.
 SECONDS = float(os.environ.get("AUDIOCATALOG_CHAOS_SECONDS", "30"))

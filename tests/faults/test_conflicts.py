@@ -12,10 +12,8 @@ import pytest
 from sqlalchemy import func, select, text
 
 from audiocatalog import Catalog, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
-from tests.test_claims import Owner, owner
-from tests.test_races import in_threads
-
-__all__ = ["owner"]  # A fixture, which pytest finds by its name.
+from tests.support.lifecycle import Owner
+from tests.support.threads import in_threads
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 

@@ -18,11 +18,11 @@ import pytest
 from sqlalchemy import text
 
 from audiocatalog import Catalog, TrackMetadata, UnitOfWork, errors
-from tests.conftest import libpq
-from tests.factories import TrackRecordFactory
-from tests.frozen import fill, outcome_of
-from tests.proxy import Proxy
-from tests.waiting import wait_until
+from tests.support.databases import libpq
+from tests.support.factories import TrackRecordFactory
+from tests.support.frozen import fill, outcome_of
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -13,8 +13,8 @@ from psycopg import sql
 
 from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus, errors, migrations
 from audiocatalog.migrations.roles import RoleNames, apply_roles
-from tests.conftest import TABLES, libpq
-from tests.servers import Server, cluster, temporary_folder
+from tests.support.databases import TABLES, libpq
+from tests.support.servers import Server, cluster, temporary_folder
 
 pytestmark = pytest.mark.faults
 

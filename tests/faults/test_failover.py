@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import URL, text
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors, migrations
-from tests.frozen import fill
-from tests.servers import Server, cluster, multi_host_url, standby_of, wait_for_replay
-from tests.waiting import wait_until
+from tests.support.frozen import fill
+from tests.support.servers import Server, cluster, multi_host_url, standby_of, wait_for_replay
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -17,10 +17,10 @@ import sqlalchemy.exc
 from sqlalchemy import QueuePool, create_engine, make_url, text
 
 from audiocatalog import Catalog, errors
-from tests.conftest import libpq
-from tests.faults.test_interrupts import whole
-from tests.test_races import in_threads
-from tests.waiting import wait_until
+from tests.support.databases import libpq
+from tests.support.interrupts import whole
+from tests.support.threads import in_threads
+from tests.support.waiting import wait_until
 
 THREADS = 16
 CONNECTIONS = 2

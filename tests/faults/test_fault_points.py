@@ -10,11 +10,9 @@ import pytest
 from sqlalchemy import select, text
 
 from audiocatalog import Catalog, Track, TrackMetadata, TrackRecord, TrackStatus, UnitOfWork, errors
-from tests.faults.test_interrupts import whole
-from tests.proxy import Proxy, proxied
-from tests.test_claims import DISAGREEMENTS, Owner, owner
-
-__all__ = ["owner"]  # A fixture, which pytest finds by its name.
+from tests.support.interrupts import whole
+from tests.support.lifecycle import DISAGREEMENTS, Owner
+from tests.support.proxy import Proxy, proxied
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 METADATA: Final = TrackMetadata(title="new", artist="whole or not at all")

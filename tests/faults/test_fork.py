@@ -12,10 +12,8 @@ from uuid import uuid4
 import pytest
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork
-from tests.test_claims import Owner, owner
-from tests.test_worker import program
-
-__all__ = ["owner"]  # A fixture, which pytest finds by its name.
+from tests.support.lifecycle import Owner
+from tests.support.programs import program
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),

@@ -30,9 +30,9 @@ from audiocatalog import (
 )
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.operations import bulk
-from tests.factories import TrackRecordFactory
-from tests.frozen import SilentProxy, family, fill, frozen, outcome_of, silenced_by
-from tests.waiting import wait_until
+from tests.support.factories import TrackRecordFactory
+from tests.support.frozen import SilentProxy, family, fill, frozen, outcome_of, silenced_by
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -14,10 +14,10 @@ import pytest
 from sqlalchemy import text
 
 from audiocatalog import Catalog, OnConflict, TrackMetadata, errors, migrations
-from tests.factories import TrackRecordFactory
-from tests.frozen import fill
-from tests.servers import Server, cluster, own, temporary_folder
-from tests.waiting import wait_until
+from tests.support.factories import TrackRecordFactory
+from tests.support.frozen import fill
+from tests.support.servers import Server, cluster, own, temporary_folder
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

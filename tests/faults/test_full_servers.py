@@ -12,10 +12,10 @@ import pytest
 
 from audiocatalog import Catalog, TrackMetadata, errors, migrations
 from audiocatalog.migrations.grants import grant_rights
-from tests.conftest import libpq
-from tests.frozen import fill, outcome_of
-from tests.servers import Server, cluster, standby_of, wait_for_replay
-from tests.waiting import wait_until
+from tests.support.databases import libpq
+from tests.support.frozen import fill, outcome_of
+from tests.support.servers import Server, cluster, standby_of, wait_for_replay
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from audiocatalog import BulkOutcome, Catalog, TrackMetadata, TrackRecord, errors, migrations
 from audiocatalog.models.ids import new_id
-from tests.conftest import temporary_database
-from tests.test_search_hostile import HOSTILE, PIECES
+from tests.support.databases import temporary_database
+from tests.support.hostile import HOSTILE, PIECES
 
 #: The number of texts, unless the environment gives another one. Every run of the tests has a thousand titles, and a
 #: few queries beside the many of `test_search_hostile.py`.

@@ -7,11 +7,10 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.synchronize import Event
 from types import FrameType
 from typing import Any
@@ -23,11 +22,10 @@ from sqlalchemy import make_url, text
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, errors
 from audiocatalog.db.pool_parts import Lock
-from tests.conftest import libpq
-from tests.test_claims import DISAGREEMENTS, Owner, owner
-from tests.waiting import wait_until
-
-__all__ = ["owner"]  # A fixture, which pytest finds by its name.
+from tests.support.databases import libpq
+from tests.support.interrupts import Interrupted, whole
+from tests.support.lifecycle import DISAGREEMENTS, Owner
+from tests.support.waiting import wait_until
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 #: The sessions of a program that is interrupted go by this name.
@@ -119,21 +117,6 @@ def sleep_on_the_server(url: str) -> None:
 
 
 # Signals whose handlers raise, in a process that goes on
-
-
-class Interrupted(BaseException):
-    """What a soft time limit raises in the midst of anything."""
-
-
-@pytest.fixture
-def drop_what_no_caller_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Drop an error that is raised in a ``__del__`` at once, as Python itself does.
-
-    pytest keeps it until the test ends, and with its traceback the frames of the call that was under way, whose
-    connection could then not be collected if a later call is interrupted with it.
-    """
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
 
 @contextmanager
@@ -248,13 +231,6 @@ def has_the_pools_lock(catalog: Catalog) -> bool:
     """Tell whether this thread still has the lock, for which every other one would wait until it is replaced."""
     pool: Any = catalog._database._pool
     return bool(pool._lock._lock._is_owned())
-
-
-def whole(catalog: Catalog, size: int) -> None:
-    """Hold every place of the pool at once, and find it full then."""
-    with ExitStack() as stack:
-        for _ in range(size):
-            assert stack.enter_context(catalog.unit_of_work()).find(uuid4()) is None
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, Interrupted])

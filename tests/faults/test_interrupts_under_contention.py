@@ -21,11 +21,9 @@ from sqlalchemy import make_url
 
 from audiocatalog import Catalog
 from audiocatalog.db.pool_parts import Maker, Turn
-from tests.conftest import libpq
-from tests.faults.test_interrupts import Interrupted, drop_what_no_caller_sees, whole
-from tests.waiting import wait_until
-
-__all__ = ["drop_what_no_caller_sees"]  # A fixture, which pytest finds by its name.
+from tests.support.databases import libpq
+from tests.support.interrupts import Interrupted, whole
+from tests.support.waiting import wait_until
 
 #: Seconds for which calls are interrupted, here and with the slow tests.
 SHORT, LONG = 1.5, 40.0

@@ -12,8 +12,8 @@ from sqlalchemy import select, text
 
 from audiocatalog import Catalog, Track, TrackMetadata, TrackRecord, TrackStatus, UnitOfWork, errors
 from audiocatalog.operations.bulk_result import BulkOutcome
-from tests.conftest import libpq
-from tests.proxy import Loss, Proxy, proxied
+from tests.support.databases import libpq
+from tests.support.proxy import Loss, Proxy, proxied
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 METADATA = TrackMetadata(title="Idioteque", artist="Radiohead")

@@ -22,8 +22,8 @@ from audiocatalog import Catalog, TrackMetadata, TrackStatus, migrations
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.errors import TransientConflict
 from audiocatalog.migrations import vector_rebuild as rebuilding
-from tests.conftest import libpq
-from tests.vectors import expand, wrong_vectors
+from tests.support.databases import libpq
+from tests.support.vectors import expand, wrong_vectors
 
 pytestmark = pytest.mark.faults
 

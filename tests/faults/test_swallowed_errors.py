@@ -17,8 +17,8 @@ from sqlalchemy import insert, select, text
 
 from audiocatalog import Catalog, SearchFilters, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.models.ids import new_id
-from tests.conftest import libpq
-from tests.hosts import Note, host_notes
+from tests.support.databases import libpq
+from tests.support.hosts import Note, host_notes
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 WRONG = text("SELECT 1 / 0")

@@ -15,9 +15,9 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
-from tests.conftest import libpq
-from tests.schemas import schema_of
-from tests.upgrades import (
+from tests.support.databases import libpq
+from tests.support.schemas import schema_of
+from tests.support.upgrades import (
     HEAD,
     NOW,
     OLDER,
@@ -41,7 +41,7 @@ def processes() -> ForkServerContext:
     """Give processes that begin at once: what they need is imported before they are forked."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tests.upgrades", "audiocatalog.migrations", "audiocatalog.migrations.alembic_operations"]
+        ["tests.support.upgrades", "audiocatalog.migrations", "audiocatalog.migrations.alembic_operations"]
     )
     return context
 

@@ -14,20 +14,10 @@ import pytest
 
 from audiocatalog import Catalog, TrackStatus, migrations
 from audiocatalog.embedded import EmbeddedPostgres
-from tests.conftest import libpq
-from tests.factories import TrackRecordFactory
-from tests.upgrades import (
-    HEAD,
-    NOW,
-    RATED,
-    fill,
-    holding,
-    invalid_indexes_of,
-    meanwhile,
-    revision_of,
-    upgrade,
-)
-from tests.waiting import wait_until
+from tests.support.databases import libpq
+from tests.support.factories import TrackRecordFactory
+from tests.support.upgrades import HEAD, NOW, RATED, fill, holding, invalid_indexes_of, meanwhile, revision_of, upgrade
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -1,0 +1,45 @@
+"""Databases with the roles that `audiocatalog roles` makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import make_url
+
+from audiocatalog.migrations.roles import RoleNames
+from tests.support.databases import libpq
+
+
+@dataclass(frozen=True)
+class Place:
+    """A database with its three roles, who may log in."""
+
+    url: str
+    names: RoleNames
+
+    def url_of(self, role: str) -> str:
+        return make_url(self.url).set(username=role).render_as_string(hide_password=False)
+
+    def login(self, role: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(libpq(self.url_of(role)), autocommit=True)
+
+    def admin(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(libpq(self.url), autocommit=True)
+
+
+def random_names() -> RoleNames:
+    """Roles belong to the whole server: the names must be nobody else's."""
+    suffix = uuid4().hex[:12]
+    return RoleNames(*(f"Test-{kind}.{suffix}" for kind in ("owner", "app", "search")))
+
+
+def drop_roles(connection: psycopg.Connection[Any], *names: str) -> None:
+    for name in names:
+        role = sql.Identifier(name)
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).rowcount:
+            connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(role))
+            connection.execute(sql.SQL("DROP ROLE {}").format(role))
