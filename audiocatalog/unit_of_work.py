@@ -51,19 +51,19 @@ class UnitOfWork(Methods):
         traced: bool = False,
     ) -> None:
         super().__init__(actor, settings, observer or Observer(None, slow_after=settings.slow_after))
-        self._transactions = transactions
+        self._scope = transactions()
+        self._has_begun = False
         self._traced = traced
         self._began = 0.0
         self._handled: BaseException | None = None
-        self._scope: AbstractContextManager[Transaction] | None = None
         self._transaction: Transaction | None = None
 
     def __enter__(self) -> Self:
-        if self._scope is not None:
+        if self._has_begun:
             raise UnitOfWorkEnded("a unit of work can be entered only once; ask the catalogue for a new one")
+        self._has_begun = True
         self._began = perf_counter()
         self._handled = sys.exception()
-        self._scope = self._transactions()
         try:
             self._transaction = self._scope.__enter__()
         except CatalogError as error:
@@ -74,8 +74,7 @@ class UnitOfWork(Methods):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        transaction, scope = self._open(), self._scope
-        assert scope is not None  # noqa: S101
+        transaction = self._open()
         self._transaction = None
         waited = transaction.waited
         try:
@@ -85,7 +84,7 @@ class UnitOfWork(Methods):
         try:
             # The scope learns of the failure: some say that all connections are to be replaced.
             # contextlib leaves on an exception the traceback that it is given here.
-            scope.__exit__(
+            self._scope.__exit__(
                 None if failure is None else type(failure), failure, None if failure is None else failure.__traceback__
             )
         finally:
@@ -121,7 +120,8 @@ class UnitOfWork(Methods):
         Raises:
             UnitOfWorkEnded: outside the ``with`` block.
         """
-        return self._open().session
+        transaction = self._transaction = self._open().with_session()
+        return transaction.session
 
     def bulk_save(
         self,

@@ -30,7 +30,7 @@ from audiocatalog import (
 )
 from audiocatalog.db.host_session import HostSession
 from audiocatalog.db.settings import Settings
-from audiocatalog.db.transaction import Transaction
+from audiocatalog.db.transaction import SessionTransaction, Transaction
 from audiocatalog.embedded import EmbeddedPostgres
 from tests.support.databases import GIVEN_SERVER, TABLES, Units, libpq, temporary_database
 from tests.support.detour import (
@@ -193,7 +193,7 @@ def units(connection: Connection) -> Units:
             as_application(connection),
             HostSession(connection, join_transaction_mode="create_savepoint", expire_on_commit=False) as session,
         ):
-            yield Transaction(session=session)
+            yield SessionTransaction(session)
 
     return lambda: UnitOfWork(transactions, actor="tester", settings=Settings(search_timeout=5.0))
 

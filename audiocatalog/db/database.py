@@ -28,7 +28,13 @@ from audiocatalog.db.observer import LOGGER, log_slow_statements
 from audiocatalog.db.pool import Pool
 from audiocatalog.db.schema_check import check_schema
 from audiocatalog.db.settings import CONNECTION_DEFAULTS, Settings, is_unverified, parse_url
-from audiocatalog.db.transaction import Transaction, before_commit, before_execution, driver_connection, watch_commits
+from audiocatalog.db.transaction import (
+    DriverTransaction,
+    before_commit,
+    before_execution,
+    driver_connection,
+    watch_commits,
+)
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
 from audiocatalog.operations.monitoring import PoolStats
 from audiocatalog.operations.operation import settings_call
@@ -87,11 +93,11 @@ class Database:
         self._begin_anew()
 
     @contextmanager
-    def transaction(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[Transaction]:
+    def transaction(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[DriverTransaction]:
         """Give a transaction on a connection that is had within *timeout*; end both without committing."""
         self._open()
         with translated("connect", "connect"):
-            transaction = Transaction(self._take(timeout, searching=searching), self._session_on)
+            transaction = DriverTransaction(self._take(timeout, searching=searching), self._session_on)
         try:
             with translated("connect", "connect"):
                 transaction.begin(self._settings_of_a_transaction)

@@ -68,17 +68,16 @@ def send(driver: Driver, request: Request, name: str, phase: Phase = "statement"
         CatalogError: what the driver's error means; its operation is *name*.
     """
     statement, values = request
-    if type(statement) is not Statement:
-        with translated(name):
-            if isinstance(statement, PlannedStatement):
-                return _send_planned(driver, statement, values)
-            assert isinstance(statement, Copy)  # noqa: S101  # There is no fourth kind.
-            return _copy(driver, statement, values)
-    with translated(name, phase if statement.writes else "statement"):
-        if statement.timeout is not None:
-            with client_timeout(driver, statement.timeout):
-                return _send(driver, statement, values)
-        return _send(driver, statement, values)
+    if isinstance(statement, Statement):
+        with translated(name, phase if statement.writes else "statement"):
+            if statement.timeout is not None:
+                with client_timeout(driver, statement.timeout):
+                    return _send(driver, statement, values)
+            return _send(driver, statement, values)
+    with translated(name):
+        if isinstance(statement, PlannedStatement):
+            return _send_planned(driver, statement, values)
+        return _copy(driver, statement, values)
 
 
 def _send(driver: Driver, statement: Statement, values: Sequence[Any]) -> Rows:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg
 import sqlalchemy.exc
@@ -16,6 +16,7 @@ from audiocatalog.db.commit_outcome import Trace, note_mark, trace_of
 from audiocatalog.db.connection import PooledConnection
 from audiocatalog.db.error_translation import translated, translated_for_host
 from audiocatalog.db.host_session import refuse_writes
+from audiocatalog.db.observer import LOGGER
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, TransactionAborted
 from audiocatalog.operations.operation import milliseconds, settings_call
 
@@ -24,82 +25,34 @@ COMMITTED: Final = "audiocatalog_committed"
 COMMITTING: Final = "audiocatalog_committing"
 EXECUTED: Final = "audiocatalog_executed"
 _SESSION: Final = "audiocatalog_session"
-_logger: Final = logging.getLogger("audiocatalog")
 
 
-class Transaction:
-    """
-    Hold a transaction on *driver*, a connection of the pool, or one that *session* already has.
+class Transaction(ABC):
+    """One transaction: on the driver's connection, until the host asks for a session on the same connection."""
 
-    What the package does itself needs no session, which costs more than most of it; *open_session* makes one that goes
-    on with the same transaction, and from then on the connection is the session's.
-    """
-
-    def __init__(
-        self,
-        driver: PooledConnection | None = None,
-        open_session: Callable[[PooledConnection], Session] | None = None,
-        *,
-        session: Session | None = None,
-    ) -> None:
-        self._driver = driver
-        self._open_session = open_session
-        self._session = session
-        self._host_had_committed: bool | None = None
-        #: For how many seconds the connection was waited for.
-        self.waited = None if driver is None else driver.waited
+    #: For how many seconds the connection was waited for.
+    waited: float | None = None
 
     @property
+    @abstractmethod
+    def driver(self) -> psycopg.Connection[Any]:
+        """The connection of the driver, once what the host has added to its session is written: reads must see it."""
+
+    @property
+    @abstractmethod
     def host_has_committed(self) -> bool:
         """Whether the host sent a COMMIT by its session before the transaction was ended here."""
-        if self._host_had_committed is not None:
-            return self._host_had_committed
-        return self._session is not None and COMMITTED in self._session.info
 
     @property
     def host_is_committing(self) -> bool:
         """Whether the host has sent a COMMIT that was not answered."""
-        return self._session is not None and bool(self._session.info.get(COMMITTING))
+        return False
 
-    def begin(self, settings: str | None) -> None:
-        """Leave autocommit, and set what holds for this transaction alone, where *settings* is a statement."""
-        assert self._driver is not None  # noqa: S101  # A session begins by itself.
-        self._driver.autocommit = False
-        if settings is not None:
-            self._driver.execute(settings)
+    @abstractmethod
+    def with_session(self) -> SessionTransaction:
+        """Return this transaction as one of a session; from then on, only that one is used."""
 
-    @property
-    def driver(self) -> psycopg.Connection[Any]:
-        """The connection of the driver, once what the host has added to its session is written: reads must see it."""
-        if self._session is None:
-            assert self._driver is not None  # noqa: S101  # There is one or the other.
-            return self._driver
-        with translated_for_host("flush"):
-            self._session.flush()
-        with translated("session"):
-            return driver_connection(self._session.connection())
-
-    @property
-    def session(self) -> Session:
-        """The session of this transaction, made when it is asked for."""
-        if self._session is None:
-            assert self._driver is not None  # noqa: S101
-            assert self._open_session is not None  # noqa: S101
-            with translated("session"):
-                self._session = self._open_session(self._driver)
-            self._driver = None
-        return self._session
-
-    def allow(self, seconds: float) -> None:
-        """Let each statement of what is left of the transaction take so many *seconds*."""
-        driver = self.driver
-        with translated("allow"):
-            driver.execute(settings_call({"statement_timeout": milliseconds(seconds)}, local=True))
-        if isinstance(driver, PooledConnection):
-            # Never less than usual: a savepoint that is rolled back gives the server its old limit back.
-            driver.response_timeout = max(driver.response_timeout or 0.0, seconds + driver.network_timeout)
-            driver.limit = seconds
-
+    @abstractmethod
     def commit(self, *, traced: bool = False) -> None:
         """
         Commit; if it is *traced*, so that it can be found out whether it took place if the answer is lost.
@@ -108,43 +61,151 @@ class Transaction:
             TransactionAborted: the server has given the transaction up, and would answer by rolling back.
             CommitOutcomeUnknown: the connection was lost before the answer came.
         """
-        self._host_had_committed = self.host_has_committed
-        if self._session is not None:
-            with translated_for_host("flush"):
-                self._session.flush()
-        trace = self._trace() if traced and self._session is not None else None
-        try:
-            if self._session is not None:
-                with translated_for_host("commit", "commit"):
-                    self._session.commit()
-            elif self._driver is not None:
-                with translated("commit", "commit"):
-                    refuse_to_commit_an_aborted_transaction(self._driver)
-                    self._driver.commit()
-        except CommitOutcomeUnknown as error:
-            if self._session is None:
-                error.trace = None if self._driver is None else trace_of(self._driver)
-            elif trace is not None and (trace.mark is not None or not self._session.info.get(EXECUTED)):
-                error.trace = trace
-            raise
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the connection back; what was not committed is rolled back."""
+
+    def allow(self, seconds: float) -> None:
+        """Let each further statement of the transaction take *seconds*."""
+        driver = self.driver
+        with translated("allow"):
+            driver.execute(settings_call({"statement_timeout": milliseconds(seconds)}, local=True))
+        if isinstance(driver, PooledConnection):
+            # Never less than usual: a savepoint that is rolled back gives the server its old limit back.
+            driver.response_timeout = max(driver.response_timeout or 0.0, seconds + driver.network_timeout)
+            driver.limit = seconds
 
     def roll_back(self) -> None:
-        """Roll back, whatever state the connection is in: the error that led here is the one to be told."""
+        """Roll back in whatever state the connection is; a failure is only logged, so as not to hide what led here."""
         try:
             if (driver := self._under_way()) is not None:
                 driver.response_timeout = driver.network_timeout  # There is nothing in a rollback that takes time.
-            if self._session is not None:
-                # A rollback expires what the session holds; the host's objects stay readable as they are.
-                self._session.expunge_all()
-                self._session.rollback()
-            elif self._driver is not None:
-                self._driver.rollback()
+            self._roll_back()
         except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, CatalogError) as error:
-            _logger.debug("rolling back failed: %s", type(error).__name__)
+            LOGGER.debug("rolling back failed: %s", type(error).__name__)
+
+    @abstractmethod
+    def _roll_back(self) -> None: ...
+
+    @abstractmethod
+    def _under_way(self) -> PooledConnection | None:
+        """Return the connection of the transaction, if one is under way and the connection is the pool's."""
+
+
+class DriverTransaction(Transaction):
+    """A transaction on *driver*, without a session, which would cost more than most of what the package does."""
+
+    def __init__(self, driver: PooledConnection, open_session: Callable[[PooledConnection], Session]) -> None:
+        self._driver = driver
+        self._open_session = open_session
+        self._successor: SessionTransaction | None = None
+        self.waited = driver.waited
+
+    def begin(self, settings: str | None) -> None:
+        """Leave autocommit, and set what holds for this transaction alone, where *settings* is a statement."""
+        self._driver.autocommit = False
+        if settings is not None:
+            self._driver.execute(settings)
+
+    @property
+    def driver(self) -> PooledConnection:
+        """The connection."""
+        return self._driver
+
+    @property
+    def host_has_committed(self) -> bool:
+        """Whether the host did so by the session that goes on with this transaction."""
+        return self._successor is not None and self._successor.host_has_committed
+
+    def with_session(self) -> SessionTransaction:
+        """Return the transaction of a session on the same connection, which belongs to the session from then on."""
+        if self._successor is None:
+            with translated("session"):
+                self._successor = SessionTransaction(self._open_session(self._driver), waited=self.waited)
+        return self._successor
+
+    def commit(self, *, traced: bool = False) -> None:  # noqa: ARG002  # What was sent has left its mark anyhow.
+        """Commit; an error about a lost answer always tells which transaction it was."""
+        try:
+            with translated("commit", "commit"):
+                refuse_to_commit_an_aborted_transaction(self._driver)
+                self._driver.commit()
+        except CommitOutcomeUnknown as error:
+            error.trace = trace_of(self._driver)
+            raise
+
+    def close(self) -> None:
+        """Give the connection back, or close the session that has it."""
+        if self._successor is not None:
+            self._successor.close()
+            return
+        if self._driver.info.transaction_status != TransactionStatus.IDLE:
+            self.roll_back()
+        self._driver.close()
+
+    def _roll_back(self) -> None:
+        self._driver.rollback()
+
+    def _under_way(self) -> PooledConnection:
+        return self._driver
+
+
+class SessionTransaction(Transaction):
+    """A transaction of *session*, which has its connection."""
+
+    def __init__(self, session: Session, *, waited: float | None = None) -> None:
+        self.session = session
+        self.waited = waited
+        self._host_had_committed: bool | None = None
+
+    @property
+    def driver(self) -> psycopg.Connection[Any]:
+        """The connection of the session, after a flush."""
+        with translated_for_host("flush"):
+            self.session.flush()
+        with translated("session"):
+            return driver_connection(self.session.connection())
+
+    @property
+    def host_has_committed(self) -> bool:
+        """Whether the host did so."""
+        return COMMITTED in self.session.info if self._host_had_committed is None else self._host_had_committed
+
+    @property
+    def host_is_committing(self) -> bool:
+        """Whether the host has sent a COMMIT that was not answered."""
+        return bool(self.session.info.get(COMMITTING))
+
+    def with_session(self) -> SessionTransaction:
+        """Return itself."""
+        return self
+
+    def commit(self, *, traced: bool = False) -> None:
+        """Flush and commit."""
+        self._host_had_committed = self.host_has_committed
+        with translated_for_host("flush"):
+            self.session.flush()
+        trace = self._trace() if traced else None
+        try:
+            with translated_for_host("commit", "commit"):
+                self.session.commit()
+        except CommitOutcomeUnknown as error:
+            if trace is not None and (trace.mark is not None or not self.session.info.get(EXECUTED)):
+                error.trace = trace
+            raise
+
+    def close(self) -> None:
+        """Close the session, which gives the connection back."""
+        self.session.close()
+
+    def _roll_back(self) -> None:
+        # A rollback expires what the session holds; the host's objects stay readable as they are.
+        self.session.expunge_all()
+        self.session.rollback()
 
     def _trace(self) -> Trace | None:
         """Ask for the mark of what the session has written; COMMIT is not sent yet: what fails may be tried again."""
-        assert self._session is not None  # noqa: S101
         # The host may have ended its session's transaction, and begun another on another connection.
         driver = self._under_way()
         if driver is None:
@@ -153,27 +214,15 @@ class Transaction:
         with translated("commit"):
             note_mark(driver)
         # A hook of the host's may still write; if nothing else has, it is not known by what mark.
-        self._session.info[EXECUTED] = False
+        self.session.info[EXECUTED] = False
         return trace_of(driver)
 
     def _under_way(self) -> PooledConnection | None:
-        """Return the connection of the transaction, if one is under way and the connection is the pool's."""
-        if self._session is None:
-            return self._driver
-        if not self._session.in_transaction():
+        if not self.session.in_transaction():
             return None
         with translated("session"):
-            driver = driver_connection(self._session.connection())
+            driver = driver_connection(self.session.connection())
         return driver if isinstance(driver, PooledConnection) else None
-
-    def close(self) -> None:
-        """Give the connection back; what was not committed is rolled back."""
-        if self._session is not None:
-            self._session.close()
-        elif self._driver is not None:
-            if self._driver.info.transaction_status != TransactionStatus.IDLE:
-                self.roll_back()
-            self._driver.close()
 
 
 def watch_commits(session: Session) -> None:
@@ -210,9 +259,7 @@ def before_execution(connection: Connection, *details: Any) -> None:  # noqa: AN
 
 def driver_connection(connection: Connection) -> psycopg.Connection[Any]:
     """Return the psycopg connection below *connection*."""
-    found = connection.connection.driver_connection
-    assert isinstance(found, psycopg.Connection)  # noqa: S101
-    return found
+    return cast("psycopg.Connection[Any]", connection.connection.driver_connection)
 
 
 def refuse_to_commit_an_aborted_transaction(driver: psycopg.Connection[Any]) -> None:

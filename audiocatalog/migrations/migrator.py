@@ -22,7 +22,7 @@ from audiocatalog.db.function_rights import SECURE_FUNCTIONS, check_pins
 from audiocatalog.db.schema_check import NEXT_REVISION
 from audiocatalog.db.settings import CONNECTION_DEFAULTS
 from audiocatalog.db.transaction import driver_connection
-from audiocatalog.errors import CatalogError, ConfigurationError, PermissionDenied, TransientConflict, printable
+from audiocatalog.errors import ConfigurationError, PermissionDenied, TransientConflict, printable
 from audiocatalog.operations.advisory_locks import holder_of
 
 # Alembic is imported where it is used: most services that import this package never migrate.
@@ -178,9 +178,12 @@ class Migrator:
                 # Each try may hold up everybody for as long as the lock's limit: more rarely, the longer it takes.
                 wait=tenacity.wait_exponential(multiplier=0.2, max=_LONGEST_PAUSE) + tenacity.wait_random(0, 0.2),
                 before_sleep=lambda state: self._before_another_try(steps, state),
-                retry_error_callback=lambda state: self._give_up(steps, state),
+                reraise=True,
             )
-            tries(self._try, run_next)
+            try:
+                tries(self._try, run_next)
+            except TransientConflict as error:
+                raise self._given_up(steps, tries.statistics["attempt_number"], error) from error
             if not steps.advance():
                 return
 
@@ -238,17 +241,14 @@ class Migrator:
         )
         self._have_autovacuum_give_way()
 
-    def _give_up(self, steps: Steps, state: tenacity.RetryCallState) -> None:
-        assert state.outcome is not None  # noqa: S101  # There was a try.
-        error = state.outcome.exception()
-        assert isinstance(error, CatalogError)  # noqa: S101  # Others are not retried.
+    def _given_up(self, steps: Steps, tries: int, error: TransientConflict) -> TransientConflict:
         self.connection.rollback()
-        raise TransientConflict(
-            f"{steps.current} did not get its locks within {self.patience:g} s, {state.attempt_number} tries: "
+        return TransientConflict(
+            f"{steps.current} did not get its locks within {self.patience:g} s, {tries} tries: "
             f"{self._who_is_in_the_way()}; end that transaction or wait for its end, and upgrade again",
             operation="upgrade",
             sqlstate=error.sqlstate,
-        ) from error
+        )
 
     def _who_is_in_the_way(self) -> str:
         with translated("upgrade"):
@@ -386,5 +386,5 @@ def _take(connection: Connection, key: int, timeout: float) -> None:
 
 
 def _knows(migration: MigrationContext, revision: str) -> bool:
-    assert migration.script is not None  # noqa: S101  # Alembic's commands give it.
-    return any(script.revision == revision for script in migration.script.walk_revisions())
+    scripts = migration.script
+    return scripts is not None and any(script.revision == revision for script in scripts.walk_revisions())

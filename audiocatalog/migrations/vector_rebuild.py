@@ -402,6 +402,5 @@ def _holding(driver: psycopg.Connection[Any], key: int, timeout: float) -> Itera
 
 
 def _one(driver: psycopg.Connection[Any], query: str) -> Any:  # noqa: ANN401  # A value of any type.
-    row = driver.execute(query).fetchone()
-    assert row is not None  # noqa: S101  # Each of these queries gives one.
-    return row[0]
+    ((value,),) = driver.execute(query).fetchall()
+    return value

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models.arguments import parse_choice
-from audiocatalog.models.metadata import LIMITS, NumberLimit, TextLimit, WholeLimit, clean_text
+from audiocatalog.models.metadata import NUMBER_LIMITS, TEXT_LIMITS, WholeLimit, clean_text
 from audiocatalog.models.redaction import discreet
 from audiocatalog.models.sql_names import FOLD_FUNCTION, NAME_FUNCTION
 from audiocatalog.status import TrackStatus
@@ -96,8 +96,7 @@ def _clean_statuses(field: str, value: object) -> tuple[TrackStatus, ...]:
 
 
 def _clean_texts(field: str, value: object) -> tuple[str, ...]:
-    limit = LIMITS[field]
-    assert isinstance(limit, TextLimit)  # noqa: S101
+    limit = TEXT_LIMITS[field]
     cleaned = []
     for text in _count_checked(field, _several(value)):
         result = clean_text(field, text, limit)
@@ -110,8 +109,7 @@ def _clean_texts(field: str, value: object) -> tuple[str, ...]:
 
 
 def _clean_range(field: str, value: object) -> tuple[float | None, float | None]:
-    limit = LIMITS[field]
-    assert isinstance(limit, WholeLimit | NumberLimit)  # noqa: S101
+    limit = NUMBER_LIMITS[field]
     kind = int if isinstance(limit, WholeLimit) else int | float
     ends = value if isinstance(value, tuple | list) else (value, value)
     fits = len(ends) == 2 and all(  # noqa: PLR2004

@@ -58,6 +58,9 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "thumbnail_path": TextLimit(4096),
 }
 
+TEXT_LIMITS: Final = {field: limit for field, limit in LIMITS.items() if isinstance(limit, TextLimit)}
+NUMBER_LIMITS: Final = {field: limit for field, limit in LIMITS.items() if not isinstance(limit, TextLimit)}
+
 #: The rules of what accompanies a change of status.
 CHANGE_LIMITS: Final[Mapping[str, TextLimit]] = {"actor": TextLimit(200), "reason": TextLimit(1000)}
 

@@ -29,7 +29,7 @@ from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models.ids import parse_id
-from audiocatalog.models.metadata import INVISIBLE, LIMITS, NumberLimit, TextLimit, WholeLimit, clean_text
+from audiocatalog.models.metadata import INVISIBLE, NUMBER_LIMITS, TextLimit, clean_text
 
 MAXIMUM_CHARACTERS: Final = 1000
 MAXIMUM_TERMS: Final = 32
@@ -250,8 +250,7 @@ def _read_range(term: Term, before: Mapping[str, Range[Any]]) -> dict[str, Range
     field = name.lower()
     if term.phrase or term.field or field not in _NUMBERS:
         return {}
-    limit = LIMITS[field]
-    assert isinstance(limit, WholeLimit | NumberLimit)  # noqa: S101
+    limit = NUMBER_LIMITS[field]
     pattern, number = _NUMBERS[field]
     first, dots, last = written.partition("..")
     ends = [first, last if dots else first]

@@ -71,7 +71,7 @@ class Upkeep:
             stack.enter_context(self._in_background(self._keep_leases))
             stack.enter_context(self._in_background(self._take_back))
             if self._listening is not None:
-                stack.enter_context(self._in_background(self._listen))
+                stack.enter_context(self._in_background(self._listen, self._listening))
             stack.callback(self._give_back)
             yield
 
@@ -145,12 +145,11 @@ class Upkeep:
             if is_all:
                 self._ended.wait(self._lease.total_seconds() * random.uniform(0.5, 1.0))  # noqa: S311
 
-    def _listen(self) -> None:
-        assert self._listening is not None  # noqa: S101
+    def _listen(self, listening: Listening) -> None:
         pause = FIRST_PAUSE
         while not self._ended.is_set():
             try:
-                with self._listening() as connection:
+                with listening() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     # A notification that came earlier was not heard.
                     self._tell()
@@ -174,8 +173,9 @@ class Upkeep:
                 _logger.warning("a claim could not be released, and waits for the end of its lease: %s", error)
 
     @contextmanager
-    def _in_background(self, task: Callable[[], None]) -> Iterator[None]:
-        thread = threading.Thread(target=task, name=f"audiocatalog {task.__name__.strip('_')}", daemon=True)
+    def _in_background(self, task: Callable[..., None], *arguments: Listening) -> Iterator[None]:
+        name = f"audiocatalog {task.__name__.strip('_')}"
+        thread = threading.Thread(target=task, args=arguments, name=name, daemon=True)
         thread.start()
         try:
             yield

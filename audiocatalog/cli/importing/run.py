@@ -64,8 +64,8 @@ class ImportRun:
             WrongSettings: the catalogue is not the one that an earlier run has saved to, or the file does not hold what
                 the options say.
         """
-        if self.rows_before:
-            self._skip(catalog, report)
+        if self.rows_before and self.checkpoint is not None:
+            self._skip(catalog, report, self.checkpoint)
         begin = time.monotonic()
         items = self._items(report)
         save_records(
@@ -101,12 +101,11 @@ class ImportRun:
                 report.update(self.tally.rows, self.file.position, self.tally.refused)
         return time.monotonic() - begin
 
-    def _skip(self, catalog: Catalog, report: Reporter) -> None:
-        assert self.checkpoint is not None  # noqa: S101
+    def _skip(self, catalog: Catalog, report: Reporter, checkpoint: Checkpoint) -> None:
         if self._last_id is not None and catalog.find(self._last_id) is None:
             raise WrongSettings(
-                f"{self.checkpoint.path}: the track {self._last_id}, which was saved before, is not in the catalogue. "
-                f"{self.checkpoint.how_to_go_on}"
+                f"{checkpoint.path}: the track {self._last_id}, which was saved before, is not in the catalogue. "
+                f"{checkpoint.how_to_go_on}"
             )
         report.say(f"going on after row {self.rows_before:,}")
         report.begin("skipping", 0, 0)

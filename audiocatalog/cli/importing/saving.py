@@ -130,9 +130,7 @@ class _Flight:
         """Settle the rows of *batch*, which is committed, and those that were refused before and behind them."""
         errors = {refusal.position: refusal.error for refusal in batch.refusals}
         for position, outcome in enumerate(batch.outcomes, batch.start):
-            self._settle_refusals()
-            record = self._next()
-            assert isinstance(record, ReadRecord)  # noqa: S101
+            record = self._next_record()
             if outcome is BulkOutcome.REFUSED:
                 self._refuse(record.refused(reason_of(errors[position], record.record)))
             else:
@@ -147,11 +145,19 @@ class _Flight:
         self._committed(Committed(self._last_position, self._last_id))
 
     def _settle_refusals(self) -> None:
-        while self._waiting and isinstance(self._waiting[0][0], Refusal):
-            refusal = self._next()
-            assert isinstance(refusal, Refusal)  # noqa: S101
-            self._refusals -= 1
-            self._refuse(refusal)
+        while self._waiting and isinstance(refusal := self._waiting[0][0], Refusal):
+            self._next()
+            self._settle_refusal(refusal)
+
+    def _next_record(self) -> ReadRecord:
+        """Settle the refusals before the next record, and return that."""
+        while isinstance(item := self._next(), Refusal):
+            self._settle_refusal(item)
+        return item
+
+    def _settle_refusal(self, refusal: Refusal) -> None:
+        self._refusals -= 1
+        self._refuse(refusal)
 
     def _next(self) -> ReadRecord | Refusal:
         item, self._last_position = self._waiting.popleft()

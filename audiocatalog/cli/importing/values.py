@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from audiocatalog.cli.text import lone_surrogate, quoted
 from audiocatalog.errors import Problem, kind_of
 from audiocatalog.errors.printing import escaped
-from audiocatalog.models.metadata import LIMITS, NumberLimit, TextLimit, WholeLimit
+from audiocatalog.models.metadata import LIMITS, NUMBER_LIMITS, NumberLimit, TextLimit, WholeLimit
 from audiocatalog.status import TrackStatus
 
 
@@ -199,9 +199,7 @@ def _with_unit(field: str, text: str) -> Reading | None:
     written = UNITS[field].written
     name = match[2].lower()
     factor = written.get(name, written.get(f"{name}s"))
-    limit = LIMITS[field]
-    assert isinstance(limit, WholeLimit | NumberLimit)  # noqa: S101
-    return None if factor is None else Reading(_scaled(match[1], factor, limit), How.OWN_UNIT)
+    return None if factor is None else Reading(_scaled(match[1], factor, NUMBER_LIMITS[field]), How.OWN_UNIT)
 
 
 def _clock(_: str, text: str) -> Reading | None:
