@@ -24,7 +24,8 @@ from audiocatalog.errors import CommitOutcomeUnknown, ConfigurationError, Invali
 from audiocatalog.methods import Methods
 from audiocatalog.models.arguments import number_of_seconds
 from audiocatalog.models.claim import ClaimOrder
-from audiocatalog.models.metadata import ExportedRecord, TrackRecord, clean_actor
+from audiocatalog.models.limits import clean_actor
+from audiocatalog.models.metadata import ExportedRecord, TrackRecord
 from audiocatalog.operations.activity import Activity, activity
 from audiocatalog.operations.bulk import BATCH, BatchStore, Progress, Record, RecordOutcome
 from audiocatalog.operations.bulk_result import BulkResult, OnConflict

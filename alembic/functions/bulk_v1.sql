@@ -2,11 +2,10 @@
 --
 -- That table is the owner's. Of a caller's own making it could be a view, whose functions would run with the owner's
 -- rights. So one function makes it, callers may do nothing but add rows, and the other one looks whose it is.
--- Version 1.
 
 -- Make the table for the batches of a transaction, with which it ends. It is made once: until then, each table keeps locks
 -- of which the server has some thousands, for all its sessions together.
-CREATE FUNCTION audiocatalog_stage_v1() RETURNS void
+CREATE FUNCTION audiocatalog_stage_v{version}() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
@@ -14,9 +13,7 @@ BEGIN
     RETURN; -- Whose it is, the other function asks.
   END IF;
   CREATE TEMPORARY TABLE audiocatalog_stage (
-    place integer NOT NULL, round integer NOT NULL, id uuid NOT NULL, status text NOT NULL, title text NOT NULL,
-    artist text, album text, genre text, year integer, duration double precision, channels integer, sample_rate integer, bitrate integer,
-    format text, audio_path text NOT NULL, thumbnail_path text
+    place integer NOT NULL, round integer NOT NULL, id uuid NOT NULL, status text NOT NULL, {content: NAME TYPE}
   ) ON COMMIT DROP;
   GRANT INSERT ON pg_temp.audiocatalog_stage TO PUBLIC;
 END
@@ -31,7 +28,7 @@ $$;
 --
 -- The table of the batch has no statistics, so that a plan would expect few rows in it: they are sorted and hashed in
 -- memory, tracks are looked up in the index, and nothing is compared row by row.
-CREATE FUNCTION audiocatalog_load_v1(
+CREATE FUNCTION audiocatalog_load_v{version}(
   replacing boolean, who text, why text, wake boolean,
   OUT inserted integer[], OUT updated integer[], OUT same integer[], OUT other integer[], OUT other_versions integer[]
 )
@@ -64,36 +61,26 @@ BEGIN
     FOR again IN 1..20 LOOP
       WITH asked AS MATERIALIZED (
         SELECT s.*, t.id IS NOT NULL AS known, t.version AS known_version,
-          (t.title, t.artist, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate, t.bitrate, t.format,
-           t.audio_path, t.thumbnail_path)
+          ({content: t.NAME})
             IS NOT DISTINCT FROM
-              (s.title, s.artist, s.album, s.genre, s.year, s.duration, s.channels, s.sample_rate, s.bitrate, s.format,
-               s.audio_path, s.thumbnail_path) AS same
+              ({content: s.NAME}) AS same
         FROM pg_temp.audiocatalog_stage AS s
         -- One row at most, by its id: this join must never read the tracks from end to end.
         LEFT JOIN LATERAL (SELECT * FROM audio_tracks AS t WHERE t.id = s.id LIMIT 1) AS t ON true
         -- Not = ANY: that would look through the array for each row.
         WHERE s.round = this_round AND (unseen IS NULL OR s.place IN (SELECT unnest(unseen)))
       ), stored AS (
-        INSERT INTO audio_tracks AS t (id, status, title, artist, album, genre, year, duration, channels, sample_rate,
-                                       bitrate, format, audio_path, thumbnail_path)
-        SELECT a.id, a.status, a.title, a.artist, a.album, a.genre, a.year, a.duration, a.channels, a.sample_rate,
-          a.bitrate, a.format, a.audio_path, a.thumbnail_path
+        INSERT INTO audio_tracks AS t (id, status, {content: NAME})
+        SELECT a.id, a.status, {content: a.NAME}
         FROM asked AS a WHERE NOT a.known OR (replacing AND NOT a.same)
         ORDER BY a.id
         ON CONFLICT (id) DO UPDATE
-        SET title = excluded.title, artist = excluded.artist, album = excluded.album, genre = excluded.genre,
-            year = excluded.year, duration = excluded.duration, channels = excluded.channels,
-            sample_rate = excluded.sample_rate, bitrate = excluded.bitrate, format = excluded.format,
-            audio_path = excluded.audio_path, thumbnail_path = excluded.thumbnail_path, version = t.version + 1,
+        SET {content: NAME = excluded.NAME}, version = t.version + 1,
             updated_at = now()
         WHERE replacing
-          AND (t.title, t.artist, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate, t.bitrate, t.format,
-               t.audio_path, t.thumbnail_path)
+          AND ({content: t.NAME})
             IS DISTINCT FROM
-              (excluded.title, excluded.artist, excluded.album, excluded.genre, excluded.year, excluded.duration,
-               excluded.channels, excluded.sample_rate, excluded.bitrate, excluded.format, excluded.audio_path,
-               excluded.thumbnail_path)
+              ({content: excluded.NAME})
         RETURNING t.id, t.status, t.version
       ), logged AS (
         INSERT INTO audio_track_status_changes (track_id, version, to_status, actor, reason)
@@ -134,19 +121,4 @@ BEGIN
   END LOOP;
   TRUNCATE pg_temp.audiocatalog_stage;
 END
-$$;
-
--- Give tracks that this very transaction has saved the times at which another catalogue created them, none later than
--- now, and return how many there were. For the owner alone: nobody else may say that a track is older than it is.
-CREATE FUNCTION audiocatalog_restore_v1(tracks uuid[], times timestamptz[]) RETURNS integer
-LANGUAGE sql SET search_path FROM CURRENT
-AS $$
-  WITH restored AS (
-    UPDATE audio_tracks AS t SET created_at = least(past.created_at, now())
-    FROM unnest(tracks, times) AS past (id, created_at)
-    JOIN audio_track_status_changes AS c ON c.track_id = past.id AND c.version = 1
-    WHERE t.id = past.id AND past.created_at IS NOT NULL AND c.xact_id = pg_current_xact_id()::text::bigint
-    RETURNING t.id
-  )
-  SELECT count(*)::integer FROM restored
 $$;

@@ -70,95 +70,6 @@ AS $$
     * (1 - spread * (uuid_hash_extended(track, token) & 1048575) / 1048576) * interval '1 second'
 $$;
 
--- Save a track that is not there yet, with the first row of its history, and what remains to be done with it. Return
--- when it was created, or null if the id is taken.
-CREATE FUNCTION audiocatalog_save_v1(
-  track uuid, first_status text, title text, artist text, album text, genre text, year integer,
-  duration double precision, channels integer, sample_rate integer, bitrate integer, format text, audio_path text,
-  thumbnail_path text, who text, why text, wake boolean
-) RETURNS timestamptz
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-AS $$
-#variable_conflict use_variable
-DECLARE
-  wrong text := CASE
-    WHEN track IS NULL THEN 'track' WHEN first_status IS NULL THEN 'first_status' WHEN title IS NULL THEN 'title'
-    WHEN audio_path IS NULL THEN 'audio_path' WHEN who IS NULL THEN 'who' WHEN wake IS NULL THEN 'wake'
-  END;
-  created timestamptz;
-BEGIN
-  IF wrong IS NOT NULL THEN
-    PERFORM audiocatalog_refuse_v1(wrong);
-  END IF;
-  INSERT INTO audio_tracks AS t (id, status, artist, title, album, genre, year, duration, channels, sample_rate,
-                                 bitrate, format, audio_path, thumbnail_path)
-  VALUES (track, first_status, artist, title, album, genre, year, duration, channels, sample_rate, bitrate, format,
-          audio_path, thumbnail_path)
-  ON CONFLICT (id) DO NOTHING
-  RETURNING t.created_at INTO created;
-  IF created IS NULL THEN
-    RETURN NULL;
-  END IF;
-  INSERT INTO audio_track_status_changes (track_id, version, to_status, actor, reason)
-  VALUES (track, 1, first_status, who, why);
-  IF first_status <> 'COMPLETED' THEN
-    INSERT INTO audio_track_tasks (track_id, status, since, ready_at)
-    VALUES (track, first_status, clock_timestamp(), now());
-    IF wake THEN
-      PERFORM pg_notify('audiocatalog_pending', '');
-    END IF;
-  END IF;
-  RETURN created;
-END
-$$;
-
--- Overwrite the content of a track, at the version *expected* unless that is null, note who did so, and return it;
--- nothing comes back if there is no such track, or if nothing was to be done.
-CREATE FUNCTION audiocatalog_replace_v1(
-  track uuid, expected integer, new_title text, new_artist text, new_album text, new_genre text, new_year integer,
-  new_duration double precision, new_channels integer, new_sample_rate integer, new_bitrate integer, new_format text,
-  new_audio_path text, new_thumbnail_path text, who text, why text
-) RETURNS TABLE (
-  id uuid, status audiocatalog_status, artist audiocatalog_artist, title audiocatalog_title, album audiocatalog_album,
-  genre audiocatalog_genre, year audiocatalog_year, duration audiocatalog_duration, channels audiocatalog_channels,
-  sample_rate audiocatalog_sample_rate, bitrate audiocatalog_bitrate, format audiocatalog_format,
-  audio_path audiocatalog_audio_path, thumbnail_path audiocatalog_thumbnail_path, created_at audiocatalog_time,
-  updated_at audiocatalog_time, version audiocatalog_count
-)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-AS $$
-#variable_conflict use_column
-DECLARE
-  wrong text := CASE
-    WHEN track IS NULL THEN 'track' WHEN new_title IS NULL THEN 'new_title'
-    WHEN new_audio_path IS NULL THEN 'new_audio_path' WHEN who IS NULL THEN 'who'
-  END;
-BEGIN
-  IF wrong IS NOT NULL THEN
-    PERFORM audiocatalog_refuse_v1(wrong);
-  END IF;
-  RETURN QUERY
-  WITH edited AS (
-    UPDATE audio_tracks AS t
-    SET title = new_title, artist = new_artist, album = new_album, genre = new_genre, year = new_year,
-        duration = new_duration, channels = new_channels, sample_rate = new_sample_rate, bitrate = new_bitrate,
-        format = new_format, audio_path = new_audio_path, thumbnail_path = new_thumbnail_path, version = t.version + 1,
-        updated_at = now()
-    WHERE t.id = track AND (expected IS NULL OR t.version = expected)
-      AND (t.title, t.artist, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate, t.bitrate, t.format,
-           t.audio_path, t.thumbnail_path)
-        IS DISTINCT FROM
-          (new_title, new_artist, new_album, new_genre, new_year, new_duration, new_channels, new_sample_rate,
-           new_bitrate, new_format, new_audio_path, new_thumbnail_path)
-    RETURNING t.id, t.status, t.artist, t.title, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate,
-      t.bitrate, t.format, t.audio_path, t.thumbnail_path, t.created_at, t.updated_at, t.version
-  ), logged AS (
-    INSERT INTO audio_track_edits (track_id, version, actor, reason) SELECT edited.id, edited.version, who, why FROM edited
-  )
-  SELECT * FROM edited;
-END
-$$;
-
 -- Move a track to the status *target* if it is in one of *starts*, or in any if they are null, and return the row of the
 -- history. An operation that has been done before is answered with the row it made. Without a row, *seen* is the status
 -- when the statement began, *actual* the one under the lock, both null if there is no such track. The task begins anew:
@@ -264,78 +175,6 @@ BEGIN
 END
 $$;
 
--- Hand up to *most* waiting tracks to *who* for the time of *lease*, a week at the most. The token of a claim is the
--- version that the track gets by it, which rises, followed by 32 bits of chance: a claim that is rolled back is followed
--- by another at the same version, and must not pass for it.
---
--- Work on the tracks begins at once, and a try of each is counted. If the caller *begins_one*, it works on them one after
--- the other: then it begins with the first one, and calls audiocatalog_begin_v1 for each of the others.
---
--- A track that came after now is due, whether it was to pause or not: then the clock was set back since. Such are looked
--- for where the others are too few, so that a claim that finds enough does not pay for it.
-CREATE FUNCTION audiocatalog_claim_v1(
-  most integer, lease interval, who text, newest boolean, begins_one boolean DEFAULT false
-)
-RETURNS TABLE (
-  id uuid, status audiocatalog_status, artist audiocatalog_artist, title audiocatalog_title, album audiocatalog_album,
-  genre audiocatalog_genre, year audiocatalog_year, duration audiocatalog_duration, channels audiocatalog_channels,
-  sample_rate audiocatalog_sample_rate, bitrate audiocatalog_bitrate, format audiocatalog_format,
-  audio_path audiocatalog_audio_path, thumbnail_path audiocatalog_thumbnail_path, created_at audiocatalog_time,
-  updated_at audiocatalog_time, version audiocatalog_count, attempt integer, expires_at audiocatalog_time,
-  last_error audiocatalog_reason, begun boolean, token bigint
-)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
-#variable_conflict use_column
-DECLARE
-  -- Seconds, for a day or a month is no certain time.
-  seconds double precision := extract(epoch FROM lease);
-  wrong text := CASE
-    WHEN (most BETWEEN 1 AND 1000) IS NOT TRUE THEN 'most'
-    WHEN (seconds > 0 AND seconds <= 604800) IS NOT TRUE THEN 'lease'
-    WHEN who IS NULL THEN 'who' WHEN newest IS NULL THEN 'newest' WHEN begins_one IS NULL THEN 'begins_one'
-  END;
-  moment timestamptz := clock_timestamp();
-  chance bigint := floor(random() * 4294967296);
-  ids uuid[];
-BEGIN
-  IF wrong IS NOT NULL THEN
-    PERFORM audiocatalog_refuse_v1(wrong);
-  END IF;
-  ids := audiocatalog_lock_due_v1(CASE WHEN newest THEN 'newest' ELSE 'oldest' END, most, moment);
-  IF cardinality(ids) < most THEN
-    ids := ids || audiocatalog_lock_due_v1('hidden', most - cardinality(ids), moment);
-  END IF;
-  moment := clock_timestamp();
-  RETURN QUERY
-  WITH taken AS (
-    UPDATE audio_track_tasks AS k
-    SET status = 'PROCESSING', since = moment, ready_at = NULL,
-        expires_at = moment + seconds * interval '1 second', token = ((t.version + 1)::bigint << 32) + chance,
-        worker = who, begun = due.place = 1 OR NOT begins_one,
-        attempts = k.attempts + (due.place = 1 OR NOT begins_one)::integer
-    FROM unnest(ids) WITH ORDINALITY AS due (id, place) JOIN audio_tracks AS t ON t.id = due.id
-    WHERE k.track_id = due.id AND t.status = 'PENDING' AND (k.ready_at <= moment OR k.since > moment) IS TRUE
-    RETURNING due.place, k.track_id, k.attempts + (NOT k.begun)::integer AS attempt, k.last_error, k.expires_at,
-      k.begun, k.token
-  ), moved AS (
-    UPDATE audio_tracks AS t SET status = 'PROCESSING', version = t.version + 1, updated_at = now()
-    FROM taken WHERE t.id = taken.track_id
-    RETURNING t.id, t.status, t.artist, t.title, t.album, t.genre, t.year, t.duration, t.channels, t.sample_rate,
-      t.bitrate, t.format, t.audio_path, t.thumbnail_path, t.created_at, t.updated_at, t.version, taken.attempt,
-      taken.expires_at, taken.last_error, taken.begun, taken.token, taken.place
-  ), logged AS (
-    INSERT INTO audio_track_status_changes (track_id, version, from_status, to_status, actor, attempt, at)
-    SELECT moved.id, moved.version, 'PENDING', 'PROCESSING', who, moved.attempt, moment FROM moved
-  )
-  SELECT m.id, m.status, m.artist, m.title, m.album, m.genre, m.year, m.duration, m.channels, m.sample_rate, m.bitrate,
-    m.format, m.audio_path, m.thumbnail_path, m.created_at, m.updated_at, m.version, m.attempt, m.expires_at,
-    m.last_error, m.begun, m.token
-  FROM moved AS m ORDER BY m.place;
-END
-$$;
-
 -- Note that the work on a claimed track begins, and count a try; or, if it does not *begin* after all, that it was none.
 -- Return which try of the track it is, or nothing if the claim holds no longer. This changes nothing for readers of the
 -- track, and a server that crashes may forget it, which leaves a try uncounted: so the commit does not wait for the disk.
@@ -388,77 +227,6 @@ BEGIN
   FROM unnest(tracks, tokens) AS asked (track_id, token)
   WHERE k.track_id = asked.track_id AND k.token = asked.token AND (k.expires_at > moment) IS TRUE
   RETURNING k.track_id, k.expires_at;
-END
-$$;
-
--- Complete claims that still hold, in the name of *who*, or of their workers if that is null, and return the rows of
--- the history, with the place of each claim among the asked. An operation that has been done before is answered with
--- the row it made. *metadata* is an array, as long as *tracks*, of the ten fields to be stored, or nulls; itself null if
--- there are none.
-CREATE FUNCTION audiocatalog_complete_v1(
-  tracks uuid[], tokens bigint[], operations uuid[], who text, metadata jsonb
-) RETURNS TABLE (
-  place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
-  operation_id uuid, attempt integer, at timestamptz
-)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-AS $$
-#variable_conflict use_column
-DECLARE
-  wrong text := coalesce(
-    audiocatalog_wrong_claims_v1(tracks, tokens, operations),
-    CASE
-      WHEN metadata IS NULL THEN NULL
-      WHEN jsonb_typeof(metadata) <> 'array' THEN 'metadata'
-      WHEN jsonb_array_length(metadata) <> cardinality(tracks) THEN 'metadata'
-    END
-  );
-  moment timestamptz;
-  completed bigint;
-BEGIN
-  IF wrong IS NOT NULL THEN
-    PERFORM audiocatalog_refuse_v1(wrong);
-  END IF;
-  PERFORM 1 FROM audio_tracks AS t WHERE t.id = ANY (tracks) ORDER BY t.id FOR NO KEY UPDATE;
-  moment := clock_timestamp();
-  IF metadata IS NOT NULL THEN
-    UPDATE audio_tracks AS t
-    SET title = m.title, artist = m.artist, album = m.album, genre = m.genre, year = m.year, duration = m.duration,
-        channels = m.channels, sample_rate = m.sample_rate, bitrate = m.bitrate, format = m.format
-    FROM unnest(tracks, tokens) WITH ORDINALITY AS asked (track_id, token, place)
-    JOIN audio_track_tasks AS k ON k.track_id = asked.track_id AND k.token = asked.token
-    CROSS JOIN LATERAL jsonb_to_record(metadata -> (asked.place - 1)::integer) AS m (
-      title text, artist text, album text, genre text, year integer, duration double precision, channels integer,
-      sample_rate integer, bitrate integer, format text
-    )
-    WHERE t.id = asked.track_id AND (k.expires_at > moment) IS TRUE
-      AND jsonb_typeof(metadata -> (asked.place - 1)::integer) = 'object';
-  END IF;
-  RETURN QUERY
-  WITH held AS (
-    DELETE FROM audio_track_tasks AS k
-    USING unnest(tracks, tokens, operations) WITH ORDINALITY AS asked (track_id, token, operation_id, place)
-    WHERE k.track_id = asked.track_id AND k.token = asked.token AND (k.expires_at > moment) IS TRUE
-    RETURNING asked.place, k.track_id, asked.operation_id, k.attempts + (NOT k.begun)::integer AS attempt,
-      coalesce(who, k.worker) AS actor
-  ), moved AS (
-    UPDATE audio_tracks AS t SET status = 'COMPLETED', version = t.version + 1, updated_at = now()
-    FROM held WHERE t.id = held.track_id
-    RETURNING held.place, t.id, t.version, held.operation_id, held.attempt, held.actor
-  ), logged AS (
-    INSERT INTO audio_track_status_changes
-      (track_id, version, from_status, to_status, actor, operation_id, attempt, at)
-    SELECT moved.id, moved.version, 'PROCESSING', 'COMPLETED', moved.actor, moved.operation_id, moved.attempt, moment
-    FROM moved
-  )
-  SELECT moved.place, moved.id, moved.version::integer, 'PROCESSING', 'COMPLETED', moved.actor::text, NULL::text,
-    moved.operation_id, moved.attempt, moment
-  FROM moved;
-  GET DIAGNOSTICS completed = ROW_COUNT;
-  IF completed < cardinality(tracks) THEN
-    RETURN QUERY SELECT * FROM audiocatalog_answers_v1(tracks, operations, moment);
-  END IF;
 END
 $$;
 
@@ -605,4 +373,19 @@ BEGIN
     PERFORM pg_notify('audiocatalog_pending', '');
   END IF;
 END
+$$;
+
+-- Give tracks that this very transaction has saved the times at which another catalogue created them, none later than
+-- now, and return how many there were. For the owner alone: nobody else may say that a track is older than it is.
+CREATE FUNCTION audiocatalog_restore_v1(tracks uuid[], times timestamptz[]) RETURNS integer
+LANGUAGE sql SET search_path FROM CURRENT
+AS $$
+  WITH restored AS (
+    UPDATE audio_tracks AS t SET created_at = least(past.created_at, now())
+    FROM unnest(tracks, times) AS past (id, created_at)
+    JOIN audio_track_status_changes AS c ON c.track_id = past.id AND c.version = 1
+    WHERE t.id = past.id AND past.created_at IS NOT NULL AND c.xact_id = pg_current_xact_id()::text::bigint
+    RETURNING t.id
+  )
+  SELECT count(*)::integer FROM restored
 $$;

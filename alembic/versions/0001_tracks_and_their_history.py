@@ -20,26 +20,36 @@ depends_on = None
 #: The transaction that writes a row; the system column xmin would name a savepoint, which no snapshot knows.
 XACT_ID = "pg_current_xact_id()::text::bigint"
 FUNCTIONS = Path(__file__).parents[1] / "functions"
+#: A text shows something.
+VISIBLE = "audiocatalog_visible_v1(VALUE)"
+#: The metadata of a track: each column's name, its type, and its rule. The length of a text is its type's, which is
+#: checked before the search vector is computed. NaN sorts above infinity, so that an upper bound refuses both.
+METADATA = (
+    ("title", "varchar(1000)", VISIBLE),
+    ("artist", "varchar(1000)", VISIBLE),
+    ("album", "varchar(1000)", VISIBLE),
+    ("genre", "varchar(200)", VISIBLE),
+    ("year", "integer", "VALUE BETWEEN 1000 AND 9999"),
+    ("duration", "double precision", "VALUE BETWEEN 0 AND 31536000"),
+    ("channels", "integer", "VALUE BETWEEN 1 AND 256"),
+    ("sample_rate", "integer", "VALUE BETWEEN 1 AND 100000000"),
+    ("bitrate", "integer", "VALUE BETWEEN 1 AND 2000000000"),
+    ("format", "varchar(50)", VISIBLE),
+)
+PATHS = (("audio_path", "varchar(4096)", VISIBLE), ("thumbnail_path", "varchar(4096)", VISIBLE))
+#: The same columns as the functions have them, which leave lengths to the domains.
+TYPES = {name: "text" if kind.startswith("varchar") else kind for name, kind, _ in METADATA}
+COLUMNS = {"metadata": TYPES, "content": TYPES | {name: "text" for name, *_ in PATHS}}
 #: What a column of the tracks and their history takes: a type, and a CHECK by its name. As constraints of the tables,
 #: they would all be read anew for every statement that writes one row.
 DOMAINS = (
     ("status", "text", "ck_audio_tracks_status_known", "VALUE IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED')"),
-    # Text shows something; its length is the type's, which is checked before the search vector is computed.
-    ("title", "varchar(1000)", "ck_audio_tracks_title_visible", "audiocatalog_visible_v1(VALUE)"),
-    ("artist", "varchar(1000)", "ck_audio_tracks_artist_visible", "audiocatalog_visible_v1(VALUE)"),
-    ("album", "varchar(1000)", "ck_audio_tracks_album_visible", "audiocatalog_visible_v1(VALUE)"),
-    ("genre", "varchar(200)", "ck_audio_tracks_genre_visible", "audiocatalog_visible_v1(VALUE)"),
-    ("format", "varchar(50)", "ck_audio_tracks_format_visible", "audiocatalog_visible_v1(VALUE)"),
-    ("audio_path", "varchar(4096)", "ck_audio_tracks_audio_path_visible", "audiocatalog_visible_v1(VALUE)"),
-    ("thumbnail_path", "varchar(4096)", "ck_audio_tracks_thumbnail_path_visible", "audiocatalog_visible_v1(VALUE)"),
+    *(
+        (name, kind, f"ck_audio_tracks_{name}_{'range' if 'BETWEEN' in rule else 'visible'}", rule)
+        for name, kind, rule in (*METADATA, *PATHS)
+    ),
     ("actor", "varchar(200)", "ck_audio_track_status_changes_actor_visible", "audiocatalog_visible_v1(VALUE)"),
     ("reason", "varchar(1000)", "ck_audio_track_status_changes_reason_visible", "audiocatalog_visible_v1(VALUE)"),
-    ("year", "integer", "ck_audio_tracks_year_range", "VALUE BETWEEN 1000 AND 9999"),
-    # NaN sorts above infinity, so that the upper bound refuses both.
-    ("duration", "double precision", "ck_audio_tracks_duration_range", "VALUE BETWEEN 0 AND 31536000"),
-    ("channels", "integer", "ck_audio_tracks_channels_range", "VALUE BETWEEN 1 AND 256"),
-    ("sample_rate", "integer", "ck_audio_tracks_sample_rate_range", "VALUE BETWEEN 1 AND 100000000"),
-    ("bitrate", "integer", "ck_audio_tracks_bitrate_range", "VALUE BETWEEN 1 AND 2000000000"),
     ("count", "integer", "ck_audiocatalog_count_range", "VALUE >= 1"),
     ("time", "timestamp with time zone", "ck_audiocatalog_time_finite", "isfinite(VALUE)"),
 )
@@ -69,16 +79,7 @@ def upgrade() -> None:
         "audio_tracks",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("status", Domain("status"), nullable=False),
-        sa.Column("artist", Domain("artist")),
-        sa.Column("title", Domain("title"), nullable=False),
-        sa.Column("album", Domain("album")),
-        sa.Column("genre", Domain("genre")),
-        sa.Column("year", Domain("year")),
-        sa.Column("duration", Domain("duration")),
-        sa.Column("channels", Domain("channels")),
-        sa.Column("sample_rate", Domain("sample_rate")),
-        sa.Column("bitrate", Domain("bitrate")),
-        sa.Column("format", Domain("format")),
+        *(sa.Column(name, Domain(name), nullable=name != "title") for name, *_ in METADATA),
         sa.Column("audio_path", Domain("audio_path"), nullable=False),
         sa.Column("thumbnail_path", Domain("thumbnail_path")),
         sa.Column("created_at", Domain("time"), server_default=sa.func.now(), nullable=False),
@@ -241,44 +242,20 @@ def upgrade() -> None:
     # The functions that run with the rights of their owner find these tables, and no others of the same name.
     op.execute("SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)")
     op.create_functions(FUNCTIONS / "lifecycle_v1.sql")
-    op.create_functions(FUNCTIONS / "bulk_v1.sql")
+    op.create_functions(FUNCTIONS / "content_v1.sql", **COLUMNS)
+    op.create_functions(FUNCTIONS / "bulk_v1.sql", **COLUMNS)
 
 
 def downgrade() -> None:
     asked = context.get_x_argument(as_dictionary=True).get("lose_data") == "yes"
     if not (asked or context.config.attributes.get("lose_data") is True):
         raise CommandError("this downgrade drops every track and its history; to do so, add `-x lose_data=yes`")
-    for function in (
-        "restore(uuid[], timestamptz[])",
-        "load(boolean, text, text, boolean)",
-        "stage()",
-        "release_expired(integer, text, integer, double precision, double precision, double precision, boolean)",
-        (
-            "give_up(uuid[], bigint[], uuid[], text, text, boolean, boolean, integer, double precision,"
-            " double precision, double precision, boolean)"
-        ),
-        "answers(uuid[], uuid[], timestamptz)",
-        "complete(uuid[], bigint[], uuid[], text, jsonb)",
-        "renew(uuid[], bigint[], interval)",
-        "begin(uuid, bigint, boolean)",
-        "claim(integer, interval, text, boolean, boolean)",
-        "lock_due(text, integer, timestamptz)",
-        (
-            "replace(uuid, integer, text, text, text, text, integer, double precision, integer, integer, integer, text,"
-            " text, text, text, text)"
-        ),
-        "move(uuid, text, text[], text, text, uuid, boolean)",
-        (
-            "save(uuid, text, text, text, text, text, integer, double precision, integer, integer, integer, text, text,"
-            " text, text, text, boolean)"
-        ),
-        "pause(uuid, bigint, integer, double precision, double precision, double precision)",
-        "wrong_retries(integer, double precision, double precision, double precision, boolean)",
-        "wrong_claims(uuid[], bigint[], uuid[])",
-        "refuse(text)",
+    for name in (
+        *("load", "stage", "complete", "claim", "replace", "save"),
+        *("restore", "release_expired", "give_up", "answers", "renew", "begin", "lock_due", "move"),
+        *("pause", "wrong_retries", "wrong_claims", "refuse"),
     ):
-        name, _, arguments = function.partition("(")
-        op.execute(f"DROP FUNCTION audiocatalog_{name}_v1({arguments}")
+        op.execute(f"DROP FUNCTION audiocatalog_{name}_v1")
     for table in (
         "audio_search_counts",
         "audio_search_words",

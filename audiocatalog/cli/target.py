@@ -17,7 +17,7 @@ from audiocatalog import Catalog
 from audiocatalog.cli.failures import WrongSettings
 from audiocatalog.db.settings import url_from_environment
 from audiocatalog.errors import InvalidInput
-from audiocatalog.models.metadata import clean_actor
+from audiocatalog.models.limits import clean_actor
 
 _URL: Final = "AUDIOCATALOG_DATABASE_URL"
 _NO_DATABASE: Final = (

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from audiocatalog.db.observer import Observer
 from audiocatalog.db.settings import Settings
-from audiocatalog.models.metadata import clean_actor
+from audiocatalog.models.limits import clean_actor
 from audiocatalog.operations.operation import Operation
 
 _Result = TypeVar("_Result")

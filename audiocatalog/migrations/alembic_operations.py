@@ -7,7 +7,8 @@ A revision that calls them still imports nothing of this package.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,14 @@ class CreateFunctions(MigrateOperation):
     """Stand for the creation of the functions of a file."""
 
     @classmethod
-    def create_functions(cls, operations: Operations, file: str | Path) -> None:
+    def create_functions(
+        cls, operations: Operations, file: str | Path, *, version: int = 1, **columns: Mapping[str, str]
+    ) -> None:
         """
         Run a *file* of functions, in which a blank line ends a statement; a released file never changes.
+
+        In the file, ``{version}`` stands for *version*, and ``{fields: new_NAME TYPE}`` for a list of what follows the
+        colon, once for each name and type in *fields*.
 
         At the end of the revision, PUBLIC loses the right to execute them, and the roles that may execute
         ``audiocatalog_x_v1`` may execute a new ``audiocatalog_x_v2``. Until then, PUBLIC has that right within the
@@ -103,10 +109,25 @@ class CreateFunctions(MigrateOperation):
 
         >>> op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")  # doctest: +SKIP
         """
-        for statement in Path(file).read_text(encoding="utf-8").split("\n\n"):
+        for statement in filled_in(Path(file).read_text(encoding="utf-8"), version, columns).split("\n\n"):
             if "CREATE FUNCTION" in statement or "CREATE OR REPLACE FUNCTION" in statement:
                 # A colon begins no parameter here.
                 operations.execute(text(statement.strip().removesuffix(";").replace(":", r"\:")))
+
+
+def filled_in(text: str, version: int, columns: Mapping[str, Mapping[str, str]]) -> str:
+    """
+    Return the *text* of functions for these *columns*.
+
+    >>> filled_in("f_v{version}({fields: new_NAME TYPE})", 2, {"fields": {"title": "text", "year": "integer"}})
+    'f_v2(new_title text, new_year integer)'
+
+    """
+    for group, types in columns.items():
+        for form in set(re.findall(rf"\{{{group}: ([^}}]+)\}}", text)):
+            parts = (form.replace("NAME", name).replace("TYPE", kind) for name, kind in types.items())
+            text = text.replace(f"{{{group}: {form}}}", ", ".join(parts))
+    return text.replace("{version}", str(version))
 
 
 @contextmanager

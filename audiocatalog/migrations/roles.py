@@ -25,6 +25,7 @@ from audiocatalog.db.transaction import driver_connection
 from audiocatalog.errors import ConfigurationError, InvalidInput, PermissionDenied, Problem, SchemaMismatch
 from audiocatalog.migrations.commands import migrating
 from audiocatalog.models.base import Base
+from audiocatalog.models.metadata import CONTENT_VERSION
 from audiocatalog.models.sql_names import (
     FOLD_FUNCTION,
     LEGAL_MOVE_FUNCTION,
@@ -41,12 +42,9 @@ from audiocatalog.models.sql_names import (
 from audiocatalog.models.tables import DOMAINS
 
 #: What the statements of this package call: they write tracks, tasks and history with the rights of their owner.
-LIFECYCLE_FUNCTIONS: Final = tuple(
-    f"audiocatalog_{name}_v1"
-    for name in (
-        *("save", "replace", "move", "claim", "begin", "renew", "complete", "give_up", "release_expired"),
-        *("stage", "load"),
-    )
+LIFECYCLE_FUNCTIONS: Final = (
+    *(f"audiocatalog_{name}_v1" for name in ("move", "begin", "renew", "give_up", "release_expired")),
+    *(f"audiocatalog_{name}_v{CONTENT_VERSION}" for name in ("save", "replace", "claim", "complete", "stage", "load")),
 )
 #: Functions that only these functions, and the CHECKs of the history and the tasks, may call.
 INNER_FUNCTIONS: Final = (

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import DOMAIN
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeEngine
 
-from audiocatalog.models.metadata import Limit, NumberLimit, TextLimit, WholeLimit
+from audiocatalog.models.limits import Limit, NumberLimit, TextLimit, WholeLimit
 from audiocatalog.models.sql_names import VISIBLE_FUNCTION
 from audiocatalog.status import TrackStatus
 

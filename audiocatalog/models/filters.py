@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models.arguments import parse_choice
-from audiocatalog.models.metadata import NUMBER_LIMITS, TEXT_LIMITS, WholeLimit, clean_text
+from audiocatalog.models.limits import WholeLimit, clean_text
+from audiocatalog.models.metadata import NUMBER_LIMITS, TEXT_LIMITS, MetadataFilters
 from audiocatalog.models.redaction import discreet
 from audiocatalog.models.sql_names import FOLD_FUNCTION, NAME_FUNCTION
 from audiocatalog.status import TrackStatus
@@ -18,14 +19,14 @@ _MOST_VALUES: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchFilters:
+class SearchFilters(MetadataFilters):
     """
-    Narrow a search: a track must meet every filter that is given.
+    Filters for a search: a track must meet every filter that is given.
 
-    *status*, *genre*, *format*, *artist* and *album* take one value or several, of which a track must have one; text
-    is compared as a whole, but folded as a search is ("bjork" is "Björk"). *year*, *duration* (seconds) and *bitrate*
-    (bit/s) take one number, or a pair of a lowest and a highest, both included, None for an open end.
-    *created_since* and *updated_since* take a time with its time zone.
+    *status* and the fields of text take one value or several, of which a track must have one. Text is compared as a
+    whole, but folded as a search is ("bjork" is "Björk"). The fields of numbers, such as *duration* (seconds), take one
+    number, or a pair of a lowest and a highest, both included, None for an open end. *created_since* and
+    *updated_since* take a time with its time zone.
 
     Raises:
         InvalidInput: names every filter that breaks its rule.
@@ -36,13 +37,6 @@ class SearchFilters:
     """
 
     status: TrackStatus | str | Collection[TrackStatus | str] | None = None
-    genre: str | Collection[str] | None = None
-    format: str | Collection[str] | None = None
-    artist: str | Collection[str] | None = None
-    album: str | Collection[str] | None = None
-    year: int | tuple[int | None, int | None] | None = None
-    duration: float | tuple[float | None, float | None] | None = None
-    bitrate: int | tuple[int | None, int | None] | None = None
     created_since: datetime | None = None
     updated_since: datetime | None = None
 
@@ -131,13 +125,14 @@ def _clean_time(field: str, value: object) -> datetime:
     return value
 
 
-_TEXTS: Final = ("genre", "format", "artist", "album")
-_RANGES: Final = ("year", "duration", "bitrate")
 _TIMES: Final = ("created_since", "updated_since")
+#: The metadata by which a search can be narrowed: text by its values, numbers by ranges.
+TEXT_FILTERS: Final = tuple(field.name for field in fields(MetadataFilters) if field.name in TEXT_LIMITS)
+RANGE_FILTERS: Final = tuple(field.name for field in fields(MetadataFilters) if field.name in NUMBER_LIMITS)
 _CLEANERS: Final[dict[str, Callable[[str, Any], object]]] = {
     "status": _clean_statuses,
-    **dict.fromkeys(_TEXTS, _clean_texts),
-    **dict.fromkeys(_RANGES, _clean_range),
+    **dict.fromkeys(TEXT_FILTERS, _clean_texts),
+    **dict.fromkeys(RANGE_FILTERS, _clean_range),
     **dict.fromkeys(_TIMES, _clean_time),
 }
 
@@ -194,10 +189,11 @@ def _is_since(field: str, time: datetime) -> _Condition:
 
 _CONDITIONS: Final[dict[str, Callable[[str, Any], _Condition]]] = {
     "status": _is_status,
+    **dict.fromkeys(TEXT_FILTERS, _reads_as),
+    # For these, an index helps.
     "artist": _is_named,
     "album": _is_kept_as_name,
     "genre": _is_kept_as_name,
-    "format": _reads_as,
-    **dict.fromkeys(_RANGES, lies_between),
+    **dict.fromkeys(RANGE_FILTERS, lies_between),
     **dict.fromkeys(_TIMES, _is_since),
 }

@@ -1,157 +1,64 @@
-"""What a caller hands in: the metadata of a track and the record around it, validated and frozen.
+"""
+The metadata of a track: each field is said here, once, with its name, type, limit and unit.
 
-The rules of every field stand here once, as ``LIMITS``; the CHECK constraints of ``models.py`` are made of them.
+Tables, statements, filters, import and export derive from this list; docs/adding-a-field.md tells how to add a field.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Self, final
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, final
 from uuid import UUID
 
 from audiocatalog.errors import IllegalTransition, InvalidInput, Problem, kind_of, printable
 from audiocatalog.models.arguments import parse_choice
 from audiocatalog.models.ids import new_id, parse_id
-from audiocatalog.models.normalization import composed
+from audiocatalog.models.limits import Limit, NumberLimit, TextLimit, WholeLimit, cleaner, required
 from audiocatalog.models.redaction import discreet
 from audiocatalog.status import TRANSITIONS, TrackStatus
 
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Mapped
 
-class TextLimit(NamedTuple):
-    """Allow text of at most *characters* characters (code points, after NFC)."""
-
-    characters: int
-
-
-class WholeLimit(NamedTuple):
-    """Allow whole numbers from *lowest* to *highest*."""
-
-    lowest: int
-    highest: int
+#: What a number counts. The command line knows how people write each (audiocatalog/cli/units.py).
+Unit = Literal["s", "Hz", "bit/s", "channels", "year"]
 
 
-class NumberLimit(NamedTuple):
-    """Allow finite numbers from *lowest* to *highest*."""
+class MetadataField(NamedTuple):
+    """The limit of a field, the unit of a number, and whether the tracks of a search are counted by it."""
 
-    lowest: float
-    highest: float
-
-
-Limit = TextLimit | WholeLimit | NumberLimit
-
-LIMITS: Final[Mapping[str, Limit]] = {
-    "title": TextLimit(1000),
-    "artist": TextLimit(1000),
-    "album": TextLimit(1000),
-    "genre": TextLimit(200),
-    "year": WholeLimit(1000, 9999),
-    "duration": NumberLimit(0.0, 31_536_000.0),  # seconds; a year of sound
-    "channels": WholeLimit(1, 256),
-    "sample_rate": WholeLimit(1, 100_000_000),  # Hz; DSD1024 runs at 45 MHz
-    "bitrate": WholeLimit(1, 2_000_000_000),  # bit/s
-    "format": TextLimit(50),
-    "audio_path": TextLimit(4096),
-    "thumbnail_path": TextLimit(4096),
-}
-
-TEXT_LIMITS: Final = {field: limit for field, limit in LIMITS.items() if isinstance(limit, TextLimit)}
-NUMBER_LIMITS: Final = {field: limit for field, limit in LIMITS.items() if not isinstance(limit, TextLimit)}
-
-#: The rules of what accompanies a change of status.
-CHANGE_LIMITS: Final[Mapping[str, TextLimit]] = {"actor": TextLimit(200), "reason": TextLimit(1000)}
-
-#: The inside of a regular expression's brackets: every character that leaves no mark on a page. Spaces, controls and
-#: formats (Unicode categories Z, Cc and Cf), fillers and other default-ignorables. Its twin in SQL is
-#: ``audiocatalog_visible_v1``; a test compares the two for every character there is.
-INVISIBLE: Final = (
-    r"\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680"
-    r"\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0"
-    r"\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
-    r"\U000e0000-\U000e0fff"
-)
-_VISIBLE = re.compile(f"[^{INVISIBLE}]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-# NFC makes one character of at most four (U+1F82, say); longer text is refused before a copy of it is made.
-_NFC_SHRINKS_AT_MOST = 4
-_MOST_UNKNOWN_NAMED = 20
+    limit: Limit
+    unit: Unit | None = None
+    is_facet: bool = False
 
 
-def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | None:
-    """Return *value* in NFC, None where it has no visible character, or the rule of *field* that it breaks."""
-    # Most text is this simple, and needs nothing of what follows.
-    if type(value) is str and len(value) <= limit.characters and value.isascii() and value.isprintable():
-        return None if value.isspace() or not value else value
-    # An object may pose as a string by its __class__; only its type tells.
-    if not issubclass(type(value), str):
-        return Problem(field, f"text, not {kind_of(value)}")
-    text = str.__str__(value)  # The characters of a subclass, such as a member of an enum.
-    if len(text) <= limit.characters * _NFC_SHRINKS_AT_MOST:
-        if "\0" in text:
-            return Problem(field, "no NUL character")
-        if _SURROGATE.search(text):
-            return Problem(field, "no lone surrogates")
-        text = composed(text)
-    if len(text) > limit.characters:
-        return Problem(field, f"at most {limit.characters:,} characters, not {len(text):,}", limit.characters)
-    return text if _VISIBLE.search(text) else None
+def _text(characters: int, *, default: str | None = None, is_facet: bool = False) -> Any:  # noqa: ANN401
+    """Return a field of text, of at most *characters* characters."""
+    field = MetadataField(TextLimit(characters), is_facet=is_facet)
+    return dataclasses.field(default=default, metadata={"field": field})
 
 
-def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
-    if type(value) is int and limit.lowest <= value <= limit.highest:
-        return value
-    rule = f"a whole number from {limit.lowest} to {limit.highest}"
-    # bool is a subclass of int, but True is no year.
-    if not issubclass(type(value), int) or isinstance(value, bool):
-        return Problem(field, f"{rule}, not {kind_of(value)}", tuple(limit))
-    number = int.__index__(value)  # type: ignore[arg-type]  # The number of a subclass, such as a member of an enum.
-    return number if limit.lowest <= number <= limit.highest else Problem(field, rule, tuple(limit))
+def _whole(lowest: int, highest: int, unit: Unit | None = None) -> Any:  # noqa: ANN401
+    """Return a field of whole numbers."""
+    return dataclasses.field(default=None, metadata={"field": MetadataField(WholeLimit(lowest, highest), unit)})
 
 
-def _clean_number(field: str, value: object, limit: NumberLimit) -> float | Problem:
-    # NaN compares false with everything, so it fails this test as infinity does.
-    if issubclass(type(value), int | float) and value is not True and value is not False:
-        if limit.lowest <= value <= limit.highest:  # type: ignore[operator]
-            return float(value) + 0.0  # type: ignore[arg-type]  # The sum makes -0.0 the one zero.
-        unlike = ""
-    else:
-        unlike = f", not {kind_of(value)}"
-    return Problem(field, f"a number from {limit.lowest:.0f} to {limit.highest:.0f}{unlike}", tuple(limit))
-
-
-_Clean = Callable[[object], object]
-
-
-def _cleaner(field: str, limit: Limit) -> _Clean:
-    """Return the function that gives a value of *field* as it is stored, None, or the rule that it breaks."""
-    match limit:
-        case TextLimit():
-            return lambda value: clean_text(field, value, limit)
-        case WholeLimit():
-            return lambda value: _clean_whole(field, value, limit)
-        case NumberLimit():
-            return lambda value: _clean_number(field, value, limit)
-
-
-_CLEANERS: Final[Mapping[str, _Clean]] = {field: _cleaner(field, limit) for field, limit in LIMITS.items()}
-
-
-def _required(field: str, cleaned: object) -> object:
-    return Problem(field, "at least one visible character") if cleaned is None else cleaned
+def _number(lowest: float, highest: float, unit: Unit | None = None) -> Any:  # noqa: ANN401
+    """Return a field of numbers, which may have a fraction."""
+    return dataclasses.field(default=None, metadata={"field": MetadataField(NumberLimit(lowest, highest), unit)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackMetadata:
     """
-    Hold the metadata of one track, validated when it is made.
+    The metadata of one track, validated when it is made.
 
     Nothing is coerced: ``year=True``, ``year=1999.7`` and ``duration="5"`` are refused. Text is brought to NFC; a
-    missing title is "Untitled", other text without a visible character is None.
-
-    *duration* is in seconds, *sample_rate* in Hz, *bitrate* in bit/s, *channels* a count, *year* a calendar year.
+    missing title is "Untitled", other text without a visible character is None. Numbers are in the unit of their
+    field: seconds, Hz, bit/s, a count of channels, or a calendar year.
 
     Raises:
         InvalidInput: names every field that breaks its rule, with the limit.
@@ -161,16 +68,16 @@ class TrackMetadata:
 
     """
 
-    title: str = "Untitled"
-    artist: str | None = None
-    album: str | None = None
-    genre: str | None = None
-    year: int | None = None
-    duration: float | None = None
-    channels: int | None = None
-    sample_rate: int | None = None
-    bitrate: int | None = None
-    format: str | None = None
+    title: str = _text(1000, default="Untitled")
+    artist: str | None = _text(1000, is_facet=True)
+    album: str | None = _text(1000)
+    genre: str | None = _text(200, is_facet=True)
+    year: int | None = _whole(1000, 9999, "year")
+    duration: float | None = _number(0.0, 31_536_000.0, "s")  # A year of sound.
+    channels: int | None = _whole(1, 256, "channels")
+    sample_rate: int | None = _whole(1, 100_000_000, "Hz")  # DSD1024 runs at 45 MHz.
+    bitrate: int | None = _whole(1, 2_000_000_000, "bit/s")
+    format: str | None = _text(50, is_facet=True)
 
     __repr__ = discreet
 
@@ -184,7 +91,7 @@ class TrackMetadata:
                 continue
             cleaned = _CLEANERS[field](value)
             if field == "title":
-                cleaned = _required(field, cleaned)
+                cleaned = required(field, cleaned)
             if isinstance(cleaned, Problem):
                 problems.append(cleaned)
             elif cleaned is not value:
@@ -217,7 +124,51 @@ class TrackMetadata:
         return metadata
 
 
-METADATA_FIELDS: Final = tuple(field.name for field in dataclasses.fields(TrackMetadata))
+class MetadataColumns:
+    """The same fields as columns of ``Track``, for type checkers: ``models/tables.py`` makes the columns."""
+
+    title: Mapped[str]
+    artist: Mapped[str | None]
+    album: Mapped[str | None]
+    genre: Mapped[str | None]
+    year: Mapped[int | None]
+    duration: Mapped[float | None]
+    channels: Mapped[int | None]
+    sample_rate: Mapped[int | None]
+    bitrate: Mapped[int | None]
+    format: Mapped[str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataFilters:
+    """The fields by which ``SearchFilters`` narrows a search: text by its values, a number by a range."""
+
+    genre: str | Collection[str] | None = None
+    format: str | Collection[str] | None = None
+    artist: str | Collection[str] | None = None
+    album: str | Collection[str] | None = None
+    year: int | tuple[int | None, int | None] | None = None
+    duration: float | tuple[float | None, float | None] | None = None
+    bitrate: int | tuple[int | None, int | None] | None = None
+
+
+#: Of the SQL functions that take or give metadata. A revision that adds fields makes them anew, by the next number.
+CONTENT_VERSION: Final = 1
+FIELDS: Final[Mapping[str, MetadataField]] = {
+    field.name: field.metadata["field"] for field in dataclasses.fields(TrackMetadata)
+}
+METADATA_FIELDS: Final = tuple(FIELDS)
+_PATHS: Final = ("audio_path", "thumbnail_path")
+#: The columns that a save compares and stores.
+CONTENT_COLUMNS: Final = (*METADATA_FIELDS, *_PATHS)
+LIMITS: Final[Mapping[str, Limit]] = {
+    **{name: field.limit for name, field in FIELDS.items()},
+    **dict.fromkeys(_PATHS, TextLimit(4096)),
+}
+TEXT_LIMITS: Final = {field: limit for field, limit in LIMITS.items() if isinstance(limit, TextLimit)}
+NUMBER_LIMITS: Final = {field: limit for field, limit in LIMITS.items() if not isinstance(limit, TextLimit)}
+_CLEANERS: Final = {field: cleaner(field, limit) for field, limit in LIMITS.items()}
+_MAX_UNKNOWN_NAMED: Final = 20
 
 
 @final  # A dataclass made of it would have a constructor of its own, which checks nothing.
@@ -254,7 +205,7 @@ class TrackRecord:
         thumbnail_path: str | None = None,
         status: TrackStatus = TrackStatus.COMPLETED,
     ) -> None:
-        path = _required("audio_path", _CLEANERS["audio_path"](audio_path))
+        path = required("audio_path", _CLEANERS["audio_path"](audio_path))
         thumbnail = None if thumbnail_path is None else _CLEANERS["thumbnail_path"](thumbnail_path)
         problems = [cleaned for cleaned in (path, thumbnail) if isinstance(cleaned, Problem)]
         if not isinstance(metadata, TrackMetadata):
@@ -322,7 +273,7 @@ class TrackRecord:
         return record
 
     def content(self) -> dict[str, Any]:
-        """Return the twelve values that a save compares and stores, by column."""
+        """Return the values that a save compares and stores, by column."""
         values = {field: getattr(self.metadata, field) for field in METADATA_FIELDS}
         return values | {"audio_path": self.audio_path, "thumbnail_path": self.thumbnail_path}
 
@@ -407,37 +358,10 @@ def _unknown_fields(values: Mapping[Any, Any], fields: Sequence[str]) -> list[Pr
         Problem(printable(key), "no such field")
         if issubclass(type(key), str)
         else Problem("metadata", f"field names are text, not {kind_of(key)}")
-        for key in unknown[:_MOST_UNKNOWN_NAMED]
+        for key in unknown[:_MAX_UNKNOWN_NAMED]
     ]
-    if len(unknown) > _MOST_UNKNOWN_NAMED:
-        problems.append(Problem("metadata", f"{len(unknown) - _MOST_UNKNOWN_NAMED:,} more fields are unknown"))
+    if len(unknown) > _MAX_UNKNOWN_NAMED:
+        problems.append(Problem("metadata", f"{len(unknown) - _MAX_UNKNOWN_NAMED:,} more fields are unknown"))
     if problems:
         problems[-1] = problems[-1]._replace(rule=f"{problems[-1].rule}; the fields are {', '.join(fields)}")
     return problems
-
-
-def clean_actor(actor: object, field: str = "actor") -> str:
-    """
-    Return *actor*, who does something, in NFC; an error names *field*.
-
-    Raises:
-        InvalidInput: it is no text, has no visible character or more than 200 characters, or holds NUL or surrogates.
-    """
-    return str(_refused(_required(field, clean_text(field, actor, CHANGE_LIMITS["actor"]))))
-
-
-def clean_reason(reason: object, field: str = "reason") -> str | None:
-    """
-    Return *reason*, why something is done, in NFC; None where it shows nothing. An error names *field*.
-
-    Raises:
-        InvalidInput: it is no text, has more than 1,000 characters, or holds NUL or surrogates.
-    """
-    cleaned = None if reason is None else _refused(clean_text(field, reason, CHANGE_LIMITS["reason"]))
-    return None if cleaned is None else str(cleaned)
-
-
-def _refused(cleaned: object) -> object:
-    if isinstance(cleaned, Problem):
-        raise InvalidInput(cleaned)
-    return cleaned

@@ -11,14 +11,13 @@ from sqlalchemy.orm.base import instance_state
 from sqlalchemy.orm.state import InstanceState
 
 from audiocatalog.models.base import status_of
-from audiocatalog.models.metadata import TrackRecord
+from audiocatalog.models.metadata import CONTENT_COLUMNS, TrackRecord
 from audiocatalog.models.tables import SaveOutcome, StatusChange, Track
 
 TRACKS: Final[Table] = Track.__table__  # type: ignore[assignment]  # A mapped class has a Table, typed FromClause.
 
 #: Every column but those that are made for searching, which no reader needs.
-TRACK_COLUMNS: Final = tuple(column.name for column in TRACKS.columns if column.computed is None)
-_COLUMNS: Final = ", ".join(TRACK_COLUMNS)
+TRACK_COLUMNS: Final = ("id", "status", *CONTENT_COLUMNS, "created_at", "updated_at", "version")
 # What SQLAlchemy keeps of the class for its objects.
 _MANAGER: Final = Track.__mapper__.class_manager
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -29,11 +29,8 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import LoaderCallableStatus, Mapped, PassiveFlag, mapped_column
 
 from audiocatalog.models.base import Base, StatusText, domain, domain_for
-from audiocatalog.models.metadata import (
-    CHANGE_LIMITS,
-    LIMITS,
-    METADATA_FIELDS,
-)
+from audiocatalog.models.limits import CHANGE_LIMITS
+from audiocatalog.models.metadata import LIMITS, METADATA_FIELDS, MetadataColumns
 from audiocatalog.models.redaction import discreetly, short
 from audiocatalog.models.sql_names import (
     FOLD_FUNCTION,
@@ -46,9 +43,6 @@ from audiocatalog.models.sql_names import (
     SLIPS_FUNCTION,
 )
 from audiocatalog.status import TrackStatus
-
-#: The columns that a save compares and stores.
-CONTENT_COLUMNS: Final = (*METADATA_FIELDS, "audio_path", "thumbnail_path")
 
 
 class SaveOutcome(StrEnum):
@@ -100,7 +94,17 @@ def _index_of_writing(table: str) -> Index:
     )
 
 
-class Track(Base):
+if TYPE_CHECKING:
+    _MetadataColumns = MetadataColumns
+else:
+    _MetadataColumns = type(
+        "MetadataColumns",
+        (),
+        {field: mapped_column(_FIELDS[field], nullable=field != "title", sort_order=-1) for field in METADATA_FIELDS},
+    )
+
+
+class Track(_MetadataColumns, Base):
     """
     Show one track as it was when it was read; to change it, use ``save`` and ``update_status``.
 
@@ -110,21 +114,8 @@ class Track(Base):
     __tablename__ = "audio_tracks"
 
     #: Made by the application (UUID version 7 unless given), never changed.
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    status: Mapped[TrackStatus] = mapped_column(_STATUS)
-    artist: Mapped[str | None] = mapped_column(_FIELDS["artist"])
-    title: Mapped[str] = mapped_column(_FIELDS["title"])
-    album: Mapped[str | None] = mapped_column(_FIELDS["album"])
-    genre: Mapped[str | None] = mapped_column(_FIELDS["genre"])
-    year: Mapped[int | None] = mapped_column(_FIELDS["year"])
-    #: Seconds.
-    duration: Mapped[float | None] = mapped_column(_FIELDS["duration"])
-    channels: Mapped[int | None] = mapped_column(_FIELDS["channels"])
-    #: Hz.
-    sample_rate: Mapped[int | None] = mapped_column(_FIELDS["sample_rate"])
-    #: Bit/s.
-    bitrate: Mapped[int | None] = mapped_column(_FIELDS["bitrate"])
-    format: Mapped[str | None] = mapped_column(_FIELDS["format"])
+    id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-2)
+    status: Mapped[TrackStatus] = mapped_column(_STATUS, sort_order=-2)
     #: Not unique: a unique key without the id would keep the table on one machine for ever.
     audio_path: Mapped[str] = mapped_column(_FIELDS["audio_path"])
     thumbnail_path: Mapped[str | None] = mapped_column(_FIELDS["thumbnail_path"])

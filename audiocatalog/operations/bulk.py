@@ -24,8 +24,15 @@ from audiocatalog.errors import (
     kind_of,
 )
 from audiocatalog.models.arguments import parse_choice
-from audiocatalog.models.metadata import METADATA_FIELDS, ExportedRecord, TrackRecord, clean_reason
-from audiocatalog.models.tables import CONTENT_COLUMNS
+from audiocatalog.models.limits import COPY_TYPES, clean_reason
+from audiocatalog.models.metadata import (
+    CONTENT_COLUMNS,
+    CONTENT_VERSION,
+    LIMITS,
+    METADATA_FIELDS,
+    ExportedRecord,
+    TrackRecord,
+)
 from audiocatalog.operations.bulk_result import (
     MOST_REFUSALS,
     BulkBatch,
@@ -53,16 +60,20 @@ _TOO_SLOW: Final = (
     "texts, or allow more"
 )
 
-STAGE: Final = Statement("SELECT audiocatalog_stage_v1()")
-_COPY: Final = (
-    f"COPY pg_temp.audiocatalog_stage (place, round, id, status, {', '.join(CONTENT_COLUMNS)}) "
-    "FROM STDIN (FORMAT BINARY)"
+STAGE: Final = Statement(f"SELECT audiocatalog_stage_v{CONTENT_VERSION}()")
+# The columns of the table, by the types that they are sent as.
+_STAGED: Final = {
+    "place": "int4",
+    "round": "int4",
+    "id": "uuid",
+    "status": "text",
+    **{field: COPY_TYPES[type(LIMITS[field])] for field in CONTENT_COLUMNS},
+}
+_COPY: Final = f"COPY pg_temp.audiocatalog_stage ({', '.join(_STAGED)}) FROM STDIN (FORMAT BINARY)"
+_TYPES: Final = tuple(_STAGED.values())
+LOAD: Final = Statement(
+    f"SELECT inserted, updated, same, other, other_versions FROM audiocatalog_load_v{CONTENT_VERSION}($1, $2, $3, $4)"
 )
-_TYPES: Final = (
-    *("int4", "int4", "uuid", "text", "text", "text", "text", "text"),
-    *("int4", "float8", "int4", "int4", "int4", "text", "text", "text"),
-)
-LOAD: Final = Statement("SELECT * FROM audiocatalog_load_v1($1, $2, $3, $4)")
 RESTORE: Final = Statement(f"SELECT audiocatalog_restore_v1($1, $2), {TRANSACTION_MARK}", writes=True)
 READ_LIMITS: Final = Statement("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
 #: Set time limits for the rest of the transaction.

@@ -1,6 +1,6 @@
 """Claims of tracks by workers.
 
-The statements are calls of functions: alembic/functions/lifecycle_v1.sql.
+The statements are calls of functions: alembic/functions/lifecycle_v1.sql and content_v1.sql.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from uuid import UUID
 from audiocatalog.errors import ClaimLost, InvalidInput, Problem, kind_of
 from audiocatalog.models.arguments import parse_choice, whole_number
 from audiocatalog.models.claim import Claim, ClaimOrder, RetryPolicy
-from audiocatalog.models.metadata import TrackMetadata, clean_actor, clean_reason
+from audiocatalog.models.limits import clean_actor, clean_reason
+from audiocatalog.models.metadata import CONTENT_VERSION, TrackMetadata
 from audiocatalog.models.rows import TRACK_COLUMNS, change_of, track_of
 from audiocatalog.models.tables import StatusChange
 from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement
@@ -30,12 +31,12 @@ _SHORTEST_LEASE: Final = timedelta(milliseconds=10)
 #: The name of the notifications that tell of waiting tracks.
 CHANNEL: Final = "audiocatalog_pending"
 
+_CLAIM_COLUMNS: Final = ", ".join((*TRACK_COLUMNS, "attempt", "expires_at", "last_error", "begun", "token"))
+_CLAIM: Final = f"SELECT {_CLAIM_COLUMNS}, {TRANSACTION_MARK} FROM audiocatalog_claim_v{CONTENT_VERSION}"
 #: Hand waiting tracks to a worker.
-CLAIM: Final = Statement(f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_claim_v1($1, $2, $3, $4)", writes=True)
+CLAIM: Final = Statement(f"{_CLAIM}($1, $2, $3, $4)", writes=True)
 #: Hand them to a worker that works on one after the other: only the first one has begun.
-CLAIM_FOR_LOOP: Final = Statement(
-    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_claim_v1($1, $2, $3, $4, true)", writes=True
-)
+CLAIM_FOR_LOOP: Final = Statement(f"{_CLAIM}($1, $2, $3, $4, true)", writes=True)
 #: Note that the work on a claimed track begins, or did not.
 BEGIN: Final = Statement(
     f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_begin_v1($1, $2, $3)", writes=True, writes_history=False
@@ -44,7 +45,8 @@ RENEW: Final = Statement(
     f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_renew_v1($1, $2::bigint[], $3)", writes=True, writes_history=False
 )
 COMPLETE: Final = Statement(
-    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_complete_v1($1, $2::bigint[], $3, $4, $5::jsonb)", writes=True
+    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_complete_v{CONTENT_VERSION}($1, $2::bigint[], $3, $4, $5::jsonb)",
+    writes=True,
 )
 #: End claims whose work was not done.
 END_UNFINISHED: Final = Statement(
@@ -263,11 +265,9 @@ def _split_pairs(pairs: object) -> tuple[list[Claim], list[TrackMetadata | None]
 
 def _claims_of(rows: Sequence[tuple[Any, ...]], worker: str) -> list[tuple[Claim, bool]]:
     """Return the claims in the rows of a statement that claims, each with whether the work on it has begun."""
-    width = len(TRACK_COLUMNS)
     claims = []
-    for row in rows:
-        attempt, expires_at, last_error, begun, token = row[width:]
-        claims.append((Claim(track_of(row[:width]), token, worker, attempt, expires_at, last_error), begun))
+    for *track, attempt, expires_at, last_error, begun, token in rows:
+        claims.append((Claim(track_of(track), token, worker, attempt, expires_at, last_error), begun))
     return claims
 
 

@@ -22,7 +22,7 @@ from audiocatalog.errors import (
 from audiocatalog.models.arguments import parse_choice
 from audiocatalog.models.base import status_of
 from audiocatalog.models.ids import parse_id
-from audiocatalog.models.metadata import clean_reason
+from audiocatalog.models.limits import clean_reason
 from audiocatalog.models.rows import CHANGE_COLUMNS, change_of
 from audiocatalog.models.tables import StatusChange
 from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement

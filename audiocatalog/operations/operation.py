@@ -145,6 +145,6 @@ def milliseconds(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
 
-def placeholders(values: Iterable[Any]) -> str:
-    """Return a placeholder for each of *values*: ``$1, $2``."""
-    return ", ".join(f"${place}" for place, _ in enumerate(values, 1))
+def placeholders(names: Iterable[str]) -> str:
+    """Return a placeholder for each of *names*: ``$1, $2``."""
+    return ", ".join(f"${place}" for place, _ in enumerate(names, 1))

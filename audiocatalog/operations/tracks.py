@@ -1,6 +1,6 @@
 """Tracks read by their ids, and saved.
 
-The first row of a track's history is written by the function that inserts it: alembic/functions/lifecycle_v1.sql.
+The first row of a track's history is written by the function that inserts it: alembic/functions/content_v1.sql.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem, SaveConflict, TrackNotFound, kind_of
 from audiocatalog.models.ids import parse_id
-from audiocatalog.models.metadata import TrackRecord, clean_reason
+from audiocatalog.models.limits import clean_reason
+from audiocatalog.models.metadata import CONTENT_COLUMNS, CONTENT_VERSION, TrackRecord
 from audiocatalog.models.rows import TRACK_COLUMNS, new_track, track_of
 from audiocatalog.models.tables import SaveOutcome, Track
-from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement
+from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement, placeholders
 
 #: At most this many tracks are named by one call, or read by one statement.
 MAX_TRACKS: Final = 10_000
@@ -24,13 +25,16 @@ _REPLACE_TRIES: Final = 5
 _COLUMNS: Final = ", ".join(TRACK_COLUMNS)
 FIND: Final = Statement(f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = $1")
 FIND_MANY: Final = Statement(f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = ANY ($1)")
+_INSERT_ARGUMENTS: Final = ("id", "status", *CONTENT_COLUMNS, "actor", "reason", "notify")
 #: Insert a new track and the first row of its history. Returns when it was created, null if the id is taken.
 INSERT: Final = Statement(
-    f"SELECT audiocatalog_save_v1({', '.join(f'${place}' for place in range(1, 18))}), {TRANSACTION_MARK}", writes=True
+    f"SELECT audiocatalog_save_v{CONTENT_VERSION}({placeholders(_INSERT_ARGUMENTS)}), {TRANSACTION_MARK}", writes=True
 )
+_REPLACE_ARGUMENTS: Final = ("id", "expected_version", *CONTENT_COLUMNS, "actor", "reason")
 #: Overwrite other content, at the expected version unless that is null. Returns no row if nothing was to be done.
 REPLACE: Final = Statement(
-    f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_replace_v1({', '.join(f'${place}' for place in range(1, 17))})",
+    f"SELECT {_COLUMNS}, {TRANSACTION_MARK} "
+    f"FROM audiocatalog_replace_v{CONTENT_VERSION}({placeholders(_REPLACE_ARGUMENTS)})",
     writes=True,
 )
 

@@ -29,7 +29,8 @@ from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models.ids import parse_id
-from audiocatalog.models.metadata import INVISIBLE, NUMBER_LIMITS, TextLimit, clean_text
+from audiocatalog.models.limits import INVISIBLE, TextLimit, clean_text
+from audiocatalog.models.metadata import NUMBER_LIMITS
 
 MAXIMUM_CHARACTERS: Final = 1000
 MAXIMUM_TERMS: Final = 32

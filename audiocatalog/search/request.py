@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from audiocatalog.errors import InvalidInput, Problem, kind_of
 from audiocatalog.models.arguments import parse_choice
 from audiocatalog.models.filters import SearchFilters, lies_between
-from audiocatalog.models.metadata import TextLimit, clean_text
+from audiocatalog.models.limits import TextLimit, clean_text
 from audiocatalog.search.query import Query, parse_query
 from audiocatalog.search.results import Cursor, SearchSort, check_facets, check_page
 from audiocatalog.search.sorted_sql import parts_of

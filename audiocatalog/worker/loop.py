@@ -22,7 +22,8 @@ from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput, Problem
 from audiocatalog.methods import Methods
 from audiocatalog.models.arguments import parse_choice
 from audiocatalog.models.claim import Claim, ClaimOrder
-from audiocatalog.models.metadata import CHANGE_LIMITS, TrackMetadata
+from audiocatalog.models.limits import CHANGE_LIMITS
+from audiocatalog.models.metadata import TrackMetadata
 from audiocatalog.operations.claims import begin, checked_count, checked_lease, claim_for_loop
 from audiocatalog.operations.operation import Operation
 from audiocatalog.worker.leaving import leaving

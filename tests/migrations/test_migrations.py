@@ -21,8 +21,11 @@ from sqlalchemy import create_engine, make_url
 
 from audiocatalog import Catalog, TrackMetadata, errors, migrations
 from audiocatalog.embedded import server as embedded
+from audiocatalog.migrations.alembic_operations import filled_in
 from audiocatalog.migrations.migrator import LOCK_KEY
 from audiocatalog.models.base import Base
+from audiocatalog.models.limits import Limit, NumberLimit, TextLimit, WholeLimit
+from audiocatalog.models.metadata import CONTENT_COLUMNS, CONTENT_VERSION, LIMITS, METADATA_FIELDS
 from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 from tests.support.databases import libpq, temporary_database
 from tests.support.frozen import outcome_of
@@ -31,10 +34,15 @@ from tests.support.repository import ROOT
 from tests.support.schemas import schema_of
 
 FUNCTIONS = ROOT / "alembic" / "functions"
+#: The columns that functions take and give, as the code has them.
+SQL_TYPES: dict[type[Limit], str] = {TextLimit: "text", WholeLimit: "integer", NumberLimit: "double precision"}
+CONTENT = {name: SQL_TYPES[type(LIMITS[name])] for name in CONTENT_COLUMNS}
+METADATA = {name: CONTENT[name] for name in METADATA_FIELDS}
 
 
 def functions_of(*names: str) -> str:
-    return "\n".join((FUNCTIONS / f"{name}.sql").read_text(encoding="utf-8") for name in names)
+    text = "\n".join((FUNCTIONS / f"{name}.sql").read_text(encoding="utf-8") for name in names)
+    return filled_in(text, CONTENT_VERSION, {"content": CONTENT, "metadata": METADATA})
 
 
 def test_there_is_one_head_and_the_code_knows_it() -> None:
@@ -71,7 +79,7 @@ def test_the_migrations_build_exactly_the_models(empty_database: Callable[[], st
         engine.dispose()
         # These name the types of the tables.
         connection.execute("SET search_path = public, pg_temp")
-        connection.execute(functions_of("lifecycle_v1", "bulk_v1"))
+        connection.execute(functions_of("lifecycle_v1", "content_v1", "bulk_v1"))
     assert schema_of(migrated) == schema_of(created)
 
 

@@ -207,11 +207,11 @@ def test_what_is_no_time_with_a_zone_is_refused(field: str, value: object) -> No
 
 
 def test_one_error_names_every_bad_filter() -> None:
-    bad = {"status": "x", "genre": 5, "format": [], "artist": "", "album": b"", "year": 0, "duration": -1}
-    bad |= {"bitrate": 0, "created_since": 5, "updated_since": "x"}
+    bad = {"genre": 5, "format": [], "artist": "", "album": b"", "year": 0, "duration": -1, "bitrate": 0}
+    bad |= {"status": "x", "created_since": 5, "updated_since": "x"}
     error = refusal(**bad)
     assert [problem.field for problem in error.problems] == list(bad)
-    assert (error.field, len(str(error)) <= 500) == ("status", True)
+    assert (error.field, len(str(error)) <= 500) == ("genre", True)
 
 
 @pytest.mark.parametrize("field", ["status", *TEXTS, *RANGES, *TIMES])

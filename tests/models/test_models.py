@@ -22,10 +22,11 @@ from sqlalchemy.orm import Session, object_session
 from audiocatalog import TRANSITIONS, StatusChange, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.models.base import Base
 from audiocatalog.models.ids import new_id
-from audiocatalog.models.metadata import INVISIBLE
+from audiocatalog.models.limits import INVISIBLE
+from audiocatalog.models.metadata import CONTENT_COLUMNS
 from audiocatalog.models.rows import CHANGES, TRACKS
 from audiocatalog.models.sql_names import SEARCH_VECTOR_FUNCTION, VISIBLE_FUNCTION
-from audiocatalog.models.tables import CONTENT_COLUMNS, DOMAINS
+from audiocatalog.models.tables import DOMAINS
 from tests.support.databases import Units
 from tests.support.factories import TrackFactory
 

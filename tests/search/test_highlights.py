@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from audiocatalog import Track
-from audiocatalog.models.metadata import INVISIBLE
+from audiocatalog.models.limits import INVISIBLE
 from audiocatalog.search.folding import BLANKS, SEPARATORS, fold, read
 from audiocatalog.search.highlights import WantedWords, highlights_of
 from audiocatalog.search.results import Span

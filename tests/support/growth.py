@@ -36,7 +36,7 @@ from audiocatalog.db.settings import parse_url
 from audiocatalog.errors import ConfigurationError, InvalidInput
 from audiocatalog.errors.printing import escaped, json_text
 from audiocatalog.models.ids import parse_id
-from audiocatalog.models.metadata import clean_actor
+from audiocatalog.models.limits import clean_actor
 from audiocatalog.operations.changes import Place
 from audiocatalog.search.folding import read
 from audiocatalog.search.query import parse_query

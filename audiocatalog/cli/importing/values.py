@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 from audiocatalog.cli.text import lone_surrogate, quoted
 from audiocatalog.errors import Problem, kind_of
 from audiocatalog.errors.printing import escaped
-from audiocatalog.models.metadata import LIMITS, NUMBER_LIMITS, NumberLimit, TextLimit, WholeLimit
+from audiocatalog.models.limits import NumberLimit, TextLimit, WholeLimit
+from audiocatalog.models.metadata import LIMITS, NUMBER_LIMITS
 from audiocatalog.status import TrackStatus
 
 

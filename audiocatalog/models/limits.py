@@ -1,0 +1,140 @@
+"""The kinds of values that a field may take, each with its limits, and the functions that check a value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from audiocatalog.errors import InvalidInput, Problem, kind_of
+from audiocatalog.models.normalization import composed
+
+
+class TextLimit(NamedTuple):
+    """Text of at most *characters* characters (code points, after NFC)."""
+
+    characters: int
+
+
+class WholeLimit(NamedTuple):
+    """Whole numbers from *lowest* to *highest*."""
+
+    lowest: int
+    highest: int
+
+
+class NumberLimit(NamedTuple):
+    """Finite numbers from *lowest* to *highest*."""
+
+    lowest: float
+    highest: float
+
+
+Limit = TextLimit | WholeLimit | NumberLimit
+#: The type by which PostgreSQL's binary COPY is sent a value of each kind.
+COPY_TYPES: Final[Mapping[type[Limit], str]] = {TextLimit: "text", WholeLimit: "int4", NumberLimit: "float8"}
+
+#: The rules of what accompanies a change of status.
+CHANGE_LIMITS: Final[Mapping[str, TextLimit]] = {"actor": TextLimit(200), "reason": TextLimit(1000)}
+
+#: The inside of a regular expression's brackets: every character that leaves no mark on a page. Spaces, controls and
+#: formats (Unicode categories Z, Cc and Cf), fillers and other default-ignorables. Its twin in SQL is
+#: ``audiocatalog_visible_v1``; a test compares the two for every character there is.
+INVISIBLE: Final = (
+    r"\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680"
+    r"\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    r"\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\U000e0000-\U000e0fff"
+)
+_VISIBLE = re.compile(f"[^{INVISIBLE}]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# NFC makes one character of at most four (U+1F82, say); longer text is refused before a copy of it is made.
+_NFC_SHRINKS_AT_MOST = 4
+
+
+def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | None:
+    """Return *value* in NFC, None where it has no visible character, or the rule of *field* that it breaks."""
+    # Most text is this simple, and needs nothing of what follows.
+    if type(value) is str and len(value) <= limit.characters and value.isascii() and value.isprintable():
+        return None if value.isspace() or not value else value
+    # An object may pose as a string by its __class__; only its type tells.
+    if not issubclass(type(value), str):
+        return Problem(field, f"text, not {kind_of(value)}")
+    text = str.__str__(value)  # The characters of a subclass, such as a member of an enum.
+    if len(text) <= limit.characters * _NFC_SHRINKS_AT_MOST:
+        if "\0" in text:
+            return Problem(field, "no NUL character")
+        if _SURROGATE.search(text):
+            return Problem(field, "no lone surrogates")
+        text = composed(text)
+    if len(text) > limit.characters:
+        return Problem(field, f"at most {limit.characters:,} characters, not {len(text):,}", limit.characters)
+    return text if _VISIBLE.search(text) else None
+
+
+def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
+    if type(value) is int and limit.lowest <= value <= limit.highest:
+        return value
+    rule = f"a whole number from {limit.lowest} to {limit.highest}"
+    # bool is a subclass of int, but True is no year.
+    if not issubclass(type(value), int) or isinstance(value, bool):
+        return Problem(field, f"{rule}, not {kind_of(value)}", tuple(limit))
+    number = int.__index__(value)  # type: ignore[arg-type]  # The number of a subclass, such as a member of an enum.
+    return number if limit.lowest <= number <= limit.highest else Problem(field, rule, tuple(limit))
+
+
+def _clean_number(field: str, value: object, limit: NumberLimit) -> float | Problem:
+    # NaN compares false with everything, so it fails this test as infinity does.
+    if issubclass(type(value), int | float) and value is not True and value is not False:
+        if limit.lowest <= value <= limit.highest:  # type: ignore[operator]
+            return float(value) + 0.0  # type: ignore[arg-type]  # The sum makes -0.0 the one zero.
+        unlike = ""
+    else:
+        unlike = f", not {kind_of(value)}"
+    return Problem(field, f"a number from {limit.lowest:.0f} to {limit.highest:.0f}{unlike}", tuple(limit))
+
+
+Clean = Callable[[object], object]
+
+
+def cleaner(field: str, limit: Limit) -> Clean:
+    """Return a function that returns a value of *field* as it is stored, None, or the rule that it breaks."""
+    match limit:
+        case TextLimit():
+            return lambda value: clean_text(field, value, limit)
+        case WholeLimit():
+            return lambda value: _clean_whole(field, value, limit)
+        case NumberLimit():
+            return lambda value: _clean_number(field, value, limit)
+
+
+def required(field: str, cleaned: object) -> object:
+    """Return *cleaned*, or the rule of a *field* that must not be empty."""
+    return Problem(field, "at least one visible character") if cleaned is None else cleaned
+
+
+def clean_actor(actor: object, field: str = "actor") -> str:
+    """
+    Return *actor*, who does something, in NFC; an error names *field*.
+
+    Raises:
+        InvalidInput: it is no text, has no visible character or more than 200 characters, or holds NUL or surrogates.
+    """
+    return str(_refused(required(field, clean_text(field, actor, CHANGE_LIMITS["actor"]))))
+
+
+def clean_reason(reason: object, field: str = "reason") -> str | None:
+    """
+    Return *reason*, why something is done, in NFC; None where it shows nothing. An error names *field*.
+
+    Raises:
+        InvalidInput: it is no text, has more than 1,000 characters, or holds NUL or surrogates.
+    """
+    cleaned = None if reason is None else _refused(clean_text(field, reason, CHANGE_LIMITS["reason"]))
+    return None if cleaned is None else str(cleaned)
+
+
+def _refused(cleaned: object) -> object:
+    if isinstance(cleaned, Problem):
+        raise InvalidInput(cleaned)
+    return cleaned
