@@ -19,6 +19,8 @@ import pytest
 from tests.support.growth import CONTROL, PARSERS, TIMES
 from tests.support.repository import ROOT
 
+pytestmark = pytest.mark.slow
+
 #: Sorting costs a little more than its proportion, and what is small is lost in what every call costs.
 MOST: Final = 5.0
 assert TIMES < MOST
