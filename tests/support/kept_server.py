@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +17,11 @@ def main() -> None:
     with EmbeddedPostgres(FOLDER) as server:
         url = server.url("postgres")
         migrations.upgrade(url)
-        print(f"export AUDIOCATALOG_DATABASE_URL='{url}'")
-        print("The server stops at Ctrl-C, and keeps its data in .postgres.", flush=True)
+        sys.stdout.write(
+            f"export AUDIOCATALOG_DATABASE_URL='{url}'\n"
+            f"The server runs until you press Ctrl-C. {FOLDER} keeps its data.\n"
+        )
+        sys.stdout.flush()
         with suppress(KeyboardInterrupt):
             signal.pause()
 
