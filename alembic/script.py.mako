@@ -7,7 +7,7 @@ Create Date: ${create_date}
 The rules, for tables that are filled and in use (docs/adr/0004-migrations.md); `make lint` and the tests hold to most.
 
 In general
-- Number revisions in sequence (--rev-id 0002, 0003 ...) and set SCHEMA_REVISION in audiocatalog/models/sql_names.py.
+- Revisions are numbered in sequence: `make revision NAME=...` takes the next number and lists what else to change.
 - Running code must work with this schema and with the next one: expand, deploy, contract. What is dropped or renamed
   here must have been out of use since the release before.
 - Schema or data in one revision, never both; no imports from audiocatalog: a revision is frozen, the package is not.
@@ -37,19 +37,18 @@ Rights
 - Every function is named audiocatalog_..., and one that is SECURITY DEFINER works in the schema that it lies in. At the
   end of each revision, in its transaction, env.py takes EXECUTE on all of them from PUBLIC and gives a new _v2 the
   grantees of its _v1. So never create one in an autocommit_block.
-- A new table, or a function without a version before it, may be used by the owner alone until `audiocatalog roles --apply`
-  or `audiocatalog roles --grant ROLE` is run: name it in audiocatalog/migrations/roles.py, and say so in the changelog.
+- A new table, or a function without a version before it, may be used by the owner alone until someone runs
+  `audiocatalog roles --apply` or `audiocatalog roles --grant ROLE`: name it in audiocatalog/migrations/roles.py, and
+  say so in the changelog.
 
-Name every constraint by the convention of models.py. A statement that must break a rule of the linter begins with the
-comment `-- squawk-ignore RULE`, and says why.
+Name every constraint by the convention of audiocatalog/models/base.py. A statement that must break a rule of the linter
+begins with the comment `-- squawk-ignore RULE`, and says why.
 """
 
-import sqlalchemy as sa
 from alembic import op
 ${imports if imports else ""}
-
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
+revision = "${up_revision}"
+down_revision = "${down_revision}"
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
