@@ -13,10 +13,16 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 import psycopg
-from psycopg import waiting
-from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
+from psycopg import generators, waiting
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from audiocatalog.db.error_translation import AnothersConnection, ServerSilent, over_its_limit, without_data
+from audiocatalog.db.error_translation import (
+    AnothersConnection,
+    ServerSilent,
+    interrupt_behind,
+    over_its_limit,
+    without_data,
+)
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -73,7 +79,8 @@ class PooledConnection(psycopg.Connection[Any]):
     #: How long its holder had to wait for it.
     waited: float = 0.0
     cached_cursor: psycopg.RawCursor[Any] | None = None
-    _process: object = None
+    #: The process that opened it.
+    process: object = None
     #: The pool that it belongs to, and what only that pool uses.
     home: Home | None = None
     generation: int = 0
@@ -97,7 +104,7 @@ class PooledConnection(psycopg.Connection[Any]):
             connection = super().connect(conninfo, **parameters)
         except psycopg.Error as error:
             raise without_data(error) from None
-        connection._process = _process  # noqa: SLF001
+        connection.process = _process
         connection.response_timeout = connection.default_response_timeout = response_timeout
         connection.network_timeout = network_timeout
         connection.limit = connection.default_limit = (
@@ -115,7 +122,7 @@ class PooledConnection(psycopg.Connection[Any]):
         Raises:
             ServerSilent: the response_timeout has ended.
         """
-        if self._process is not _process:
+        if self.process is not _process:
             raise AnothersConnection("this connection belongs to the process that this one was forked from")
         began = monotonic()
         try:
@@ -153,12 +160,13 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def add_notice_handler(self, callback: Callable[[psycopg.errors.Diagnostic], None]) -> None:
         """Add *callback* once: SQLAlchemy takes each checkout for a new connection, and adds its own each time."""
-        if callback not in self._notice_handlers:
-            super().add_notice_handler(callback)
+        with suppress(ValueError):
+            self.remove_notice_handler(callback)
+        super().add_notice_handler(callback)
 
     def close(self) -> None:
         """Go back to the pool, or hang up if there is none; it can be repeated."""
-        if self._process is not _process:
+        if self.process is not _process:
             return  # To hang up would end it for the parent as well.
         if self.home is None:
             super().close()
@@ -194,11 +202,7 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def __del__(self, _warn: object = None, /) -> None:
         """Hang up a connection that a caller has lost, by an interrupt or by mistake, which frees its place."""
-        if self._process is not _process:
-            return
-        if self.home is None:
-            super().__del__()
-        else:
+        if self.process is _process:
             self.hang_up()
 
     def __repr__(self) -> str:
@@ -257,6 +261,28 @@ def client_timeout(driver: psycopg.Connection[Any], seconds: float | None) -> It
         yield
     finally:
         driver.response_timeout, driver.limit = before
+
+
+def leave_pipeline(driver: psycopg.Connection[Any], error: Exception) -> psycopg.Error | None:
+    """
+    Read what a failed pipeline has left unread, so that *driver* stays usable; return what failed, if *error* hides it.
+
+    An error that comes after the last statement, when the transaction is ended, is followed by one answer more than
+    psycopg 3.3 reads; it then complains that the pipeline cannot be left.
+    """
+    pipe = driver.pgconn
+    if pipe.status == ConnStatus.BAD or pipe.pipeline_status == PipelineStatus.OFF:
+        return None
+    if interrupt_behind(error) is not None:
+        # A signal came before all was sent, and what was not asked will not be answered.
+        pipe.finish()
+        return None
+    # The driver's own way of waiting ends, whatever the server does.
+    while pipe.status != ConnStatus.BAD and (result := driver.wait(generators.fetch(pipe))) is not None:
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            pipe.exit_pipeline_mode()
+            break
+    return error.__context__ if isinstance(error.__context__, psycopg.Error) else None
 
 
 def shutdown_socket(driver: psycopg.Connection[Any]) -> None:

@@ -7,11 +7,10 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
-from psycopg import generators
-from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 
-from audiocatalog.db.connection import PooledConnection, client_timeout, raw_cursor
-from audiocatalog.db.error_translation import interrupt_behind, translated
+from audiocatalog.db.connection import PooledConnection, client_timeout, leave_pipeline, raw_cursor
+from audiocatalog.db.error_translation import translated
 from audiocatalog.errors import CatalogError, Phase, StaleStatement
 from audiocatalog.operations.operation import (
     Copy,
@@ -125,7 +124,7 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
                 driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
         return cursor.fetchall()
     except (psycopg.Error, IndexError) as error:
-        late = _leave_pipeline(driver, error)
+        late = leave_pipeline(driver, error)
         if not is_alone and driver.info.transaction_status == TransactionStatus.INERROR:
             # There is none where the transaction was given up before the search began.
             with suppress(psycopg.Error):
@@ -138,25 +137,3 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
             # one answer fewer, has dropped it. A search that only reads can meet nothing there but its time limit.
             raise psycopg.errors.QueryCanceled("the statement was ended with its transaction") from None
         raise
-
-
-def _leave_pipeline(driver: psycopg.Connection[Any], error: Exception) -> psycopg.Error | None:
-    """
-    Read what a failed pipeline has left unread, so that *driver* stays usable; return what failed, if *error* hides it.
-
-    An error that comes after the last statement, when the transaction is ended, is followed by one answer more than
-    psycopg 3.3 reads; it then complains that the pipeline cannot be left.
-    """
-    pipe = driver.pgconn
-    if pipe.status == ConnStatus.BAD or pipe.pipeline_status == PipelineStatus.OFF:
-        return None
-    if interrupt_behind(error) is not None:
-        # A signal came before all was sent, and what was not asked will not be answered.
-        pipe.finish()
-        return None
-    # The driver's own way of waiting ends, whatever the server does.
-    while pipe.status != ConnStatus.BAD and (result := driver.wait(generators.fetch(pipe))) is not None:
-        if result.status == ExecStatus.PIPELINE_SYNC:
-            pipe.exit_pipeline_mode()
-            break
-    return error.__context__ if isinstance(error.__context__, psycopg.Error) else None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 import threading
 from pathlib import PurePath
-from types import FrameType
 from typing import Final
 
 from audiocatalog.db.connection import PooledConnection
@@ -23,7 +22,7 @@ def describe_holder(connection: PooledConnection) -> str:
 
 def place_in_the_callers_code() -> str:
     """Return the place in the caller's code at which a connection is being taken."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # inspect.stack reads every source file.
+    frame = inspect.currentframe()  # Not inspect.stack, which reads every source file.
     while frame is not None and frame.f_back and frame.f_globals.get("__name__", "").startswith(_INSIDE):
         frame = frame.f_back
     if frame is None:

@@ -12,6 +12,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from audiocatalog.errors import WriteRefused
 from audiocatalog.models.base import Base
+from audiocatalog.models.orm_internals import LinkingSession
 from audiocatalog.models.sql_names import VERSION_TABLE
 from audiocatalog.models.tables import Track
 
@@ -26,7 +27,7 @@ _VERBS: Final[Mapping[str, str]] = {
 _IS_THE_SAME: Final = "SELECT to_regclass(quote_ident(%s) || '.' || quote_ident(%s)) = to_regclass(quote_ident(%s))"
 
 
-class HostSession(Session):
+class HostSession(LinkingSession):
     """
     A session that links the catalogue's objects by their ids, and refuses to write them.
 
@@ -34,10 +35,9 @@ class HostSession(Session):
         WriteRefused: an object of the catalogue was added, changed or deleted.
     """
 
-    def _contains_state(self, state: InstanceState[Any]) -> bool:
-        # SQLAlchemy asks this before it adds the far side of a relationship to the session, and before it copies the
-        # key of the far side. A track that was read has a key and needs no session: it may be shared by many.
-        return super()._contains_state(state) or (state.key is not None and issubclass(state.class_, Base))
+    def links(self, state: InstanceState[Any]) -> bool:
+        """Tell whether the object of *state* is a row of the catalogue: it needs no session, and many may share it."""
+        return state.key is not None and issubclass(state.class_, Base)
 
 
 @event.listens_for(HostSession, "before_flush")

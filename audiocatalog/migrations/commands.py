@@ -105,7 +105,7 @@ def current(url: str | URL) -> str | None:
             try:
                 context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
                 return context.get_current_revision()
-            except (CommandError, AssertionError):
+            except CommandError:
                 check_schema(driver_connection(connection))  # It says what is wrong.
                 raise
 
@@ -144,7 +144,7 @@ def _run(url: str | URL, run: Callable[[Config], None], lock_timeout: float) -> 
     with translated("upgrade"), _ALEMBIC_IS_GLOBAL:
         try:
             run(config)
-        except (CommandError, AssertionError) as error:
+        except CommandError as error:
             with connected(parse_url(url)) as connection:
                 check_schema(driver_connection(connection))  # It says what is wrong, if it is that.
             raise SchemaMismatch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +22,8 @@ from audiocatalog.db.function_rights import SECURE_FUNCTIONS, check_pins
 from audiocatalog.db.schema_check import NEXT_REVISION
 from audiocatalog.db.settings import CONNECTION_DEFAULTS
 from audiocatalog.db.transaction import driver_connection
-from audiocatalog.errors import ConfigurationError, PermissionDenied, TransientConflict, printable
+from audiocatalog.errors import ConfigurationError, PermissionDenied, SchemaMismatch, TransientConflict, printable
+from audiocatalog.models.sql_names import VERSION_TABLE
 from audiocatalog.operations.advisory_locks import holder_of
 
 # Alembic is imported where it is used: most services that import this package never migrate.
@@ -104,15 +105,18 @@ class Steps:
     """
 
     def __init__(self, migration: MigrationContext) -> None:
-        self._find: Callable[..., Iterable[RevisionStep]] = migration.opts["fn"]
+        # Alembic asks this function for the steps whenever it runs, and has no public name for it.
+        self._find = migration._migrations_fn or (lambda *_: ())  # noqa: SLF001
         self._left: deque[RevisionStep] | None = None
         #: Whether a revision is taken back.
         self.go_back = False
-        # Alembic asks this function whenever it runs, and has no public name for it.
         migration._migrations_fn = self  # noqa: SLF001
 
     def __call__(self, heads: tuple[str, ...], migration: MigrationContext) -> list[RevisionStep]:
         """Return the next step alone, or none."""
+        if not all(heads):
+            # Alembic would fail an assertion.
+            raise SchemaMismatch(f"the table {VERSION_TABLE} names no revision: restore the one that the schema is at")
         if self._left is None:
             newer = heads == (NEXT_REVISION,) and migration.opts.get("destination_rev") == "head"
             if newer and not _knows(migration, NEXT_REVISION):

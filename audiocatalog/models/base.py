@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Dialect, Double, Integer, MetaData, String, Text, TypeDecorator
+from sqlalchemy import Dialect, Double, Integer, MetaData, String, Text, TypeDecorator, event
 from sqlalchemy.dialects.postgresql import DOMAIN
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import ClassManager, DeclarativeBase, Mapper
 from sqlalchemy.types import TypeEngine
 
 from audiocatalog.models.limits import Limit, NumberLimit, TextLimit, WholeLimit
+from audiocatalog.models.orm_internals import STATE_ATTRIBUTE, refuse_unloaded
 from audiocatalog.models.sql_names import VISIBLE_FUNCTION
 from audiocatalog.status import TrackStatus
 
@@ -34,7 +35,7 @@ class Base(DeclarativeBase):
 
         SQLAlchemy itself fills objects below this method, so reading and constructing them works as ever.
         """
-        if name.startswith("_sa_"):
+        if name == STATE_ATTRIBUTE:
             super().__setattr__(name, value)
             return
         raise AttributeError(
@@ -64,6 +65,18 @@ class Base(DeclarativeBase):
             if name not in type(self).__mapper__.attrs:
                 raise TypeError(f"{type(self).__name__} has no column {name!r}")
             super().__setattr__(name, value)
+
+
+@event.listens_for(Base, "mapper_configured", propagate=True)
+def _refuse_unloaded(mapper: Mapper[Any], _: type) -> None:
+    refuse_unloaded(mapper)
+
+
+@cache
+def manager_of(kind: type[Base]) -> ClassManager[Any]:
+    """Return what SQLAlchemy knows of *kind*, whose objects are made of rows without a session."""
+    Base.registry.configure()
+    return kind.__mapper__.class_manager
 
 
 @cache

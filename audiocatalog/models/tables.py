@@ -25,8 +25,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, TSVECTOR
-from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import LoaderCallableStatus, Mapped, PassiveFlag, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from audiocatalog.models.base import Base, StatusText, domain, domain_for
 from audiocatalog.models.limits import CHANGE_LIMITS
@@ -336,26 +335,3 @@ class SearchCount(Base):
     at: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), primary_key=True)
     tracks: Mapped[int] = mapped_column(BigInteger)
     words: Mapped[int] = mapped_column(Integer)
-
-
-# Objects are made of rows without a session (tracks.track_of), which nothing else would configure the mapping for.
-Base.registry.configure()
-
-
-def _raise_for(name: str) -> Any:  # noqa: ANN401  # A protocol that SQLAlchemy keeps to itself.
-    """Return what is called for a value that is not read back: it raises, whether the object has a session or not."""
-
-    def refuse(_: object, passive: PassiveFlag) -> LoaderCallableStatus:
-        if not passive & PassiveFlag.SQL_OK:
-            return LoaderCallableStatus.PASSIVE_NO_RESULT  # SQLAlchemy asks for what is there already.
-        raise InvalidRequestError(f"'{name}' is not available due to raiseload=True: select the column itself")
-
-    return refuse
-
-
-# SQLAlchemy's own way raises one error with a session, another one without, and none for an object of no row.
-for _mapper in Base.registry.mappers:
-    for _attribute in _mapper.column_attrs:
-        if _attribute.deferred and _attribute.raiseload:
-            _name = f"{_mapper.class_.__name__}.{_attribute.key}"
-            _mapper.class_manager[_attribute.key].impl.callable_ = _raise_for(_name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import random
 import signal
-import sys
 import threading
 import time
 import unicodedata
@@ -311,7 +311,7 @@ class Worker:
 
 def _frame_of_the_loop() -> FrameType | None:
     """Return the innermost frame that is not of this module."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # inspect.stack reads every source file.
+    frame = inspect.currentframe()  # Not inspect.stack, which reads every source file.
     while frame is not None and frame.f_code.co_filename == __file__:
         frame = frame.f_back
     return frame
