@@ -22,7 +22,7 @@ Locks: a statement waits 0.1 s for one, then the whole revision is tried again; 
 
 Instead of what would rewrite or scan a table while nobody can use it
 - A new column: of a plain type and nullable, or with a constant default. A domain with a CHECK, a volatile default and
-  a stored generated column rewrite the table.
+  a stored generated column rewrite the table. A field of the metadata: `op.add_track_column` (docs/adding-a-field.md).
 - CHECK and FOREIGN KEY: NOT VALID here, in the next revision `with op.long_step(): ... VALIDATE CONSTRAINT ...`.
 - NOT NULL: by way of a validated CHECK (column IS NOT NULL).
 - An index: `op.build_index_concurrently(name, table, columns, **options_of_create_index)`, alone in its revision; to
@@ -31,7 +31,8 @@ Instead of what would rewrite or scan a table while nobody can use it
 - Another type: a new column beside the old one. Only varchar(n) of plain columns may grow.
 - Rows: in batches by id, each committed, in `op.get_context().autocommit_block()`.
 - Functions: a new name (_v2) beside the old one, which running code still calls, in a file of their own:
-  `op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")`.
+  `op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")`. Those of content_v1.sql and
+  bulk_v1.sql are made anew, by `version=2`, of the same file.
 
 Rights
 - Every function is named audiocatalog_..., and one that is SECURITY DEFINER works in the schema that it lies in. At the

@@ -81,6 +81,7 @@ def test_the_wheel_carries_migrations_types_and_examples(wheel: Path) -> None:
         "audiocatalog/_migrations/alembic.ini",
         "audiocatalog/_migrations/alembic/env.py",
         "audiocatalog/_migrations/alembic/functions/search_v1.sql",
+        "audiocatalog/cli/importing/column_names.toml",
         "audiocatalog/_migrations/alembic/versions/0001_tracks_and_their_history.py",
         "audiocatalog/_examples/tracks.csv",
     ):

@@ -21,6 +21,7 @@ from audiocatalog.cli.output import plain
 from audiocatalog.cli.progress import progress_reporter
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import counted, quoted
+from audiocatalog.cli.units import naming_fields
 from audiocatalog.cli.writing import compressed, csv_line, json_line, replaced, spreadsheet_cell
 from audiocatalog.errors import CatalogError
 from audiocatalog.models.rows import TRACK_COLUMNS
@@ -47,6 +48,7 @@ def _read_fields(context: click.Context, option: click.Parameter, text: str | No
     return names
 
 
+@naming_fields
 @click.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default="-")
 @click.option(
@@ -82,9 +84,9 @@ def export_file(
     Write the tracks to FILE as CSV or JSON Lines, or to stdout.
 
     They come in the order of their ids, one at a time, so that there may be any number of them. What `import` takes is
-    written: id, title, artist, album, genre, year, duration, channels, sample_rate, bitrate, format, audio_path,
-    thumbnail_path and status. It reads them back as they were, but PROCESSING as PENDING. --all adds created_at (which
-    `import --restore` keeps), updated_at and version; --fields chooses. Histories and edits are not part of an export.
+    written: id, METADATA, audio_path, thumbnail_path and status. It reads them back as they were, but PROCESSING as
+    PENDING. --all adds created_at (which `import --restore` keeps), updated_at and version; --fields chooses. Histories
+    and edits are not part of an export.
 
     If the name of FILE ends in .gz, it is compressed. FILE appears, or is replaced, when it is complete. Lines end in
     a line feed, the text is UTF-8, and unknown values are empty in CSV and null in JSON Lines.

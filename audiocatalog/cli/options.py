@@ -6,13 +6,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
 from audiocatalog import SearchFilters, TrackStatus
 from audiocatalog.cli.failures import Failure
 from audiocatalog.errors import InvalidInput, QueryTimeout
+from audiocatalog.models.filters import RANGE_FILTERS, TEXT_FILTERS
+from audiocatalog.models.limits import WholeLimit
+from audiocatalog.models.metadata import FIELDS, LIMITS, Unit
 
 as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 status_choice: Final = click.Choice([str(status) for status in TrackStatus], case_sensitive=False)
@@ -37,7 +40,11 @@ def _whole_number(text: str) -> _Ends:
     return int(text), int(text)
 
 
-def _bits(text: str) -> _Ends:
+def _number(text: str) -> _Ends:
+    return float(text), float(text)
+
+
+def _thousands(text: str) -> _Ends:
     number = int(text.rstrip("k")) * (1000 if text.endswith("k") else 1)
     return number, number
 
@@ -92,25 +99,60 @@ def _read_time(context: click.Context, option: click.Parameter, text: str | None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-_YEAR: Final = _range(_whole_number, "[0-9]{1,9}", "a year")
-_LENGTH: Final = _range(
-    _seconds, r"[0-9]{1,9}(?::[0-5][0-9]){0,2}(?:\.[0-9]{1,9})?", "a length such as 270 (seconds) or 4:30"
-)
-_BITRATE: Final = _range(_bits, "[0-9]{1,10}k?", "a bitrate such as 320000 or 320k")
+class _RangeForm(NamedTuple):
+    """How a number of a range is read, its pattern, what it is called in errors, and an example for the help."""
+
+    read: Callable[[str], _Ends]
+    pattern: str
+    kind: str
+    example: str
 
 
-def _filters(*format_names: str) -> Sequence[Callable[[_Command], _Command]]:
+_RANGE_FORMS: Final[Mapping[Unit | None, _RangeForm]] = {
+    "year": _RangeForm(_whole_number, "[0-9]{1,9}", "a year", "1999, 1990..1999, 1990.. or ..1999"),
+    "s": _RangeForm(
+        _seconds,
+        r"[0-9]{1,9}(?::[0-5][0-9]){0,2}(?:\.[0-9]{1,9})?",
+        "a length such as 270 (seconds) or 4:30",
+        "3:00..4:30, or seconds: 180..270",
+    ),
+    "Hz": _RangeForm(_thousands, "[0-9]{1,10}k?", "a rate such as 44100 or 48k", "these Hz: 44100..96000 or 48k..96k"),
+    "bit/s": _RangeForm(
+        _thousands,
+        "[0-9]{1,10}k?",
+        "a rate such as 320000 or 320k",
+        "these bit/s: 256000..320000 or 256k..320k",
+    ),
+}
+_WHOLE_RANGE: Final = _RangeForm(_whole_number, "[0-9]{1,10}", "a whole number", "2, 2..8, 2.. or ..8")
+_NUMBER_RANGE: Final = _RangeForm(_number, r"[0-9]{1,10}(?:\.[0-9]{1,9})?", "a number", "2.5, 2.5..8, 2.5.. or ..8")
+
+
+def range_reader(field: str) -> Callable[..., Any]:
+    """Return a callback that reads a range of *field*."""
+    form = _form(field)
+    return _range(form.read, form.pattern, form.kind)
+
+
+def _form(field: str) -> _RangeForm:
+    is_whole = isinstance(LIMITS[field], WholeLimit)
+    return _RANGE_FORMS.get(FIELDS[field].unit, _WHOLE_RANGE if is_whole else _NUMBER_RANGE)
+
+
+def _range_option(field: str) -> Callable[[_Command], _Command]:
+    text = f"Only {_form(field).example}."
+    return click.option(_option(field), metavar="A..B", callback=range_reader(field), help=text)
+
+
+def _filters(**names: Sequence[str]) -> Sequence[Callable[[_Command], _Command]]:
+    """Return the options of all filters; *names* are those of an option that is not called like its field."""
     return (
         click.option("--status", type=status_choice, multiple=True, help="Only this status."),
-        click.option("--genre", multiple=True, help="Only this genre."),
-        click.option(*format_names, "format", multiple=True, help="Only this format, such as flac."),
-        click.option("--artist", multiple=True, help="Only this artist."),
-        click.option("--album", multiple=True, help="Only this album."),
-        click.option("--year", metavar="A..B", callback=_YEAR, help="Only 1999, 1990..1999, 1990.. or ..1999."),
-        click.option("--duration", metavar="A..B", callback=_LENGTH, help="Only 3:00..4:30, or seconds: 180..270."),
-        click.option(
-            "--bitrate", metavar="A..B", callback=_BITRATE, help="Only these bit/s: 256000..320000 or 256k..320k."
+        *(
+            click.option(*names.get(field, (_option(field),)), field, multiple=True, help=f"Only this {_words(field)}.")
+            for field in TEXT_FILTERS
         ),
+        *map(_range_option, RANGE_FILTERS),
         click.option("--created-since", metavar="TIME", callback=_read_time, help="Only new since 2024-05-31 (UTC)."),
         click.option(
             "--updated-since", metavar="TIME", callback=_read_time, help="Only changed since 2024-05-31T14:30."
@@ -120,12 +162,12 @@ def _filters(*format_names: str) -> Sequence[Callable[[_Command], _Command]]:
 
 def filters(command: _Command) -> _Command:
     """Give *command* the options that narrow a search."""
-    return _with(command, _filters("--format", "--audio-format"))
+    return _with(command, _filters(format=("--format", "--audio-format")))
 
 
 def filters_beside_file_format(command: _Command) -> _Command:
     """Give *command* the same options, where --format is the format of a file and not of a track."""
-    return _with(command, _filters("--audio-format"))
+    return _with(command, _filters(format=("--audio-format",)))
 
 
 def _with(command: _Command, options: Sequence[Callable[[_Command], _Command]]) -> _Command:
@@ -175,3 +217,7 @@ def refusals_by_option() -> Iterator[None]:
 
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from audiocatalog import Health, StatusChange, Track
-from audiocatalog.cli.text import clock, time_span
+from audiocatalog.cli.text import time_span
+from audiocatalog.cli.units import in_units
 from audiocatalog.errors.printing import escaped, json_text
+from audiocatalog.models.metadata import FIELDS
 from audiocatalog.models.rows import CHANGE_COLUMNS, TRACK_COLUMNS
 
 #: The width of a pipe or a file: lines are not folded, because programs read them one by one.
@@ -94,25 +96,15 @@ def print_track(track: Track) -> None:
     table.show_header = False
     for name in TRACK_COLUMNS:
         value = getattr(track, name)
-        text = Text(UNKNOWN, "dim") if value is None else Text(_in_units(name, value))
+        text = Text(UNKNOWN, "dim") if value is None else Text(_shown(name, value))
         table.add_row(Text(name, "dim"), text)
     output.lay_out(table)
 
 
-def _in_units(column: str, value: Any) -> str:  # noqa: ANN401  # Columns of every type.
-    match column:
-        case "duration":
-            return f"{clock(value)} ({value:g} s)"
-        case "sample_rate":
-            return f"{value / 1000:,.10g} kHz" if value >= 1000 else f"{value} Hz"  # noqa: PLR2004
-        case "bitrate":
-            return f"{value / 1000:,.10g} kbit/s" if value >= 1000 else f"{value} bit/s"  # noqa: PLR2004
-        case "channels":
-            return f"{value}{ {1: ' (mono)', 2: ' (stereo)'}.get(value, '') }"
-        case "created_at" | "updated_at":
-            return moment(value)
-        case _:
-            return escaped(str(value))
+def _shown(column: str, value: Any) -> str:  # noqa: ANN401  # Columns of every type.
+    if isinstance(value, datetime):
+        return moment(value)
+    return escaped(in_units(column, value) if column in FIELDS else str(value))
 
 
 def print_change(change: StatusChange) -> None:

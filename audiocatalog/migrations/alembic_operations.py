@@ -89,6 +89,41 @@ class DropIndexConcurrently(MigrateOperation):
             operations.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_quoted(operations, name)}")
 
 
+@Operations.register_operation("add_track_column")
+class AddTrackColumn(MigrateOperation):
+    """Stand for a new column of the tracks, whose domain checks its values."""
+
+    @classmethod
+    def add_track_column(cls, operations: Operations, column: str, data_type: str, rule: str) -> None:
+        """
+        Add a nullable *column* to the tracks, which may be in use, with a domain as its type and *rule* as its CHECK.
+
+        PostgreSQL rewrites a table for a column whose domain has a CHECK, so the CHECK comes after the column. It is
+        NOT VALID: no value is there that could break it, and looking for one would block writers.
+
+        >>> op.add_track_column("label", "varchar(200)", "audiocatalog_visible_v1(VALUE)")  # doctest: +SKIP
+        """
+        constraint = f"ck_audio_tracks_{column}_{'range' if 'BETWEEN' in rule else 'visible'}"
+        operations.execute(f"CREATE DOMAIN audiocatalog_{column} AS {data_type}")
+        operations.execute(f"ALTER TABLE audio_tracks ADD COLUMN {column} audiocatalog_{column}")
+        operations.execute(f"ALTER DOMAIN audiocatalog_{column} ADD CONSTRAINT {constraint} CHECK ({rule}) NOT VALID")
+
+
+@Operations.register_operation("drop_track_column")
+class DropTrackColumn(MigrateOperation):
+    """Stand for the dropping of such a column."""
+
+    @classmethod
+    def drop_track_column(cls, operations: Operations, column: str) -> None:
+        """
+        Drop a *column* of the tracks and its domain, and with them all of its values.
+
+        >>> op.drop_track_column("label")  # doctest: +SKIP
+        """
+        operations.drop_column("audio_tracks", column)
+        operations.execute(f"DROP DOMAIN audiocatalog_{column}")
+
+
 @Operations.register_operation("create_functions")
 class CreateFunctions(MigrateOperation):
     """Stand for the creation of the functions of a file."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Mapped
 
 #: What a number counts. The command line knows how people write each (audiocatalog/cli/units.py).
-Unit = Literal["s", "Hz", "bit/s", "channels", "year"]
+Unit = Literal["s", "Hz", "bit/s", "ch", "year"]
 
 
 class MetadataField(NamedTuple):
@@ -74,7 +74,7 @@ class TrackMetadata:
     genre: str | None = _text(200, is_facet=True)
     year: int | None = _whole(1000, 9999, "year")
     duration: float | None = _number(0.0, 31_536_000.0, "s")  # A year of sound.
-    channels: int | None = _whole(1, 256, "channels")
+    channels: int | None = _whole(1, 256, "ch")
     sample_rate: int | None = _whole(1, 100_000_000, "Hz")  # DSD1024 runs at 45 MHz.
     bitrate: int | None = _whole(1, 2_000_000_000, "bit/s")
     format: str | None = _text(50, is_facet=True)

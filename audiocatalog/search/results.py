@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem
+from audiocatalog.models.metadata import FIELDS
 from audiocatalog.models.redaction import discreet, discreetly
 from audiocatalog.models.sql_names import SAMPLES
 from audiocatalog.models.tables import Track
@@ -17,8 +18,10 @@ from audiocatalog.operations.pagination import read_cursor, write_cursor
 
 #: The fields that a search looks into.
 SEARCHED_FIELDS: Final = ("title", "artist", "album", "genre")
+#: The metadata by which the hits can be counted.
+FACET_FIELDS: Final = tuple(name for name, field in FIELDS.items() if field.is_facet)
 #: What can be counted among the hits; a decade is named by its first year.
-FACETS: Final = ("genre", "decade", "artist", "format", "status")
+FACETS: Final = (*FACET_FIELDS, "decade", "status")
 
 MAXIMUM_LIMIT: Final = 100
 MAXIMUM_OFFSET: Final = 10_000

@@ -17,6 +17,7 @@ from typing import Final
 
 from audiocatalog.models.rows import TRACK_COLUMNS
 from audiocatalog.models.sql_names import FOLD_FUNCTION, NAME_FUNCTION, SAMPLES, SLIPS_FUNCTION
+from audiocatalog.search.results import FACET_FIELDS
 from audiocatalog.search.terms_sql import LAST, READ
 
 #: The hits in a sample from which on it stands for the whole table.
@@ -237,11 +238,13 @@ page AS MATERIALIZED (
 
 
 #: What makes two values of a facet one, as the filters have it.
-_SAME: Final = {"artist": "name"} | dict.fromkeys(("genre", "format"), f"{NAME_FUNCTION}({FOLD_FUNCTION}(value))")
+_SAME: Final = dict.fromkeys(FACET_FIELDS, f"{NAME_FUNCTION}({FOLD_FUNCTION}(value))") | {"artist": "name"}
 
 
 #: What facets count of a track.
-FACET_COLUMNS: Final = "t.genre, t.year / 10 * 10 AS decade, t.artist, t.artist_name, t.format, t.status"
+FACET_COLUMNS: Final = ", ".join(
+    (*(f"t.{field}" for field in FACET_FIELDS), "t.artist_name", "t.year / 10 * 10 AS decade", "t.status")
+)
 
 
 def facet_rows() -> str:

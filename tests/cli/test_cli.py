@@ -83,7 +83,7 @@ class TestCommand:
             (("search", "x", "--year", "19901999x"), "is not a year"),
             (("search", "x", "--duration", "nan"), "'--duration': 'nan' is not a length such as"),
             (("search", "x", "--duration", "4:70"), "is not a length"),
-            (("search", "x", "--bitrate", "320m"), "'--bitrate': '320m' is not a bitrate such as"),
+            (("search", "x", "--bitrate", "320m"), "'--bitrate': '320m' is not a rate such as"),
             (("search", "x", "--created-since", "today"), "'--created-since': 'today' is not a time such as"),
             (("search", "x", "--limit", "101"), "101"),
             (("search", "x", "--sort", "best"), "'--sort': 'best'"),

@@ -298,7 +298,7 @@ class TestPages:
 class TestFacets:
     def test_they_are_tables_in_their_order(self, run: Run) -> None:
         text = run("search", "björk", "--facet", "decade", "--facet", "format").stdout
-        assert text.endswith("3 hits\n\ndecade  hits\n1990s      3\n\nformat  hits\nmp3        2\nflac       1\n")
+        assert text.endswith("3 hits\n\nformat  hits\nmp3        2\nflac       1\n\ndecade  hits\n1990s      3\n")
 
     def test_a_document_holds_them(self, run: Run) -> None:
         page = document(run("search", "björk", "--facet", "STATUS", "--json"))

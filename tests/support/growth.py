@@ -262,7 +262,13 @@ PARSERS: Final = (
         500,
     ),
     Parser("a time", lambda text: options.read_span(None, None, text), ("1", "1h", " ", "1m ", "ms", "1.", "d"), 500),  # type: ignore[arg-type]
-    Parser("a range", lambda text: options._LENGTH(None, None, text), ("1", ":", "..", ".", "1:11"), 500, 5),
+    Parser(
+        "a range",
+        lambda text: options.range_reader("duration")(None, None, text),
+        ("1", ":", "..", ".", "1:11"),
+        500,
+        5,
+    ),
     Parser("printable text", escaped, ("\u200d", "क\u200d", "\x9b", "\u202e", "\U000e0100", "\udcff", "a", "葛"), 1000),
     Parser("printable JSON", json_text, ("\u200d", "\x9b", "\u202e", '"', "\\", "\ud800", "a"), 1000),
     Parser("highlights", lambda text: read(text[:1000]), _TEXT, 250),

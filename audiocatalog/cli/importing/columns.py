@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.resources import files
 from typing import Final, NamedTuple
 
 from audiocatalog.cli.importing.lines import UnusableFile
 from audiocatalog.cli.text import quoted
-from audiocatalog.models.metadata import METADATA_FIELDS
+from audiocatalog.models.metadata import CONTENT_COLUMNS, METADATA_FIELDS
 
 #: The column of reasons in a file of refused rows, which an import of that file ignores.
 REASON: Final = "refused_because"
 
-#: The fields that a file can hold. Each has the unambiguous names that other programs give it, without blanks and
-#: capitals, and the unit that such a name implies.
+_NAMES: Final = files(__package__).joinpath("column_names.toml").read_text(encoding="utf-8")
+#: The fields that a file can hold.
+FIELDS: Final = (*CONTENT_COLUMNS, "id", "status", "created_at")
+#: The unambiguous names that other programs give a field, without blanks and capitals, and the unit that each implies.
 ALIASES: Final[Mapping[str, Mapping[str, str | None]]] = {
-    "title": dict.fromkeys(("tracktitle", "trackname", "songtitle", "songname")),
-    "artist": dict.fromkeys(("artistname", "artistnames", "trackartist")),
-    "album": dict.fromkeys(("albumname", "albumtitle")),
-    "genre": {},
-    "year": dict.fromkeys(("date", "releasedate", "releaseyear")),
-    "duration": {
-        "length": None,
-        **dict.fromkeys(("durationms", "lengthms", "durationmilliseconds", "durationmsec", "trackdurationms"), "ms"),
-        **dict.fromkeys(("durationseconds", "durationsec", "durations", "lengthseconds", "lengthsec", "lengths"), "s"),
-    },
-    "channels": {},
-    "sample_rate": {"sampleratehz": "Hz", "sampleratekhz": "kHz", "samplingrate": None},
-    "bitrate": dict.fromkeys(("bitratekbps", "bitratekbit", "bitratekbits"), "kbps") | {"bitratebps": "bps"},
-    "format": {},
-    "audio_path": dict.fromkeys(("path", "file", "filepath", "location")),
-    "thumbnail_path": {},
-    "id": {},
-    "status": {},
-    "created_at": {},
+    field: {name: unit or None for unit, names in by_unit.items() for name in names}
+    for field, by_unit in tomllib.loads(_NAMES).items()
 }
-FIELDS: Final = tuple(ALIASES)
 #: What every import keeps; only the owner of the schema can keep the time of creation as well.
 IMPORTED: Final = tuple(name for name in FIELDS if name != "created_at")
 
@@ -82,7 +68,7 @@ def match_columns(
     """
     present = set(columns)
     taken = {*used, *mapped.values(), *(name for name in fields if name in present and name not in mapped), REASON}
-    names = {field: {simplified(field): None, **ALIASES[field]} for field in fields}
+    names = {field: {simplified(field): None, **ALIASES.get(field, {})} for field in fields}
     # Only what may be a field is remembered: a file may have a million columns.
     by_name: dict[str, dict[str, None]] = {name: {} for known in names.values() for name in known}
     for column in columns:

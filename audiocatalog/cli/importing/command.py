@@ -25,6 +25,7 @@ from audiocatalog.cli.options import as_json
 from audiocatalog.cli.progress import progress_reporter
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import counted, quoted
+from audiocatalog.cli.units import naming_fields
 from audiocatalog.cli.vocabulary_command import Count, count_words
 from audiocatalog.errors import CatalogError, PermissionDenied
 from audiocatalog.operations.bulk import BATCH
@@ -57,6 +58,7 @@ class _Input(click.File):
         return super().convert(value, param, ctx)
 
 
+@naming_fields
 @click.command("import")
 @click.argument("file", type=_Input("rb"))
 @click.option(
@@ -109,10 +111,9 @@ def import_file(
     """
     Import the tracks in a CSV, JSON Lines or JSON FILE.
 
-    FILE is - for stdin, and may be compressed by gzip; JSON is an array of objects. The fields are title, artist,
-    album, genre, year, duration (seconds), channels, sample_rate (Hz), bitrate (bit/s), format, audio_path,
-    thumbnail_path, id (a UUID) and status. A track without an id gets one that is made from its audio_path. So a file
-    can be imported again: tracks that are there already stay as they are.
+    FILE is - for stdin, and may be compressed by gzip; JSON is an array of objects. The fields are METADATA (UNITS),
+    audio_path, thumbnail_path, id (a UUID) and status. A track without an id gets one that is made from its audio_path.
+    So a file can be imported again: tracks that are there already stay as they are.
 
     What `audiocatalog export` has written comes back with its ids, content and statuses. FAILED is reached by the legal
     moves, PROCESSING waits as PENDING, and the history says "imported". Without a column status, new tracks are

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from audiocatalog.cli.importing.input_file import DamagedFile
 from audiocatalog.cli.importing.records import ReadRecord, Refusal
-from audiocatalog.cli.importing.values import UNITS
 from audiocatalog.cli.text import time_span
+from audiocatalog.cli.units import SPELLINGS, UNITS
+from audiocatalog.models.metadata import FIELDS, NUMBER_LIMITS
 
 #: The check reads at most this many rows, and at most this many characters.
 MOST_FIRST_ROWS: Final = 1000
@@ -18,20 +19,21 @@ _MOST_CHARACTERS: Final = 2**24
 _FEWEST_REFUSALS: Final = 2
 
 
-class _Question(NamedTuple):
-    """A bound that half of all values can hardly pass, and the unit that they are likely in if they do."""
+def _advice_on_numbers(field: str) -> Iterator[tuple[str, str]]:
+    """Give what to do if all numbers of *field* are refused, by the kind of number that was expected."""
+    match FIELDS[field].unit:
+        case "s":
+            yield (
+                "number",
+                "these are neither seconds nor times such as 3:45: is there another column? Name it by --map",
+            )
+        case "year":
+            yield "whole number", f"is there another column with the {field}? Name it by --map {field}=COLUMN"
+        case unit if unit in SPELLINGS:
+            likely = SPELLINGS[unit].doubt.likely
+            yield "whole number", f"if they are in {likely}, say so by --unit {field}={likely}"
 
-    field: str
-    is_above: bool
-    bound: float
-    likely: str
 
-
-_QUESTIONS: Final = (
-    _Question("duration", is_above=True, bound=7200, likely="ms"),
-    _Question("sample_rate", is_above=False, bound=1000, likely="kHz"),
-    _Question("bitrate", is_above=False, bound=1000, likely="kbps"),
-)
 #: What to do if every row is refused, by the beginning of the reason, or a part of it.
 _ADVICE: Final = (
     ("not UTF-8", "the file has another encoding: name it, as by --encoding cp1252 for one of Windows"),
@@ -43,13 +45,7 @@ _ADVICE: Final = (
         "the quotation marks are not those of CSV, or something else parts the cells: name it by --delimiter",
     ),
     ("audio_path: missing", "name the column of the paths by --map audio_path=COLUMN, or make them by --audio-path"),
-    (
-        "duration: a number",
-        "these are neither seconds nor times such as 3:45: is there another column? Name it by --map",
-    ),
-    ("sample_rate: a whole number", "if they are in kHz, say so by --unit sample_rate=kHz"),
-    ("bitrate: a whole number", "if they are in kbit/s, say so by --unit bitrate=kbps"),
-    ("year: a whole number", "is there another column with the year? Name it by --map year=COLUMN"),
+    *((f"{field}: a {kind}", advice) for field in FIELDS for kind, advice in _advice_on_numbers(field)),
     ("not readable as JSON", "is it JSON? A file of JSON holds one object on each line, or one array of objects"),
     ("a JSON object was expected", "a file of JSON holds one object on each line, or one array of objects"),
 )
@@ -84,7 +80,7 @@ def doubt_about(first: Sequence[ReadRecord | Refusal], units: Mapping[str, str],
     records = [item for item in first if isinstance(item, ReadRecord)]
     if not records and len(first) >= _FEWEST_REFUSALS and not keeps_refused:
         return _one_reason([item for item in first if isinstance(item, Refusal)])
-    doubts = [_doubtful_unit(question, records) for question in _QUESTIONS if question.field not in units]
+    doubts = [_doubtful_unit(field, records) for field in UNITS if field not in units]
     return "; ".join(filter(None, doubts)) or None
 
 
@@ -93,20 +89,23 @@ def shown_delimiter(delimiter: str) -> str:
     return {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}.get(delimiter, f'"{delimiter}"')
 
 
-def _doubtful_unit(question: _Question, records: Sequence[ReadRecord]) -> str | None:
-    field = question.field
+def _doubtful_unit(field: str, records: Sequence[ReadRecord]) -> str | None:
+    doubt = UNITS[field].doubt
     values = [value for item in records if (value := getattr(item.record.metadata, field)) is not None]
     if not values:
         return None
-    median = statistics.median(values)
-    if not (median > question.bound if question.is_above else median < question.bound):
+    median, limit = statistics.median(values), NUMBER_LIMITS[field]
+    if not (median > doubt.bound if doubt.is_above else median < doubt.bound):
+        return None
+    # A field that could not hold these values in the other unit is in its own.
+    if not limit.lowest <= median * UNITS[field].offered[doubt.likely] <= limit.highest:
         return None
     usual = next(iter(UNITS[field].offered))
-    side = "at least" if question.is_above else "at most"
-    shown = f"{median:,.10g} {usual}" + (f" ({time_span(median)})" if field == "duration" else "")
+    side = "at least" if doubt.is_above else "at most"
+    shown = f"{median:,.10g} {usual}" + (f" ({time_span(median)})" if usual == "s" else "")
     return (
-        f"{field}: half of the first {len(values):,} values are {side} {shown}: if they are in {question.likely}, "
-        f"add --unit {field}={question.likely}; if they are right, add --unit {field}={usual}"
+        f"{field}: half of the first {len(values):,} values are {side} {shown}: if they are in {doubt.likely}, "
+        f"add --unit {field}={doubt.likely}; if they are right, add --unit {field}={usual}"
     )
 
 

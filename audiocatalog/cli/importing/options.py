@@ -15,9 +15,9 @@ from audiocatalog.cli.importing.columns import FIELDS
 from audiocatalog.cli.importing.input_file import size_of
 from audiocatalog.cli.importing.lines import UnusableFile
 from audiocatalog.cli.importing.records import Format, Plan, Template, format_of
-from audiocatalog.cli.importing.values import UNITS
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import quoted
+from audiocatalog.cli.units import UNITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,11 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from audiocatalog.cli.text import lone_surrogate, quoted
+from audiocatalog.cli.units import UNITS
 from audiocatalog.errors import Problem, kind_of
 from audiocatalog.errors.printing import escaped
 from audiocatalog.models.limits import NumberLimit, TextLimit, WholeLimit
-from audiocatalog.models.metadata import LIMITS, NUMBER_LIMITS
+from audiocatalog.models.metadata import FIELDS, LIMITS, NUMBER_LIMITS, Unit
 from audiocatalog.status import TrackStatus
 
 
@@ -48,30 +49,6 @@ class Reading(NamedTuple):
     value: Any
     how: How | None = None
 
-
-class Units(NamedTuple):
-    """The units of a field, each with what it is in the unit that is stored; those in *offered* are options."""
-
-    offered: Mapping[str, float]
-    #: As they stand beside numbers, in small letters.
-    written: Mapping[str, float]
-
-
-def _all(*groups: tuple[str, float]) -> dict[str, float]:
-    return {name: factor for names, factor in groups for name in names.split()}
-
-
-UNITS: Final[Mapping[str, Units]] = {
-    "duration": Units(
-        {"s": 1, "ms": 0.001, "min": 60},
-        _all(("ms msec milliseconds", 0.001), ("s sec secs seconds", 1), ("min mins minutes", 60), ("h hours", 3600)),
-    ),
-    "sample_rate": Units({"Hz": 1, "kHz": 1000}, _all(("hz", 1), ("khz k", 1000), ("mhz", 1_000_000))),
-    "bitrate": Units(
-        {"bps": 1, "kbps": 1000},
-        _all(("bps bit/s bits/s b/s", 1), ("kbps kbit/s kbits/s kb/s k", 1000), ("mbps mbit/s mb/s", 1_000_000)),
-    ),
-}
 
 _MISSING: Final = frozenset({"null", "n/a", "none", "nan", "-", "\\n", "#n/a", "<null>"})
 _LONGEST_NUMBER: Final = 64
@@ -153,11 +130,15 @@ def _is_missing(cell: str) -> bool:
     return len(cell) <= _LONGEST_NUMBER and cell.strip().lower() in _MISSING
 
 
+def _unit_of(field: str) -> Unit | None:
+    return FIELDS[field].unit if field in FIELDS else None
+
+
 def _number_in(field: str, cell: str, limit: WholeLimit | NumberLimit, unit: str | None) -> Reading:
     """Return the number that the text of *cell* stands for."""
     text = cell.strip()
     whole = _WHOLE_NUMBER.fullmatch(text)
-    if whole is not None and not (field == "year" and _COMPACT_DATE.fullmatch(text)):
+    if whole is not None and not (_unit_of(field) == "year" and _COMPACT_DATE.fullmatch(text)):
         reading = _bare_number(field, int(whole[1]), limit, unit)
         is_changed = whole[2] and isinstance(limit, WholeLimit) and reading.how is None
         return Reading(reading.value, How.WHOLE) if is_changed else reading
@@ -166,7 +147,7 @@ def _number_in(field: str, cell: str, limit: WholeLimit | NumberLimit, unit: str
     if len(text) <= _LONGEST_NUMBER:
         if _is_missing(text):
             return Reading(None, How.MISSING)
-        for read in _READERS.get(field, ()):
+        for read in _READERS.get(_unit_of(field), ()):
             if (found := read(field, text)) is not None:
                 return found
     kind = "whole number" if isinstance(limit, WholeLimit) else "number"
@@ -262,11 +243,11 @@ def _shown(cell: object) -> str:
 _OTHERS: Final[Mapping[str, Callable[[object], Reading]]] = {"status": _status, "created_at": _time}
 _Reader = Callable[[str, str], Reading | None]
 
-#: How a field may be written besides as a number; the first that fits counts.
-_READERS: Final[Mapping[str, tuple[_Reader, ...]]] = {
+#: How a number may be written besides as digits, by its unit; the first that fits counts.
+_READERS: Final[Mapping[Unit | None, tuple[_Reader, ...]]] = {
     "year": (_year,),
-    "duration": (_clock, _with_unit, _span),
-    "sample_rate": (_with_unit,),
-    "bitrate": (_with_unit,),
-    "channels": (_channels,),
+    "s": (_clock, _with_unit, _span),
+    "Hz": (_with_unit,),
+    "bit/s": (_with_unit,),
+    "ch": (_channels,),
 }
