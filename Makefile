@@ -81,7 +81,7 @@ revision: install ## Begin a revision of the schema: NAME="add the mood"
 	@test -n "$$NAME" || { echo 'Say what the revision does: make revision NAME="add the mood"'; exit 1; }
 	@number=$$($(BIN)/alembic heads | awk '{ printf "%04d", $$1 + 1 }') \
 		&& $(BIN)/alembic revision --rev-id "$$number" -m "$$NAME"
-	@sed -n '/^### A revision/,/^##* [^A]/p' CONTRIBUTING.md | sed '$$d'
+	@awk '/^#/ { here = /^### A revision$$/ } here' CONTRIBUTING.md
 
 diagram: install ## Draw the statuses into the documents, from the code
 	@$(BIN)/python docs/diagram.py
