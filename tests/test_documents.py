@@ -23,6 +23,7 @@ FOLDERS: Final = ("alembic", "audiocatalog", "benchmarks", "docs", "tests")
 #: Files of an installed wheel and of the benchmarks' material, and the next version of one of ours.
 ELSEWHERE: Final = re.compile(r"audiocatalog/_|^scale_tracks\.py$|_v2\.sql$")
 
+EXAMPLE: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 FILE: Final = re.compile(r"(?<![\w./{*-])(?:[\w-]+/)*[\w-]+\.(?:py\.mako|py|sql)\b(?![*(])")
 STATE: Final = re.compile(
@@ -43,7 +44,8 @@ def remarks(code: str) -> Iterator[str]:
 
 def texts() -> Iterator[tuple[Path, str]]:
     for document in DOCUMENTS:
-        yield document, document.read_text(encoding="utf-8")
+        # What an example makes is not there yet.
+        yield document, EXAMPLE.sub("", document.read_text(encoding="utf-8"))
     for folder in FOLDERS:
         for file in sorted((ROOT / folder).rglob("*.py")):
             yield file, "\n".join(remarks(file.read_text(encoding="utf-8")))
