@@ -31,21 +31,12 @@ from audiocatalog.errors.printing import escaped
 from audiocatalog.models.metadata import LIMITS, METADATA_FIELDS
 from audiocatalog.models.sql_names import FOLD_FUNCTION
 from tests.support.databases import Units
+from tests.support.limits import LONGEST, LONGEST_PATH, NUMBERS, WHOLE
 
 NAN, INFINITY = math.nan, math.inf
 PLANTED = "planted secret"
 Made = TypeVar("Made")
 
-#: The most characters of each text.
-LONGEST = {"title": 1000, "artist": 1000, "album": 1000, "genre": 200, "format": 50}
-LONGEST_PATH = {"audio_path": 4096, "thumbnail_path": 4096}
-#: The least and the greatest of each whole number: a calendar year, a count, Hz, bit/s.
-WHOLE = {
-    "year": (1000, 9999),
-    "channels": (1, 256),
-    "sample_rate": (1, 100_000_000),
-    "bitrate": (1, 2_000_000_000),
-}
 #: Seconds; a year of sound.
 LONGEST_DURATION = 31_536_000
 
@@ -270,7 +261,9 @@ def test_a_subclass_of_text_is_kept_as_plain_text() -> None:
 
 
 def test_the_limits_are_those_that_these_tests_know() -> None:
-    assert {*LONGEST, *LONGEST_PATH, *WHOLE, "duration"} == set(LIMITS)
+    assert {*LONGEST, *LONGEST_PATH, *WHOLE, *NUMBERS} == set(LIMITS)
+    for field, limits in (WHOLE | NUMBERS).items():
+        assert tuple(LIMITS[field]) == limits
 
 
 @pytest.mark.parametrize("character", ["x", "\u00f3", "\u6b4c", "\U0001f3b5"], ids=["1", "2", "3", "4"])
