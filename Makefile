@@ -48,9 +48,8 @@ test-faults: install ## Kill, freeze and fill real servers, for minutes
 
 coverage: install ## Run the tests and show the lines and branches they miss
 	@$(BIN)/coverage erase
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/coverage run -m pytest -q -n auto --dist worksteal $(ARGS)
-	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/coverage run -m pytest -q -n auto --dist worksteal $(ARGS); \
+		passed=$$?; $(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$passed
 
 lint: install ## Check style, imports, and that migrations are safe
 	@$(BIN)/ruff check .
