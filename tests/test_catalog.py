@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
 import os
 import pickle
 import socket
@@ -18,7 +20,7 @@ from sqlalchemy import make_url
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors, migrations
 from audiocatalog.db.schema_check import NEXT_REVISION
-from audiocatalog.db.settings import parse_url, url_from_environment
+from audiocatalog.db.settings import Settings, parse_url, url_from_environment
 from audiocatalog.embedded import EmbeddedPostgres
 from audiocatalog.models.sql_names import SCHEMA_REVISION
 from tests.support.databases import libpq
@@ -442,3 +444,9 @@ def test_a_catalogue_is_neither_pickled_nor_copied(database_url: str, attempt: C
         catalog.find(uuid4())
         with pytest.raises(TypeError, match="make one in each process"):
             attempt(catalog)
+
+
+def test_every_setting_is_an_argument_with_the_same_default() -> None:
+    arguments = inspect.signature(Catalog).parameters
+    settings = {field.name: field.default for field in dataclasses.fields(Settings)}
+    assert {name: arguments[name].default for name in settings if name in arguments} == settings
