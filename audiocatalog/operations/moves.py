@@ -29,15 +29,17 @@ from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, State
 from audiocatalog.operations.tracks import parse_ids
 from audiocatalog.status import TRANSITIONS, TrackStatus, sources
 
+# What a move answers behind the track's id: the status seen, the status found under the lock, and the change.
+_ANSWER: Final = ", ".join(("seen", "actual", *(name for name in CHANGE_COLUMNS if name != "track_id")))
 #: Move a track and write its history row, both or neither. Returns one row: the status seen, the status found under
 #: the lock, and the change, new or earlier with the same operation id, or nulls.
 MOVE: Final = Statement(
-    f"SELECT $1::uuid, *, {TRANSACTION_MARK} FROM audiocatalog_move_v1($1, $2, $3, $4, $5, $6, $7)", writes=True
+    f"SELECT $1::uuid, {_ANSWER}, {TRANSACTION_MARK} FROM audiocatalog_move_v1($1, $2, $3, $4, $5, $6, $7)", writes=True
 )
 #: Move each of many tracks likewise, in the order of the given ids.
 MOVE_MANY: Final = Statement(
     f"""
-SELECT asked.id, moved.*, {TRANSACTION_MARK} FROM unnest($1::uuid[]) AS asked (id)
+SELECT asked.id, {_ANSWER}, {TRANSACTION_MARK} FROM unnest($1::uuid[]) AS asked (id)
 CROSS JOIN LATERAL audiocatalog_move_v1(asked.id, $2, $3, $4, $5, $6, $7) AS moved
 """,
     writes=True,
@@ -53,8 +55,6 @@ WHERE t.id = $1 ORDER BY c.version
 
 # From where a track may move to each status, as the text of an array, which is sent sooner than a list.
 _STARTS: Final = {to: f"{{{','.join(sorted(sources(to)))}}}" for to in TrackStatus}
-# What stands before the change in a row of MOVE, besides the track's id: the status seen and the actual one.
-_FIRST: Final = 3
 
 
 def update_status(
@@ -178,11 +178,11 @@ def _duration(microseconds: int | None) -> timedelta | None:
 
 def outcome_of(row: tuple[Any, ...], to: TrackStatus, expected: TrackStatus | None) -> StatusChange | CatalogError:
     """Return the change in a row of a move, or the error that tells why there is none."""
-    track_id, seen, actual, version = row[: _FIRST + 1]
+    track_id, seen, actual, version, *rest = row
     if actual is None:
         return TrackNotFound(track_id, operation="update_status")
     if version is not None:
-        return _repeated(change_of((track_id, *row[_FIRST:])), to)
+        return _repeated(change_of((track_id, version, *rest)), to)
     if expected is not None:
         return TransitionConflict(track_id, expected=expected, actual=status_of(actual))
     if seen != actual and to in TRANSITIONS.get(status_of(seen), ()):
