@@ -1,6 +1,9 @@
 """The catalogue of an audio pipeline: save tracks, find them, search them, move them through their statuses."""
 
-from audiocatalog import errors, migrations
+import importlib as _importlib
+import typing as _typing
+
+from audiocatalog import errors
 from audiocatalog.catalog import Catalog
 from audiocatalog.db.observer import Observation
 from audiocatalog.models.claim import Claim, ClaimOrder
@@ -12,12 +15,23 @@ from audiocatalog.operations.bulk_result import BulkBatch, BulkOutcome, BulkResu
 from audiocatalog.operations.changes import TrackUpdates
 from audiocatalog.operations.iteration import TrackOrder
 from audiocatalog.operations.monitoring import Health, PoolStats, StatusCount
-from audiocatalog.search.explanation import Explanation, TermExplanation
-from audiocatalog.search.results import Facet, FacetValue, Hit, SearchPage, SearchSort
+from audiocatalog.search.results import (
+    Explanation,
+    Facet,
+    FacetValue,
+    Hit,
+    SearchPage,
+    SearchSort,
+    TermExplanation,
+)
 from audiocatalog.search.vocabulary import Vocabulary
 from audiocatalog.status import TRANSITIONS, TrackStatus
 from audiocatalog.unit_of_work import UnitOfWork
-from audiocatalog.worker import Worker
+
+# Most services never migrate, and many run no loop over waiting tracks: the first use of these names imports them.
+if _typing.TYPE_CHECKING:
+    from audiocatalog import migrations
+    from audiocatalog.worker import Worker
 
 __all__ = [
     "TRANSITIONS",
@@ -62,3 +76,15 @@ __all__ = [
     "errors",
     "migrations",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "migrations":
+        return _importlib.import_module("audiocatalog.migrations")
+    if name == "Worker":
+        return _importlib.import_module("audiocatalog.worker").Worker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

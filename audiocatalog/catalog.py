@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from sqlalchemy import URL
 
@@ -33,7 +33,9 @@ from audiocatalog.operations.monitoring import Health, PoolStats, StatusCount, c
 from audiocatalog.operations.operation import Execution, Operation
 from audiocatalog.search.vocabulary import Vocabulary, refresh_vocabulary
 from audiocatalog.unit_of_work import UnitOfWork
-from audiocatalog.worker import Worker
+
+if TYPE_CHECKING:
+    from audiocatalog.worker import Worker
 
 _Result = TypeVar("_Result")
 
@@ -308,6 +310,8 @@ class Catalog(Methods):
         >>> catalog.work().run(lambda claim: extract(claim.track.audio_path))  # doctest: +SKIP
 
         """
+        from audiocatalog.worker import Worker
+
         return Worker(
             self,
             self._run,

@@ -27,7 +27,7 @@ from tests.support.repository import ROOT
 def test_all_names_what_the_package_exports() -> None:
     """Besides its submodules, which appear as attributes once somebody has imported them."""
     submodules = {module.name for module in pkgutil.iter_modules(audiocatalog.__path__)}
-    public = {name for name in vars(audiocatalog) if not name.startswith("_")}
+    public = {name for name in dir(audiocatalog) if not name.startswith("_")}
     assert public - (submodules - set(audiocatalog.__all__)) == set(audiocatalog.__all__)
     assert sorted(audiocatalog.__all__, key=lambda name: (not name.isupper(), name.islower(), name)) == (
         audiocatalog.__all__

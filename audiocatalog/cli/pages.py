@@ -12,8 +12,7 @@ from audiocatalog import Facet, Hit, SearchPage, Track
 from audiocatalog.cli.output import UNKNOWN, Output, track_json
 from audiocatalog.cli.text import about, clock, counted
 from audiocatalog.errors.printing import escaped
-from audiocatalog.search.query import MAXIMUM_TERMS
-from audiocatalog.search.results import Span
+from audiocatalog.search.results import MAXIMUM_TERMS, Span
 from audiocatalog.search.sorted_sql import COUNTED
 
 #: From this width on, a hit and its id fit on one line.

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from time import monotonic
-from typing import Final, Generic, TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from audiocatalog.db.commit_outcome import Outcome, Trace, find_outcome
 from audiocatalog.db.connection import PooledConnection
@@ -17,12 +15,16 @@ from audiocatalog.db.observer import Observer
 from audiocatalog.db.transaction import Transaction
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, DatabaseUnavailable, PoolTimeout
 
+# It is imported by the first unit of work that is run: a process that never runs one need not wait for it.
+if TYPE_CHECKING:
+    import tenacity
+
 _Result = TypeVar("_Result")
 _Unit = TypeVar("_Unit")
 OpenTransaction = Callable[[], AbstractContextManager[Transaction]]
 #: What may be done twice is tried again for so many seconds; a server that restarts is back by then.
 _PATIENCE: Final = 60.0
-_PAUSES: Final = tenacity.wait_random_exponential(multiplier=0.01, max=1.0)
+_PAUSES: Final = {"multiplier": 0.01, "max": 1.0}
 # However late it is, a server that is there has this time to answer.
 _LEAST_WAIT: Final = 1.0
 
@@ -64,11 +66,13 @@ class Runner(Generic[_Unit]):
         observed: bool = True,
     ) -> _Result:
         """Run *unit* in units of work of its own until one succeeds, or an error comes that another try cannot help."""
+        import tenacity
+
         end = monotonic() + deadline
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, CatalogError) and may_help(error)),
             stop=tenacity.stop_before_delay(deadline),
-            wait=_PAUSES,
+            wait=tenacity.wait_random_exponential(**_PAUSES),
             before_sleep=self._tell_of_another_try,
             reraise=True,
         )
@@ -114,13 +118,15 @@ class Runner(Generic[_Unit]):
 
     def outcome_of(self, trace: Trace, deadline: float) -> bool | None:
         """Return whether a transaction was committed, None if that cannot be known within *deadline* seconds."""
+        import tenacity
+
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda outcome: outcome == "in progress")
             | tenacity.retry_if_exception(
                 lambda error: isinstance(error, CatalogError) and (error.retryable or isinstance(error, PoolTimeout))
             ),
             stop=tenacity.stop_before_delay(max(deadline, _LEAST_WAIT)),
-            wait=_PAUSES,
+            wait=tenacity.wait_random_exponential(**_PAUSES),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome is not None else None,
         )
         end = monotonic() + deadline

@@ -20,7 +20,7 @@ _NEVER_SHOWN: Final = (
 # Joiners shape Persian and Indic words and make one emoji of several. Beside a Latin letter, or beside each other, they
 # only hide. So do variation selectors behind anything but the Chinese characters that they are for.
 _BEFORE_A_JOINER: Final = rf"[^\x00-\u02ff\u200c\u200d{_NEVER_SHOWN}]"
-_UNPRINTABLE: Final = re.compile(
+_UNPRINTABLE: Final = (
     rf"[{_NEVER_SHOWN}]"
     rf"|(?<!{_BEFORE_A_JOINER})[\u200c\u200d]"
     rf"|[\u200c\u200d](?!{_BEFORE_A_JOINER})"
@@ -41,7 +41,7 @@ def escaped(text: str) -> str:
     'one\\ntwo \\u202ethree'
 
     """
-    return _UNPRINTABLE.sub(_written_out, text)
+    return re.sub(_UNPRINTABLE, _written_out, text)
 
 
 def json_text(value: Any, *, ascii_only: bool = False) -> str:  # noqa: ANN401  # Whatever JSON can hold.
@@ -54,7 +54,7 @@ def json_text(value: Any, *, ascii_only: bool = False) -> str:  # noqa: ANN401  
     """
     text = json.dumps(value, ensure_ascii=ascii_only)
     # Outside of its strings, JSON holds nothing that could match.
-    return text if text.isascii() and "\x7f" not in text else _UNPRINTABLE.sub(_as_in_json, text)
+    return text if text.isascii() and "\x7f" not in text else re.sub(_UNPRINTABLE, _as_in_json, text)
 
 
 def _written_out(match: re.Match[str]) -> str:

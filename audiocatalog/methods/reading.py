@@ -16,11 +16,7 @@ from audiocatalog.operations import changes, moves, tracks
 from audiocatalog.operations.changes import TrackUpdates
 from audiocatalog.operations.iteration import TrackOrder, TrackScan, read_page, tracks_of
 from audiocatalog.operations.operation import Operation
-from audiocatalog.search import explanation
-from audiocatalog.search.explanation import Explanation
-from audiocatalog.search.request import Request
-from audiocatalog.search.results import SearchPage, SearchSort
-from audiocatalog.search.search import search
+from audiocatalog.search.results import Explanation, SearchPage, SearchSort
 
 
 class Reading(Calls):
@@ -115,6 +111,10 @@ class Reading(Calls):
         timeout = self._settings.search_timeout
 
         def begin() -> Operation[SearchPage]:
+            # The first search imports the rest of the package `search`, which most workers never need.
+            from audiocatalog.search.request import Request
+            from audiocatalog.search.search import search
+
             request = Request.make(
                 query,
                 filters=filters,
@@ -145,9 +145,13 @@ class Reading(Calls):
 
         """
         timeout = self._settings.search_timeout
-        return self._run(
-            "explain", lambda: explanation.explain(query, id, filters=filters, timeout=timeout), searching=True
-        )
+
+        def begin() -> Operation[Explanation]:
+            from audiocatalog.search.explanation import explain
+
+            return explain(query, id, filters=filters, timeout=timeout)
+
+        return self._run("explain", begin, searching=True)
 
     def iter_tracks(
         self, filters: SearchFilters | None = None, *, order: TrackOrder | str = TrackOrder.ID, batch: int = 1000

@@ -12,7 +12,7 @@ from typing import Final
 # this many marks on a letter; in a text that does, they are sorted first. The ranges hold every mark, and no Chinese,
 # Japanese or Korean letter, so that hardly any text is looked at twice.
 _MANY_MARKS: Final = 32
-_MAY_BE_MARKS: Final = re.compile(
+_MAY_BE_MARKS: Final = (
     r"[\u0300-\u1fff\u20d0-\u20ff\u2cef-\u2cf1\u2d7f-\u2dff\u302a-\u302f\u3099\u309a\ua66f-\uabef\ufb1e\ufe20-\ufe2f"
     rf"\U00010100-\U0001ffff]{{{_MANY_MARKS},}}"
 )
@@ -27,7 +27,7 @@ def composed(text: str) -> str:
 
     """
     if len(text) >= _MANY_MARKS and not text.isascii():
-        text = _MAY_BE_MARKS.sub(_in_order, text)
+        text = re.sub(_MAY_BE_MARKS, _in_order, text)
     return unicodedata.normalize("NFC", text)
 
 

@@ -4,8 +4,6 @@ The rules that keep PgBouncer, replicas and Citus possible are kept here: ids ma
 key holds the track's id, no triggers, no sequences, every constraint named.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final

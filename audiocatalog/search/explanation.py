@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
@@ -10,12 +9,12 @@ from uuid import UUID
 from audiocatalog.errors import InvalidInput, Problem, TrackNotFound
 from audiocatalog.models.filters import SearchFilters
 from audiocatalog.models.ids import parse_id
-from audiocatalog.models.redaction import discreet
 from audiocatalog.models.sql_names import SPELL_FUNCTION
 from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS, Operation, PlannedStatement
 from audiocatalog.search.corrections import AS_TYPED
-from audiocatalog.search.query import MAXIMUM_TERMS, Term
+from audiocatalog.search.query import Term
 from audiocatalog.search.request import Request
+from audiocatalog.search.results import Explanation, TermExplanation
 from audiocatalog.search.search import find_candidates
 from audiocatalog.search.terms_sql import READ, terms_of
 from audiocatalog.search.typed_sql import TIERS
@@ -25,48 +24,6 @@ _MAX_CANDIDATES: Final = 10_000
 _WEIGHTS: Final = {"title": "A", "artist": "B", "album": "C", "genre or year": "D"}
 #: Leaders of an artist and a title of the same name stand this much above the rest.
 _LEADING: Final = {130: 90, 120: 100, 110: 90}
-
-
-@dataclass(frozen=True, slots=True)
-class TermExplanation:
-    """Tell in which *fields* of the track a *term* of the query is; a term may be *excluded* by the query."""
-
-    term: str
-    fields: tuple[str, ...]
-    excluded: bool = False
-
-    __repr__ = discreet
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """
-    Tell why the track with *id* stands where it stands in a search.
-
-    *position* counts from 1; None if the track is not among the hits. *score* is what it is sorted by, *reason* says it
-    in words, *terms* where each term of the query is, and *unmet* which filters and ranges the track does not meet.
-    *ignored_terms* is how many terms at the end of the query were not looked for: the first 32 count.
-    """
-
-    id: UUID
-    position: int | None
-    score: float | None
-    reason: str
-    terms: tuple[TermExplanation, ...]
-    unmet: tuple[str, ...] = ()
-    ignored_terms: int = 0
-
-    __repr__ = discreet
-
-    def __str__(self) -> str:
-        """Return it as people read it."""
-        lines = [self.reason]
-        for one in self.terms:
-            where = ", ".join(one.fields) or "nowhere"
-            lines.append(f"  {'excluded: ' if one.excluded else ''}{one.term!r} in {where}")
-        if self.ignored_terms:
-            lines.append(f"  not looked for: the last {self.ignored_terms} of more than {MAXIMUM_TERMS} terms")
-        return "\n".join(lines)
 
 
 def explain(query: str, id: UUID | str, *, filters: SearchFilters | None, timeout: float) -> Operation[Explanation]:  # noqa: A002

@@ -31,9 +31,9 @@ from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models.ids import parse_id
 from audiocatalog.models.limits import INVISIBLE, TextLimit, clean_text
 from audiocatalog.models.metadata import NUMBER_LIMITS
+from audiocatalog.search.results import MAXIMUM_TERMS
 
 MAXIMUM_CHARACTERS: Final = 1000
-MAXIMUM_TERMS: Final = 32
 
 #: The fields that a term can be bound to.
 TERM_FIELDS: Final = ("title", "artist", "album", "genre")

@@ -23,6 +23,7 @@ FACET_FIELDS: Final = tuple(name for name, field in FIELDS.items() if field.is_f
 #: What can be counted among the hits; a decade is named by its first year.
 FACETS: Final = (*FACET_FIELDS, "decade", "status")
 
+MAXIMUM_TERMS: Final = 32
 MAXIMUM_LIMIT: Final = 100
 MAXIMUM_OFFSET: Final = 10_000
 
@@ -189,3 +190,45 @@ def check_facets(facets: object) -> tuple[str, ...]:
     if any(facet not in FACETS for facet in facets):
         raise InvalidInput(Problem("facets", f"names among {', '.join(FACETS)}"), operation="search")
     return tuple(facet for facet in FACETS if facet in facets)
+
+
+@dataclass(frozen=True, slots=True)
+class TermExplanation:
+    """The *fields* of the track that hold a *term* of the query; the query may have *excluded* the term."""
+
+    term: str
+    fields: tuple[str, ...]
+    excluded: bool = False
+
+    __repr__ = discreet
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """
+    Why the track with *id* stands where it stands in a search.
+
+    *position*: counted from 1; None if the track is not among the hits. *score*: what the hits are sorted by. *reason*:
+    the same in words. *terms*: where each term of the query is. *unmet*: the filters and ranges that the track does not
+    meet. *ignored_terms*: how many terms at the end of the query were not looked for; the first 32 count.
+    """
+
+    id: UUID
+    position: int | None
+    score: float | None
+    reason: str
+    terms: tuple[TermExplanation, ...]
+    unmet: tuple[str, ...] = ()
+    ignored_terms: int = 0
+
+    __repr__ = discreet
+
+    def __str__(self) -> str:
+        """Return it as people read it."""
+        lines = [self.reason]
+        for one in self.terms:
+            where = ", ".join(one.fields) or "nowhere"
+            lines.append(f"  {'excluded: ' if one.excluded else ''}{one.term!r} in {where}")
+        if self.ignored_terms:
+            lines.append(f"  not looked for: the last {self.ignored_terms} of more than {MAXIMUM_TERMS} terms")
+        return "\n".join(lines)

@@ -9,7 +9,7 @@ import pytest
 
 from audiocatalog import Catalog, SearchFilters, UnitOfWork, errors
 from audiocatalog.models.ids import new_id
-from audiocatalog.search.explanation import TermExplanation
+from audiocatalog.search.results import TermExplanation
 from tests.support.searches import count_words, found, insert_many, save
 
 TRACKS: dict[str, dict[str, Any]] = {

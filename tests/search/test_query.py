@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from audiocatalog import SearchFilters, TrackStatus, errors
 from audiocatalog.search import query as query_module
-from audiocatalog.search.query import MAXIMUM_CHARACTERS, MAXIMUM_TERMS, TERM_FIELDS, Query, Range, Term, parse_query
+from audiocatalog.search.query import MAXIMUM_CHARACTERS, TERM_FIELDS, Query, Range, Term, parse_query
+from audiocatalog.search.results import MAXIMUM_TERMS
 
 
 def meaning(typed: str) -> list[str]:
