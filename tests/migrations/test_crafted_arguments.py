@@ -17,7 +17,7 @@ from audiocatalog.db.error_translation import translated
 from audiocatalog.migrations.roles import LIFECYCLE_FUNCTIONS
 from tests.support.databases import TABLES
 from tests.support.lifecycle import DISAGREEMENTS
-from tests.support.roles import Place
+from tests.support.roles import BARE_CONTENT, Place
 
 Connection = psycopg.Connection[Any]
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
@@ -157,6 +157,8 @@ def assert_nothing_is_hidden(catalog: Catalog, admin: Connection) -> None:
     assert len(catalog.claim(1000)) == unfinished - lasting
 
 
+#: The place of the first argument behind the content.
+BEHIND = 2 + len(BARE_CONTENT)
 REFUSED: list[tuple[str, Mapping[int, str | None], str]] = [
     *(("claim", {0: most}, "most") for most in (None, "0", "-1", "1001")),
     *(("claim", {1: lease}, "lease") for lease in (None, "0", "-1 second", "8 days", "100 years -35995 days")),
@@ -177,8 +179,9 @@ REFUSED: list[tuple[str, Mapping[int, str | None], str]] = [
     *(("release_expired", {place: None}, name) for place, name in ((0, "most"), (1, "who"), (5, "spread"))),
     *(("move", {place: None}, name) for place, name in ((0, "track"), (1, "target"), (3, "who"), (6, "wake"))),
     *(("move", {2: starts}, "starts") for starts in ("{}", "{NULL}", "{{PENDING}}")),
-    *(("save", {place: None}, name) for place, name in ((0, "track"), (1, "first_status"), (14, "who"), (16, "wake"))),
-    *(("replace", {place: None}, name) for place, name in ((0, "track"), (2, "new_title"), (14, "who"))),
+    *(("save", {place: None}, name) for place, name in ((0, "track"), (1, "first_status"), (BEHIND, "who"))),
+    ("save", {BEHIND + 2: None}, "wake"),
+    *(("replace", {place: None}, name) for place, name in ((0, "track"), (2, "new_title"), (BEHIND, "who"))),
     *(("load", {place: None}, name) for place, name in ((0, "replacing"), (1, "who"), (3, "wake"))),
 ]
 
@@ -192,8 +195,8 @@ RIGHT: dict[str, list[str | None]] = {
     "give_up": ["{H0}", "{K0}", "{H0}", None, None, "true", "true", "5", "1", "1", "0.5", "false"],
     "release_expired": ["1", "w", "5", "1", "1", "0.5", "false"],
     "move": ["T3", "PENDING", "{FAILED}", "w", None, None, "false"],
-    "save": ["T3", "PENDING", "t", *[None] * 9, "p", None, "w", None, "false"],
-    "replace": ["T3", None, "t", *[None] * 9, "p", None, "w", None],
+    "save": ["T3", "PENDING", *BARE_CONTENT, "w", None, "false"],
+    "replace": ["T3", None, *BARE_CONTENT, "w", None],
     "load": ["false", "w", None, "false"],
 }
 

@@ -23,6 +23,7 @@ from audiocatalog.models.sql_names import VERSION_TABLE
 from tests.support.command import invoke
 from tests.support.databases import libpq, temporary_database
 from tests.support.repository import ROOT
+from tests.support.roles import save_call
 from tests.support.upgrades import RATED, ini_with, upgrade
 
 #: A later version of a function, as a revision's author may write it by hand.
@@ -127,11 +128,10 @@ def statements(admin: psycopg.Connection[Any]) -> list[str]:
             "BEGIN; LOCK TABLE {} IN ACCESS SHARE MODE",
         )
     ]
-    forged = "gen_random_uuid(), 'COMPLETED', 'forged'" + ", NULL" * 9 + ", 'p', NULL, 'the boss', NULL, false"
     return [
         *calls,
         *tables,
-        f"SELECT audiocatalog_save_v1({forged})",
+        "SELECT " + save_call("gen_random_uuid()", "'COMPLETED'", "'the boss'"),
         "SELECT title, audio_path FROM audiocatalog_claim_v1(10, interval '7 days', 'nobody', false)",
         "UPDATE audio_tracks SET title = 'x'",
         "UPDATE audio_track_status_changes SET actor = 'x'",

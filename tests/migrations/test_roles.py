@@ -27,7 +27,7 @@ from audiocatalog.models.ids import new_id
 from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 from tests.support.command import invoke
 from tests.support.databases import libpq, temporary_database
-from tests.support.roles import Place, drop_roles, random_names
+from tests.support.roles import Place, drop_roles, random_names, save_call
 
 IDIOTEQUE = UUID("01920000-0000-7000-8000-00000001d107")
 
@@ -273,11 +273,9 @@ class TestApplication:
             app.execute(call, [track_id, "DONE", every])
 
     def test_a_track_that_begins_elsewhere_is_refused_by_the_check(self, app: psycopg.Connection[Any]) -> None:
-        call = "SELECT audiocatalog_save_v1(%s, %s, 'x', {}, 'p', NULL, 'app', NULL, false)"
-        nulls = ", ".join(["NULL"] * 9)
         for status in ("PROCESSING", "FAILED"):
             with pytest.raises(psycopg.errors.CheckViolation):
-                app.execute(call.format(nulls), [new_id(), status])
+                app.execute("SELECT " + save_call("%s", "%s", "'app'"), [new_id(), status])
 
     def test_no_call_writes_a_row_of_the_history_that_does_not_say_what_happened(
         self, app: psycopg.Connection[Any], catalog: Catalog
@@ -297,7 +295,7 @@ class TestApplication:
             ),
             ("audiocatalog_move_v1(%s, 'COMPLETED', ARRAY['FAILED'], 'x', NULL, NULL, false)", (track.id,)),
             ("audiocatalog_move_v1(%s, 'COMPLETED', NULL, 'x', NULL, NULL, false)", (nobody,)),
-            ("audiocatalog_save_v1(%s, 'PENDING', 'x'" + ", NULL" * 9 + ", 'p', NULL, 'x', NULL, false)", (track.id,)),
+            (save_call("%s", "'PENDING'", "'x'"), (track.id,)),
             ("audiocatalog_release_expired_v1(10, 'x', 5, 1, 1, 1, false)", ()),
         ):
             app.execute("SELECT " + call, values)

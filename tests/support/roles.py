@@ -11,7 +11,11 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from audiocatalog.migrations.roles import RoleNames
+from audiocatalog.models.metadata import CONTENT_COLUMNS, CONTENT_VERSION
 from tests.support.databases import libpq
+
+#: The content of a track of which nothing is known but its title and path, as functions are called with it by hand.
+BARE_CONTENT = [{"title": "x", "audio_path": "p"}.get(name) for name in CONTENT_COLUMNS]
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,9 @@ def drop_roles(connection: psycopg.Connection[Any], *names: str) -> None:
         if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).rowcount:
             connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(role))
             connection.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+def save_call(track: str, status: str, actor: str) -> str:
+    """Return the call of the function that saves a track, with arguments in SQL, as a role may write it by hand."""
+    content = ", ".join("NULL" if value is None else f"'{value}'" for value in BARE_CONTENT)
+    return f"audiocatalog_save_v{CONTENT_VERSION}({track}, {status}, {content}, {actor}, NULL, false)"

@@ -28,6 +28,8 @@ from audiocatalog.cli.importing.records import (
     read_records,
 )
 from audiocatalog.cli.importing.rows import Place
+from audiocatalog.models.limits import Limit, TextLimit
+from audiocatalog.models.metadata import LIMITS, METADATA_FIELDS
 
 HEADER = b"title,artist,year,duration,audio_path\n"
 
@@ -62,9 +64,13 @@ def json_lines(*values: object) -> bytes:
     return b"".join(json.dumps(value).encode() + b"\n" for value in values)
 
 
+def value_of(limit: Limit) -> Any:
+    return "x" * limit.characters if isinstance(limit, TextLimit) else limit.highest
+
+
 class TestCsv:
     def test_every_field_is_read(self) -> None:
-        values = {
+        values: dict[str, str] = {
             "title": "Jóga",
             "artist": "Björk",
             "album": "Homogenic",
@@ -81,7 +87,10 @@ class TestCsv:
             "status": "PENDING",
             "created_at": "2001-02-03T04:05:06+00:00",
         }
-        assert tuple(values) == FIELDS
+        # Of a field that is not above, the longest text or the greatest number.
+        others = {name: value_of(LIMITS[name]) for name in METADATA_FIELDS if name not in values}
+        values |= {name: str(value) for name, value in others.items()}
+        assert values.keys() == set(FIELDS)
         (item,) = read(f"{','.join(values)}\n{','.join(values.values())}\n".encode(), restores=True)
         assert isinstance(item, ReadRecord)
         assert item.exported is not None
@@ -98,6 +107,7 @@ class TestCsv:
             sample_rate=44_100,
             bitrate=320_000,
             format="flac",
+            **others,
         )
         assert (record.audio_path, record.thumbnail_path) == (values["audio_path"], values["thumbnail_path"])
         assert record.id == UUID(values["id"])
