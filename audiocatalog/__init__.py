@@ -8,11 +8,11 @@ from audiocatalog.catalog import Catalog
 from audiocatalog.db.observer import Observation
 from audiocatalog.models.claim import Claim, ClaimOrder
 from audiocatalog.models.filters import SearchFilters
-from audiocatalog.models.metadata import ExportedRecord, TrackMetadata, TrackRecord
+from audiocatalog.models.metadata import ExportedRecord, FacetName, TrackMetadata, TrackRecord
 from audiocatalog.models.tables import SaveOutcome, StatusChange, Task, Track
-from audiocatalog.operations.activity import Activity, ActivityBucket, FailureReason, Stay, WorkerLoad
+from audiocatalog.operations.activity import Activity, ActivityBucket, DurationStats, FailureReason, WorkerLoad
 from audiocatalog.operations.bulk_result import BulkBatch, BulkOutcome, BulkResult, OnConflict, Refusal
-from audiocatalog.operations.changes import TrackUpdates
+from audiocatalog.operations.changes import ChangePage
 from audiocatalog.operations.iteration import TrackOrder
 from audiocatalog.operations.monitoring import Health, PoolStats, StatusCount
 from audiocatalog.search.results import (
@@ -20,8 +20,8 @@ from audiocatalog.search.results import (
     Facet,
     FacetValue,
     Hit,
+    SearchOrder,
     SearchPage,
-    SearchSort,
     TermExplanation,
 )
 from audiocatalog.search.vocabulary import Vocabulary
@@ -41,11 +41,14 @@ __all__ = [
     "BulkOutcome",
     "BulkResult",
     "Catalog",
+    "ChangePage",
     "Claim",
     "ClaimOrder",
+    "DurationStats",
     "Explanation",
     "ExportedRecord",
     "Facet",
+    "FacetName",
     "FacetValue",
     "FailureReason",
     "Health",
@@ -56,11 +59,10 @@ __all__ = [
     "Refusal",
     "SaveOutcome",
     "SearchFilters",
+    "SearchOrder",
     "SearchPage",
-    "SearchSort",
     "StatusChange",
     "StatusCount",
-    "Stay",
     "Task",
     "TermExplanation",
     "Track",
@@ -68,7 +70,6 @@ __all__ = [
     "TrackOrder",
     "TrackRecord",
     "TrackStatus",
-    "TrackUpdates",
     "UnitOfWork",
     "Vocabulary",
     "Worker",

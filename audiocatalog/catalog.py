@@ -28,7 +28,7 @@ from audiocatalog.models.limits import clean_actor
 from audiocatalog.models.metadata import ExportedRecord, TrackRecord
 from audiocatalog.operations.activity import Activity, activity
 from audiocatalog.operations.bulk import BATCH, BatchStore, Progress, Record, RecordOutcome
-from audiocatalog.operations.bulk_result import BulkResult, OnConflict
+from audiocatalog.operations.bulk_result import BulkResult, ConflictRule, OnConflict
 from audiocatalog.operations.monitoring import Health, PoolStats, StatusCount, count_by_status, health
 from audiocatalog.operations.operation import Execution, Operation
 from audiocatalog.search.vocabulary import Vocabulary, refresh_vocabulary
@@ -228,7 +228,7 @@ class Catalog(Methods):
         records: Iterable[TrackRecord | ExportedRecord | Mapping[str, Any]],
         *,
         batch: int = BATCH,
-        on_conflict: OnConflict | str = OnConflict.SKIP,
+        on_conflict: OnConflict | ConflictRule = "skip",
         progress: Progress | None = None,
         connections: int = 1,
         actor: str | None = None,
@@ -280,13 +280,13 @@ class Catalog(Methods):
                 records, loader.store, stop=loader.stop, batch=batch, progress=progress, connections=connections
             )
 
-    def work(
+    def worker(
         self,
         *,
         worker: str | None = None,
         limit: int = 10,
         lease: timedelta = timedelta(minutes=5),
-        order: ClaimOrder | str = ClaimOrder.OLDEST,
+        order_by: ClaimOrder = "oldest",
         poll: float = 1.0,
         until_empty: bool = False,
         listen: bool = False,
@@ -305,9 +305,9 @@ class Catalog(Methods):
         Raises:
             InvalidInput: names the argument that breaks its rule.
 
-        >>> for claim in catalog.work(worker="extractor 3"):  # doctest: +SKIP
+        >>> for claim in catalog.worker(worker="extractor 3"):  # doctest: +SKIP
         ...     catalog.complete(claim, extract(claim.track.audio_path))
-        >>> catalog.work().run(lambda claim: extract(claim.track.audio_path))  # doctest: +SKIP
+        >>> catalog.worker().run(lambda claim: extract(claim.track.audio_path))  # doctest: +SKIP
 
         """
         from audiocatalog.worker import Worker
@@ -318,7 +318,7 @@ class Catalog(Methods):
             name=self._actor_or_default(worker, "worker"),
             limit=limit,
             lease=lease,
-            order=order,
+            order_by=order_by,
             poll=poll,
             until_empty=until_empty,
             listening=self._database.listening if listen else None,
@@ -341,9 +341,9 @@ class Catalog(Methods):
             with self._begin(self._database.transaction, False) as work:
                 return work._perform("refresh_vocabulary", refresh_vocabulary(timeout=seconds))  # noqa: SLF001
 
-    def stats(self) -> list[StatusCount]:
+    def count_by_status(self) -> list[StatusCount]:
         """Return how many tracks are in each status, and since when the one that moved least recently."""
-        return self._run("stats", count_by_status)
+        return self._run("count_by_status", count_by_status)
 
     def activity(self, since: timedelta = timedelta(hours=24), buckets: int = 24) -> Activity:
         """
@@ -373,11 +373,11 @@ class Catalog(Methods):
         """
         return self._run("health", lambda: health(self._database.figures))
 
-    def pool(self) -> PoolStats:
+    def pool_stats(self) -> PoolStats:
         """Return how the pool of connections stands, without asking the server."""
         return self._database.figures()
 
-    def warm(self, *, timeout: float = 5.0) -> None:
+    def warm_up(self, *, timeout: float = 5.0) -> None:
         """
         Open every connection of the pool within *timeout* seconds, so that the first callers need not wait for it.
 
@@ -386,8 +386,8 @@ class Catalog(Methods):
             PoolTimeout: it took longer.
             ConfigurationError, SchemaMismatch: the server, or its schema, is none to work with.
         """
-        with self._observer.call("warm"):
-            self._database.warm(number_of_seconds(timeout, "timeout", "warm"))
+        with self._observer.call("warm_up"):
+            self._database.warm(number_of_seconds(timeout, "timeout", "warm_up"))
 
     def _begin(self, transaction: OpenTransaction, observed: bool) -> UnitOfWork:  # noqa: FBT001
         """Return a unit of work whose outcome can be found out; one that is not *observed* is a part of a call."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
+
+#: The name of a status, which may stand wherever a status may.
+StatusName = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED"]
 
 
 class TrackStatus(StrEnum):

@@ -24,7 +24,7 @@ from audiocatalog.methods import Methods
 from audiocatalog.models.arguments import number_of_seconds
 from audiocatalog.models.metadata import ExportedRecord, TrackRecord
 from audiocatalog.operations.bulk import BATCH, BatchStore, Progress
-from audiocatalog.operations.bulk_result import BulkResult, OnConflict
+from audiocatalog.operations.bulk_result import BulkResult, ConflictRule, OnConflict
 from audiocatalog.operations.operation import Execution, Operation
 
 _Result = TypeVar("_Result")
@@ -128,7 +128,7 @@ class UnitOfWork(Methods):
         records: Iterable[TrackRecord | ExportedRecord | Mapping[str, Any]],
         *,
         batch: int = BATCH,
-        on_conflict: OnConflict | str = OnConflict.SKIP,
+        on_conflict: OnConflict | ConflictRule = "skip",
         progress: Progress | None = None,
         actor: str | None = None,
         reason: str | None = None,
@@ -164,7 +164,7 @@ class UnitOfWork(Methods):
                 connections=None,  # The records may come from this unit of work itself, which belongs to one thread.
             )
 
-    def allow(self, seconds: float) -> None:
+    def set_statement_timeout(self, seconds: float) -> None:
         """
         Let each statement of what is left of this unit of work take *seconds*, instead of ``statement_timeout``.
 
@@ -174,12 +174,12 @@ class UnitOfWork(Methods):
             InvalidInput: *seconds* is no number from 0.001 to 86,400.
 
         >>> with catalog.unit_of_work() as work:  # doctest: +SKIP
-        ...     work.allow(60)
+        ...     work.set_statement_timeout(60)
         ...     work.session.execute(report)
 
         """
-        with self._observer.call("allow"):
-            self._open().allow(number_of_seconds(seconds, "seconds", "allow"))
+        with self._observer.call("set_statement_timeout"):
+            self._open().set_statement_timeout(number_of_seconds(seconds, "seconds", "set_statement_timeout"))
 
     def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:  # noqa: ARG002
         execution = Execution(operation)

@@ -70,7 +70,7 @@ def test_stats_count_every_status(catalog: Catalog) -> None:
         for _ in range(3):
             work.save(TrackMetadata(), audio_path="a", status=TrackStatus.PENDING)
         work.save(TrackMetadata(), audio_path="a")
-    assert {count.status: count.tracks for count in catalog.stats()} == {
+    assert {count.status: count.tracks for count in catalog.count_by_status()} == {
         TrackStatus.PENDING: 3,
         TrackStatus.PROCESSING: 0,
         TrackStatus.COMPLETED: 1,
@@ -171,7 +171,7 @@ def test_run_gives_up_at_its_deadline(catalog: Catalog) -> None:
 
 def test_a_full_pool_says_so_in_time(database_url: str) -> None:
     with Catalog(database_url, pool_size=1, pool_timeout=0.2) as catalog:
-        catalog.warm(timeout=60)
+        catalog.warm_up(timeout=60)
         with catalog.unit_of_work():
             error, seconds = outcome_of(lambda: catalog.find(uuid4()))
         assert isinstance(error, errors.PoolTimeout)

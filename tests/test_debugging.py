@@ -34,7 +34,7 @@ with Catalog(sys.argv[1], actor="Planted"), Catalog(sys.argv[1], actor="Planted"
         printed |= {"Facet": page.facets["artist"], "FacetValue": page.facets["artist"].values[0]}
         printed["Claim"] = work.claim(1)[0]
         printed["StatusChange"] = work.fail(printed["Claim"], "Planted")
-        printed["TrackUpdates"] = work.updated_since()
+        printed["ChangePage"] = work.changes()
         printed["WorkerLoad"] = WorkerLoad("Planted", 1, datetime.now(UTC))
         printed["Refusal"] = work.bulk_save([{"title": "x", "audio_path": "x", "status": "Planted"}]).refusals[0]
         work.session.rollback()

@@ -173,7 +173,7 @@ def test_what_fails_of_the_hosts_own_is_told_to_the_host_alone(
 def public_objects(place: Place) -> Iterator[object]:
     """Give one of everything that the package hands out, with all that it may hold."""
     record = TrackRecord(metadata(), AUDIO_PATH, TRACK_ID, AUDIO_PATH, TrackStatus.PENDING)
-    yield from (metadata(), record, Settings(), place.catalog, place.catalog.work(worker=ACTOR))
+    yield from (metadata(), record, Settings(), place.catalog, place.catalog.worker(worker=ACTOR))
     yield from (SearchFilters(genre=TITLE, artist=ARTIST), TrackStatus.PENDING, place.catalog.health())
     with place.catalog.unit_of_work() as work:
         yield from (
@@ -186,7 +186,7 @@ def public_objects(place: Place) -> Iterator[object]:
         yield from (page, *page.hits, page.facets, *page.facets.values(), page.hits)
         yield work.search(f"{TITLE[:-2]} {ARTIST[:4]}")
         yield place.catalog.explain(f"{TITLE} {QUERY}", TRACK_ID)
-        yield from (work.updated_since(), *work.updated_since().tracks)
+        yield from (work.changes(), *work.changes().tracks)
         yield from work.iter_tracks()
         claims = work.claim(1, worker=ACTOR)
         yield from (claims, *claims)
@@ -197,7 +197,7 @@ def public_objects(place: Place) -> Iterator[object]:
         work.session.rollback()
     with place.catalog.unit_of_work() as work:
         yield from work.claim(1, worker=ACTOR)
-        yield from (place.catalog.activity(timedelta(hours=1)), *place.catalog.stats())
+        yield from (place.catalog.activity(timedelta(hours=1)), *place.catalog.count_by_status())
         work.session.rollback()
     yield place.catalog.refresh_vocabulary()
 

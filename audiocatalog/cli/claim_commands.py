@@ -19,7 +19,7 @@ from audiocatalog.cli.output import Output
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import counted
 from audiocatalog.errors.printing import escaped
-from audiocatalog.models.claim import ClaimOrder
+from audiocatalog.models.claim import CLAIM_ORDERS
 from audiocatalog.operations.claims import MAX_CLAIMS
 
 _LEASE: Final = click.option(
@@ -43,7 +43,8 @@ _WIDE: Final = 132
 @click.option("--worker", metavar="NAME", help="Who works on them, for the history; default: the actor.")
 @click.option(
     "--order",
-    type=click.Choice([str(order) for order in ClaimOrder]),
+    "order_by",
+    type=click.Choice(CLAIM_ORDERS),
     default="oldest",
     show_default=True,
     help="Which of the waiting tracks.",

@@ -105,7 +105,7 @@ def stats(target: Target, *, since: timedelta, as_json: bool) -> None:
     """Count the tracks, and show what happened lately."""
     try:
         with inputs_by_option(), target.catalog() as catalog:
-            counts, activity = catalog.stats(), catalog.activity(since, statistics.PARTS)
+            counts, activity = catalog.count_by_status(), catalog.activity(since, statistics.PARTS)
     except QueryTimeout:
         raise Failure(
             "there was too much to count: ask for less time by --since, or allow more seconds by "

@@ -141,7 +141,7 @@ def export_file(
 def _count(catalog: Catalog) -> int | None:
     """Return the number of all tracks, None if that takes too long."""
     try:
-        return sum(count.tracks for count in catalog.stats())
+        return sum(count.tracks for count in catalog.count_by_status())
     except CatalogError:
         return None
 

@@ -81,7 +81,7 @@ def track_json(track: Track) -> dict[str, Any]:
 
 def history_json(change: StatusChange) -> dict[str, Any]:
     """Return all columns of *change*, and how many seconds the track stayed where it led to, ready for JSON."""
-    return change_json(change) | {"lasted": None if change.lasted is None else change.lasted.total_seconds()}
+    return change_json(change) | {"duration": None if change.duration is None else change.duration.total_seconds()}
 
 
 def change_json(change: StatusChange) -> dict[str, Any]:
@@ -124,13 +124,13 @@ def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
     for column in table.columns[:-2]:
         column.no_wrap = True
     for change in changes:
-        stayed = time_span((now - change.at if change.lasted is None else change.lasted).total_seconds())
+        stayed = time_span((now - change.at if change.duration is None else change.duration).total_seconds())
         table.add_row(
             f"{change.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
             *([str(change.from_status or "(new)"), output.symbol("→", "->")] if is_wide else []),
             str(change.to_status),
             "" if change.attempt is None else str(change.attempt),
-            f"{stayed} so far" if change.lasted is None else stayed,
+            f"{stayed} so far" if change.duration is None else stayed,
             escaped(change.actor),
             escaped(change.reason or UNKNOWN),
         )

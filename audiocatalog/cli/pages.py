@@ -31,8 +31,8 @@ def page_json(page: SearchPage) -> dict[str, Any]:
     return {
         "hits": [track_json(hit.track) | {"score": hit.score, "highlights": dict(hit.highlights)} for hit in page],
         "total": page.total,
-        "total_is_exact": page.total_is_exact,
-        "next": page.next,
+        "is_total_exact": page.is_total_exact,
+        "next_cursor": page.next_cursor,
         "suggestion": page.suggestion,
         "facets": {
             name: {
@@ -57,9 +57,9 @@ def print_page(page: SearchPage, offset: int | None = 0, output: Output | None =
         output.lay_out(_one_line_each(output, page) if output.width >= _WIDE else _two_lines_each(output, page))
         output.print()
     output.print(_place(page, offset))
-    if page.next:
+    if page.next_cursor:
         # Soft, so that a terminal copies it as one word.
-        way = f"next page: --after {page.next}{' (without --offset)' if offset else ''}"
+        way = f"next page: --after {page.next_cursor}{' (without --offset)' if offset else ''}"
         output.print(Text(way, "dim"), soft_wrap=True)
     if page.is_partial:
         output.print(_PARTIAL, style="yellow")
@@ -73,8 +73,8 @@ def _place(page: SearchPage, offset: int | None) -> str:
     if not page.hits and not page.total:
         return "no hits"
     estimate = f"at least {page.total:,} hits" if _is_least(page) else f"{about(page.total)} hits"
-    total = counted(page.total, "hit") if page.total_is_exact else estimate
-    is_all = page.total_is_exact and len(page) == page.total
+    total = counted(page.total, "hit") if page.is_total_exact else estimate
+    is_all = page.is_total_exact and len(page) == page.total
     if is_all or not page.hits:
         return total
     if offset is None:
@@ -85,7 +85,7 @@ def _place(page: SearchPage, offset: int | None) -> str:
 
 def _is_least(page: SearchPage) -> bool:
     """Whether the counting ended at its bound, so that there may be more tracks, but no fewer."""
-    return not page.total_is_exact and page.total == COUNTED
+    return not page.is_total_exact and page.total == COUNTED
 
 
 def _print_facets(output: Output, facets: Mapping[str, Facet], *, is_least: bool) -> None:

@@ -8,13 +8,13 @@ from uuid import UUID
 
 import click
 
-from audiocatalog import SearchSort
 from audiocatalog.cli import options, output, pages
 from audiocatalog.cli.options import as_json
 from audiocatalog.cli.target import Target
-from audiocatalog.search.results import FACETS, MAXIMUM_LIMIT, MAXIMUM_OFFSET
+from audiocatalog.models.metadata import FacetName
+from audiocatalog.search.results import FACETS, MAXIMUM_LIMIT, MAXIMUM_OFFSET, SEARCH_ORDERS, SearchOrder
 
-_SORT: Final = click.Choice([str(sort) for sort in SearchSort], case_sensitive=False)
+_SORT: Final = click.Choice(SEARCH_ORDERS, case_sensitive=False)
 
 
 class _QueryCommand(click.Command):
@@ -54,8 +54,8 @@ def search(
     /,
     *,
     query: tuple[str, ...],
-    sort: str,
-    facets: tuple[str, ...],
+    sort: SearchOrder,
+    facets: tuple[FacetName, ...],
     limit: int,
     offset: int,
     after: str | None,
@@ -95,7 +95,7 @@ def search(
                 limit=limit,
                 offset=offset,
                 after=after,
-                sort=sort,
+                order_by=sort,
                 facets=facets,
             )
     if as_json:

@@ -92,11 +92,11 @@ def _changes(output: Output, activity: Activity) -> Table:
     seconds = (activity.until - activity.since).total_seconds()
     each = time_span(seconds / len(activity.buckets))
     table = output.table(f"last {time_span(seconds)}", "tracks", f"{each} each", right=("tracks",))
-    highest = max(max(bucket.completed, bucket.failed, bucket.returned) for bucket in activity.buckets)
+    highest = max(max(bucket.completed, bucket.failed, bucket.retried) for bucket in activity.buckets)
     for name, label, style in (
         ("completed", "completed", "green"),
         ("failed", "failed", "red"),
-        ("returned", "to try again", "yellow"),
+        ("retried", "to try again", "yellow"),
     ):
         numbers = [getattr(bucket, name) for bucket in activity.buckets]
         table.add_row(label, f"{sum(numbers):,}", Text(_sparkline(output, numbers, highest), style))
@@ -111,9 +111,9 @@ def _sparkline(output: Output, numbers: Sequence[int], highest: int) -> str:
 
 def _stays(output: Output, activity: Activity) -> Table:
     table = output.table("", "tracks", "half within", "95 % within", right=("tracks",))
-    for label, stay in (("waited", activity.waited), ("worked on", activity.worked)):
+    for label, stay in (("waited", activity.time_pending), ("worked on", activity.time_processing)):
         if stay is not None:
-            times = (time_span(time.total_seconds()) for time in (stay.median, stay.percentile))
+            times = (time_span(time.total_seconds()) for time in (stay.median, stay.p95))
             table.add_row(label, f"{stay.tracks:,}", *times)
     return table
 
@@ -145,8 +145,10 @@ def _reasons(output: Output, activity: Activity) -> Table:
 
 def _hints(activity: Activity) -> Iterator[str]:
     """Give a line for each thing that needs somebody's hand."""
-    if activity.stuck:
-        claims = "the lease of 1 claim has" if activity.stuck == 1 else f"the leases of {activity.stuck:,} claims have"
+    if activity.expired:
+        claims = (
+            "the lease of 1 claim has" if activity.expired == 1 else f"the leases of {activity.expired:,} claims have"
+        )
         yield f"{claims} run out: take back what dead workers hold by `audiocatalog release --expired`"
     if activity.unclaimed:
         tracks = counted(activity.unclaimed, "track")

@@ -66,10 +66,10 @@ class Transaction(ABC):
     def close(self) -> None:
         """Give the connection back; what was not committed is rolled back."""
 
-    def allow(self, seconds: float) -> None:
+    def set_statement_timeout(self, seconds: float) -> None:
         """Let each further statement of the transaction take *seconds*."""
         driver = self.driver
-        with translated("allow"):
+        with translated("set_statement_timeout"):
             driver.execute(settings_call({"statement_timeout": milliseconds(seconds)}, local=True))
         if isinstance(driver, PooledConnection):
             # Never less than usual: a savepoint that is rolled back gives the server its old limit back.

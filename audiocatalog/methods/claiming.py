@@ -25,7 +25,7 @@ class Claiming(Calls):
         *,
         lease: timedelta = _LEASE,
         worker: str | None = None,
-        order: ClaimOrder | str = ClaimOrder.OLDEST,
+        order_by: ClaimOrder = "oldest",
     ) -> list[Claim]:
         """
         Take up to *limit* waiting tracks into the hands of *worker* (the catalogue's actor if None), for *lease*.
@@ -43,7 +43,9 @@ class Claiming(Calls):
         """
         return self._run(
             "claim",
-            lambda: operations.claim(limit, lease=lease, worker=self._actor_or_default(worker, "worker"), order=order),
+            lambda: operations.claim(
+                limit, lease=lease, worker=self._actor_or_default(worker, "worker"), order_by=order_by
+            ),
         )
 
     def renew(self, claim: Claim, *, lease: timedelta = _LEASE) -> Claim:

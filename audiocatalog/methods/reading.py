@@ -11,12 +11,13 @@ from uuid import UUID
 from audiocatalog.errors import CatalogError
 from audiocatalog.methods.calls import Calls
 from audiocatalog.models.filters import SearchFilters
+from audiocatalog.models.metadata import FacetName
 from audiocatalog.models.tables import StatusChange, Track
 from audiocatalog.operations import changes, moves, tracks
-from audiocatalog.operations.changes import TrackUpdates
+from audiocatalog.operations.changes import ChangePage
 from audiocatalog.operations.iteration import TrackOrder, TrackScan, read_page, tracks_of
 from audiocatalog.operations.operation import Operation
-from audiocatalog.search.results import Explanation, SearchPage, SearchSort
+from audiocatalog.search.results import Explanation, SearchOrder, SearchPage
 
 
 class Reading(Calls):
@@ -61,7 +62,7 @@ class Reading(Calls):
         """
         Return every status change of the track with *id*, oldest first; the first has no ``from_status``.
 
-        The ``lasted`` of each says how long the track stayed in the status that it led to.
+        The ``duration`` of each says how long the track stayed in the status that it led to.
 
         Raises:
             TrackNotFound: there is no such track.
@@ -77,8 +78,8 @@ class Reading(Calls):
         limit: int = 20,
         offset: int = 0,
         after: str | None = None,
-        sort: SearchSort | str = SearchSort.RELEVANCE,
-        facets: Collection[str] = (),
+        order_by: SearchOrder = "relevance",
+        facets: Collection[FacetName] = (),
     ) -> SearchPage:
         """
         Return the tracks that *query* finds, best first.
@@ -91,8 +92,8 @@ class Reading(Calls):
         slip, those that hold what may have been meant. The page's *suggestion* says it. A
         query without words lists what its ranges and the filters leave, the newest first, or nothing if there is none.
 
-        *filters* narrow the search. *limit* is from 1 to 100, *offset* from 0 to 10,000; *after* is the ``next`` of
-        the page before and neither skips nor repeats a track while others are written. *sort* is another order.
+        *filters* narrow the search. *limit* is from 1 to 100, *offset* from 0 to 10,000; *after* is the ``next_cursor``
+        of the page before and neither skips nor repeats a track while others are written. *order_by* is another order.
         *facets* names what to count among the hits: genre, decade, artist, format, status.
 
         In a catalogue, at most ``max_searches`` searches run at the same time; the others wait in turn. Inside a unit
@@ -121,7 +122,7 @@ class Reading(Calls):
                 limit=limit,
                 offset=offset,
                 after=after,
-                sort=sort,
+                order_by=order_by,
                 facets=facets,
                 timeout=timeout,
             )
@@ -154,7 +155,7 @@ class Reading(Calls):
         return self._run("explain", begin, searching=True)
 
     def iter_tracks(
-        self, filters: SearchFilters | None = None, *, order: TrackOrder | str = TrackOrder.ID, batch: int = 1000
+        self, filters: SearchFilters | None = None, *, order_by: TrackOrder = "id", batch: int = 1000
     ) -> Iterator[Track]:
         """
         Go through all tracks that meet *filters*, however many, and hold no more than *batch* of them in memory.
@@ -168,42 +169,42 @@ class Reading(Calls):
         Raises:
             InvalidInput: names the argument that breaks its rule; at once, not at the first track.
 
-        >>> for track in catalog.iter_tracks(SearchFilters(genre="Jazz"), order="oldest"):  # doctest: +SKIP
+        >>> for track in catalog.iter_tracks(SearchFilters(genre="Jazz"), order_by="oldest"):  # doctest: +SKIP
         ...     index(track)
 
         """
         began = perf_counter()
         try:
-            scan = TrackScan.make(filters, order, batch)
+            scan = TrackScan.make(filters, order_by, batch)
         except CatalogError as error:
             self._observer.call_ended("iter_tracks", began, error)
             raise
         return self._scan(scan)
 
-    def updated_since(self, cursor: str | None = None, *, limit: int = 1000) -> TrackUpdates:
+    def changes(self, after: str | None = None, *, limit: int = 1000) -> ChangePage:
         """
-        Return up to *limit* tracks that were written since the page with *cursor* as its ``next``, as they are now.
+        Return up to *limit* tracks that were written since the page whose ``next_cursor`` is *after*, as they are now.
 
-        For those who keep a copy, such as an index: without a *cursor*, it begins with all tracks, page by page, and
+        For those who keep a copy, such as an index: without *after*, it begins with all tracks, page by page, and
         goes on with what is written. Nothing that this package writes is missed, whatever is written at the same time,
         in whichever order writers begin and commit. A track is given again if it is written again, and may be if it was
         written while pages were read or if an answer was lost; its ``version`` tells whether the copy has it.
 
-        Keep ``next`` with the copy, stored together with the tracks, and ask again: at once if ``more`` says so, else
-        after a while. In a unit of work, what this transaction wrote itself is told of after it has committed; tracks
-        are shown with it before. On a standby, a change is told of when all transactions that began before it have
-        ended. *limit* is from 1 to 10,000. Each page reads the log of its window once, which begins with the oldest
-        transaction that was open at the last: a transaction that stays open for hours makes all pages longer.
+        Keep ``next_cursor`` with the copy, stored together with the tracks, and ask again: at once if ``more`` says so,
+        else after a while. In a unit of work, the changes of this transaction itself are given after it has committed;
+        tracks are shown with them before. On a standby, a change is given when all transactions that began before it
+        have ended. *limit* is from 1 to 10,000. Each page reads the log of its window once, which begins with the
+        oldest transaction that was open at the last: a transaction that stays open for hours makes all pages longer.
 
         Raises:
-            InvalidInput: *cursor* is none, or that of another database or of a time before a restore; begin anew.
+            InvalidInput: *after* is no cursor, or that of another database or of a time before a restore; begin anew.
 
-        >>> page = catalog.updated_since(copy.cursor)  # doctest: +SKIP
-        >>> copy.store(page.tracks, cursor=page.next)  # doctest: +SKIP
+        >>> page = catalog.changes(copy.cursor)  # doctest: +SKIP
+        >>> copy.store(page.tracks, cursor=page.next_cursor)  # doctest: +SKIP
 
         """
         timeout = self._settings.statement_timeout
-        return self._run("updated_since", lambda: changes.read_changes(cursor, limit=limit, timeout=timeout))
+        return self._run("changes", lambda: changes.read_changes(after, limit=limit, timeout=timeout))
 
     def _scan(self, scan: TrackScan) -> Iterator[Track]:
         timeout = self._settings.statement_timeout

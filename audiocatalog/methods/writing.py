@@ -10,7 +10,7 @@ from audiocatalog.methods.calls import Calls
 from audiocatalog.models.metadata import TrackMetadata, TrackRecord
 from audiocatalog.models.tables import StatusChange, Track
 from audiocatalog.operations import moves, tracks
-from audiocatalog.status import TrackStatus
+from audiocatalog.status import StatusName, TrackStatus
 
 
 class Writing(Calls):
@@ -23,7 +23,7 @@ class Writing(Calls):
         audio_path: str,
         id: UUID | str | None = None,  # noqa: A002  # The column's name, which callers know.
         thumbnail_path: str | None = None,
-        status: TrackStatus = TrackStatus.COMPLETED,
+        status: TrackStatus | StatusName = TrackStatus.COMPLETED,
         replace: bool = False,
         expected_version: int | None = None,
         actor: str | None = None,
@@ -85,11 +85,11 @@ class Writing(Calls):
     def update_status(
         self,
         id: UUID | str,  # noqa: A002
-        to: TrackStatus,
+        to: TrackStatus | StatusName,
         *,
         reason: str | None = None,
         actor: str | None = None,
-        expected: TrackStatus | None = None,
+        expected: TrackStatus | StatusName | None = None,
         operation_id: UUID | str | None = None,
     ) -> StatusChange:
         """
@@ -122,11 +122,11 @@ class Writing(Calls):
     def update_statuses(
         self,
         ids: Iterable[UUID | str],
-        to: TrackStatus,
+        to: TrackStatus | StatusName,
         *,
         reason: str | None = None,
         actor: str | None = None,
-        expected: TrackStatus | None = None,
+        expected: TrackStatus | StatusName | None = None,
         operation_id: UUID | str | None = None,
     ) -> dict[UUID, StatusChange | CatalogError]:
         """

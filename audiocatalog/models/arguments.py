@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Iterable
 from typing import Final, TypeVar
 
 from audiocatalog.errors import InvalidInput, Problem
 
 _DAY: Final = 86_400
-_Choice = TypeVar("_Choice", bound=StrEnum)
+_Choice = TypeVar("_Choice", bound=str)
 
 
-def parse_choice(choices: type[_Choice], value: object, field: str, operation: str | None = None) -> _Choice:
+def parse_choice(choices: Iterable[_Choice], value: object, field: str, operation: str | None = None) -> _Choice:
     """
-    Return the member of *choices* that *value* is or names.
+    Return the one of *choices*, a ``Literal``'s texts or the members of an enum of texts, that equals *value*.
 
     Raises:
-        InvalidInput: there is none; the error names *field*.
+        InvalidInput: none does; the error names *field*.
     """
-    if isinstance(value, choices):
-        return value
-    # No call of the class itself: its error would hold the text, however long it is.
-    member = next((one for one in choices if one == value), None) if isinstance(value, str) else None
-    if member is not None:
-        return member
-    raise InvalidInput(Problem(field, f"one of {', '.join(choices)}"), operation=operation)
+    # An enum is not called: its error would hold the text, however long it is.
+    chosen = next((one for one in choices if one == value), None) if isinstance(value, str) else None
+    if chosen is None:
+        raise InvalidInput(Problem(field, f"one of {', '.join(choices)}"), operation=operation)
+    return chosen
 
 
 def whole_number(value: object, field: str, operation: str, *, most: int) -> int:

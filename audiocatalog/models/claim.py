@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import Final
+from typing import Final, Literal, get_args
 from uuid import UUID
 
 from audiocatalog.errors import ClaimLost
@@ -20,13 +19,9 @@ from audiocatalog.models.tables import Track
 _SPREAD: Final = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835
 
 
-class ClaimOrder(StrEnum):
-    """Say which of the waiting tracks are claimed first."""
-
-    #: Those that have waited longest.
-    OLDEST = "oldest"
-    #: Those that came last.
-    NEWEST = "newest"
+#: Which waiting tracks are claimed first: those that have waited longest, or those that came last.
+ClaimOrder = Literal["oldest", "newest"]
+CLAIM_ORDERS: Final[tuple[ClaimOrder, ...]] = get_args(ClaimOrder)
 
 
 @dataclass(frozen=True, slots=True)

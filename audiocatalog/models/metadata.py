@@ -18,7 +18,7 @@ from audiocatalog.models.arguments import parse_choice
 from audiocatalog.models.ids import new_id, parse_id
 from audiocatalog.models.limits import Limit, NumberLimit, TextLimit, WholeLimit, cleaner, required
 from audiocatalog.models.redaction import discreet
-from audiocatalog.status import TRANSITIONS, TrackStatus
+from audiocatalog.status import TRANSITIONS, StatusName, TrackStatus
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapped
@@ -33,6 +33,10 @@ class MetadataField(NamedTuple):
     limit: Limit
     unit: Unit | None = None
     is_facet: bool = False
+
+
+#: What can be counted among hits: the fields that are facets, the decade of the year, and the status.
+FacetName = Literal["artist", "genre", "format", "decade", "status"]
 
 
 def _text(characters: int, *, default: str | None = None, is_facet: bool = False) -> Any:  # noqa: ANN401
@@ -203,7 +207,7 @@ class TrackRecord:
         audio_path: str,
         id: UUID | str | None = None,  # noqa: A002  # The column's name, which callers know.
         thumbnail_path: str | None = None,
-        status: TrackStatus = TrackStatus.COMPLETED,
+        status: TrackStatus | StatusName = TrackStatus.COMPLETED,
     ) -> None:
         path = required("audio_path", _CLEANERS["audio_path"](audio_path))
         thumbnail = None if thumbnail_path is None else _CLEANERS["thumbnail_path"](thumbnail_path)

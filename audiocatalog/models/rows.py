@@ -50,7 +50,7 @@ def _track(values: dict[str, Any], outcome: SaveOutcome | None) -> Track:
     return track
 
 
-def change_of(values: Sequence[Any], lasted: timedelta | None = None) -> StatusChange:
+def change_of(values: Sequence[Any], duration: timedelta | None = None) -> StatusChange:
     """Return the ``StatusChange`` of the values of its columns; it belongs to no session."""
     named = dict(zip(CHANGE_COLUMNS, values, strict=True))
     start = named["from_status"]
@@ -58,5 +58,5 @@ def change_of(values: Sequence[Any], lasted: timedelta | None = None) -> StatusC
     named["to_status"] = status_of(named["to_status"])
     change = StatusChange.__new__(StatusChange)
     make_row(change, manager_of(StatusChange), named, (named["track_id"], named["version"]))
-    change.__dict__["_lasted"] = lasted
+    change.__dict__["_duration"] = duration
     return change

@@ -222,9 +222,9 @@ class StatusChange(Base):
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
     @property
-    def lasted(self) -> timedelta | None:
+    def duration(self) -> timedelta | None:
         """How long the track stayed in *to_status*; None if it is still there, or if this was not read as history."""
-        return self.__dict__.get("_lasted")
+        return self.__dict__.get("_duration")
 
     @discreetly
     def __repr__(self) -> str:

@@ -57,12 +57,13 @@ FROM (
   SELECT count(*) FILTER (WHERE ready_at <= now() OR (ready_at IS NOT NULL AND since > clock.at)) AS waiting,
     count(*) FILTER (WHERE ready_at > now() AND since <= clock.at) AS delayed,
     count(*) FILTER (WHERE status = 'PROCESSING' AND token IS NOT NULL) AS claimed,
-    count(*) FILTER (WHERE expires_at <= now()) AS stuck,
+    count(*) FILTER (WHERE expires_at <= now()) AS expired,
     count(*) FILTER (WHERE status = 'PROCESSING' AND token IS NULL) AS unclaimed
   FROM audio_track_tasks CROSS JOIN (SELECT clock_timestamp() AS at) AS clock
 ) AS tasks
 CROSS JOIN LATERAL (
-  VALUES ('waiting', waiting), ('delayed', delayed), ('claimed', claimed), ('stuck', stuck), ('unclaimed', unclaimed)
+  VALUES ('waiting', waiting), ('delayed', delayed), ('claimed', claimed), ('expired', expired),
+    ('unclaimed', unclaimed)
 ) AS one (label, number)
 UNION ALL
 (
@@ -87,15 +88,16 @@ ORDER BY kind, number DESC, label
 @dataclass(frozen=True, slots=True)
 class ActivityBucket:
     """
-    Count the changes in one part of the time, from *start* on.
+    The changes in one part of the time, from *start* on.
 
-    *completed* tracks, *failed* ones, and those whose try failed and that were *returned*, to be tried again.
+    *completed*: tracks that were done. *failed*: tracks that failed for good. *retried*: tries that failed and will be
+    repeated.
     """
 
     start: datetime
     completed: int
     failed: int
-    returned: int
+    retried: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +122,12 @@ class FailureReason:
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
-    """Say how long tracks stayed in a status: half of them no longer than *median*, 95 of 100 not than *percentile*."""
+class DurationStats:
+    """How long *tracks* stayed in a status: the *median* and the 95th percentile, *p95*."""
 
     tracks: int
     median: timedelta
-    percentile: timedelta
+    p95: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +137,10 @@ class Activity:
 
     *buckets* are parts of that time of the same length. *waiting* tracks may be claimed now, *delayed* ones later, when
     it is time for their next try. *claimed* ones are in the hands of *workers*, those with the most first, at most 100
-    of them, whether the work on them has begun or not. The lease of *stuck* ones has run out: ``release_expired`` takes
-    them back. *unclaimed* ones are PROCESSING without a lease, because somebody moved them there without a claim: they
-    stay until somebody moves them on.
-    *failures* are the ten most frequent reasons. *waited* and *worked* say how long tracks were PENDING before a worker
-    took them, and PROCESSING, by the 10,000 latest changes; None if there was none.
+    of them, whether the work on them has begun or not. The lease of *expired* ones has run out: ``release_expired``
+    takes them back. *unclaimed* ones were moved to PROCESSING without a claim, and stay there until they are moved on.
+    *failures* are the ten most frequent reasons. *time_pending* and *time_processing* tell how long tracks were PENDING
+    before a worker took them, and PROCESSING, by the 10,000 latest changes; None if there was none.
     """
 
     since: datetime
@@ -148,12 +149,12 @@ class Activity:
     waiting: int
     delayed: int
     claimed: int
-    stuck: int
+    expired: int
     unclaimed: int
     workers: tuple[WorkerLoad, ...]
     failures: tuple[FailureReason, ...]
-    waited: Stay | None
-    worked: Stay | None
+    time_pending: DurationStats | None
+    time_processing: DurationStats | None
 
     __repr__ = discreet
 
@@ -183,7 +184,7 @@ def _activity_of(rows: Sequence[tuple[Any, ...]], since: timedelta, buckets: int
     }
     tasks = {label: number for label, number, *_ in by_kind["task"]}
     stays = {
-        label: Stay(number, timedelta(seconds=seconds[0]), timedelta(seconds=seconds[1]))
+        label: DurationStats(number, timedelta(seconds=seconds[0]), timedelta(seconds=seconds[1]))
         for label, number, _, seconds in by_kind.get("stay", ())
     }
     begin = until - since
@@ -200,6 +201,6 @@ def _activity_of(rows: Sequence[tuple[Any, ...]], since: timedelta, buckets: int
         **tasks,
         workers=tuple(WorkerLoad(worker, number, at) for worker, number, at, _ in by_kind.get("worker", ())),
         failures=tuple(FailureReason(reason, number) for reason, number, *_ in by_kind.get("reason", ())),
-        waited=stays.get("PENDING"),
-        worked=stays.get("PROCESSING"),
+        time_pending=stays.get("PENDING"),
+        time_processing=stays.get("PROCESSING"),
     )

@@ -6,13 +6,17 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NamedTuple, overload
+from typing import Final, Literal, NamedTuple, overload
 
 from audiocatalog.errors import CatalogError
 from audiocatalog.models.redaction import discreetly
 
 #: So many refusals are kept in a result; all of them are told batch by batch.
 MOST_REFUSALS: Final = 1_000
+
+
+#: The name of an ``OnConflict``, which may stand wherever one may.
+ConflictRule = Literal["skip", "replace", "error"]
 
 
 class OnConflict(StrEnum):

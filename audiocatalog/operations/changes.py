@@ -41,16 +41,16 @@ _SNAPSHOT: Final = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):((?:[0-9]{1,19}(?:,[
 
 
 @dataclass(frozen=True, slots=True)
-class TrackUpdates:
+class ChangePage:
     """
     Hold the *tracks* of a page, in the order of their ids and in the state that they are in now.
 
-    *next* is the cursor for the page behind this one, to be kept with the copy. *more* tells that it is worth asking
-    for that at once; otherwise, nothing else had changed when this page was read.
+    *next_cursor* is the cursor for the page behind this one, to be kept with the copy. *more* tells that it is
+    worth asking for that at once; otherwise, nothing else had changed when this page was read.
     """
 
     tracks: Sequence[Track]
-    next: str
+    next_cursor: str
     more: bool
 
     __repr__ = discreet
@@ -170,11 +170,11 @@ class Place(NamedTuple):
 
 
 def _no_cursor() -> InvalidInput:
-    return InvalidInput(Problem("cursor", "what the page before gave as `next`, or None"), operation="updated_since")
+    return InvalidInput(Problem("after", "what the page before gave as `next_cursor`, or None"), operation="changes")
 
 
 _ANOTHER: Final = Problem(
-    "cursor", "a cursor of this database as it is now; this one is another's, or it was restored: begin anew with None"
+    "after", "a cursor of this database as it is now; this one is another's, or it was restored: begin anew with None"
 )
 
 # What is known of this moment, and the snapshot at the end of the window.
@@ -264,7 +264,7 @@ def update_values(place: Place, limit: int) -> dict[str, Any]:
     }
 
 
-def read_changes(after: str | None, *, limit: object, timeout: float) -> Operation[TrackUpdates]:
+def read_changes(after: str | None, *, limit: object, timeout: float) -> Operation[ChangePage]:
     """
     Return the page behind the cursor *after*, as ``Catalog.updated_since`` describes it.
 
@@ -272,7 +272,7 @@ def read_changes(after: str | None, *, limit: object, timeout: float) -> Operati
         InvalidInput: an argument breaks its rule, or the cursor is another database's.
     """
     place = Place.parse(after)
-    size = whole_number(limit, "limit", "updated_since", most=MAX_TRACKS)
+    size = whole_number(limit, "limit", "changes", most=MAX_TRACKS)
     sql, settings = _STATEMENTS[place.old is None, place.after is None]
     rows = yield PlannedStatement(sql, settings, timeout), update_values(place, size)
     origin, lags = rows[0][:2]
@@ -280,12 +280,12 @@ def read_changes(after: str | None, *, limit: object, timeout: float) -> Operati
     if place.last is not None:
         is_ahead = not present.covers(place.last)
         if origin != place.origin or (is_ahead and not lags):
-            raise InvalidInput(_ANOTHER, operation="updated_since")
+            raise InvalidInput(_ANOTHER, operation="changes")
         if is_ahead:
             # The reader has seen more than this server: a standby, or a transaction that began earlier.
-            return TrackUpdates((), place.text(), more=False)
+            return ChangePage((), place.text(), more=False)
     tracks = tuple(track_of(row[_ABOUT:]) for row in rows if row[_ABOUT] is not None)
     is_full = len(tracks) == size
     is_cut = new != present
     following = place.behind(tracks, new, origin, is_full=is_full, is_cut=is_cut)
-    return TrackUpdates(tracks, following.text(), more=is_full or is_cut)
+    return ChangePage(tracks, following.text(), more=is_full or is_cut)

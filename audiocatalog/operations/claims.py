@@ -14,7 +14,7 @@ from uuid import UUID
 
 from audiocatalog.errors import ClaimLost, InvalidInput, Problem, kind_of
 from audiocatalog.models.arguments import parse_choice, whole_number
-from audiocatalog.models.claim import Claim, ClaimOrder, RetryPolicy
+from audiocatalog.models.claim import CLAIM_ORDERS, Claim, RetryPolicy
 from audiocatalog.models.limits import clean_actor, clean_reason
 from audiocatalog.models.metadata import CONTENT_VERSION, TrackMetadata
 from audiocatalog.models.rows import TRACK_COLUMNS, change_of, track_of
@@ -60,20 +60,22 @@ RELEASE_EXPIRED: Final = Statement(
 )
 
 
-def claim(limit: object, *, lease: object, worker: str, order: object) -> Operation[list[Claim]]:
+def claim(limit: object, *, lease: object, worker: str, order_by: object) -> Operation[list[Claim]]:
     """
     Hand waiting tracks to *worker*, as ``Catalog.claim`` describes it.
 
     Raises:
         InvalidInput: an argument breaks its rule.
     """
-    rows = yield CLAIM, _claim_values(limit, lease, worker, order)
+    rows = yield CLAIM, _claim_values(limit, lease, worker, order_by)
     return [claim for claim, _ in _claims_of(rows, worker)]
 
 
-def claim_for_loop(limit: object, *, lease: object, worker: str, order: object) -> Operation[list[tuple[Claim, bool]]]:
+def claim_for_loop(
+    limit: object, *, lease: object, worker: str, order_by: object
+) -> Operation[list[tuple[Claim, bool]]]:
     """Claim tracks to work on them one after the other, and return each claim with whether its work has begun."""
-    rows = yield CLAIM_FOR_LOOP, _claim_values(limit, lease, worker, order)
+    rows = yield CLAIM_FOR_LOOP, _claim_values(limit, lease, worker, order_by)
     return _claims_of(rows, worker)
 
 
@@ -188,7 +190,7 @@ def release_expired(limit: object, *, actor: str, retries: RetryPolicy, notify: 
     return [change_of(row) for row in rows]
 
 
-def _claim_values(limit: object, lease: object, worker: str, order: object) -> tuple[Any, ...]:
+def _claim_values(limit: object, lease: object, worker: str, order_by: object) -> tuple[Any, ...]:
     """
     Return the values of a statement that claims.
 
@@ -200,7 +202,7 @@ def _claim_values(limit: object, lease: object, worker: str, order: object) -> t
         count,
         checked_lease(lease, "claim"),
         worker,
-        parse_choice(ClaimOrder, order, "order", "claim") is ClaimOrder.NEWEST,
+        parse_choice(CLAIM_ORDERS, order_by, "order_by", "claim") == "newest",
     )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
 from audiocatalog.errors import InvalidInput, Problem, kind_of
 from audiocatalog.models.arguments import parse_choice, whole_number
@@ -20,20 +19,14 @@ from audiocatalog.operations.tracks import MAX_TRACKS
 SCAN_LIMIT: Final = 10_000
 
 
-class TrackOrder(StrEnum):
-    """Name the orders in which all tracks can be read; what they are sorted by never changes."""
+#: The orders in which all tracks can be read: by id, or by when they came. What they sort by never changes.
+TrackOrder = Literal["id", "oldest", "newest"]
+_ORDERS: Final[tuple[TrackOrder, ...]] = get_args(TrackOrder)
 
-    #: By id: near to the order in which they came, where the ids were made by this package.
-    ID = "id"
-    #: The oldest in the catalogue first.
-    OLDEST = "oldest"
-    #: The newest in the catalogue first.
-    NEWEST = "newest"
 
-    @property
-    def key(self) -> tuple[str, ...]:
-        """The columns that tracks are sorted by."""
-        return ("id",) if self is TrackOrder.ID else ("created_at", "id")
+def key_of(order: TrackOrder) -> tuple[str, ...]:
+    """Return the columns that *order* sorts by."""
+    return ("id",) if order == "id" else ("created_at", "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +44,7 @@ class TrackScan:
     parameters: Mapping[str, Any]
 
     @classmethod
-    def make(cls, filters: object, order: object, batch: object) -> Self:
+    def make(cls, filters: object, order_by: object, batch: object) -> Self:
         """
         Return the scan that the arguments of ``iter_tracks`` describe.
 
@@ -62,11 +55,11 @@ class TrackScan:
             filters = SearchFilters()
         if not isinstance(filters, SearchFilters):
             raise InvalidInput(Problem("filters", f"SearchFilters, not {kind_of(filters)}"), operation="iter_tracks")
-        way = parse_choice(TrackOrder, order, "order", "iter_tracks")
+        way = parse_choice(_ORDERS, order_by, "order_by", "iter_tracks")
         size = whole_number(batch, "batch", "iter_tracks", most=MAX_TRACKS)
         written, parameters = filters.conditions()
         conditions = dict(zip(filters.given, written, strict=True))
-        bound = conditions.get("created_since") if "created_at" in way.key else None
+        bound = conditions.get("created_since") if "created_at" in key_of(way) else None
         return cls(way, size, tuple(written), () if bound is None else (bound,), parameters)
 
 
@@ -90,11 +83,12 @@ def scan_sql(
     The numbers are constants: a plan for any number at all would expect a tenth of the table. The first page is a
     statement of its own: one that may or may not begin behind a key could not look that key up in an index.
     """
-    sign, direction = ("<", " DESC") if order is TrackOrder.NEWEST else (">", "")
-    sort = ", ".join(f"t.{column}{direction}" for column in order.key)
+    sign, direction = ("<", " DESC") if order == "newest" else (">", "")
+    key = key_of(order)
+    sort = ", ".join(f"t.{column}{direction}" for column in key)
     conditions = list(bounded)
     if not is_first:
-        names, values = (", ".join(form.format(column) for column in order.key) for form in ("t.{}", "%(after_{})s"))
+        names, values = (", ".join(form.format(column) for column in key) for form in ("t.{}", "%(after_{})s"))
         conditions.append(f"({names}) {sign} ({values})")
     where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
     columns = ", ".join(f"t.{column}" for column in TRACK_COLUMNS)
@@ -119,7 +113,7 @@ def read_page(scan: TrackScan, after: Mapping[str, Any] | None, *, timeout: floa
     if not rows or (len(rows) < scan.batch and rows[-1][0] < max(scan.batch, SCAN_LIMIT)):
         return Page(rows, None)
     last = dict(zip(TRACK_COLUMNS, rows[-1][2:], strict=True))
-    return Page(rows, {f"after_{column}": last[column] for column in scan.order.key})
+    return Page(rows, {f"after_{column}": last[column] for column in key_of(scan.order)})
 
 
 def tracks_of(rows: Sequence[tuple[Any, ...]]) -> Iterator[Track]:

@@ -27,7 +27,7 @@ from audiocatalog.models.rows import CHANGE_COLUMNS, change_of
 from audiocatalog.models.tables import StatusChange
 from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement
 from audiocatalog.operations.tracks import parse_ids
-from audiocatalog.status import TRANSITIONS, TrackStatus, sources
+from audiocatalog.status import TRANSITIONS, StatusName, TrackStatus, sources
 
 # What a move answers behind the track's id: the status seen, the status found under the lock, and the change.
 _ANSWER: Final = ", ".join(("seen", "actual", *(name for name in CHANGE_COLUMNS if name != "track_id")))
@@ -59,11 +59,11 @@ _STARTS: Final = {to: f"{{{','.join(sorted(sources(to)))}}}" for to in TrackStat
 
 def update_status(
     id: UUID | str,  # noqa: A002
-    to: TrackStatus,
+    to: TrackStatus | StatusName,
     *,
     actor: str,
     reason: str | None,
-    expected: TrackStatus | None,
+    expected: TrackStatus | StatusName | None,
     operation_id: UUID | str | None,
     notify: bool,
 ) -> Operation[StatusChange]:
@@ -94,11 +94,11 @@ def update_status(
 
 def update_statuses(
     ids: Iterable[UUID | str],
-    to: TrackStatus,
+    to: TrackStatus | StatusName,
     *,
     actor: str,
     reason: str | None,
-    expected: TrackStatus | None,
+    expected: TrackStatus | StatusName | None,
     operation_id: UUID | str | None,
     notify: bool,
 ) -> Operation[dict[UUID, StatusChange | CatalogError]]:
@@ -162,7 +162,7 @@ def move_values(
 
 
 def _move_of(
-    to: TrackStatus, expected: TrackStatus | None, operation_id: UUID | str | None
+    to: TrackStatus | StatusName, expected: TrackStatus | StatusName | None, operation_id: UUID | str | None
 ) -> tuple[TrackStatus, TrackStatus | None, UUID | None]:
     return (
         parse_choice(TrackStatus, to, "to"),

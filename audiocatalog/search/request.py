@@ -13,7 +13,7 @@ from audiocatalog.models.arguments import parse_choice
 from audiocatalog.models.filters import SearchFilters, lies_between
 from audiocatalog.models.limits import TextLimit, clean_text
 from audiocatalog.search.query import Query, parse_query
-from audiocatalog.search.results import Cursor, SearchSort, check_facets, check_page
+from audiocatalog.search.results import SEARCH_ORDERS, Cursor, SearchOrder, check_facets, check_page
 from audiocatalog.search.sorted_sql import parts_of
 from audiocatalog.search.terms_sql import read_parameters
 from audiocatalog.search.typed_sql import Shape
@@ -30,7 +30,7 @@ class Request:
     query: Query
     shape: Shape
     parameters: dict[str, Any]
-    sort: SearchSort
+    order_by: SearchOrder
     limit: int
     cursor: Cursor | None
     #: What a cursor is bound to.
@@ -47,7 +47,7 @@ class Request:
         limit: int = 20,
         offset: int = 0,
         after: str | None = None,
-        sort: SearchSort | str = SearchSort.RELEVANCE,
+        order_by: SearchOrder = "relevance",
         facets: Collection[str] = (),
         timeout: float,
     ) -> Self:
@@ -59,7 +59,7 @@ class Request:
         """
         parsed = parse_query(query)
         check_page(limit, offset)
-        order = parse_choice(SearchSort, sort, "sort", "search")
+        order = parse_choice(SEARCH_ORDERS, order_by, "order_by", "search")
         counted = check_facets(facets)
         if filters is not None and not isinstance(filters, SearchFilters):
             raise InvalidInput(Problem("filters", f"SearchFilters, not {kind_of(filters)}"), operation="search")
@@ -76,9 +76,9 @@ class Request:
                 condition, named = lies_between(field, ends, "typed")
                 conditions, names = (*conditions, condition), (*names, field)
                 parameters |= named
-        if not parsed.wanted and order is SearchSort.RELEVANCE:
+        if not parsed.wanted and order == "relevance":
             # Without words no track is more relevant than another: the newest come first.
-            order = SearchSort.NEWEST
+            order = "newest"
         identity = _identity(query, narrowed, order)
         cursor = None if after is None else Cursor.parse(after, identity)
         parameters |= read_parameters(parsed) | _page_parameters(cursor, order, limit, offset)
@@ -86,7 +86,7 @@ class Request:
         return cls(parsed, Shape(conditions, counted), parameters, order, limit, cursor, identity, names)
 
 
-def _identity(query: object, filters: SearchFilters, sort: SearchSort) -> str:
+def _identity(query: object, filters: SearchFilters, order_by: SearchOrder) -> str:
     """
     Return what tells a search from others, the same in every process: its filters with their values.
 
@@ -94,10 +94,10 @@ def _identity(query: object, filters: SearchFilters, sort: SearchSort) -> str:
     """
     _, values = filters.conditions()
     narrowed = sorted((name, sorted(value) if isinstance(value, list) else value) for name, value in values.items())
-    return repr((query, filters.given, narrowed, str(sort)))
+    return repr((query, filters.given, narrowed, str(order_by)))
 
 
-def _page_parameters(cursor: Cursor | None, sort: SearchSort, limit: int, offset: int) -> dict[str, Any]:
+def _page_parameters(cursor: Cursor | None, order_by: SearchOrder, limit: int, offset: int) -> dict[str, Any]:
     """Return the page as the statements take it: one hit more than asked for tells that there is another page."""
     key: Sequence[Any] = cursor.key if cursor else ()
     parameters: dict[str, Any] = {
@@ -107,15 +107,15 @@ def _page_parameters(cursor: Cursor | None, sort: SearchSort, limit: int, offset
         "after_id": cursor.id if cursor else None,
     }
     try:
-        if sort is SearchSort.RELEVANCE:
+        if order_by == "relevance":
             return parameters | {"after_score": _score(*key) if cursor else None}
         if cursor is None:
             return parameters | {"after_part": None, "after_key": []}
-        part = range(len(parts_of(sort)))[key[0]]
-        checked = [_CHECKED[kind](value) for kind, value in zip(parts_of(sort)[part].types, key[1:], strict=True)]
+        part = range(len(parts_of(order_by)))[key[0]]
+        checked = [_CHECKED[kind](value) for kind, value in zip(parts_of(order_by)[part].types, key[1:], strict=True)]
         return parameters | {"after_part": part, "after_key": checked}
     except (IndexError, TypeError, ValueError, OverflowError):
-        raise InvalidInput(Problem("after", "what the page before gave as `next`"), operation="search") from None
+        raise InvalidInput(Problem("after", "what the page before gave as `next_cursor`"), operation="search") from None
 
 
 def _score(value: object) -> float:

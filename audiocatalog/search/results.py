@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self, cast, get_args
 from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem
-from audiocatalog.models.metadata import FIELDS
+from audiocatalog.models.metadata import FIELDS, FacetName
 from audiocatalog.models.redaction import discreet, discreetly
 from audiocatalog.models.sql_names import SAMPLES
 from audiocatalog.models.tables import Track
@@ -21,7 +20,7 @@ SEARCHED_FIELDS: Final = ("title", "artist", "album", "genre")
 #: The metadata by which the hits can be counted.
 FACET_FIELDS: Final = tuple(name for name, field in FIELDS.items() if field.is_facet)
 #: What can be counted among the hits; a decade is named by its first year.
-FACETS: Final = (*FACET_FIELDS, "decade", "status")
+FACETS: Final = cast("tuple[FacetName, ...]", (*FACET_FIELDS, "decade", "status"))
 
 MAXIMUM_TERMS: Final = 32
 MAXIMUM_LIMIT: Final = 100
@@ -30,19 +29,15 @@ MAXIMUM_OFFSET: Final = 10_000
 Span = tuple[int, int]
 
 
-class SearchSort(StrEnum):
-    """Name the orders in which hits can be listed; the track's id is last in each, so that none is left to chance."""
-
-    #: Exactness first, then closeness.
-    RELEVANCE = "relevance"
-    #: By title, A to Z, then by artist.
-    TITLE = "title"
-    #: By artist, A to Z, then by title; unknown artists are last.
-    ARTIST = "artist"
-    #: The latest year first; unknown years are last.
-    YEAR = "year"
-    #: The newest in the catalogue first.
-    NEWEST = "newest"
+#: The orders in which hits are listed; the track's id comes last in each.
+#:
+#: - relevance: exactness first, then closeness
+#: - title: A to Z, then by artist
+#: - artist: A to Z, then by title; unknown artists last
+#: - year: the latest first; unknown years last
+#: - newest: the newest in the catalogue first
+SearchOrder = Literal["relevance", "title", "artist", "year", "newest"]
+SEARCH_ORDERS: Final[tuple[SearchOrder, ...]] = get_args(SearchOrder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +89,17 @@ class SearchPage:
     """
     Hold a page of *hits*, best first, and what is true of all that were found.
 
-    *total* is exact up to at least 1,000 hits, as *total_is_exact* says; beyond, it is an estimate, or 10,000 for more
-    than that in a list without words. *next* is what to pass as ``after`` for the page behind this one; None if there
-    is none. *suggestion* is what may have been meant, where the hits hold other words than those that were typed.
+    *total* is exact up to at least 1,000 hits, as *is_total_exact* says; beyond, it is an estimate, or 10,000 for more
+    than that in a list without words. *next_cursor* is what to pass as ``after`` for the page behind this one; None if
+    there is none. *suggestion* is what may have been meant, where the hits hold other words than those that were typed.
     *facets* holds those that were asked for. *is_partial* tells that time ran out before everything was looked at.
     *ignored_terms* is how many terms at the end of the query were not looked for: the first 32 count.
     """
 
     hits: tuple[Hit, ...]
     total: int
-    total_is_exact: bool
-    next: str | None = None
+    is_total_exact: bool
+    next_cursor: str | None = None
     suggestion: str | None = None
     facets: Mapping[str, Facet] = field(default_factory=dict)
     is_partial: bool = False
@@ -150,11 +145,12 @@ class Cursor(NamedTuple):
         try:
             mark, way, level, key, identifier = read_cursor(value)
             cursor = cls(way, level, tuple(key), UUID(hex=identifier))
-            known = way in {"typed", "widened", *SearchSort} and level in {None, 1, *SAMPLES}
+            known = way in {"typed", "widened", *SEARCH_ORDERS} and level in {None, 1, *SAMPLES}
         except (TypeError, ValueError, AttributeError):
-            raise InvalidInput(Problem("after", "what the page before gave as `next`"), operation="search") from None
+            rule = "what the page before gave as `next_cursor`"
+            raise InvalidInput(Problem("after", rule), operation="search") from None
         if not known or mark != _mark(search):
-            rule = "what a page of the same search gave as `next`: same query, filters and sort"
+            rule = "what a page of the same search gave as `next_cursor`: same query, filters and order_by"
             raise InvalidInput(Problem("after", rule), operation="search")
         return cursor
 

@@ -24,7 +24,7 @@ from audiocatalog.search.folding import read
 from audiocatalog.search.highlights import WantedWords, highlights_of
 from audiocatalog.search.query import Term
 from audiocatalog.search.request import Request
-from audiocatalog.search.results import Cursor, Facet, FacetValue, Hit, SearchPage, SearchSort
+from audiocatalog.search.results import Cursor, Facet, FacetValue, Hit, SearchPage
 from audiocatalog.search.sorted_sql import COUNTED, beginning_sql, listing_sql
 from audiocatalog.search.terms_sql import terms_of
 from audiocatalog.search.typed_sql import FEW, MOST_VALUES, search_sql
@@ -106,10 +106,10 @@ def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
     By relevance, that part is the sparsest sample. In another order, it is the first tracks of that order.
     """
     has_words = bool(request.query.wanted)
-    if request.sort is SearchSort.RELEVANCE:
+    if request.order_by == "relevance":
         sql, strategy = search_sql(request.shape), "typed"
     else:
-        sql, strategy = listing_sql(request.shape, request.sort, has_words=has_words), str(request.sort)
+        sql, strategy = listing_sql(request.shape, request.order_by, has_words=has_words), request.order_by
     limit = max(request.parameters["limit"], FEW)
     parameters = request.parameters | {"look_further": False, "limit": limit}
     if request.cursor is not None and request.cursor.way == "widened":
@@ -126,7 +126,7 @@ def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
     if strategy == "typed":
         parameters["level"] = SAMPLES[0]
     else:
-        sql = beginning_sql(request.shape, request.sort, has_words=has_words)
+        sql = beginning_sql(request.shape, request.order_by, has_words=has_words)
     try:
         rows = yield PlannedStatement(sql, GENERIC_PLAN_SETTINGS, timeout), parameters
     except QueryTimeout as error:
@@ -138,7 +138,7 @@ _TOO_LONG: Final = "search: it took longer than search_timeout; narrow it, or ra
 
 
 def _needs_corrections(request: Request, answer: _Answer) -> bool:
-    if request.sort is not SearchSort.RELEVANCE or not request.query.wanted or answer.is_partial:
+    if request.order_by != "relevance" or not request.query.wanted or answer.is_partial:
         return False
     if request.cursor is not None:
         return request.cursor.way == "widened"
@@ -150,7 +150,7 @@ def _find_by_id(request: Request, track_id: UUID) -> Operation[SearchPage]:
     track = yield from find(track_id)
     hits = () if track is None or request.cursor else (Hit(track, 0.0, {}),)
     facets = {name: _facet_of(hits[0].track if hits else None, name) for name in request.shape.facets}
-    return SearchPage(hits=hits, total=len(hits), total_is_exact=True, facets=facets)
+    return SearchPage(hits=hits, total=len(hits), is_total_exact=True, facets=facets)
 
 
 def _facet_of(track: Track | None, name: str) -> Facet:
@@ -183,8 +183,8 @@ def _page(request: Request, answer: _Answer, wanted: Sequence[WantedWords], sugg
     return SearchPage(
         hits=tuple(hits),
         total=max(found, sampled * level) if level > 1 else min(found, COUNTED),
-        total_is_exact=is_exact,
-        next=following,
+        is_total_exact=is_exact,
+        next_cursor=following,
         suggestion=suggestion,
         facets=_facets(request, answer, level, is_exact=is_exact),
         is_partial=is_partial,

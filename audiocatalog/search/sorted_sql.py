@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from audiocatalog.models.sql_names import SAMPLES
-from audiocatalog.search.results import SearchSort
+from audiocatalog.search.results import SearchOrder
 from audiocatalog.search.terms_sql import READ
 from audiocatalog.search.typed_sql import COLUMNS, ENOUGH, FACET_COLUMNS, Shape, facet_columns, facet_rows, samples
 
@@ -49,30 +49,30 @@ class _Part(NamedTuple):
 
 
 _PARTS: Final = {
-    SearchSort.TITLE: (_Part("true", ("title_name", "artist_name"), ("varchar", "varchar")),),
-    SearchSort.ARTIST: (
+    "title": (_Part("true", ("title_name", "artist_name"), ("varchar", "varchar")),),
+    "artist": (
         _Part("t.artist_name <> ''", ("artist_name", "title_name"), ("varchar", "varchar")),
         _Part("t.artist_name = ''", ("artist_name", "title_name"), ("varchar", "varchar")),
     ),
-    SearchSort.YEAR: (
+    "year": (
         _Part("t.year IS NOT NULL", ("year",), ("int",), descending=True),
         _Part("t.year IS NULL", ("year",), ("int",), descending=True),
     ),
-    SearchSort.NEWEST: (_Part("true", ("created_at",), ("timestamptz",), descending=True),),
+    "newest": (_Part("true", ("created_at",), ("timestamptz",), descending=True),),
 }
 # The second stretch of a year has no year to compare with.
 _NO_YEAR: Final = _Part("t.year IS NULL", (), (), descending=True, sorted_by=("year",))
 
 
-def parts_of(sort: SearchSort) -> tuple[_Part, ...]:
-    """Return the stretches of *sort*, one behind the other."""
-    parts = _PARTS[sort]
-    return (parts[0], _NO_YEAR) if sort is SearchSort.YEAR else parts
+def parts_of(order_by: SearchOrder) -> tuple[_Part, ...]:
+    """Return the stretches of *order_by*, one behind the other."""
+    parts = _PARTS[order_by]
+    return (parts[0], _NO_YEAR) if order_by == "year" else parts
 
 
 @lru_cache(maxsize=256)
-def listing_sql(shape: Shape, sort: SearchSort, *, has_words: bool) -> str:
-    """Return the statement for tracks that hold the words, or for all that meet the conditions, in the order *sort*."""
+def listing_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
+    """Return the statement for tracks that hold the words, or for all that meet the conditions, in this order."""
     matches, meets = _conditions(shape, has_words=has_words)
     words = f"t.search_vector @@ (SELECT driving FROM asked) AND {matches}"
     tables, sources = samples("sample", words, f" AND {meets}") if has_words else ([], [])
@@ -80,7 +80,7 @@ def listing_sql(shape: Shape, sort: SearchSort, *, has_words: bool) -> str:
     tables.append(f"extent AS MATERIALIZED (SELECT {' AND '.join(poor)} AS few)")
     few = "(SELECT few FROM extent)"
     walks = []
-    for number, part in enumerate(parts_of(sort)):
+    for number, part in enumerate(parts_of(order_by)):
         if has_words:
             found = "(SELECT t.* FROM sample_1 AS s JOIN audio_tracks AS t ON t.id = s.id OFFSET 0) AS t"
             walks.append(_walk(number, part, found, few))
@@ -95,11 +95,11 @@ def listing_sql(shape: Shape, sort: SearchSort, *, has_words: bool) -> str:
 
 
 @lru_cache(maxsize=256)
-def beginning_sql(shape: Shape, sort: SearchSort, *, has_words: bool) -> str:
-    """Return the statement for the same among the first tracks in the order *sort* alone, however many they are."""
+def beginning_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
+    """Return the statement for the same among the first tracks in the order *order_by* alone, however many they are."""
     matches, meets = _conditions(shape, has_words=has_words)
     tables, walks, sources = [], [], []
-    for number, part in enumerate(parts_of(sort)):
+    for number, part in enumerate(parts_of(order_by)):
         tables.append(f"""reached_{number} AS MATERIALIZED (
   SELECT t.* FROM (
     SELECT t.* FROM audio_tracks AS t WHERE {part.among} AND {part.behind(number)}

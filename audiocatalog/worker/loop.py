@@ -21,7 +21,7 @@ from typing import Final, Protocol, TypeVar
 from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput, Problem
 from audiocatalog.methods import Methods
 from audiocatalog.models.arguments import parse_choice
-from audiocatalog.models.claim import Claim, ClaimOrder
+from audiocatalog.models.claim import CLAIM_ORDERS, Claim, ClaimOrder
 from audiocatalog.models.limits import CHANGE_LIMITS
 from audiocatalog.models.metadata import TrackMetadata
 from audiocatalog.operations.claims import begin, checked_count, checked_lease, claim_for_loop
@@ -78,19 +78,20 @@ class Worker:
         name: str,
         limit: int,
         lease: timedelta,
-        order: ClaimOrder | str,
+        order_by: ClaimOrder,
         poll: float,
         until_empty: bool,
         listening: Listening | None,
     ) -> None:
         if not isinstance(poll, int | float) or isinstance(poll, bool) or not 0.01 <= poll <= _LONGEST_POLL:  # noqa: PLR2004
-            raise InvalidInput(Problem("poll", "a number of seconds from 0.01 to 3600", (0.01, 3600)), operation="work")
+            rule = "a number of seconds from 0.01 to 3600"
+            raise InvalidInput(Problem("poll", rule, (0.01, 3600)), operation="worker")
         self._catalog = catalog
         self._run = run
         self._name = name
-        self._limit = checked_count(limit, "limit", "work")
-        self._lease = checked_lease(lease, "work")
-        self._order = parse_choice(ClaimOrder, order, "order", "work")
+        self._limit = checked_count(limit, "limit", "worker")
+        self._lease = checked_lease(lease, "worker")
+        self._order_by: ClaimOrder = parse_choice(CLAIM_ORDERS, order_by, "order_by", "worker")
         self._poll = poll
         self._until_empty = until_empty
         self._stopping = False
@@ -185,7 +186,7 @@ class Worker:
     def _claim(self) -> list[tuple[Claim, bool]]:
         """Claim tracks; each comes with whether the work on it counts as begun, as it does with the first one."""
         return self._run(
-            "claim", lambda: claim_for_loop(self._limit, lease=self._lease, worker=self._name, order=self._order)
+            "claim", lambda: claim_for_loop(self._limit, lease=self._lease, worker=self._name, order_by=self._order_by)
         )
 
     def _given(self, waiting: deque[tuple[Claim, bool]]) -> Iterator[Claim]:

@@ -77,7 +77,7 @@ def _loop(url: str, workers: int) -> Iterator[Callable[[int], Claimer]]:
     with Catalog(url, actor="benchmark", pool_size=2 * workers) as catalog:
 
         def claimer(_: int) -> Claimer:
-            claims = iter(catalog.work(limit=BATCH, lease=_LEASE, until_empty=True))
+            claims = iter(catalog.worker(limit=BATCH, lease=_LEASE, until_empty=True))
             return _ours(catalog, lambda: list(islice(claims, 1)))
 
         yield claimer

@@ -75,7 +75,7 @@ def _explained(connection: psycopg.Connection[Any], kind: _Kind, text: str) -> d
     parameters = request.parameters | {"look_further": kind.widened}
     statement = search_sql(request.shape)
     if "sort" in kind.options:
-        statement = listing_sql(request.shape, request.sort, has_words=True)
+        statement = listing_sql(request.shape, request.order_by, has_words=True)
     if kind.widened:
         row: Any = connection.execute(statement.encode(), parameters).fetchone()
         terms = [term for group in request.query.wanted for term in group]

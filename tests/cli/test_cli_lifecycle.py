@@ -207,8 +207,8 @@ class TestHistory:
         assert max(map(cell_len, lines)) <= 100
         changes = [json.loads(line) for line in run("history", claim["id"], "--json").stdout.splitlines()]
         assert [change["attempt"] for change in changes] == [None, 1, 1]
-        assert all(change["lasted"] >= 0 for change in changes[:-1])
-        assert changes[-1]["lasted"] is None
+        assert all(change["duration"] >= 0 for change in changes[:-1])
+        assert changes[-1]["duration"] is None
 
 
 class TestStats:
@@ -262,15 +262,15 @@ class TestStats:
         found = json.loads(run("stats", "--since", "2h", "--json").stdout)
         assert list(found) == ["PENDING", "PROCESSING", "COMPLETED", "FAILED", "activity"]
         activity = found["activity"]
-        assert (activity["claimed"], activity["stuck"], activity["unclaimed"]) == (5, 2, 1)
+        assert (activity["claimed"], activity["expired"], activity["unclaimed"]) == (5, 2, 1)
         assert len(activity["buckets"]) == 24
-        assert activity["buckets"][-1] | {"start": None} == {"start": None, "completed": 8, "failed": 1, "returned": 1}
+        assert activity["buckets"][-1] | {"start": None} == {"start": None, "completed": 8, "failed": 1, "retried": 1}
         until, since = (datetime.fromisoformat(activity[name]) for name in ("until", "since"))
         assert until - since == timedelta(hours=2)
         assert {worker["worker"] for worker in activity["workers"]} == {"bob\n", "zoe"}
         assert activity["failures"][0]["changes"] == 1
-        assert activity["worked"].keys() == {"tracks", "median", "percentile"}
-        assert isinstance(activity["worked"]["median"], float)
+        assert activity["time_processing"].keys() == {"tracks", "median", "p95"}
+        assert isinstance(activity["time_processing"]["median"], float)
 
     @pytest.mark.parametrize("since", ["0s", "400d"])
     def test_too_short_or_too_long_a_time_is_refused(self, run: Run, since: str) -> None:

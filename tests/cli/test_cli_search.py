@@ -118,8 +118,8 @@ class TestSearch:
         (hit,) = page.pop("hits")
         assert page == {
             "total": 1,
-            "total_is_exact": True,
-            "next": None,
+            "is_total_exact": True,
+            "next_cursor": None,
             "suggestion": None,
             "facets": {},
             "is_partial": False,
@@ -171,7 +171,7 @@ class TestSearch:
             ("NEWEST", ["Army of Me", "Hunter", "Jóga"]),
         ],
     )
-    def test_hits_have_an_order(self, run: Run, sort: str, expected: list[Any]) -> None:
+    def test_hits_have_an_order(self, run: Run, sort: Any, expected: list[Any]) -> None:
         found = titles(run("search", "björk", "--sort", sort, "--json"))
         assert ([set(found[:2]), found[2]] if sort == "year" else found) == expected
 
@@ -222,8 +222,8 @@ class TestPages:
 
     def test_the_cursor_of_a_document_goes_on_too(self, run: Run) -> None:
         first = document(run("search", "björk", "--limit", "1", "--json"))
-        second = document(run("search", "björk", "--limit", "2", "--json", "--after", first["next"]))
-        assert (len(first["hits"]), len(second["hits"]), second["next"]) == (1, 2, None)
+        second = document(run("search", "björk", "--limit", "2", "--json", "--after", first["next_cursor"]))
+        assert (len(first["hits"]), len(second["hits"]), second["next_cursor"]) == (1, 2, None)
         assert first["hits"][0]["id"] not in {hit["id"] for hit in second["hits"]}
 
     def test_an_offset_goes_on_by_a_cursor(self, run: Run) -> None:
@@ -245,18 +245,18 @@ class TestPages:
         "other", [("joga",), ("björk", "--sort", "title"), ("björk", "--year", "1997"), ("björk ",)]
     )
     def test_a_cursor_of_another_search_is_refused(self, run: Run, other: tuple[str, ...]) -> None:
-        after = document(run("search", "björk", "--limit", "1", "--json"))["next"]
+        after = document(run("search", "björk", "--limit", "1", "--json"))["next_cursor"]
         assert run("search", *other, "--after", after).exit_code == 1
 
     def test_a_terminal_gets_the_cursor_in_one_piece(self, run: Run) -> None:
-        after = document(run("search", "björk", "--limit", "1", "--json"))["next"]
+        after = document(run("search", "björk", "--limit", "1", "--json"))["next_cursor"]
         assert f"--after {after}" in run("search", "björk", "--limit", "1", COLUMNS="80").stdout
 
     def test_a_total_may_be_an_estimate(self, capsys: pytest.CaptureFixture[str], catalog: Catalog) -> None:
-        page = SearchPage(catalog.search("joga").hits, 15_704, total_is_exact=False, next="abc")
+        page = SearchPage(catalog.search("joga").hits, 15_704, is_total_exact=False, next_cursor="abc")
         assert printed(page, capsys)[-2:] == ["1 of about 15,700 hits", "next page: --after abc"]
         assert printed(page, capsys, None)[-2] == "1 more of about 15,700 hits"
-        assert printed(SearchPage((), 15_704, total_is_exact=False), capsys) == ["about 15,700 hits"]
+        assert printed(SearchPage((), 15_704, is_total_exact=False), capsys) == ["about 15,700 hits"]
 
     def test_a_long_artist_cuts_nothing_off_a_narrow_terminal(self, run: Run, catalog: Catalog) -> None:
         with catalog.unit_of_work() as work:
@@ -268,13 +268,13 @@ class TestPages:
 
     def test_a_count_that_ended_at_its_bound_is_the_least(self, capsys: pytest.CaptureFixture[str]) -> None:
         facet = Facet((FacetValue("K-pop", 1190),), is_exact=False, is_complete=True)
-        page = SearchPage((), 10_000, total_is_exact=False, facets={"genre": facet})
+        page = SearchPage((), 10_000, is_total_exact=False, facets={"genre": facet})
         assert printed(page, capsys) == ["at least 10,000 hits", "", "genre            hits", "K-pop  at least 1,190"]
-        assert printed(SearchPage((), 10_000, total_is_exact=True), capsys) == ["10,000 hits"]
+        assert printed(SearchPage((), 10_000, is_total_exact=True), capsys) == ["10,000 hits"]
 
     def test_a_partial_page_says_so(self, capsys: pytest.CaptureFixture[str], catalog: Catalog) -> None:
         hits: tuple[Hit, ...] = catalog.search("joga").hits
-        page = SearchPage(hits, 1, total_is_exact=False, is_partial=True)
+        page = SearchPage(hits, 1, is_total_exact=False, is_partial=True)
         (note,) = [line for line in printed(page, capsys) if line.startswith("time ran out")]
         assert note.endswith("AUDIOCATALOG_SEARCH_TIMEOUT")
 
@@ -309,7 +309,7 @@ class TestFacets:
     def test_they_may_be_estimates_and_incomplete(self, capsys: pytest.CaptureFixture[str]) -> None:
         values = (FacetValue("Ro\x1bck", 15_704), FacetValue("Pop", 1200))
         facet = Facet(values, is_exact=False, is_complete=False)
-        page = SearchPage((), 20_000, total_is_exact=False, facets={"genre": facet})
+        page = SearchPage((), 20_000, is_total_exact=False, facets={"genre": facet})
         assert printed(page, capsys)[2:] == [
             *("genre               hits", "Ro\\x1bck    about 16,000", "Pop          about 1,200", "and others")
         ]

@@ -98,8 +98,8 @@ class TestTrack:
             ("PENDING", "PROCESSING"),
         ]
         assert [change["attempt"] for change in changes] == [None, None]
-        assert changes[0]["lasted"] > 0
-        assert changes[1]["lasted"] is None
+        assert changes[0]["duration"] > 0
+        assert changes[1]["duration"] is None
 
     def test_an_unknown_track_is_told(self, run: Run) -> None:
         for command in (["show"], ["history"]):

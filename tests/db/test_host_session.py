@@ -206,7 +206,7 @@ def test_a_write_past_the_verbs_is_refused(catalog: Catalog, track: Track, name:
         act(work, track)
     assert not caught.value.retryable
     assert catalog.get(track.id) == track
-    assert [one.tracks for one in catalog.stats()] == [1, 0, 0, 0]
+    assert [one.tracks for one in catalog.count_by_status()] == [1, 0, 0, 0]
     assert catalog.history(track.id)[-1].to_status == PENDING
 
 
@@ -283,7 +283,7 @@ def ways_to_a_track(catalog: Catalog, track: Track) -> Iterator[Track]:
     yield catalog.get(track.id)
     yield catalog.search("kept").hits[0].track
     yield next(catalog.iter_tracks())
-    yield catalog.updated_since().tracks[0]
+    yield catalog.changes().tracks[0]
     yield catalog.get_many([track.id])[track.id]
     yield pickle.loads(pickle.dumps(track))  # noqa: S301
 

@@ -113,7 +113,7 @@ def test_an_error_of_the_hosts_own_statement_stays_as_it_is(host: Catalog, name:
         act(work)
     assert not isinstance(caught.value, errors.CatalogError)
     assert host.search("rolled back").total == 0
-    assert host.pool().in_use == 0
+    assert host.pool_stats().in_use == 0
 
 
 def test_run_does_not_try_it_again(host: Catalog) -> None:

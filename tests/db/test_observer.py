@@ -73,7 +73,7 @@ def closed(one: Scene) -> Any:
 
 
 #: What asks nothing of the server: it makes something that does, or looks at this process alone.
-UNOBSERVED = {"close", "from_env", "pool", "session", "unit_of_work", "work"}
+UNOBSERVED = {"close", "from_env", "pool_stats", "session", "unit_of_work", "worker"}
 COMMON = {
     "save": Calls(lambda one: one.on.save(RECORD.metadata, audio_path="a"), lambda one: one.on.save(5, audio_path="a")),
     "save_record": Calls(lambda one: one.on.save_record(RECORD), lambda one: one.on.save_record(5)),
@@ -85,8 +85,8 @@ COMMON = {
     "explain": Calls(
         lambda one: one.on.explain("x", one.track), lambda one: one.on.explain("x", NOWHERE), "TrackNotFound"
     ),
-    "iter_tracks": Calls(lambda one: list(one.on.iter_tracks()), lambda one: one.on.iter_tracks(order="yeer")),
-    "updated_since": Calls(lambda one: one.on.updated_since(), lambda one: one.on.updated_since("no cursor")),
+    "iter_tracks": Calls(lambda one: list(one.on.iter_tracks()), lambda one: one.on.iter_tracks(order_by="yeer")),
+    "changes": Calls(lambda one: one.on.changes(), lambda one: one.on.changes("no cursor")),
     "update_status": Calls(
         lambda one: one.on.update_status(one.track, MOVED),
         lambda one: one.on.update_status(one.track, TrackStatus.COMPLETED),
@@ -113,13 +113,17 @@ OF_A_CATALOG = COMMON | {
     "refresh_vocabulary": Calls(
         lambda one: one.on.refresh_vocabulary(), lambda one: one.on.refresh_vocabulary(timeout=-1)
     ),
-    "stats": Calls(lambda one: one.on.stats(), lambda one: closed(one).stats(), "ConfigurationError"),
+    "count_by_status": Calls(
+        lambda one: one.on.count_by_status(), lambda one: closed(one).count_by_status(), "ConfigurationError"
+    ),
     "activity": Calls(lambda one: one.on.activity(), lambda one: one.on.activity(buckets=0)),
     "health": Calls(lambda one: one.on.health(), lambda one: closed(one).health(), "ConfigurationError"),
-    "warm": Calls(lambda one: one.on.warm(), lambda one: one.on.warm(timeout=-1)),
+    "warm_up": Calls(lambda one: one.on.warm_up(), lambda one: one.on.warm_up(timeout=-1)),
 }
 OF_A_UNIT = COMMON | {
-    "allow": Calls(lambda one: one.on.allow(1), lambda one: one.on.allow(-1)),
+    "set_statement_timeout": Calls(
+        lambda one: one.on.set_statement_timeout(1), lambda one: one.on.set_statement_timeout(-1)
+    ),
 }
 
 
@@ -133,7 +137,7 @@ def scene(watched: Catalog, catalog: Catalog, seen: list[Observation]) -> Scene:
     track, claim, lost = (claims[record.id] for record in records)
     catalog.release(track)
     catalog.update_status(lost.track.id, TrackStatus.PENDING)
-    watched.warm()
+    watched.warm_up()
     seen.clear()
     return Scene(watched, track.track.id, claim, lost)
 
@@ -226,7 +230,7 @@ def test_a_call_after_the_end_is_told_as_well(watched: Catalog, seen: list[Obser
 
 def test_a_unit_that_gets_no_connection_is_told(database_url: str, seen: list[Observation]) -> None:
     with Catalog(database_url, pool_size=1, pool_timeout=0.1, observe=seen.append) as catalog:
-        catalog.warm(timeout=60)
+        catalog.warm_up(timeout=60)
         seen.clear()
         with catalog.unit_of_work(), pytest.raises(errors.PoolTimeout):
             catalog.run(save)
@@ -288,7 +292,7 @@ def test_what_takes_as_long_as_its_caller_is_not_called_slow(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Catalog(database_url, slow_after=0.001) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         caplog.clear()
         catalog.run(lambda work: work.session.execute(text("SELECT pg_sleep(0.01)")))
         catalog.bulk_save([RECORD])

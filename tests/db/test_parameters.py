@@ -44,7 +44,7 @@ SECRET = "hunter2hunter2"
 def test_hosts_are_told_as_libpq_takes_them(url: str, host: str | None, port: str | None) -> None:
     parameters = connection_parameters(parse_url(url))
     assert (parameters.get("host"), parameters.get("port")) == (host, port)
-    assert Catalog(url).pool().connections == 0
+    assert Catalog(url).pool_stats().connections == 0
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_a_slow_function_holds_a_caller_no_longer_than_it_would_wait(database_ur
             with pytest.raises(errors.DatabaseUnavailable, match=r"within 0\.2 s"):
                 catalog.find(uuid4())
         released.set()
-        wait_until(lambda: catalog.pool().connections == 1)
+        wait_until(lambda: catalog.pool_stats().connections == 1)
         assert catalog.find(uuid4()) is None
 
 

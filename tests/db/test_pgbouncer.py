@@ -106,9 +106,9 @@ def save_and_read(catalog: Catalog) -> None:
         assert work.search("one").total == 1
     assert catalog.get(track.id).status == "PENDING"
     assert len(catalog.history(track.id)) == 2
-    assert catalog.search("one", sort="title", facets=["artist"]).total == 1
+    assert catalog.search("one", order_by="title", facets=["artist"]).total == 1
     assert [one.id for one in catalog.iter_tracks()] == [track.id]
-    assert catalog.updated_since().tracks
+    assert catalog.changes().tracks
 
 
 def claim(catalog: Catalog) -> None:
@@ -248,7 +248,7 @@ def test_eight_threads_on_two_connections_get_the_answers_to_their_own_questions
                 assert work.session.scalar(select(Track.title).where(Track.id == track.id)) == word
             assert catalog.get(track.id).title == word
             assert [hit.track.id for hit in catalog.search(word)] == [track.id]
-            assert catalog.search(f"artist:band{number}", sort="title").total == turn + 1
+            assert catalog.search(f"artist:band{number}", order_by="title").total == turn + 1
             change = catalog.update_status(track.id, TrackStatus.PENDING, reason=word)
             assert (change.track_id, change.reason) == (track.id, word)
             assert [one.reason for one in catalog.history(track.id)] == [None, word]
@@ -275,7 +275,7 @@ def test_each_waiting_track_is_claimed_once(place: Place, catalog: Catalog) -> N
     done: list[Any] = []
     with ThreadPoolExecutor(4) as threads:
         for _ in threads.map(
-            lambda _: catalog.work(until_empty=True, limit=3).run(lambda claim: done.append(claim.track.id)), range(4)
+            lambda _: catalog.worker(until_empty=True, limit=3).run(lambda claim: done.append(claim.track.id)), range(4)
         ):
             pass
     assert (len(done), len(set(done))) == (60, 60)
@@ -317,7 +317,7 @@ def test_many_tracks_on_lost_connections_are_all_stored(place: Place, catalog: C
     result = catalog.bulk_save(records(), batch=100)
     assert ended >= 3
     assert result.inserted + result.unchanged == 1500
-    assert sum(count.tracks for count in catalog.stats()) == 1500
+    assert sum(count.tracks for count in catalog.count_by_status()) == 1500
 
 
 @pytest.mark.parametrize("mode", ["fast", "kill"])

@@ -309,12 +309,12 @@ def test_connections_are_made_side_by_side_once_the_server_has_answered(database
 @pytest.mark.skipif(THROUGH_POOLER, reason="PgBouncer's sessions are others than the pool's")
 def test_a_connection_that_was_idle_for_long_is_closed(database_url: str) -> None:
     with Catalog(named(database_url, "idle"), pool_size=3) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         connections = list(pool_of(catalog)._idle)  # They are not closed for want of a reference.
         for connection in connections:
             connection.idle_since -= 3600
         catalog.find(uuid4())
-        assert catalog.pool().connections == 2
+        assert catalog.pool_stats().connections == 2
         assert [connection.closed for connection in connections].count(True) == 1
         wait_until(lambda: sessions(database_url, "idle") == 2)
 
@@ -322,7 +322,7 @@ def test_a_connection_that_was_idle_for_long_is_closed(database_url: str) -> Non
 @pytest.mark.skipif(THROUGH_POOLER, reason="PgBouncer's sessions are others than the pool's")
 def test_a_pool_that_is_renewed_closes_what_is_idle_at_once_and_the_others_later(database_url: str) -> None:
     with Catalog(named(database_url, "renewed"), pool_size=3) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         with catalog.unit_of_work() as work:
             pid = work.session.scalar(text("SELECT pg_backend_pid()"))
             idle = list(pool_of(catalog)._idle)
@@ -337,26 +337,26 @@ def test_the_figures_tell_for_how_long_a_connection_has_been_held(catalog: Catal
     began = time.monotonic()
     with catalog.unit_of_work() as work:
         work.find(uuid4())
-        oldest = catalog.pool().oldest_held
+        oldest = catalog.pool_stats().oldest_held
         assert oldest is not None
         assert 0 <= oldest <= time.monotonic() - began
 
 
 def test_a_pool_is_warmed_on_request(database_url: str) -> None:
     with Catalog(database_url, pool_size=4) as catalog:
-        assert catalog.pool().connections == 0
-        catalog.warm()
-        assert (catalog.pool().connections, catalog.pool().in_use) == (4, 0)
+        assert catalog.pool_stats().connections == 0
+        catalog.warm_up()
+        assert (catalog.pool_stats().connections, catalog.pool_stats().in_use) == (4, 0)
         with catalog.unit_of_work():
-            catalog.warm()
-        assert catalog.pool().connections == 4
+            catalog.warm_up()
+        assert catalog.pool_stats().connections == 4
 
 
 def test_warming_tells_why_it_cannot(database_url: str) -> None:
     with Catalog("postgresql://u@127.0.0.1:1/x") as catalog, pytest.raises(errors.DatabaseUnavailable):
-        catalog.warm(timeout=1)
+        catalog.warm_up(timeout=1)
     with Catalog(database_url) as catalog, pytest.raises(errors.InvalidInput, match="timeout"):
-        catalog.warm(timeout=-1)
+        catalog.warm_up(timeout=-1)
 
 
 @pytest.mark.parametrize("debug_pool", [False, True])
@@ -377,14 +377,14 @@ def test_who_waits_in_vain_is_told_who_keeps_the_connections(database_url: str, 
 
 def test_a_connection_that_is_forgotten_comes_back(database_url: str) -> None:
     with Catalog(database_url, pool_size=1, pool_timeout=2) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         for _ in range(3):
             forgotten = catalog._database._take()
-            assert catalog.pool().in_use == 1
+            assert catalog.pool_stats().in_use == 1
             del forgotten
             gc.collect()
             assert catalog.find(uuid4()) is None
-        assert (catalog.pool().connections, catalog.pool().in_use) == (1, 0)
+        assert (catalog.pool_stats().connections, catalog.pool_stats().in_use) == (1, 0)
 
 
 def test_connections_are_replaced_when_they_are_old(database_url: str) -> None:
@@ -404,12 +404,12 @@ def test_a_long_statement_of_the_hosts_own_may_be_allowed(database_url: str) -> 
         with pytest.raises(errors.QueryTimeout), catalog.unit_of_work() as work:
             work.session.execute(text("SELECT pg_sleep(60)"))
         with catalog.unit_of_work() as work:
-            work.allow(60)
+            work.set_statement_timeout(60)
             work.session.execute(text("SELECT pg_sleep(1.3)"))
         with pytest.raises(errors.QueryTimeout), catalog.unit_of_work() as work:
             work.session.execute(text("SELECT pg_sleep(60)"))
         with pytest.raises(errors.InvalidInput, match="seconds"), catalog.unit_of_work() as work:
-            work.allow(0)
+            work.set_statement_timeout(0)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_a_long_statement_of_the_hosts_own_may_be_allowed(database_url: str) -> 
 def test_a_url_may_name_several_hosts(url: str, hosts: tuple[str, ...]) -> None:
     parsed = parse_url(url)
     assert (parsed.query["host"], parsed.host, parsed.database) == (hosts, None, "x")
-    assert Catalog(url).pool().connections == 0
+    assert Catalog(url).pool_stats().connections == 0
 
 
 @pytest.mark.parametrize("url", ["postgresql://u:p@ss/w0rd@host/db", "postgresql://u:p@ss@host/db"])

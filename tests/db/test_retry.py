@@ -30,7 +30,7 @@ def proxy(database_url: str) -> Iterator[Proxy]:
 def distant(proxy: Proxy) -> Iterator[Catalog]:
     """Give a catalogue behind the proxy, that is connected."""
     with Catalog(proxy.url) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         yield catalog
 
 
@@ -156,7 +156,7 @@ def test_a_single_call_that_is_refused_for_certain_is_no_unknown_outcome(databas
 def test_a_server_that_stays_read_only_is_not_connected_to_again_and_again(database_url: str) -> None:
     url = f"{database_url}{'&' if '?' in database_url else '?'}options=-cdefault_transaction_read_only=on"
     with Catalog(url, pool_size=3) as reader, psycopg.connect(libpq(database_url), autocommit=True) as admin:
-        reader.warm()
+        reader.warm_up()
         count = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
         before: Any = admin.execute(count).fetchone()
         for _ in range(200):
@@ -170,7 +170,7 @@ def test_a_server_that_stays_read_only_is_not_connected_to_again_and_again(datab
 def test_a_comma_in_a_password_names_no_host() -> None:
     for url in ("postgresql://music:123,b@127.0.0.1:1/music", "postgresql://music:a,b@127.0.0.1:1/music"):
         with Catalog(url) as catalog, pytest.raises(errors.DatabaseUnavailable, match="nothing listens there"):
-            catalog.stats()
+            catalog.count_by_status()
     for url in (
         "postgresql://first:x,second:2/db",
         "postgresql://u@[::1]:1,[::1]:2/db",

@@ -81,7 +81,7 @@ def work_with(url: str | URL) -> None:
     with Catalog(url, actor="tester") as catalog:
         with catalog.unit_of_work() as work:
             track = work.save(TrackMetadata(title="Jóga"), audio_path="p", status=TrackStatus.PENDING)
-        (claim,) = catalog.claim(1, order="newest")
+        (claim,) = catalog.claim(1, order_by="newest")
         assert claim.track.id == track.id
         catalog.complete(claim, TrackMetadata(title="Jóga", artist="Björk", year=1997))
         assert catalog.bulk_save([TrackRecord(TrackMetadata(title="AC/DC"), "p")]).inserted == 1
@@ -231,7 +231,7 @@ class TestRenamed:
         migrations.upgrade(url)
         admin.execute("ALTER FUNCTION audiocatalog_move_v1 RESET search_path")
         with Catalog(url) as catalog, pytest.raises(SchemaMismatch, match=r"audiocatalog_move_v1 .* its caller names"):
-            catalog.stats()
+            catalog.count_by_status()
         migrations.upgrade(url)
         work_with(url)
 
@@ -242,7 +242,7 @@ class TestRenamed:
         admin.execute("ALTER TABLE music.audio_tracks SET SCHEMA elsewhere")
         both = within(url, "elsewhere,music")
         with Catalog(both) as catalog, pytest.raises(SchemaMismatch, match="the tracks in 'elsewhere'"):
-            catalog.stats()
+            catalog.count_by_status()
         with pytest.raises(SchemaMismatch, match="the tracks in 'elsewhere'"):
             migrations.upgrade(both)
 
@@ -258,7 +258,7 @@ class TestRenamed:
         admin.execute(sql.SQL("ALTER SCHEMA {} RENAME TO plain").format(schema))
         admin.execute(sql.SQL("ALTER DATABASE {} SET search_path = plain").format(database))
         with Catalog(url) as catalog, pytest.raises(SchemaMismatch, match="renamed or copied"):
-            catalog.stats()
+            catalog.count_by_status()
         migrations.upgrade(url)
         work_with(url)
 
@@ -319,7 +319,7 @@ class TestFirstRevision:
         migrations.upgrade(url)
         admin.execute(f"COMMENT ON TABLE {VERSION_TABLE} IS {mark}")
         with Catalog(url) as catalog:
-            calls = (catalog.stats, lambda: migrations.upgrade(url), lambda: migrations.check(url))
+            calls = (catalog.count_by_status, lambda: migrations.upgrade(url), lambda: migrations.check(url))
             for call in (*calls, lambda: grant_sql(url, "nobody"), lambda: roles_sql(url)):
                 with pytest.raises(SchemaMismatch, match="another state of revision 0001 made this database") as caught:
                     call()

@@ -240,8 +240,8 @@ def test_a_host_may_write_intervals_as_it_likes(work: UnitOfWork, style: str) ->
     work.update_status(track.id, TrackStatus.FAILED)
     work.session.execute(text(f"SET LOCAL IntervalStyle = '{style}'"))
     first, last = work.history(track.id)
-    assert first.lasted == last.at - first.at
-    assert last.lasted is None
+    assert first.duration == last.at - first.at
+    assert last.duration is None
 
 
 def test_a_host_that_writes_times_in_another_way_is_told_so(work: UnitOfWork) -> None:

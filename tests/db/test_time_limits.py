@@ -165,7 +165,7 @@ def test_a_limit_that_strikes_where_the_server_forgets_it_is_a_limit_nevertheles
     """
     long = "SELECT 1 WHERE 1 IN (" + "1," * 300_000 + "1)"
     with pytest.raises(errors.QueryTimeout) as caught, short.unit_of_work() as work:
-        work.allow(0.005)
+        work.set_statement_timeout(0.005)
         work.session.connection().exec_driver_sql(long)
     assert "canceling statement due to user request" in str(caught.value.__cause__)
     assert "time limit" in str(caught.value)
@@ -176,7 +176,7 @@ def test_a_pool_that_is_used_up_says_by_whom_when_the_time_is_over(database_url:
     with Catalog(database_url, pool_size=2, pool_timeout=0.5, pooler=pooler) as catalog:
         fill(catalog, 2)
         with catalog.unit_of_work(), catalog.unit_of_work():
-            outcomes = [outcome_of(catalog.stats) for _ in range(3)]
+            outcomes = [outcome_of(catalog.count_by_status) for _ in range(3)]
         for error, seconds in outcomes:
             assert isinstance(error, errors.PoolTimeout)
             assert seconds >= 0.45

@@ -64,7 +64,7 @@ def sessions_opened() -> Iterator[list[object]]:
 
 
 def test_without_its_session_a_unit_of_work_does_without_sqlalchemy(small: Catalog) -> None:
-    small.warm()  # Behind a pooler, SQLAlchemy gets to know the server beforehand.
+    small.warm_up()  # Behind a pooler, SQLAlchemy gets to know the server beforehand.
     with sessions_opened() as opened:
         with small.unit_of_work() as work:
             track = save(work, "Plain")
@@ -135,7 +135,7 @@ def test_nobody_else_sees_it_before_the_end(
 ) -> None:
     with small.unit_of_work() as work:
         save(work, "Hidden")
-        assert catalog.stats()[0].tracks == 0
+        assert catalog.count_by_status()[0].tracks == 0
         work.session.add(Note(name="hidden too"))
         work.session.flush()
         assert (titles(catalog), notes(catalog)) == ([], [])

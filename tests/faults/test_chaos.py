@@ -126,4 +126,4 @@ def test_an_id_that_a_killed_server_gave_to_another_transaction_is_not_taken_for
         track = catalog.run(unit, deadline=20.0)
         assert told == ["committed"]
         assert catalog.get(track.id).title == "once"
-        assert catalog.stats()[2].tracks == 1
+        assert catalog.count_by_status()[2].tracks == 1

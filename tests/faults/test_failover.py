@@ -195,10 +195,10 @@ def test_a_catalogue_on_the_standby_reads_and_tells_what_it_cannot_write(pair: P
         assert catalog.search("song 7").hits[0].track.title == "Song 7"
         assert catalog.search("song", limit=5).total == 20
         assert len(list(catalog.iter_tracks())) == 20
-        assert len(catalog.updated_since(None).tracks) == 20
+        assert len(catalog.changes(None).tracks) == 20
         assert len(catalog.history(pair.tracks[0])) == 1
         assert catalog.explain("song", pair.tracks[0]).position is not None
-        assert sum(count.tracks for count in catalog.stats()) == 20
+        assert sum(count.tracks for count in catalog.count_by_status()) == 20
         assert catalog.activity().buckets
         assert catalog.health().server_encoding == "UTF8"
         with catalog.unit_of_work() as work:
@@ -218,11 +218,11 @@ def test_a_catalogue_on_the_standby_reads_and_tells_what_it_cannot_write(pair: P
 
 def test_a_reader_follows_what_the_primary_commits(pair: Pair) -> None:
     with Catalog(pair.primary.url(_DATABASE)) as writer, Catalog(pair.standby.url(_DATABASE)) as reader:
-        cursor = reader.updated_since(None).next
+        cursor = reader.changes(None).next_cursor
         track = save(writer, "Fresh")
         wait_for_replay(pair.primary, pair.standby)
         assert reader.get(track).title == "Fresh"
-        assert [found.id for found in reader.updated_since(cursor).tracks] == [track]
+        assert [found.id for found in reader.changes(cursor).tracks] == [track]
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["between two statements", "in a statement"])

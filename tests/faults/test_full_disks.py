@@ -97,11 +97,11 @@ def test_a_disk_of_tables_that_is_full_refuses_writes_and_nothing_else(stack: Ex
             assert catalog.get(records[7].id).title == records[7].metadata.title
             assert catalog.search(records[7].metadata.title).total >= 1
             assert len(catalog.get_many(record.id for record in records)) == 500
-            assert sum(count.tracks for count in catalog.stats()) == 500
+            assert sum(count.tracks for count in catalog.count_by_status()) == 500
             assert catalog.health().server_encoding == "UTF8"
         more = TrackRecordFactory.build_batch(100)
         assert catalog.bulk_save(more, on_conflict=OnConflict.ERROR).inserted == 100
-        assert sum(count.tracks for count in catalog.stats()) == 600
+        assert sum(count.tracks for count in catalog.count_by_status()) == 600
         fill(catalog, 2)
 
 

@@ -75,7 +75,7 @@ def contended(url: str, size: int) -> Iterator[Catalog]:
     """Give a catalogue of *size* connections while others take them; find it whole, and nobody disturbed, after."""
     named = make_url(url).update_query_dict({"application_name": APPLICATION})
     with Catalog(named, pool_size=size, pool_timeout=5.0) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         with Load(catalog, size + 1) as load:
             yield catalog
         assert load.seen == []
@@ -180,36 +180,36 @@ def test_exceptions_thrown_into_threads_cost_no_place_while_others_wait(
 def test_a_place_that_is_lost_in_any_way_comes_back_to_who_waits(database_url: str) -> None:
     """A waiting caller looks for itself: nobody tells it that a holder has vanished."""
     with Catalog(database_url, pool_size=2, pool_timeout=5.0) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         held = [catalog._database._take() for _ in range(2)]
         found: list[object] = []
         waiting = threading.Thread(target=lambda: found.append(catalog.find(uuid4())))
         waiting.start()
-        wait_until(lambda: catalog.pool().waiting == 1)
+        wait_until(lambda: catalog.pool_stats().waiting == 1)
         del held[:]
         waiting.join()
         assert found == [None]
-        assert catalog.pool().connections <= 2
+        assert catalog.pool_stats().connections <= 2
         whole(catalog, 2)
 
 
 def test_a_place_in_the_line_that_nobody_stands_in_costs_nothing(database_url: str) -> None:
     """A caller that is interrupted even as it leaves the line stays in it."""
     with Catalog(database_url, pool_size=1, pool_timeout=5.0) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         pool = catalog._database._opened_pool()
         with catalog.unit_of_work():
             for began in (time.monotonic() - 60, time.monotonic()):
                 pool._line[Turn(began, began + 5.0, searching=False)] = None
         # The second one was given a connection, which nobody takes.
         assert catalog.find(uuid4()) is None
-        assert catalog.pool().waiting == 0
+        assert catalog.pool_stats().waiting == 0
         whole(catalog, 1)
 
 
 def test_a_thread_that_was_never_started_or_died_is_not_waited_for(database_url: str) -> None:
     with Catalog(database_url, pool_size=1, pool_timeout=5.0) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         pool = catalog._database._opened_pool()
         catalog._database._take().hang_up()
         died = Maker(lambda _: sys.exit())
@@ -222,7 +222,7 @@ def test_a_thread_that_was_never_started_or_died_is_not_waited_for(database_url:
 def test_a_lock_that_was_left_locked_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audiocatalog.db.pool_parts._LOCK_SECONDS", 0.2)
     with Catalog(database_url, pool_size=2) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         lock = catalog._database._opened_pool()._lock
         interrupted = threading.Thread(target=lock.__enter__)
         interrupted.start()

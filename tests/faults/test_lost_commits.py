@@ -250,7 +250,7 @@ def test_what_a_unit_calls_beside_itself_is_not_taken_for_its_own_commit(distant
     outer = distant.catalog.run(unit)
     assert outer.audio_path == "outer"
     assert distant.proxy.lost == 1
-    assert distant.near.stats()[2].tracks == 3
+    assert distant.near.count_by_status()[2].tracks == 3
 
     def unit_with_a_single_call(work: UnitOfWork) -> Any:
         assert work.find(track.id)

@@ -276,7 +276,7 @@ def work_with(url: str) -> None:
     with Catalog(url, actor="uploads") as catalog:
         with catalog.unit_of_work() as work:
             track = work.save(TrackMetadata(title="Jóga"), audio_path="p", status=TrackStatus.PENDING)
-        (claim,) = catalog.claim(1, order="newest")
+        (claim,) = catalog.claim(1, order_by="newest")
         assert claim.track.id == track.id
         catalog.complete(claim)
         assert catalog.bulk_save([TrackRecord(TrackMetadata(title="x"), "p")]).inserted == 1
@@ -326,7 +326,7 @@ class TestGrant:
         assert (result.exit_code, result.stdout) == (0, f"the role {role} has the rights of the search\n")
         with Catalog(place.url_of(role)) as catalog:
             assert catalog.search("nothing").total == 0
-            for refused in (catalog.claim, catalog.stats):
+            for refused in (catalog.claim, catalog.count_by_status):
                 with pytest.raises(PermissionDenied):
                     refused()
 

@@ -61,11 +61,11 @@ def test_a_service_says_what_is_wrong_with_the_schema(
             connection.execute(f"INSERT INTO {VERSION_TABLE} VALUES (%s)", [revision])
         if message is None:
             check_schema(connection)
-            assert catalog.stats()
+            assert catalog.count_by_status()
             return
         with pytest.raises(errors.SchemaMismatch, match=message):
             check_schema(connection)
-        error, _ = outcome_of(catalog.stats)  # At once, and not when nobody in the pool could be connected.
+        error, _ = outcome_of(catalog.count_by_status)  # At once, and not when nobody in the pool could be connected.
         assert isinstance(error, errors.SchemaMismatch)
         assert re.search(message, str(error))
 

@@ -231,7 +231,7 @@ class TestApplication:
         threading.Event().wait(0.03)
         assert [change.track_id for change in catalog.release_expired()] == [claim.track.id for claim in dead]
         worked_on: set[UUID] = set()
-        catalog.work(until_empty=True, listen=True, poll=0.01).run(lambda claim: worked_on.add(claim.track.id))
+        catalog.worker(until_empty=True, listen=True, poll=0.01).run(lambda claim: worked_on.add(claim.track.id))
         assert fifth.track.id in worked_on
 
     def test_it_saves_many(self, catalog: Catalog) -> None:
@@ -247,7 +247,7 @@ class TestApplication:
         for _ in range(2):
             assert catalog.refresh_vocabulary().tracks >= 1
         assert catalog.search("raidohead idioteqe").suggestion == "radiohead idioteque"
-        assert sum(count.tracks for count in catalog.stats()) >= 1
+        assert sum(count.tracks for count in catalog.count_by_status()) >= 1
         assert catalog.activity().since < catalog.activity().until
         assert catalog.health().schema_revision == SCHEMA_REVISION
 
@@ -515,7 +515,7 @@ class TestSearch:
         with Catalog(place.url_of(place.names.search), actor="api") as catalog:
             assert catalog.search("radiohead", facets=["artist", "decade"]).hits[0].track.id == track_id
             assert catalog.search("raidohead idioteqe").suggestion == "radiohead idioteque"
-            assert catalog.search('"radiohead" -creep', sort="year").total == 1
+            assert catalog.search('"radiohead" -creep', order_by="year").total == 1
             assert catalog.search(str(track_id)).total == 1
             assert catalog.explain("radiohead", track_id).position == 1
             assert catalog.get(track_id).title == "Idioteque"
@@ -529,7 +529,7 @@ class TestSearch:
         with Catalog(place.url_of(place.names.search), actor="api") as catalog:
             for call in (
                 lambda: catalog.history(track_id),
-                catalog.stats,
+                catalog.count_by_status,
                 catalog.activity,
                 catalog.claim,
                 lambda: catalog.update_status(track_id, TrackStatus.PENDING),

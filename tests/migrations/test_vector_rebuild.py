@@ -155,11 +155,11 @@ def test_nothing_else_has_changed(run: Run, url: str, admin: Admin) -> None:
     with Catalog(url) as catalog:
         cursor, more = None, True
         while more:
-            page = catalog.updated_since(cursor)
-            cursor, more = page.next, page.more
+            page = catalog.changes(cursor)
+            cursor, more = page.next_cursor, page.more
         admin.execute(expand(2))
         assert run("rebuild").exit_code == 0
-        assert catalog.updated_since(cursor).tracks == ()
+        assert catalog.changes(cursor).tracks == ()
     assert [one(admin, thing) for thing in things] == before
 
 

@@ -52,7 +52,7 @@ def shift(admin: psycopg.Connection[Any], track: UUID, version: int, ago: timede
 
 def totals(found: Activity) -> tuple[int, int, int]:
     buckets = found.buckets
-    return (sum(b.completed for b in buckets), sum(b.failed for b in buckets), sum(b.returned for b in buckets))
+    return (sum(b.completed for b in buckets), sum(b.failed for b in buckets), sum(b.retried for b in buckets))
 
 
 class TestActivity:
@@ -60,8 +60,8 @@ class TestActivity:
         found = workshop.activity()
         assert len(found.buckets) == 24
         assert totals(found) == (0, 0, 0)
-        assert (found.waiting, found.delayed, found.claimed, found.stuck, found.unclaimed) == (0, 0, 0, 0, 0)
-        assert (found.workers, found.failures, found.waited, found.worked) == ((), (), None, None)
+        assert (found.waiting, found.delayed, found.claimed, found.expired, found.unclaimed) == (0, 0, 0, 0, 0)
+        assert (found.workers, found.failures, found.time_pending, found.time_processing) == ((), (), None, None)
         assert abs(found.until - datetime.now(UTC)) < timedelta(minutes=1)
 
     def test_its_parts_are_the_time_that_was_asked_for(self, workshop: Catalog) -> None:
@@ -83,7 +83,7 @@ class TestActivity:
         shift(admin, claims[0].track.id, 3, timedelta(hours=2, minutes=30))
         shift(admin, claims[1].track.id, 3, timedelta(hours=4, seconds=1))
         found = workshop.activity(4 * HOUR, 4)
-        assert [(b.completed, b.failed, b.returned) for b in found.buckets] == [
+        assert [(b.completed, b.failed, b.retried) for b in found.buckets] == [
             *[(0, 0, 0), (1, 0, 0), (0, 0, 0)],
             (1, 1, 1),
         ]
@@ -103,11 +103,11 @@ class TestActivity:
         found = workshop.activity()
         assert [(load.worker, load.tracks) for load in found.workers] == [("bob", 3), ("ann", 2), ("zoe", 1)]
         assert all(found.since < load.oldest <= found.until for load in found.workers)
-        assert (found.claimed, found.stuck, found.unclaimed) == (6, 1, 1)
+        assert (found.claimed, found.expired, found.unclaimed) == (6, 1, 1)
         assert (found.waiting, found.delayed) == (4, 1)
         workshop.release_expired()
         after = workshop.activity()
-        assert (after.claimed, after.stuck, after.delayed) == (5, 0, 2)
+        assert (after.claimed, after.expired, after.delayed) == (5, 0, 2)
         assert dead.track.id in ids
 
     def test_the_most_frequent_reasons_come_first(self, workshop: Catalog) -> None:
@@ -137,16 +137,16 @@ class TestActivity:
             shift(admin, track, 2, timedelta(minutes=10))
             shift(admin, track, 3, timedelta(minutes=10) - timedelta(seconds=seconds))
         found = workshop.activity(HOUR)
-        assert found.waited is not None
-        assert found.worked is not None
-        assert (found.waited.tracks, found.worked.tracks) == (21, 21)
-        assert _rounded(found.waited) == (110, 200)
-        assert _rounded(found.worked) == (11, 20)
+        assert found.time_pending is not None
+        assert found.time_processing is not None
+        assert (found.time_pending.tracks, found.time_processing.tracks) == (21, 21)
+        assert _rounded(found.time_pending) == (110, 200)
+        assert _rounded(found.time_processing) == (11, 20)
         # What a track did before the time that is asked for counts where it ended in it.
         shift(admin, track, 1, timedelta(days=3))
         later = workshop.activity(HOUR)
-        assert later.waited is not None
-        assert later.waited.tracks == 21
+        assert later.time_pending is not None
+        assert later.time_pending.tracks == 21
         assert totals(workshop.activity(timedelta(minutes=5))) == (0, 0, 0)
 
     def test_a_change_of_content_between_two_moves_does_not_matter(self, workshop: Catalog) -> None:
@@ -156,8 +156,8 @@ class TestActivity:
             work.save(TrackMetadata(title="y"), id=track, audio_path="p", replace=True)
         workshop.complete(claim)
         found = workshop.activity()
-        assert found.worked is not None
-        assert found.worked.tracks == 1
+        assert found.time_processing is not None
+        assert found.time_processing.tracks == 1
 
     @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Pacific/Apia"])
     def test_it_is_the_same_in_every_session(
@@ -181,7 +181,7 @@ class TestActivity:
     def test_values_cannot_be_changed(self, workshop: Catalog) -> None:
         found = workshop.activity()
         with pytest.raises(dataclasses.FrozenInstanceError):
-            found.stuck = 7  # type: ignore[misc]
+            found.expired = 7  # type: ignore[misc]
         assert not hasattr(found, "__dict__")
 
     @pytest.mark.parametrize(
@@ -229,5 +229,5 @@ class TestActivity:
         assert totals(workshop.activity(HOUR)) == (12, 0, 0)
 
 
-def _rounded(stay: activity.Stay) -> tuple[int, int]:
-    return round(stay.median.total_seconds()), round(stay.percentile.total_seconds())
+def _rounded(stay: activity.DurationStats) -> tuple[int, int]:
+    return round(stay.median.total_seconds()), round(stay.p95.total_seconds())

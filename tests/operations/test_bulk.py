@@ -34,7 +34,7 @@ from audiocatalog import (
 from audiocatalog.db.bulk_load import save_in_batches
 from audiocatalog.db.commit_outcome import find_outcome
 from audiocatalog.operations.bulk import BatchStore, Record, RecordOutcome
-from audiocatalog.operations.bulk_result import MOST_REFUSALS
+from audiocatalog.operations.bulk_result import MOST_REFUSALS, ConflictRule
 from audiocatalog.operations.operation import Operation, Statement
 from tests.support.databases import TABLES, libpq
 from tests.support.factories import TrackRecordFactory
@@ -191,7 +191,7 @@ class TestOutcomes:
         ],
     )
     def test_records_of_one_id_are_stored_one_after_the_other(
-        self, catalog: Catalog, owner: Owner, on_conflict: str, outcomes: list[BulkOutcome], title: str
+        self, catalog: Catalog, owner: Owner, on_conflict: ConflictRule, outcomes: list[BulkOutcome], title: str
     ) -> None:
         (first,) = records(1)
         series = [retitled(first, text) for text in ("1", "2", "2", "1")]
@@ -700,7 +700,7 @@ class TestBesideOthers:
 
     @pytest.mark.parametrize("on_conflict", ["skip", "replace"])
     def test_a_batch_is_stored_once_whatever_becomes_of_its_commit(
-        self, catalog: Catalog, owner: Owner, on_conflict: str
+        self, catalog: Catalog, owner: Owner, on_conflict: ConflictRule
     ) -> None:
         many = records(80)
         catalog.bulk_save([retitled(record, "Old") for record in many[:40]])
@@ -746,7 +746,7 @@ class TestBesideOthers:
 
     def test_a_pool_without_room_is_tried_again(self, database_url: str) -> None:
         with Catalog(database_url, pool_size=1, pool_timeout=0.05) as catalog:
-            catalog.warm(timeout=60)
+            catalog.warm_up(timeout=60)
             results: list[BulkResult] = []
             with catalog.unit_of_work() as busy:
                 assert busy.find(uuid4()) is None

@@ -18,7 +18,7 @@ from tests.support.databases import libpq, temporary_database
 
 
 def test_a_cursor_is_checked(catalog: Catalog) -> None:
-    good = read_cursor(catalog.updated_since().next)
+    good = read_cursor(catalog.changes().next_cursor)
     origin, old, _, _, step = good
     some = uuid4().hex
     some_numbers: tuple[object, ...] = (0, -1, 1.5, True, None, "1", 2**41, [])
@@ -61,9 +61,9 @@ def test_a_cursor_is_checked(catalog: Catalog) -> None:
     ]  # fmt: skip
     for cursor in wrong:
         with pytest.raises(errors.InvalidInput) as caught:
-            catalog.updated_since(cursor)  # type: ignore[arg-type]
-        assert (caught.value.field, caught.value.operation) == ("cursor", "updated_since")
-    assert catalog.updated_since(write_cursor(good)).tracks == ()
+            catalog.changes(cursor)  # type: ignore[arg-type]
+        assert (caught.value.field, caught.value.operation) == ("after", "changes")
+    assert catalog.changes(write_cursor(good)).tracks == ()
 
 
 @given(st.one_of(st.text(), st.binary().map(lambda data: base64.urlsafe_b64encode(data).decode())))
@@ -111,7 +111,7 @@ def test_a_window_ends_at_no_number_that_is_no_transaction(step: int) -> None:
 def test_a_cursor_of_a_server_that_is_ahead_is_refused(catalog: Catalog, ahead: int) -> None:
     """Of another cluster, or of this one before it was restored: what it was given is not what is here."""
     new(catalog, 1)
-    place = Place.parse(catalog.updated_since().next)
+    place = Place.parse(catalog.changes().next_cursor)
     assert place.old is not None
     number = min(place.old.xmax + ahead, 2**62 - 1)
     for wrong in (
@@ -120,8 +120,8 @@ def test_a_cursor_of_a_server_that_is_ahead_is_refused(catalog: Catalog, ahead: 
         Place(place.origin, None, Snapshot(number, number), UUID(int=0)),
     ):
         with pytest.raises(errors.InvalidInput, match="begin anew") as caught:
-            catalog.updated_since(wrong.text())
-        assert caught.value.field == "cursor"
+            catalog.changes(wrong.text())
+        assert caught.value.field == "after"
 
 
 def test_a_cursor_that_takes_a_running_transaction_for_ended_is_refused(catalog: Catalog, database_url: str) -> None:
@@ -129,23 +129,23 @@ def test_a_cursor_that_takes_a_running_transaction_for_ended_is_refused(catalog:
     with writer(database_url) as work:
         replace(work, track)
         new(catalog)
-        place = Place.parse(catalog.updated_since().next)
+        place = Place.parse(catalog.changes().next_cursor)
         assert place.old is not None
         assert place.old.running
         with pytest.raises(errors.InvalidInput, match="begin anew"):
-            catalog.updated_since(place._replace(old=place.old._replace(running=())).text())
+            catalog.changes(place._replace(old=place.old._replace(running=())).text())
 
 
 def test_a_cursor_of_another_database_is_refused(catalog: Catalog, server_url: str) -> None:
-    cursor = catalog.updated_since().next
+    cursor = catalog.changes().next_cursor
     with temporary_database(server_url) as url:
         migrations.upgrade(url)
         with Catalog(url) as other, pytest.raises(errors.InvalidInput, match="begin anew"):
-            other.updated_since(cursor)
+            other.changes(cursor)
 
 
 def test_the_limit_is_checked(catalog: Catalog) -> None:
     for limit in (0, -1, 10_001, True, 2.0, "5", None):
         with pytest.raises(errors.InvalidInput) as caught:
-            catalog.updated_since(limit=limit)  # type: ignore[arg-type]
+            catalog.changes(limit=limit)  # type: ignore[arg-type]
         assert caught.value.field == "limit"

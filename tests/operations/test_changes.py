@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from audiocatalog import Catalog, Track, TrackMetadata, TrackStatus, TrackUpdates, UnitOfWork, errors
+from audiocatalog import Catalog, ChangePage, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.models.rows import TRACK_COLUMNS
 from audiocatalog.operations.changes import Place, changes_sql, update_values
 from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS
@@ -33,11 +33,11 @@ class Copy:
         self.cursor: str | None = None
         self.tracks: dict[UUID, Track] = {}
 
-    def page(self) -> TrackUpdates:
-        page = self.source.updated_since(self.cursor, limit=self.limit)
+    def page(self) -> ChangePage:
+        page = self.source.changes(self.cursor, limit=self.limit)
         assert len(page.tracks) <= self.limit
         assert [track.id for track in page.tracks] == sorted({track.id for track in page.tracks})
-        self.cursor = page.next
+        self.cursor = page.next_cursor
         self.tracks.update((track.id, track) for track in page.tracks)
         return page
 
@@ -121,7 +121,7 @@ def test_a_page_can_be_asked_for_again(catalog: Catalog) -> None:
     cursor = copy.cursor
     for _ in range(2):
         catalog.update_status(ids[0], PENDING) if catalog.get(ids[0]).status is COMPLETED else None
-        assert [track.id for track in catalog.updated_since(cursor).tracks] == [ids[0]]
+        assert [track.id for track in catalog.changes(cursor).tracks] == [ids[0]]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 10_000])
@@ -270,19 +270,19 @@ def test_the_own_writes_of_a_unit_of_work_are_told_when_it_has_committed(
 ) -> None:
     """PostgreSQL's own snapshot takes the transaction that asks for ended, if a later one has; it may write more."""
     ids = new(catalog, 3)
-    start = catalog.updated_since().next
+    start = catalog.changes().next_cursor
     with catalog.unit_of_work() as work:
         if begins == "before":
             replace(work, ids[0])
             replace(catalog, ids[1])
-        page = work.updated_since(start)
+        page = work.changes(start)
         assert [track.id for track in page.tracks] == ([ids[1]] if begins == "before" else [])
         work.update_status(ids[2], PENDING)
         replace(work, ids[0], "again")
-        follow_up = work.updated_since(page.next)
+        follow_up = work.changes(page.next_cursor)
         assert follow_up.tracks == ()
-    assert [track.id for track in catalog.updated_since(follow_up.next).tracks] == sorted([ids[0], ids[2]])
-    assert [track.id for track in catalog.updated_since(page.next).tracks] == sorted([ids[0], ids[2]])
+    assert [track.id for track in catalog.changes(follow_up.next_cursor).tracks] == sorted([ids[0], ids[2]])
+    assert [track.id for track in catalog.changes(page.next_cursor).tracks] == sorted([ids[0], ids[2]])
 
 
 def test_a_transaction_that_sees_the_past_waits_for_nothing_and_skips_nothing(
@@ -290,17 +290,17 @@ def test_a_transaction_that_sees_the_past_waits_for_nothing_and_skips_nothing(
 ) -> None:
     """In REPEATABLE READ, what a cursor has been given may not be visible yet."""
     ids = new(catalog, 3)
-    start = catalog.updated_since().next
+    start = catalog.changes().next_cursor
     with catalog.unit_of_work() as work:
         work.session.connection(execution_options={})
         work.session.connection().exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         work.get(ids[0])
         catalog.update_statuses(ids, PENDING)
-        half = catalog.updated_since(start, limit=2)
-        page = work.updated_since(half.next)
-        assert (page.tracks, page.next, page.more) == ((), half.next, False)
-        assert work.updated_since(start).tracks == ()
-    assert [track.id for track in catalog.updated_since(page.next).tracks] == sorted(ids)[2:]
+        half = catalog.changes(start, limit=2)
+        page = work.changes(half.next_cursor)
+        assert (page.tracks, page.next_cursor, page.more) == ((), half.next_cursor, False)
+        assert work.changes(start).tracks == ()
+    assert [track.id for track in catalog.changes(page.next_cursor).tracks] == sorted(ids)[2:]
 
 
 @pytest.mark.parametrize("pooler", [False, True])
@@ -311,7 +311,7 @@ def test_it_works_behind_a_pooler_and_assigns_no_transaction_id(database_url: st
         assert copy.follow() == sorted(ids)
         replace(catalog, ids[0])
         assert copy.follow() == [ids[0]]
-        cursors = {copy.page().next for _ in range(8)}
+        cursors = {copy.page().next_cursor for _ in range(8)}
         # The place is the same as long as nothing ends, so that reading takes no id of its own.
         assert len(cursors) == 1
         with catalog.unit_of_work() as work:
@@ -336,7 +336,7 @@ def test_what_has_gone_on_for_long_is_told_in_parts(catalog: Catalog, monkeypatc
     steps = []
     for _ in range(1000):
         page = copy.page()
-        steps.append(Place.parse(page.next).step)
+        steps.append(Place.parse(page.next_cursor).step)
         if not page.more:
             break
     assert content(copy.tracks) == stored(catalog)

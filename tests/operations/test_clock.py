@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -37,12 +38,12 @@ def set_back(owner: Owner) -> None:
         owner.execute(statement)
 
 
-def ids_of(catalog: Catalog, limit: int, order: str = "oldest") -> list[UUID]:
-    return [claim.track.id for claim in catalog.claim(limit, order=order)]
+def ids_of(catalog: Catalog, limit: int, order: Any = "oldest") -> list[UUID]:
+    return [claim.track.id for claim in catalog.claim(limit, order_by=order)]
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
-def test_what_waits_can_be_claimed_whatever_the_clock_says(patient: Catalog, owner: Owner, order: str) -> None:
+def test_what_waits_can_be_claimed_whatever_the_clock_says(patient: Catalog, owner: Owner, order: Any) -> None:
     before = waiting(patient, 3)
     set_back(owner)
     found = patient.activity()
@@ -111,12 +112,16 @@ def test_no_status_lasts_less_than_no_time(patient: Catalog, owner: Owner) -> No
     (claim,) = patient.claim()
     patient.complete(claim)
     history = patient.history(track)
-    assert [change.lasted is not None and change.lasted >= timedelta(0) for change in history] == [True, True, False]
-    assert history[0].lasted == timedelta(0)
+    assert [change.duration is not None and change.duration >= timedelta(0) for change in history] == [
+        True,
+        True,
+        False,
+    ]
+    assert history[0].duration == timedelta(0)
     assert history[0].at > history[1].at
     found = patient.activity()
-    assert found.waited is not None
-    assert (found.waited.median, found.waited.percentile) == (timedelta(0), timedelta(0))
+    assert found.time_pending is not None
+    assert (found.time_pending.median, found.time_pending.p95) == (timedelta(0), timedelta(0))
     assert sum(bucket.completed for bucket in found.buckets) == 1
 
 
@@ -129,7 +134,7 @@ def test_no_age_is_less_than_none(patient: Catalog, owner: Owner) -> None:
     found = patient.activity()
     assert [load.oldest <= found.until for load in found.workers] == [True]
     assert patient.health().vocabulary_age == 0
-    oldest = [count.oldest for count in patient.stats() if count.oldest]
+    oldest = [count.oldest for count in patient.count_by_status() if count.oldest]
     assert [at <= found.until + timedelta(minutes=1) for at in oldest] == [True, True]
 
 
@@ -176,6 +181,6 @@ def test_a_server_that_is_started_again_an_hour_earlier() -> None:
             (later,) = waiting(catalog, 1)
             assert set(ids_of(catalog, 10)) == {later, *ids} - {leased.track.id}
             assert catalog.complete(leased).to_status is COMPLETED
-            lasted = [change.lasted for change in catalog.history(leased.track.id)]
+            lasted = [change.duration for change in catalog.history(leased.track.id)]
             assert lasted[-1] is None
             assert min(one for one in lasted if one is not None) == timedelta(0)

@@ -61,16 +61,16 @@ def test_it_tells_who_holds_connections(small: Catalog) -> None:
         assert health.pool.oldest_holder is not None
         assert "taken in test_it_tells_who_holds_connections (test_health.py:" in health.pool.oldest_holder
         assert health.pool.oldest_holder.startswith(f"thread {threading.current_thread().name}")
-    pool = small.pool()
+    pool = small.pool_stats()
     assert (pool.connections, pool.in_use, pool.oldest_held, pool.oldest_holder) == (3, 0, None, None)
 
 
 def test_it_tells_how_long_callers_wait(small: Catalog) -> None:
-    assert (small.pool().wait_p50, small.pool().wait_p99) == (None, None)
-    small.warm()
+    assert (small.pool_stats().wait_p50, small.pool_stats().wait_p99) == (None, None)
+    small.warm_up()
     for _ in range(50):
-        small.stats()
-    pool = small.pool()
+        small.count_by_status()
+    pool = small.pool_stats()
     assert pool.wait_p50 is not None
     assert pool.wait_p99 is not None
     assert 0 < pool.wait_p50 <= pool.wait_p99
@@ -78,4 +78,4 @@ def test_it_tells_how_long_callers_wait(small: Catalog) -> None:
 
 def test_a_catalogue_that_was_not_used_has_figures_too(database_url: str) -> None:
     with Catalog(database_url) as catalog:
-        assert (catalog.pool().size, catalog.pool().connections) == (5, 0)
+        assert (catalog.pool_stats().size, catalog.pool_stats().connections) == (5, 0)

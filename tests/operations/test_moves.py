@@ -127,7 +127,7 @@ def test_wrong_arguments_are_named(work: UnitOfWork, arguments: dict[str, object
 
 def test_a_status_may_be_named_by_its_text(work: UnitOfWork) -> None:
     identifier = bring_to(work, PENDING)
-    assert work.update_status(identifier, "PROCESSING").to_status is PROCESSING  # type: ignore[arg-type]
+    assert work.update_status(identifier, "PROCESSING").to_status is PROCESSING
 
 
 def test_a_repeated_operation_gets_its_first_answer(work: UnitOfWork) -> None:

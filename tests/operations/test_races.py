@@ -124,13 +124,13 @@ def test_of_four_processes_with_four_threads_each_one_wins_each_track(racing: Ca
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
-def test_eight_claimers_take_each_track_once(racing: Catalog, order: str) -> None:
+def test_eight_claimers_take_each_track_once(racing: Catalog, order: Any) -> None:
     with racing.unit_of_work() as work:
         ids = [work.save(TrackMetadata(), audio_path="a", status=PENDING).id for _ in range(400)]
     taken: list[Claim] = []
 
     def take_part(number: int) -> None:
-        while claims := racing.claim(7, worker=f"{number}", order=order):
+        while claims := racing.claim(7, worker=f"{number}", order_by=order):
             taken.extend(claims)
 
     in_threads(8, take_part)
@@ -283,7 +283,7 @@ def test_everything_at_once_ends_without_a_deadlock(racing: Catalog, owner: Owne
                 case 0:
                     racing.update_statuses(mine, PENDING)
                 case 1:
-                    held = racing.claim(15, order=("oldest", "newest")[turn % 2])
+                    held = racing.claim(15, order_by=("oldest", "newest")[turn % 2])
                 case 2:
                     racing.renew_many(held[::-1])
                 case 3:

@@ -149,9 +149,9 @@ class Lifecycle(RuleBasedStateMachine):
         worker=st.sampled_from(["one", "two"]),
         order=st.sampled_from(["oldest", "newest"]),
     )
-    def claim(self, limit: int, worker: str, order: str) -> Any:
+    def claim(self, limit: int, worker: str, order: Any) -> Any:
         due = {track for track, model in self.models.items() if model.status is PENDING and model.ready}
-        claims = self.catalog.claim(limit, worker=worker, order=order)
+        claims = self.catalog.claim(limit, worker=worker, order_by=order)
         assert len(claims) == min(limit, len(due))
         for claim in claims:
             assert claim.track.id in due

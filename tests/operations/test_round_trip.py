@@ -97,7 +97,7 @@ def test_the_owner_can_keep_the_times_of_creation(
         found = {track.id: track for track in other.iter_tracks()}
         assert [kept(found[track.id]) for track in filled] == [kept(track) for track in filled]
         completed = SearchFilters(status=COMPLETED)
-        newest = [hit.track.id for hit in other.search("", filters=completed, sort="newest").hits]
+        newest = [hit.track.id for hit in other.search("", filters=completed, order_by="newest").hits]
         assert newest == [
             track.id
             for track in sorted(filled, key=lambda track: (track.created_at, track.id), reverse=True)

@@ -282,7 +282,7 @@ def test_filters_and_ranges_hold_for_widened_hits(music: UnitOfWork) -> None:
 
 def test_the_total_of_widened_hits_counts_them_all(music: UnitOfWork) -> None:
     page = music.search("metalica", limit=1)
-    assert (page.total, page.total_is_exact, len(page)) == (2, True, 1)
+    assert (page.total, page.is_total_exact, len(page)) == (2, True, 1)
 
 
 def test_a_catalogue_without_counted_words_finds_with_fewer_words(catalog: Catalog) -> None:

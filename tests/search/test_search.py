@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from audiocatalog import SearchFilters, TrackMetadata, UnitOfWork, errors
-from audiocatalog.search.results import SEARCHED_FIELDS
+from audiocatalog import FacetName, SearchFilters, TrackMetadata, UnitOfWork, errors
+from audiocatalog.search.results import FACETS, SEARCHED_FIELDS
 
 
 def save(work: UnitOfWork, **values: Any) -> Any:
@@ -93,7 +93,7 @@ def test_a_name_is_found_as_people_type_it(work: UnitOfWork, name: str, queries:
 )
 def test_what_is_not_there_is_not_found_as_it_was_typed(work: UnitOfWork, name: str, query: str) -> None:
     save(work, title="Song", artist=name, album=name, genre=name)
-    assert found(work, query, sort="newest") == []
+    assert found(work, query, order_by="newest") == []
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_query_means_what_its_language_says(work: UnitOfWork, query: str, name
         save(work, title="Side", artist="Dark", duration=120.0): "apart",
         save(work, title="Dark", artist="Somebody", duration=100.5): "dark",
     }
-    assert sorted(saved[track] for track in found(work, query, sort="newest")) == sorted(names.split())
+    assert sorted(saved[track] for track in found(work, query, order_by="newest")) == sorted(names.split())
 
 
 def test_a_query_that_is_an_id_is_a_lookup(work: UnitOfWork) -> None:
@@ -129,7 +129,7 @@ def test_a_query_that_is_an_id_is_a_lookup(work: UnitOfWork) -> None:
     save(work, title=str(track))
     for query in (str(track), str(track).upper(), track.hex):
         page = work.search(query)
-        assert ([hit.track.id for hit in page], page.total, page.next) == ([track], 1, None)
+        assert ([hit.track.id for hit in page], page.total, page.next_cursor) == ([track], 1, None)
     assert work.search("01890a5d-ac96-774b-bcce-b302099a8057").total == 0
 
 
@@ -137,7 +137,7 @@ def test_words_may_stand_in_different_fields(work: UnitOfWork) -> None:
     track = save(work, title="Idioteque", artist="Radiohead", album="Kid A", genre="Electronic")
     for query in ("radiohead idioteque", "idioteque kid a", "electronic radiohead"):
         assert found(work, query) == [track]
-    assert found(work, "radiohead creep", sort="newest") == []
+    assert found(work, "radiohead creep", order_by="newest") == []
 
 
 def test_an_exact_title_comes_first_then_an_exact_artist_then_the_weights(work: UnitOfWork) -> None:
@@ -240,3 +240,7 @@ def test_highlights_mark_the_original_text(work: UnitOfWork) -> None:
 def test_filters_are_search_filters(work: UnitOfWork) -> None:
     with pytest.raises(errors.InvalidInput, match="filters"):
         work.search("x", filters={"year": 1999})  # type: ignore[arg-type]
+
+
+def test_what_can_be_counted_is_named_by_its_type() -> None:
+    assert set(FACETS) == set(get_args(FacetName))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import psycopg
 import pytest
@@ -15,7 +15,7 @@ from audiocatalog import Catalog, SearchFilters, SearchPage, TrackMetadata, Unit
 from audiocatalog.db.execute import send
 from audiocatalog.db.transaction import driver_connection
 from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS, PlannedStatement, Rows
-from audiocatalog.search.results import FACETS, SearchSort
+from audiocatalog.search.results import FACETS, SearchOrder
 from tests.support.databases import libpq, temporary_database
 from tests.support.frozen import outcome_of
 from tests.support.hostile import COMMON, HOSTILE, PIECES
@@ -67,7 +67,7 @@ def test_thousands_of_random_queries_give_pages(library: Catalog) -> None:
         query = chance.choice([" ", "", " "]).join(pieces)[:1000]
         options: dict[str, Any] = {"limit": chance.choice([1, 20, 100])}
         if chance.random() < 0.2:
-            options["sort"] = chance.choice(list(SearchSort))
+            options["order_by"] = chance.choice(list(get_args(SearchOrder)))
         if chance.random() < 0.1:
             options |= {"facets": FACETS, "filters": SearchFilters(year=(1980, None))}
         checked(library, query, **options)
@@ -81,15 +81,15 @@ def test_thousands_of_random_queries_give_pages(library: Catalog) -> None:
 )
 def test_any_text_gives_a_page_or_is_refused_by_name(library: Catalog, query: str) -> None:
     page = checked(library, query)
-    if page is not None and page.next is not None:
-        rest = library.search(query, after=page.next)
+    if page is not None and page.next_cursor is not None:
+        rest = library.search(query, after=page.next_cursor)
         assert not {hit.track.id for hit in page} & {hit.track.id for hit in rest}
 
 
 @pytest.mark.parametrize("query", HOSTILE, ids=range(len(HOSTILE)))
 def test_the_worst_queries_give_pages_too(library: Catalog, query: str) -> None:
-    for sort in SearchSort:
-        checked(library, query[:1000], sort=sort)
+    for sort in get_args(SearchOrder):
+        checked(library, query[:1000], order_by=sort)
 
 
 @pytest.mark.parametrize("query", ["\0", "a\0b", "\ud800", "a\udfff", "\ud83d\ude00"])
@@ -110,14 +110,14 @@ def test_what_cannot_be_stored_is_refused(library: Catalog, query: str) -> None:
     ],
 )
 def test_what_the_server_would_read_as_an_operator_is_text(library: Catalog, query: str, other: str) -> None:
-    assert library.search(f"{query} ", sort="title").total <= library.search(f"{other} ", sort="title").total
+    assert library.search(f"{query} ", order_by="title").total <= library.search(f"{other} ", order_by="title").total
 
 
 def test_what_is_kept_beside_the_words_cannot_be_typed(library: Catalog) -> None:
     with library.unit_of_work() as work:
         track = work.save(TrackMetadata(title="Hidden", artist="Zebra Yak Xylo", genre="Gabber"), audio_path="a").id
         for query in ("=genre:gabber", "=initials:zyx", "'=genre:gabber'", '"=genre:gabber"', "=genre:g"):
-            assert track not in [hit.track.id for hit in work.search(f"{query} ", sort="title")], query
+            assert track not in [hit.track.id for hit in work.search(f"{query} ", order_by="title")], query
         work.session.rollback()
 
 
@@ -131,7 +131,7 @@ def test_nothing_that_was_typed_was_run(library: Catalog) -> None:
     ):
         checked(library, query)
         checked(library, query, filters=SearchFilters(genre=query, artist=query, album=query, format=query))
-    assert sum(count.tracks for count in library.stats()) >= 400
+    assert sum(count.tracks for count in library.count_by_status()) >= 400
 
 
 # Round trips
@@ -141,10 +141,10 @@ def test_nothing_that_was_typed_was_run(library: Catalog) -> None:
     "query", [*COMMON[:3], "lvoe", "xyzzy qwertz", "the love of it all", "宇多田", '"love me"', "the -love", ""]
 )
 @pytest.mark.parametrize("sort", ["relevance", "title"])
-def test_a_search_takes_two_round_trips_at_most(library: Catalog, query: str, sort: str) -> None:
+def test_a_search_takes_two_round_trips_at_most(library: Catalog, query: str, sort: Any) -> None:
     filters = SearchFilters(status="COMPLETED")
     with what_is_asked() as asked:
-        page = library.search(query, sort=sort, filters=filters, facets=FACETS)
+        page = library.search(query, order_by=sort, filters=filters, facets=FACETS)
     assert 1 <= len(asked) <= (2 if sort == "relevance" and query else 1)
     if page.suggestion is None and query in COMMON:
         assert len(asked) == 1
@@ -171,8 +171,8 @@ def test_a_search_leaves_the_unit_of_work_as_it_was(library: Catalog, query: str
         snapshot = driver.execute("SELECT pg_current_xact_id()").fetchone()
         track = work.save(TrackMetadata(title="Love in a Unit"), audio_path="a").id
         for sort in ("relevance", "title"):
-            page = work.search(query, sort=sort, filters=SearchFilters(status="COMPLETED"), limit=100)
-            assert query == "lvoe qwertz" or track in [hit.track.id for hit in page] or page.next
+            page = work.search(query, order_by=sort, filters=SearchFilters(status="COMPLETED"), limit=100)
+            assert query == "lvoe qwertz" or track in [hit.track.id for hit in page] or page.next_cursor
         assert settings_of(work) == before
         assert driver.execute("SELECT pg_current_xact_id()").fetchone() == snapshot
         assert work.get(track).title == "Love in a Unit"
@@ -187,7 +187,7 @@ def test_a_search_alone_leaves_the_connection_as_it_was(library: Catalog, *, poo
         for query in ("love", "lvoe qwertz", "x" * 1001):
             for sort in ("relevance", "title"):
                 if len(query) <= 1000:
-                    catalog.search(query, sort=sort)
+                    catalog.search(query, order_by=sort)
         with catalog.unit_of_work() as work:
             assert settings_of(work) == before
 
@@ -211,7 +211,7 @@ def heavy(server_url: str, migrated_template: str) -> Iterator[str]:
 @pytest.mark.parametrize("pooler", [False, True])
 @pytest.mark.parametrize("sort", ["relevance", "title"])
 def test_a_search_that_runs_out_of_time_leaves_the_unit_of_work_going_on(
-    heavy: str, sort: str, *, pooler: bool
+    heavy: str, sort: Any, *, pooler: bool
 ) -> None:
     with Catalog(heavy, search_timeout=0.001, pooler=pooler) as catalog, catalog.unit_of_work() as work:
         driver = driver_connection(work.session.connection())
@@ -221,13 +221,13 @@ def test_a_search_that_runs_out_of_time_leaves_the_unit_of_work_going_on(
         late = 0
         for query in ('"love la"', "the la love me", "la la la la", "zzz la lo"):
             try:
-                page = work.search(query, sort=sort)
+                page = work.search(query, order_by=sort)
             except errors.QueryTimeout as error:
                 assert error.operation == "search"  # noqa: PT017
                 late += 1
             else:
                 late += page.is_partial
-                assert page.is_partial is False or not page.total_is_exact
+                assert page.is_partial is False or not page.is_total_exact
             assert settings_of(work) == before
             assert work.get(track).title == "Kept"
         assert late, "a millisecond was enough"
@@ -238,7 +238,7 @@ def test_a_search_alone_that_runs_out_of_time_says_so_and_frees_its_connection(h
     with Catalog(heavy, search_timeout=0.001, pool_size=1) as catalog:
         for _ in range(5):
             try:
-                page = catalog.search('"love la" lo', sort="title")
+                page = catalog.search('"love la" lo', order_by="title")
             except errors.QueryTimeout as error:
                 assert (error.operation, error.retryable) == ("search", False)  # noqa: PT017
             else:
@@ -255,9 +255,9 @@ def test_a_page_that_is_not_whole_says_so(heavy: str, timeout: float) -> None:
                 page = catalog.search(query)
             except errors.QueryTimeout:
                 continue
-            assert page.is_partial or page.total > 1000 or page.total_is_exact
+            assert page.is_partial or page.total > 1000 or page.is_total_exact
             if page.is_partial:
-                assert not page.total_is_exact
+                assert not page.is_total_exact
 
 
 def ask(driver: psycopg.Connection[Any], sql: str, **values: Any) -> Rows:

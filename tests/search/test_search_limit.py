@@ -35,7 +35,7 @@ def searches_that_take_long(database_url: str, catalog: Catalog, number: int) ->
         admin.execute("LOCK TABLE audio_tracks IN ACCESS EXCLUSIVE MODE")
         for thread in threads:
             thread.start()
-        wait_until(lambda: catalog.pool().searching == min(number, catalog.pool().most_searches))
+        wait_until(lambda: catalog.pool_stats().searching == min(number, catalog.pool_stats().most_searches))
         yield outcomes
 
 
@@ -47,7 +47,7 @@ def patient_catalog(url: str, **settings: Any) -> Catalog:
 def test_by_default_a_quarter_of_the_pool_is_kept_and_at_least_one(pool_size: int, most: int) -> None:
     assert Settings(pool_size=pool_size).searches == most
     assert most < pool_size or pool_size == 1
-    assert Catalog("postgresql://localhost/x", pool_size=pool_size).pool().most_searches == most
+    assert Catalog("postgresql://localhost/x", pool_size=pool_size).pool_stats().most_searches == most
 
 
 def test_it_is_a_setting_with_a_variable() -> None:
@@ -64,7 +64,7 @@ def test_it_is_a_setting_with_a_variable() -> None:
 @pytest.mark.parametrize("pooler", [False, True])
 def test_searches_leave_a_connection_for_everything_else(database_url: str, *, pooler: bool) -> None:
     with patient_catalog(database_url, pool_size=3, pool_timeout=0.5, pooler=pooler) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         with searches_that_take_long(database_url, catalog, 2) as outcomes:
             for _ in range(3):
                 assert catalog.health().pool.size == 3
@@ -74,16 +74,16 @@ def test_searches_leave_a_connection_for_everything_else(database_url: str, *, p
             assert (caught.value.operation, caught.value.retryable) == ("search", False)
             with pytest.raises(errors.TooManySearches):
                 catalog.explain("nothing", "01890a5d-ac96-774b-bcce-b302099a8057")
-            figures = catalog.pool()
+            figures = catalog.pool_stats()
             assert (figures.searching, figures.in_use, figures.waiting) == (2, 2, 0)
         assert [type(outcome) for outcome in outcomes] == [SearchPage, SearchPage]
         assert catalog.search("nothing").total == 0
-        assert catalog.pool().searching == 0
+        assert catalog.pool_stats().searching == 0
 
 
 def test_searches_wait_in_turn_and_hold_nothing_meanwhile(database_url: str) -> None:
     with patient_catalog(database_url, pool_size=2, pool_timeout=30.0) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         order: list[int] = []
 
         def search(number: int) -> None:
@@ -95,8 +95,8 @@ def test_searches_wait_in_turn_and_hold_nothing_meanwhile(database_url: str) -> 
         for number in range(5):
             threads.append(threading.Thread(target=search, args=[number]))
             threads[-1].start()
-            wait_until(lambda: catalog.pool().waiting == len(threads))
-        assert catalog.pool().in_use == 1
+            wait_until(lambda: catalog.pool_stats().waiting == len(threads))
+        assert catalog.pool_stats().in_use == 1
         assert catalog.health().pool.waiting == 5
         first.close()
         for thread in threads:
@@ -106,9 +106,9 @@ def test_searches_wait_in_turn_and_hold_nothing_meanwhile(database_url: str) -> 
 
 def test_a_search_whose_holder_has_vanished_is_not_counted(database_url: str) -> None:
     with patient_catalog(database_url, pool_size=2, pool_timeout=5.0) as catalog:
-        catalog.warm()
+        catalog.warm_up()
         vanished = catalog._database._take(searching=True)
-        assert catalog.pool().searching == 1
+        assert catalog.pool_stats().searching == 1
         del vanished
         assert catalog.search("nothing").total == 0
 

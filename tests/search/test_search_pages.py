@@ -7,16 +7,16 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import pytest
 
 from audiocatalog import Catalog, SearchFilters, TrackMetadata, TrackRecord, UnitOfWork, errors
-from audiocatalog.search.results import SearchSort
+from audiocatalog.search.results import SearchOrder
 from tests.support.searches import found, insert_many, save
 
-SORTS = list(SearchSort)
+SORTS = list(get_args(SearchOrder))
 LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
 
@@ -39,14 +39,14 @@ def thirty(work: UnitOfWork) -> list[UUID]:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_limit_and_offset_cut_the_same_list(work: UnitOfWork, thirty: list[UUID], sort: SearchSort) -> None:
-    whole = found(work, "common", limit=100, sort=sort)
+def test_limit_and_offset_cut_the_same_list(work: UnitOfWork, thirty: list[UUID], sort: SearchOrder) -> None:
+    whole = found(work, "common", limit=100, order_by=sort)
     assert sorted(whole) == sorted(thirty)
     for limit, offset in ((1, 0), (7, 0), (7, 7), (10, 25), (10, 30), (100, 10_000)):
-        page = work.search("common", limit=limit, offset=offset, sort=sort)
+        page = work.search("common", limit=limit, offset=offset, order_by=sort)
         assert [hit.track.id for hit in page] == whole[offset : offset + limit]
-        assert (page.total, page.total_is_exact, page.is_partial) == (30, True, False)
-        assert (page.next is not None) == (offset + limit < 30)
+        assert (page.total, page.is_total_exact, page.is_partial) == (30, True, False)
+        assert (page.next_cursor is not None) == (offset + limit < 30)
 
 
 def walk(catalog: Catalog | UnitOfWork, query: str, between: Callable[[], None], **options: Any) -> Iterator[UUID]:
@@ -55,15 +55,15 @@ def walk(catalog: Catalog | UnitOfWork, query: str, between: Callable[[], None],
     while True:
         page = catalog.search(query, after=after, **options)
         yield from (hit.track.id for hit in page)
-        if (after := page.next) is None:
+        if (after := page.next_cursor) is None:
             return
         between()
 
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("query", ["common", "common b", "title:common ", ""])
-def test_cursors_walk_every_hit_once(work: UnitOfWork, thirty: list[UUID], sort: SearchSort, query: str) -> None:
-    options: dict[str, Any] = {"sort": sort, "filters": SearchFilters(status="COMPLETED")}
+def test_cursors_walk_every_hit_once(work: UnitOfWork, thirty: list[UUID], sort: SearchOrder, query: str) -> None:
+    options: dict[str, Any] = {"order_by": sort, "filters": SearchFilters(status="COMPLETED")}
     whole = found(work, query, limit=100, **options)
     assert len(whole) == (6 if query == "common b" else 30)
     for limit in (1, 4, 15, 30):
@@ -71,7 +71,7 @@ def test_cursors_walk_every_hit_once(work: UnitOfWork, thirty: list[UUID], sort:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_cursors_neither_skip_nor_repeat_while_others_write(catalog: Catalog, sort: SearchSort) -> None:
+def test_cursors_neither_skip_nor_repeat_while_others_write(catalog: Catalog, sort: SearchOrder) -> None:
     def save_some(number: int, kind: str) -> list[UUID]:
         with catalog.unit_of_work() as work:
             return [
@@ -91,11 +91,11 @@ def test_cursors_neither_skip_nor_repeat_while_others_write(catalog: Catalog, so
                 metadata = TrackMetadata(title=f"Common Changed {calls * 7 % (place + 2)}", year=1980 + calls + place)
                 work.save(metadata, audio_path="a", id=track, replace=True)
 
-    walked = list(walk(catalog, "common", others_write, limit=6, sort=sort))
+    walked = list(walk(catalog, "common", others_write, limit=6, order_by=sort))
     counted = Counter(walked)
     assert calls >= 6
     assert {track: counted[track] for track in steady} == dict.fromkeys(steady, 1)
-    order = found(catalog, "steady", limit=100, sort=sort)
+    order = found(catalog, "steady", limit=100, order_by=sort)
     assert [track for track in walked if track in set(steady)] == order
 
 
@@ -120,7 +120,7 @@ def test_a_widened_walk_stays_one_when_somebody_saves_what_was_typed(catalog: Ca
     first = catalog.search("nirvanna", limit=5)
     with catalog.unit_of_work() as work:
         save(work, title="Nirvanna", artist="Somebody")
-    walked = [hit.track.id for hit in first] + list(walk_on(catalog, "nirvanna", first.next))
+    walked = [hit.track.id for hit in first] + list(walk_on(catalog, "nirvanna", first.next_cursor))
     assert sorted(track for track in walked if track in set(steady)) == sorted(steady)
 
 
@@ -128,7 +128,7 @@ def walk_on(catalog: Catalog, query: str, after: str | None) -> Iterator[UUID]:
     while after is not None:
         page = catalog.search(query, after=after, limit=5)
         yield from (hit.track.id for hit in page)
-        after = page.next
+        after = page.next_cursor
 
 
 # Cursors that are none
@@ -136,7 +136,7 @@ def walk_on(catalog: Catalog, query: str, after: str | None) -> Iterator[UUID]:
 
 @pytest.fixture
 def cursor(work: UnitOfWork, thirty: list[UUID]) -> str:
-    following = work.search("common", limit=5).next
+    following = work.search("common", limit=5).next_cursor
     assert following is not None
     return following
 
@@ -147,7 +147,7 @@ def cursor(work: UnitOfWork, thirty: list[UUID]) -> str:
         ("common a", {}),
         ("common ", {}),
         ("Common", {}),
-        ("common", {"sort": "title"}),
+        ("common", {"order_by": "title"}),
         ("common", {"filters": SearchFilters(year=1990)}),
         ("common", {"filters": SearchFilters(status="COMPLETED")}),
     ],
@@ -171,17 +171,17 @@ def test_a_cursor_belongs_to_its_search(work: UnitOfWork, cursor: str, query: st
 def test_a_cursor_belongs_to_the_values_of_its_filters(
     work: UnitOfWork, thirty: list[UUID], filters: dict[str, Any], others: list[dict[str, Any]]
 ) -> None:
-    after = work.search("common", filters=SearchFilters(**filters), limit=1).next
+    after = work.search("common", filters=SearchFilters(**filters), limit=1).next_cursor
     assert after is not None
     assert work.search("common", filters=SearchFilters(**filters), after=after)
     for other in others:
-        with pytest.raises(errors.InvalidInput, match="same query, filters and sort"):
+        with pytest.raises(errors.InvalidInput, match="same query, filters and order_by"):
             work.search("common", filters=SearchFilters(**other), after=after)
 
 
 def test_a_cursor_does_not_depend_on_the_order_of_a_filters_values(work: UnitOfWork, thirty: list[UUID]) -> None:
     """Sets of text have another order in each process."""
-    after = work.search("common", filters=SearchFilters(artist=["Zed", "Änne"]), limit=1).next
+    after = work.search("common", filters=SearchFilters(artist=["Zed", "Änne"]), limit=1).next_cursor
     assert work.search("common", filters=SearchFilters(artist=["Änne", "Zed"]), after=after)
 
 
@@ -224,13 +224,13 @@ WRONG = [
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("place", range(5), ids=["mark", "way", "level", "key", "id"])
 def test_a_forged_cursor_is_refused_or_gives_a_page(
-    work: UnitOfWork, thirty: list[UUID], sort: SearchSort, place: int
+    work: UnitOfWork, thirty: list[UUID], sort: SearchOrder, place: int
 ) -> None:
-    cursor = work.search("common", limit=5, sort=sort).next
+    cursor = work.search("common", limit=5, order_by=sort).next_cursor
     assert cursor is not None
     for value in WRONG:
         try:
-            page = work.search("common", after=forged(cursor, place, value), sort=sort)
+            page = work.search("common", after=forged(cursor, place, value), order_by=sort)
         except errors.InvalidInput as error:
             assert error.field == "after", (value, str(error))  # noqa: PT017
         else:
@@ -248,12 +248,12 @@ def test_a_forged_cursor_is_refused_or_gives_a_page(
     ],
 )
 def test_a_forged_key_of_the_right_shape_is_refused_or_gives_a_page(
-    work: UnitOfWork, thirty: list[UUID], sort: str, key: list[object]
+    work: UnitOfWork, thirty: list[UUID], sort: Any, key: list[object]
 ) -> None:
-    cursor = work.search("common", limit=5, sort=sort).next
+    cursor = work.search("common", limit=5, order_by=sort).next_cursor
     assert cursor is not None
     try:
-        page = work.search("common", after=forged(cursor, 3, json.dumps(key)), sort=sort)
+        page = work.search("common", after=forged(cursor, 3, json.dumps(key)), order_by=sort)
     except errors.InvalidInput as error:
         assert error.field == "after"  # noqa: PT017
     else:
@@ -263,13 +263,13 @@ def test_a_forged_key_of_the_right_shape_is_refused_or_gives_a_page(
 
 @pytest.mark.parametrize("sort", SORTS)
 def test_a_cursor_of_another_way_is_refused_or_gives_a_page(
-    work: UnitOfWork, thirty: list[UUID], sort: SearchSort
+    work: UnitOfWork, thirty: list[UUID], sort: SearchOrder
 ) -> None:
-    cursor = work.search("common", limit=5, sort=sort).next
+    cursor = work.search("common", limit=5, order_by=sort).next_cursor
     assert cursor is not None
     for way in ("typed", "widened", "title", "artist", "year", "newest"):
         try:
-            page = work.search("common", after=forged(cursor, 1, f'"{way}"'), sort=sort)
+            page = work.search("common", after=forged(cursor, 1, f'"{way}"'), order_by=sort)
         except errors.InvalidInput as error:
             assert error.field == "after", way  # noqa: PT017
         else:
@@ -284,15 +284,15 @@ def test_the_total_counts_all_pages_even_from_behind_the_last(work: UnitOfWork) 
         save(work, title="Counted")
     for offset in (0, 3, 9):
         page = work.search("counted", limit=2, offset=offset)
-        assert (page.total, page.total_is_exact) == (5, True)
+        assert (page.total, page.is_total_exact) == (5, True)
     assert len(work.search("counted", limit=2)) == 2
 
 
 def test_a_total_is_exact_up_to_a_thousand(work: UnitOfWork) -> None:
     insert_many(work.session.connection(), 1000, title="'many ' || n")
     for sort in SORTS:
-        page = work.search("many", limit=1, sort=sort, facets=["status"])
-        assert (page.total, page.total_is_exact) == (1000, True)
+        page = work.search("many", limit=1, order_by=sort, facets=["status"])
+        assert (page.total, page.is_total_exact) == (1000, True)
         assert page.facets["status"].is_exact
 
 
@@ -301,8 +301,8 @@ def test_a_greater_total_is_an_estimate_and_says_so(work: UnitOfWork) -> None:
         work.session.connection(), 6000, title="'many ' || n", genre="CASE n % 3 WHEN 0 THEN 'Rock' ELSE 'Pop' END"
     )
     for sort in SORTS:
-        page = work.search("many", limit=10, sort=sort, facets=["genre", "status"])
-        assert not page.total_is_exact
+        page = work.search("many", limit=10, order_by=sort, facets=["genre", "status"])
+        assert not page.is_total_exact
         assert 0.7 * 6000 <= page.total <= 1.3 * 6000
         assert (page.is_partial, len(page)) == (False, 10)
         genres = {value.value: value.tracks for value in page.facets["genre"].values}
@@ -318,7 +318,7 @@ def test_pages_of_a_sample_follow_each_other_too(work: UnitOfWork) -> None:
     for _ in range(6):
         page = work.search("many", limit=20, after=after)
         walked += (hit.track.id for hit in page)
-        after = page.next
+        after = page.next_cursor
         assert after is not None
     assert len(set(walked)) == 120
     assert walked == found(work, "many", limit=100) + found(work, "many", limit=20, offset=100)

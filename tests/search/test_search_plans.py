@@ -12,7 +12,7 @@ from psycopg import sql
 from audiocatalog import Catalog, SearchFilters
 from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS
 from audiocatalog.search.request import Request
-from audiocatalog.search.results import FACETS, SearchSort
+from audiocatalog.search.results import FACETS
 from audiocatalog.search.sorted_sql import COUNTED, beginning_sql
 from tests.support.databases import libpq, temporary_database
 from tests.support.plans import Node, nodes, plan_of, prepare, rows_read, whole_reads
@@ -93,11 +93,11 @@ KINDS = [
     pytest.param("common ", {"filters": SearchFilters(year=(1960, 1969))}, {VECTOR} | SAMPLES, id="a word and years"),
     pytest.param("common ", {"filters": SearchFilters(status="PENDING")}, {VECTOR} | SAMPLES, id="a word and a status"),
     pytest.param("common year:1960 ", {}, {VECTOR} | SAMPLES, id="a word and a typed year"),
-    pytest.param("common ", {"sort": "title"}, {VECTOR, TITLE}, id="by title"),
-    pytest.param("common ", {"sort": "artist"}, {VECTOR, ARTIST}, id="by artist"),
-    pytest.param("common ", {"sort": "year"}, {VECTOR, "ix_audio_tracks_year"}, id="by year"),
-    pytest.param("common ", {"sort": "newest"}, {VECTOR, "ix_audio_tracks_created_at"}, id="the newest"),
-    pytest.param("band7 ", {"sort": "newest"}, {VECTOR, "ix_audio_tracks_created_at"}, id="the newest of few"),
+    pytest.param("common ", {"order_by": "title"}, {VECTOR, TITLE}, id="by title"),
+    pytest.param("common ", {"order_by": "artist"}, {VECTOR, ARTIST}, id="by artist"),
+    pytest.param("common ", {"order_by": "year"}, {VECTOR, "ix_audio_tracks_year"}, id="by year"),
+    pytest.param("common ", {"order_by": "newest"}, {VECTOR, "ix_audio_tracks_created_at"}, id="the newest"),
+    pytest.param("band7 ", {"order_by": "newest"}, {VECTOR, "ix_audio_tracks_created_at"}, id="the newest of few"),
     pytest.param("common", {"facets": ["genre", "decade", "artist"]}, {VECTOR} | SAMPLES, id="facets"),
 ]
 
@@ -141,9 +141,9 @@ def test_a_list_by_a_status_reads_its_page_from_the_order(library: Catalog, expl
 @pytest.mark.parametrize("facets", [(), FACETS])
 @pytest.mark.parametrize("sort", ["newest", "title"])
 def test_a_list_of_everything_reads_what_it_counts(
-    library: Catalog, explainer: psycopg.Connection[Any], sort: str, facets: tuple[str, ...]
+    library: Catalog, explainer: psycopg.Connection[Any], sort: Any, facets: tuple[str, ...]
 ) -> None:
-    (one,) = asked(library, "", sort=sort, facets=facets)
+    (one,) = asked(library, "", order_by=sort, facets=facets)
     # One in a hundred is not completed.
     assert COUNTED < rows_read(plan_of(explainer, one)) <= COUNTED * 1.02 + 100
 
@@ -151,11 +151,11 @@ def test_a_list_of_everything_reads_what_it_counts(
 @pytest.mark.parametrize("sort", ["newest", "title", "artist", "year"])
 @pytest.mark.parametrize("query", ["c4ca4 OR common ", ""])
 def test_a_list_that_ran_out_of_time_reads_the_beginning_of_its_order(
-    library: Catalog, explainer: psycopg.Connection[Any], sort: str, query: str
+    library: Catalog, explainer: psycopg.Connection[Any], sort: Any, query: str
 ) -> None:
-    (one,) = asked(library, query, sort=sort, facets=FACETS)
-    shape = Request.make(query, sort=sort, facets=FACETS, timeout=1).shape
-    beginning = beginning_sql(shape, SearchSort(sort), has_words=bool(query))
+    (one,) = asked(library, query, order_by=sort, facets=FACETS)
+    shape = Request.make(query, order_by=sort, facets=FACETS, timeout=1).shape
+    beginning = beginning_sql(shape, sort, has_words=bool(query))
     plan = plan_of(explainer, Asked(beginning, one.parameters, GENERIC_PLAN_SETTINGS))
     assert whole_reads(plan) == []
     assert rows_read(plan) <= COUNTED
@@ -232,9 +232,9 @@ def test_a_rare_word_looks_at_next_to_nothing(library: Catalog, explainer: psyco
 
 @pytest.mark.parametrize("sort", ["title", "artist", "year", "newest"])
 def test_another_order_of_a_common_word_soon_has_enough(
-    library: Catalog, explainer: psycopg.Connection[Any], sort: str
+    library: Catalog, explainer: psycopg.Connection[Any], sort: Any
 ) -> None:
-    (one,) = asked(library, "common ", sort=sort)
+    (one,) = asked(library, "common ", order_by=sort)
     assert rows_read(plan_of(explainer, one)) < 2000
 
 
@@ -245,7 +245,7 @@ def test_another_order_of_a_common_word_soon_has_enough(
     ("options", "queries"),
     [
         ({}, ["common ", "c4ca4", "the band7", "c", '"common frequent"', "common -band7", "zzz"]),
-        ({"sort": "title"}, ["common ", "c4ca4", "c", "band7 "]),
+        ({"order_by": "title"}, ["common ", "c4ca4", "c", "band7 "]),
         ({"filters": SearchFilters(year=(1960, 1969))}, ["common ", "c4ca4"]),
     ],
 )

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import psycopg
@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from audiocatalog import SearchFilters, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.db import execute
 from audiocatalog.operations.operation import PlannedStatement, Request, Rows
-from audiocatalog.search.results import FACET_FIELDS, FACETS, SearchSort
+from audiocatalog.search.results import FACET_FIELDS, FACETS, SearchOrder
 from tests.support.factories import TrackFactory
 from tests.support.searches import found, insert_many, save, set_times, titles
 
@@ -82,9 +82,9 @@ def test_filters_narrow_whatever_is_asked(
     work: UnitOfWork, shelf: dict[UUID, str], query: str, filters: SearchFilters, names: str
 ) -> None:
     for sort in ("relevance", "title"):
-        page = work.search(query, filters=filters, sort=sort)
+        page = work.search(query, filters=filters, order_by=sort)
         assert sorted(shelf[hit.track.id] for hit in page) == sorted(names.split())
-        assert (page.total, page.total_is_exact) == (len(names.split()), True)
+        assert (page.total, page.is_total_exact) == (len(names.split()), True)
 
 
 def test_no_filter_narrows_nothing(work: UnitOfWork, shelf: dict[UUID, str]) -> None:
@@ -146,21 +146,21 @@ ORDERS: dict[str, Callable[[Track], tuple[Any, ...]]] = {
 
 @pytest.mark.parametrize("sort", ORDERS)
 @pytest.mark.parametrize("query", ["mixed", "", "mixed -the"])
-def test_an_order_is_the_one_that_python_makes(work: UnitOfWork, mixed: list[Track], sort: str, query: str) -> None:
+def test_an_order_is_the_one_that_python_makes(work: UnitOfWork, mixed: list[Track], sort: Any, query: str) -> None:
     kept = [track for track in mixed if not query or name_of(track.title).startswith("mixed")]
     if "-the" in query:
         kept = [track for track in kept if track.artist != "the Who"]
     filters = SearchFilters(status=TrackStatus.COMPLETED)
-    pages = [found(work, query, filters=filters, sort=sort, limit=100, offset=offset) for offset in (0, 100)]
+    pages = [found(work, query, filters=filters, order_by=sort, limit=100, offset=offset) for offset in (0, 100)]
     assert pages[0] + pages[1] == [track.id for track in sorted(kept, key=ORDERS[sort])]
 
 
 @pytest.mark.parametrize("sort", ["title", "artist", "year", "newest"])
-def test_an_order_of_many_is_the_order_of_few(work: UnitOfWork, sort: str) -> None:
+def test_an_order_of_many_is_the_order_of_few(work: UnitOfWork, sort: Any) -> None:
     # A sample shows that many match, and the table is walked instead of sorted.
     columns = {"title": "'Many ' || n % 40", "artist": "'Band ' || n % 9", "year": "1950 + n % 70"}
     insert_many(work.session.connection(), 4000, **columns, created_at="now() - n % 977 * interval '1 day'")
-    listed = [hit.track for hit in work.search("many", sort=sort, limit=100)]
+    listed = [hit.track for hit in work.search("many", order_by=sort, limit=100)]
     key = ORDERS[sort]
     assert [key(track) for track in listed] == sorted(key(track) for track in listed)
     direct = work.session.connection().exec_driver_sql(
@@ -178,15 +178,15 @@ def test_an_order_of_many_is_the_order_of_few(work: UnitOfWork, sort: str) -> No
 
 def test_another_order_is_never_widened(work: UnitOfWork) -> None:
     save(work, title="Nirvana Song")
-    for sort in SearchSort:
-        assert bool(work.search("nirvana other ", sort=sort).hits) == (sort is SearchSort.RELEVANCE)
+    for sort in get_args(SearchOrder):
+        assert bool(work.search("nirvana other ", order_by=sort).hits) == (sort == "relevance")
 
 
 @pytest.mark.parametrize("sort", ["", "TITLE", "score", "title; DROP TABLE x", None, 5, ["title"], b"title", {}])
 def test_an_order_that_is_none_is_refused(work: UnitOfWork, sort: Any) -> None:
     with pytest.raises(errors.InvalidInput) as caught:
-        work.search("x", sort=sort)
-    assert (caught.value.field, caught.value.operation) == ("sort", "search")
+        work.search("x", order_by=sort)
+    assert (caught.value.field, caught.value.operation) == ("order_by", "search")
 
 
 @pytest.mark.parametrize("query", ["", "  \t", "\u200b \u2060"])
@@ -198,13 +198,13 @@ def test_an_empty_box_lists_what_is_completed_the_newest_first(work: UnitOfWork,
     kept = [track.id for track in reversed(tracks) if track.status is TrackStatus.COMPLETED]
     page = work.search(query, limit=3, facets=["genre", "status"])
     assert [hit.track.id for hit in page] == kept[:3]
-    assert (page.total, page.total_is_exact, page.is_partial) == (4, True, False)
+    assert (page.total, page.is_total_exact, page.is_partial) == (4, True, False)
     assert {name: dict(facet.values) for name, facet in page.facets.items()} == {
         "genre": {"Pop": 4},
         "status": {"COMPLETED": 4},
     }
-    assert found(work, query, limit=3, after=page.next) == kept[3:]
-    assert titles(work, query, sort="title") == ["Track 0", "Track 2", "Track 4", "Track 6"]
+    assert found(work, query, limit=3, after=page.next_cursor) == kept[3:]
+    assert titles(work, query, order_by="title") == ["Track 0", "Track 2", "Track 4", "Track 6"]
     assert work.search(query, filters=SearchFilters()).total == 4
 
 
@@ -218,7 +218,7 @@ def test_signs_are_no_empty_box(work: UnitOfWork, query: str) -> None:
 def test_a_list_of_everything_is_counted_so_far_and_says_so(work: UnitOfWork) -> None:
     insert_many(work.session.connection(), 10_050, title="'T' || n", genre="'Rock'")
     page = work.search("", facets=["genre"])
-    assert (page.total, page.total_is_exact, len(page)) == (10_000, False, 20)
+    assert (page.total, page.is_total_exact, len(page)) == (10_000, False, 20)
     assert not page.facets["genre"].is_exact
 
 
@@ -242,7 +242,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("query", ["one OR two OR three ", ""])
 @pytest.mark.parametrize("sort", ["title", "artist", "year", "newest"])
-def test_an_order_that_takes_too_long_is_told_from_its_beginning(work: UnitOfWork, query: str, sort: str) -> None:
+def test_an_order_that_takes_too_long_is_told_from_its_beginning(work: UnitOfWork, query: str, sort: Any) -> None:
     connection = work.session.connection()
     insert_many(
         connection,
@@ -253,18 +253,18 @@ def test_an_order_that_takes_too_long_is_told_from_its_beginning(work: UnitOfWor
         genre="CASE n % 2 WHEN 0 THEN 'Pop' ELSE 'Rock' END",
         created_at="timestamptz '2020-01-01' - n * interval '1 second'",
     )
-    page = work.search(query, sort=sort, facets=["genre"])
-    assert (page.is_partial, page.total, page.total_is_exact, len(page)) == (True, 10_000, False, 20)
+    page = work.search(query, order_by=sort, facets=["genre"])
+    assert (page.is_partial, page.total, page.is_total_exact, len(page)) == (True, 10_000, False, 20)
     assert not page.facets["genre"].is_exact
     if sort != "year":
         assert [hit.track.title for hit in page] == [f"one {n:05}" for n in range(1, 21)]
-        behind = work.search(query, sort=sort, after=page.next)
+        behind = work.search(query, order_by=sort, after=page.next_cursor)
         assert [hit.track.title for hit in behind] == [f"one {n:05}" for n in range(21, 41)]
     else:
         assert {hit.track.year for hit in page} == {9999}
     # What stands behind the first 10,000 is not looked at, and the page does not claim that it was.
-    rare = work.search(query, sort="title", filters=SearchFilters(artist=["By 00007", "By 10019"]))
-    assert ([hit.track.title for hit in rare], rare.is_partial, rare.total_is_exact) == (["one 00007"], True, False)
+    rare = work.search(query, order_by="title", filters=SearchFilters(artist=["By 00007", "By 10019"]))
+    assert ([hit.track.title for hit in rare], rare.is_partial, rare.is_total_exact) == (["one 00007"], True, False)
 
 
 # Facets
@@ -328,8 +328,9 @@ def test_a_filter_finds_as_many_as_the_facet_tells(work: UnitOfWork) -> None:
         metadata = TrackMetadata(title="Odd", year=dice.choice([None, 1989, 1990, 1999, 2000]), **values)
         work.save(metadata, audio_path=str(number), status=status)
     everything = [TrackStatus.PENDING, TrackStatus.COMPLETED]
-    for query, sort in (("odd", "relevance"), ("odd", "title"), ("", "relevance"), ("", "artist")):
-        page = work.search(query, sort=sort, filters=SearchFilters(status=everything), facets=FACETS)
+    asked: list[tuple[str, SearchOrder]] = [("odd", "relevance"), ("odd", "title"), ("", "relevance"), ("", "artist")]
+    for query, sort in asked:
+        page = work.search(query, order_by=sort, filters=SearchFilters(status=everything), facets=FACETS)
         assert tuple(page.facets) == FACETS
         for name, facet in page.facets.items():
             assert facet.is_exact
@@ -337,7 +338,7 @@ def test_a_filter_finds_as_many_as_the_facet_tells(work: UnitOfWork) -> None:
             for value, tracks in facet.values:
                 wanted: dict[str, Any] = {"status": everything}
                 wanted |= {"year": (value, int(value) + 9)} if name == "decade" else {name: value}
-                assert work.search(query, sort=sort, filters=SearchFilters(**wanted)).total == tracks, (name, value)
+                assert work.search(query, order_by=sort, filters=SearchFilters(**wanted)).total == tracks, (name, value)
 
 
 def test_spellings_of_one_value_are_told_as_the_most_frequent(work: UnitOfWork) -> None:
@@ -359,8 +360,8 @@ def test_an_id_has_the_facets_of_its_track(work: UnitOfWork) -> None:
 @pytest.mark.parametrize(
     ("query", "sort"), [("mixed", "relevance"), ("mixed", "title"), ("", "newest"), ("zz top", "year")]
 )
-def test_facets_count_what_a_plain_group_by_counts(work: UnitOfWork, mixed: list[Track], query: str, sort: str) -> None:
-    page = work.search(query, filters=SearchFilters(status="COMPLETED"), sort=sort, facets=list(FACETS), limit=5)
+def test_facets_count_what_a_plain_group_by_counts(work: UnitOfWork, mixed: list[Track], query: str, sort: Any) -> None:
+    page = work.search(query, filters=SearchFilters(status="COMPLETED"), order_by=sort, facets=list(FACETS), limit=5)
     kept = {
         "mixed": [track for track in mixed if name_of(track.title).startswith("mixed")],
         "zz top": [track for track in mixed if track.artist == "zz top"],

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, get_args
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import psycopg
@@ -23,6 +23,7 @@ from sqlalchemy import URL, func, make_url, select, text
 from audiocatalog import (
     Catalog,
     Claim,
+    FacetName,
     SearchFilters,
     StatusChange,
     Track,
@@ -143,7 +144,7 @@ class _Round:
             record = TrackRecord(TrackMetadata(title="Third", genre="Jazz"), "third", id=id_of("third"))
             self.note("replace", lambda: work.save_record(record, replace=True, expected_version=1, reason="why"))
             self.note("replace at a version", lambda: save(work, "third", first, replace=True, expected_version=1))
-            work.allow(9)
+            work.set_statement_timeout(9)
             time.sleep(self.pause)
             self.note("get in a unit", lambda: work.get(id_of("first")))
 
@@ -196,7 +197,8 @@ class _Round:
         catalog, ends = self.catalog, [*"abcdef"]
         catalog.bulk_save([record(name, PENDING) for name in ends])
         claims = {
-            claim.track.title: claim for claim in catalog.claim(len(ends), worker="w\\", lease=_LEASE, order="newest")
+            claim.track.title: claim
+            for claim in catalog.claim(len(ends), worker="w\\", lease=_LEASE, order_by="newest")
         }
         self.note("claim", lambda: [claims[f"Track {name}"] for name in ends])
         a, b, c, d, e, f = (claims[f"Track {name}"] for name in ends)
@@ -219,7 +221,7 @@ class _Round:
             done.append(claim.track.title)
             return TrackMetadata(title=claim.track.title)
 
-        catalog.work(worker="loop", until_empty=True).run(work_on)
+        catalog.worker(worker="loop", until_empty=True).run(work_on)
         self.note("work", lambda: sorted(set(done)))
 
     def load(self) -> None:
@@ -251,10 +253,10 @@ class _Round:
             self.note(f"search {query}", partial(ask, query))
         jazz = SearchFilters(genre="Jazz", year=(1971, 2015), duration=(61.0, 250.5))
         for sort in ("relevance", "title", "artist", "year", "newest"):
-            page = self.note(f"search by {sort}", partial(ask, "song", sort=sort, limit=7, filters=jazz))
-            going_on = partial(ask, "song", sort=sort, limit=7, filters=jazz, after=page.next)
+            page = self.note(f"search by {sort}", partial(ask, "song", order_by=sort, limit=7, filters=jazz))
+            going_on = partial(ask, "song", order_by=sort, limit=7, filters=jazz, after=page.next_cursor)
             self.note(f"search by {sort}, go on", going_on)
-        facets = ["genre", "decade", "artist", "format", "status"]
+        facets = list(get_args(FacetName))
         self.note("facets", lambda: ask("factory", facets=facets))
         self.note("a list", lambda: ask("", filters=jazz, limit=3))
         self.note("an id", lambda: ask(str(id_of("seed 1"))))
@@ -272,17 +274,17 @@ class _Round:
         self.note("find none", lambda: catalog.find(id_of("none")))
         self.note("get_many", lambda: catalog.get_many([first, id_of("none"), id_of("third")]))
         for order in ("id", "oldest", "newest"):
-            self.note(f"iter_tracks by {order}", lambda: mine(catalog.iter_tracks(order=order, batch=100)))  # noqa: B023
+            self.note(f"iter_tracks by {order}", lambda: mine(catalog.iter_tracks(order_by=order, batch=100)))  # noqa: B023
         filters = SearchFilters(artist="AC/DC", status=[COMPLETED, FAILED], duration=(60.5, 200.0))
         self.note("iter_tracks filtered", lambda: [one.id for one in catalog.iter_tracks(filters)])
-        page = catalog.updated_since(None, limit=100)
+        page = catalog.changes(None, limit=100)
         seen: list[Track] = []
         while page.more:
             seen += page.tracks
-            page = catalog.updated_since(page.next, limit=100)
+            page = catalog.changes(page.next_cursor, limit=100)
         self.note("updated_since", lambda: mine([*seen, *page.tracks]))
         catalog.run(lambda work: save(work, "late", TrackMetadata(title="Late")))
-        self.note("updated_since then", lambda: mine(catalog.updated_since(page.next).tracks))
+        self.note("updated_since then", lambda: mine(catalog.changes(page.next_cursor).tracks))
 
     def use_the_session(self) -> None:
         with self.catalog.unit_of_work() as work:
@@ -298,22 +300,28 @@ class _Round:
 
     def watch(self) -> None:
         catalog = self.catalog
-        catalog.warm()
-        self.note("stats", lambda: [(one.status, one.tracks, one.oldest is None) for one in catalog.stats()])
+        catalog.warm_up()
+        self.note(
+            "count_by_status",
+            lambda: [(one.status, one.tracks, one.oldest is None) for one in catalog.count_by_status()],
+        )
         found = catalog.activity(timedelta(hours=1), 4)
-        ended = ("completed", "failed", "returned")
+        ended = ("completed", "failed", "retried")
         self.note("activity", lambda: [sum(getattr(bucket, name) for bucket in found.buckets) for name in ended])
-        counted = ("waiting", "delayed", "claimed", "stuck", "unclaimed")
+        counted = ("waiting", "delayed", "claimed", "expired", "unclaimed")
         self.note("tasks", lambda: [getattr(found, name) for name in counted])
         self.note("failures", lambda: sorted(plain(one) for one in (str(f.reason) for f in found.failures)))
         self.note(
-            "stays", lambda: [stay is not None and stay.median >= timedelta(0) for stay in (found.waited, found.worked)]
+            "stays",
+            lambda: [
+                stay is not None and stay.median >= timedelta(0) for stay in (found.time_pending, found.time_processing)
+            ],
         )
         health = catalog.health()
         self.note(
             "health", lambda: [health.server_encoding, health.is_standby, health.schema_revision, health.stuck_claims]
         )
-        self.note("pool", lambda: catalog.pool().size)
+        self.note("pool", lambda: catalog.pool_stats().size)
 
 
 def save(work: UnitOfWork, name: str, metadata: TrackMetadata, **options: Any) -> Track:
@@ -356,11 +364,11 @@ def plain(value: Any) -> Any:  # noqa: C901, PLR0911, PLR0912  # One case for ea
             if isinstance(value, Track):
                 return {**shown, "outcome": plain(value.outcome)}
             # A claim's is made of its token.
-            return {**shown, "lasted": plain(value.lasted), "operation_id": value.operation_id is not None}
+            return {**shown, "lasted": plain(value.duration), "operation_id": value.operation_id is not None}
         case Claim():
             return {**plain(dataclass_without(value, "token")), "token": value.token > 0}
         case SearchPage():
-            return {**plain(dataclass_without(value, "next")), "next": value.next is not None}
+            return {**plain(dataclass_without(value, "next")), "next": value.next_cursor is not None}
         case Mapping():
             return {str(plain(key)): plain(held) for key, held in value.items()}
         case _ if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):

@@ -163,7 +163,7 @@ def a_closed_catalogue(place: Place) -> None:
 
 def a_full_pool(place: Place) -> None:
     with place.another(pool_size=1, pool_timeout=0.05) as catalog:
-        catalog.warm(timeout=60)
+        catalog.warm_up(timeout=60)
         with catalog.unit_of_work() as work:
             work.find(TRACK_ID)
             catalog.update_status(TRACK_ID, TrackStatus.COMPLETED, reason=REASON)
@@ -239,7 +239,7 @@ def a_filter_that_is_none(_: Place) -> None:
 
 
 def a_load_with_an_error_of_its_own(place: Place) -> None:
-    place.catalog.bulk_save([{"title": TITLE, "audio_path": AUDIO_PATH}], on_conflict=QUERY)
+    place.catalog.bulk_save([{"title": TITLE, "audio_path": AUDIO_PATH}], on_conflict=QUERY)  # type: ignore[arg-type]
 
 
 def a_swallowed_error(place: Place) -> None:

@@ -128,11 +128,11 @@ def use(catalog: Catalog) -> None:
     assert catalog.find(loaded.id) is not None
     assert any(hit.track.id == loaded.id for hit in catalog.search(f'"{loaded.metadata.title}"', limit=100).hits)
     assert catalog.update_status(loaded.id, TrackStatus.PENDING, reason="again").from_status is TrackStatus.COMPLETED
-    for claim in catalog.claim(limit=10, order="newest"):
+    for claim in catalog.claim(limit=10, order_by="newest"):
         catalog.complete(catalog.renew(claim), TrackMetadataFactory.build())
     assert catalog.history(track.id)[-1].to_status is TrackStatus.COMPLETED
     assert track.id in catalog.get_many([track.id, loaded.id])
-    assert {track.id, loaded.id} <= {each.id for each in catalog.iter_tracks(order="id", batch=100)}
+    assert {track.id, loaded.id} <= {each.id for each in catalog.iter_tracks(order_by="id", batch=100)}
     assert catalog.run(lambda work: work.session.get(Track, track.id)) is not None
-    assert catalog.updated_since(limit=10_000).tracks
-    assert catalog.stats()
+    assert catalog.changes(limit=10_000).tracks
+    assert catalog.count_by_status()

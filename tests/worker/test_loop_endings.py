@@ -138,7 +138,7 @@ def test_an_exception_of_the_body_fails_its_claim_and_goes_on(
     in_a_block: bool,
 ) -> None:
     ids = waiting(quick, 3)
-    worker = quick.work(worker="me", limit=3)
+    worker = quick.worker(worker="me", limit=3)
     with pytest.raises(Broken):
         if in_a_block:
             with worker as claims:
@@ -156,7 +156,7 @@ def test_an_exception_of_the_body_fails_its_claim_and_goes_on(
 def test_the_loop_itself_may_stand_where_the_exception_is_caught(quick: Catalog, owner: Owner) -> None:
     (track,) = waiting(quick, 1)
     try:
-        for _ in quick.work():
+        for _ in quick.worker():
             raise Broken("here")  # noqa: TRY301
     except Broken:
         assert stored(owner, track)[:2] == ("PENDING", 1)
@@ -165,7 +165,7 @@ def test_the_loop_itself_may_stand_where_the_exception_is_caught(quick: Catalog,
 def test_an_exception_of_c_code_fails_the_claim_too(quick: Catalog, owner: Owner) -> None:
     (track,) = waiting(quick, 1)
     with pytest.raises(ZeroDivisionError):
-        for claim in quick.work():
+        for claim in quick.worker():
             assert 1 / (claim.attempt - 1)
     reason = "ZeroDivisionError: division by zero" if FINDS_WHAT_C_RAISED else UNNAMED
     assert stored(owner, track) == ("PENDING", 1, reason)
@@ -175,12 +175,12 @@ def test_a_body_that_raises_each_time_fails_its_track_in_the_end(quick: Catalog,
     bad, good = waiting(quick, 2)
     while quick.get(bad).status is PENDING:
         with suppress(Broken):
-            for claim in quick.work(until_empty=True):
+            for claim in quick.worker(until_empty=True):
                 if claim.track.id == bad:
                     raise Broken("again")
                 quick.complete(claim)
         end_pauses(owner)
-    quick.work(until_empty=True).run(lambda _: None)
+    quick.worker(until_empty=True).run(lambda _: None)
     assert statuses(quick, [bad, good]) == [FAILED, COMPLETED]
     assert [change.attempt for change in quick.history(bad) if change.reason] == [1, 2, 3, 4, 5]
 
@@ -196,7 +196,7 @@ def test_what_was_ended_before_the_exception_stays_so(
             quick.complete(claim)
             raise Broken("too late")
 
-    worker = quick.work()
+    worker = quick.worker()
     with pytest.raises(Broken):
         if in_a_block:
             with worker as claims:
@@ -212,7 +212,7 @@ def test_what_was_ended_in_a_unit_of_work_that_the_exception_rolled_back_is_fail
 ) -> None:
     (track,) = waiting(quick, 1)
     with pytest.raises(Broken):
-        for claim in quick.work():
+        for claim in quick.worker():
             with quick.unit_of_work() as work:
                 work.complete(claim)
                 raise Broken("half done")
@@ -274,7 +274,7 @@ def test_what_ends_the_program_is_no_try_of_its_track(
     ids = waiting(quick, 10)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises((KeyboardInterrupt, SystemExit, asyncio.CancelledError)):
-        how(quick.work(), body)
+        how(quick.worker(), body)
     if how is iterate and body in RAISED_BY_C and not FINDS_WHAT_C_RAISED:
         assert stored(owner, ids[0]) == ("PENDING", 1, UNNAMED)
         return
@@ -290,7 +290,7 @@ def test_a_generator_closed_in_the_body_leaves_its_claim_where_python_shows_it(q
     (track,) = waiting(quick, 1)
 
     def titles() -> Iterator[str]:
-        for claim in quick.work():
+        for claim in quick.worker():
             yield claim.track.title
 
     generator = titles()
@@ -314,7 +314,7 @@ def test_a_body_that_forgets_its_claim_is_told_once_for_each(
     endings: list[Callable[[Claim], object]] = [
         *(quick.complete, lambda _: None, lambda claim: quick.fail(claim, "x"), lambda _: None)
     ]
-    for end, claim in zip(endings, quick.work(limit=3, until_empty=True), strict=False):
+    for end, claim in zip(endings, quick.worker(limit=3, until_empty=True), strict=False):
         end(claim)
     assert messages(caplog) == [FORGOTTEN] * 2
     assert [record.track_id for record in caplog.records] == [ids[1], ids[3]]  # type: ignore[attr-defined]
@@ -323,11 +323,11 @@ def test_a_body_that_forgets_its_claim_is_told_once_for_each(
 
 def test_a_body_that_is_left_by_break_is_told_too(quick: Catalog, caplog: pytest.LogCaptureFixture) -> None:
     ids = waiting(quick, 2)
-    for claim in quick.work():
+    for claim in quick.worker():
         quick.complete(claim)
         break
     assert messages(caplog) == []
-    for _ in quick.work():
+    for _ in quick.worker():
         break
     assert messages(caplog) == [FORGOTTEN]
     assert statuses(quick, ids) == [COMPLETED, PROCESSING]
@@ -337,7 +337,7 @@ def test_objects_that_cannot_be_asked_for_their_class_do_no_harm(quick: Catalog,
     (track,) = waiting(quick, 1)
     dead = weakref.proxy(Broken("it is gone at once"))
     with pytest.raises(Broken):
-        raise_at_once(quick.work())
+        raise_at_once(quick.worker())
     assert stored(owner, track) == ("PENDING", 1, "Broken: no audio")
     del dead
 
@@ -346,7 +346,7 @@ def test_an_exception_that_the_body_has_caught_does_not_count_as_leaving_it(
     quick: Catalog, owner: Owner, caplog: pytest.LogCaptureFixture
 ) -> None:
     (track,) = waiting(quick, 1)
-    for _ in quick.work():
+    for _ in quick.worker():
         try:
             raise Broken("caught")  # noqa: TRY301
         except Broken as error:
@@ -375,7 +375,7 @@ def test_who_ends_claims_in_another_way_is_not_told(
             other.complete,
             lambda claim: quick.update_status(claim.track.id, FAILED),
         ]
-        for end, claim in zip(endings, quick.work(until_empty=True), strict=False):
+        for end, claim in zip(endings, quick.worker(until_empty=True), strict=False):
             end(claim)
     assert statuses(quick, ids) == [FAILED, COMPLETED, COMPLETED, COMPLETED, FAILED]
     assert messages(caplog) == []
@@ -394,7 +394,7 @@ def handle(claim):
         os.kill(os.getpid(), signal.SIGKILL)
 
 with Catalog(sys.argv[1], actor="w", max_attempts=3, retry_delay=0.001, longest_retry_delay=0.001) as catalog:
-    catalog.work(limit=10, lease=timedelta(hours=1), until_empty=True).run(handle)
+    catalog.worker(limit=10, lease=timedelta(hours=1), until_empty=True).run(handle)
 """
 
 
@@ -417,7 +417,7 @@ def test_a_track_that_kills_its_process_fails_itself_alone(database_url: str, ow
             end_pauses(owner)
         assert catalog.get(poison).status is FAILED
         assert [change.reason for change in catalog.history(poison)][-1] == "the lease of w ran out"
-        catalog.work(until_empty=True).run(lambda _: None)
+        catalog.worker(until_empty=True).run(lambda _: None)
         assert statuses(catalog, [track for track in ids if track != poison]) == [COMPLETED] * 9
         for track in ids[5:]:
             assert {change.attempt for change in catalog.history(track)} <= {None, 1}
@@ -428,7 +428,7 @@ def test_a_claim_that_is_lost_is_found_out_when_its_work_would_begin(
 ) -> None:
     ids = waiting(quick, 3)
     given = []
-    for claim in quick.work(limit=3, until_empty=True):
+    for claim in quick.worker(limit=3, until_empty=True):
         given.append(claim.track.id)
         if claim.track.id == ids[0]:
             quick.update_status(ids[1], FAILED)
@@ -440,7 +440,7 @@ def test_a_claim_that_is_lost_is_found_out_when_its_work_would_begin(
 def test_what_a_loop_has_claimed_is_counted_as_it_is_begun(quick: Catalog, owner: Owner) -> None:
     ids = waiting(quick, 3)
     seen = []
-    for claim in quick.work(limit=3, until_empty=True):
+    for claim in quick.worker(limit=3, until_empty=True):
         seen.append([stored(owner, track)[1] for track in ids if quick.get(track).status is PROCESSING])
         assert claim.attempt == 1
         assert quick.activity().claimed == len(seen[-1])
@@ -451,7 +451,7 @@ def test_what_a_loop_has_claimed_is_counted_as_it_is_begun(quick: Catalog, owner
 
 def test_a_mark_that_is_made_twice_counts_one_try(quick: Catalog, owner: Owner) -> None:
     waiting(quick, 2)
-    worker = quick.work(limit=2)
+    worker = quick.worker(limit=2)
     (first, first_has_begun), (second, second_has_begun) = worker._claim()
     assert (first_has_begun, second_has_begun) == (True, False)
     for _ in range(2):
@@ -469,7 +469,7 @@ def test_a_mark_that_is_made_twice_counts_one_try(quick: Catalog, owner: Owner) 
 @pytest.mark.parametrize("end", ["complete", "fail"])
 def test_ending_what_has_not_begun_counts_it(quick: Catalog, owner: Owner, end: str) -> None:
     waiting(quick, 2)
-    (_, (claim, has_begun)) = quick.work(limit=2)._claim()
+    (_, (claim, has_begun)) = quick.worker(limit=2)._claim()
     assert not has_begun
     change = quick.complete(claim) if end == "complete" else quick.fail(claim, "x")
     assert change.attempt == 1
@@ -488,15 +488,15 @@ def test_a_loop_takes_back_all_that_dead_workers_hold_and_works_meanwhile(
     waiting(quick, 20)
     dead = quick.claim(20, worker="dead")
     owner.execute("UPDATE audio_track_tasks SET expires_at = now() - interval '1 s'")
-    worker = quick.work(worker="heir")
+    worker = quick.worker(worker="heir")
 
-    def stuck() -> int:
-        return quick.activity().stuck
+    def expired() -> int:
+        return quick.activity().expired
 
     def loop() -> None:
         for claim in worker:
             # The first body does not end before all are taken back.
-            wait_until(lambda: stuck() == 0)
+            wait_until(lambda: expired() == 0)
             quick.complete(claim)
 
     with in_a_thread(loop, worker.stop):
@@ -505,16 +505,16 @@ def test_a_loop_takes_back_all_that_dead_workers_hold_and_works_meanwhile(
 
 def test_a_loop_until_empty_does_what_dead_workers_hold(quick: Catalog, owner: Owner) -> None:
     ids = waiting(quick, 5)
-    (first, *_) = quick.work(worker="dead", limit=5)._claim()
+    (first, *_) = quick.worker(worker="dead", limit=5)._claim()
     assert first[0].track.id == ids[0]
     owner.execute("UPDATE audio_track_tasks SET expires_at = now() - interval '1 s'")
-    assert quick.work(until_empty=True, poll=3600).run(lambda _: None) >= 4
+    assert quick.worker(until_empty=True, poll=3600).run(lambda _: None) >= 4
     assert statuses(quick, ids[1:]) == [COMPLETED] * 4
 
 
 def test_an_error_of_taking_back_that_does_not_pass_ends_the_loop(database_url: str) -> None:
     with Catalog(database_url) as catalog:
-        worker = catalog.work(poll=3600)
+        worker = catalog.worker(poll=3600)
 
         def refuse(*_: object, **__: object) -> None:
             raise errors.PermissionDenied("no")

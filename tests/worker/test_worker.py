@@ -94,7 +94,7 @@ def wait_until_claiming_failed(caplog: pytest.LogCaptureFixture) -> None:
 def test_the_loop_works_on_all_that_waits(quick: Catalog) -> None:
     ids = waiting(quick, 7)
     given = []
-    for claim in quick.work(worker="me", limit=3, until_empty=True):
+    for claim in quick.worker(worker="me", limit=3, until_empty=True):
         given.append(claim.track.id)
         assert quick.complete(claim).actor == "me"
     assert given == ids
@@ -104,20 +104,20 @@ def test_the_loop_works_on_all_that_waits(quick: Catalog) -> None:
 def test_the_loop_gives_the_newest_first_if_that_is_asked_for(quick: Catalog) -> None:
     ids = waiting(quick, 4)
     given = []
-    for claim in quick.work(limit=1, order="newest", until_empty=True):
+    for claim in quick.worker(limit=1, order_by="newest", until_empty=True):
         given.append(claim.track.id)
         quick.complete(claim)
     assert given == ids[::-1]
 
 
 def test_the_loop_ends_at_once_where_nothing_waits(quick: Catalog) -> None:
-    assert list(quick.work(until_empty=True)) == []
-    assert quick.work(until_empty=True).run(lambda _: None) == 0
+    assert list(quick.worker(until_empty=True)) == []
+    assert quick.worker(until_empty=True).run(lambda _: None) == 0
 
 
 def test_a_handler_completes_with_what_it_returns(quick: Catalog) -> None:
     ids = waiting(quick, 3)
-    done = quick.work(worker="me", until_empty=True).run(lambda claim: TrackMetadata(title=f"Found {claim.attempt}"))
+    done = quick.worker(worker="me", until_empty=True).run(lambda claim: TrackMetadata(title=f"Found {claim.attempt}"))
     assert done == 3
     assert [quick.get(identifier).title for identifier in ids] == ["Found 1"] * 3
     assert {quick.history(identifier)[-1].actor for identifier in ids} == {"me"}
@@ -132,7 +132,7 @@ def test_a_handler_that_raises_fails_its_track_and_no_other(quick: Catalog) -> N
 
     done = 0
     while quick.get(bad).status is PENDING:
-        done += quick.work(until_empty=True).run(handle)
+        done += quick.worker(until_empty=True).run(handle)
     assert done == 2
     assert statuses(quick, [bad, good]) == [COMPLETED, COMPLETED]
     told = [(change.to_status, change.reason) for change in quick.history(bad) if change.reason]
@@ -148,7 +148,7 @@ def test_a_track_that_fails_each_time_is_failed_in_the_end(quick: Catalog, owner
         raise OSError("broken")
 
     while quick.get(identifier).status is PENDING:
-        assert quick.work(until_empty=True).run(handle) == 0
+        assert quick.worker(until_empty=True).run(handle) == 0
         end_pauses(owner)
     assert tries == [(1, None), *((attempt, "OSError: broken") for attempt in range(2, 6))]
     assert quick.get(identifier).status is FAILED
@@ -165,7 +165,7 @@ def test_whatever_a_handler_raises_can_be_told(database_url: str, text: str) -> 
 
     with Catalog(database_url, max_attempts=1) as catalog:
         (identifier,) = waiting(catalog, 1)
-        assert catalog.work(until_empty=True).run(handle) == 0
+        assert catalog.worker(until_empty=True).run(handle) == 0
         assert catalog.get(identifier).status is FAILED
         reason = catalog.history(identifier)[-1].reason
     assert reason is not None
@@ -176,7 +176,7 @@ def test_whatever_a_handler_raises_can_be_told(database_url: str, text: str) -> 
 def test_a_handler_that_returns_what_is_no_metadata_fails_its_track_and_no_other(quick: Catalog) -> None:
     """The mistake is the handler's; the loop must not die of it, and the next one after it."""
     bad, good = waiting(quick, 2)
-    outcome = quick.work(until_empty=True).run(
+    outcome = quick.worker(until_empty=True).run(
         lambda claim: {"title": "x"} if claim.track.id == bad else None  # type: ignore[arg-type,return-value]
     )
     assert outcome == 1
@@ -190,13 +190,13 @@ def test_a_handler_that_returns_what_is_no_metadata_fails_its_track_and_no_other
         *(({"poll": poll}, "poll") for poll in (0, -1, 3601, True, "1", None, float("nan"))),
         *(({"limit": limit}, "limit") for limit in (0, 1001, None)),
         *(({"lease": lease}, "lease") for lease in (timedelta(0), timedelta(days=8), 5)),
-        ({"order": "latest"}, "order"),
+        ({"order_by": "latest"}, "order_by"),
         ({"worker": ""}, "worker"),
     ],
 )
 def test_a_loop_names_the_argument_that_is_wrong(quick: Catalog, arguments: dict[str, Any], field: str) -> None:
     with pytest.raises(errors.InvalidInput) as caught:
-        quick.work(**arguments)
+        quick.worker(**arguments)
     assert caught.value.field == field
 
 
@@ -207,7 +207,7 @@ def test_a_loop_names_the_argument_that_is_wrong(quick: Catalog, arguments: dict
 def test_a_lease_is_kept_alive_while_the_body_works(quick: Catalog, owner: Owner) -> None:
     ids = waiting(quick, 2)
     given = []
-    for claim in quick.work(limit=2, lease=LEASE, until_empty=True):
+    for claim in quick.worker(limit=2, lease=LEASE, until_empty=True):
         given.append(claim.attempt)
         wait_until_renewed(owner, *ids[len(given) - 1 :])  # The second one waits all the while for its turn.
         assert quick.complete(claim).attempt == 1
@@ -228,7 +228,7 @@ def test_a_lease_is_kept_alive_after_a_renewal_that_failed(
         return renew(*claims, **lease)
 
     monkeypatch.setattr(quick, "renew_many", renew_many)
-    for claim in quick.work(lease=LEASE, until_empty=True):
+    for claim in quick.worker(lease=LEASE, until_empty=True):
         wait_until(lambda: [one for one in caplog.messages if one.startswith("leases could not be renewed")])
         wait_until_renewed(owner, identifier)
         quick.complete(claim)
@@ -240,7 +240,7 @@ def test_a_lease_is_kept_alive_after_a_renewal_that_failed(
 def test_a_claim_that_is_lost_before_its_turn_is_not_given(quick: Catalog, caplog: pytest.LogCaptureFixture) -> None:
     ids = waiting(quick, 3)
     given = []
-    for claim in quick.work(limit=3, lease=LEASE, until_empty=True):
+    for claim in quick.worker(limit=3, lease=LEASE, until_empty=True):
         given.append(claim.track.id)
         if claim.track.id == ids[0]:
             quick.update_status(ids[1], FAILED)
@@ -259,7 +259,7 @@ def test_a_claim_that_is_lost_in_the_body_is_logged_and_not_fatal(
         if claim.track.id == lost:
             quick.update_status(lost, FAILED)
 
-    assert quick.work(until_empty=True).run(handle) == 1
+    assert quick.worker(until_empty=True).run(handle) == 1
     assert statuses(quick, [lost, other]) == [FAILED, COMPLETED]
     (record,) = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "audiocatalog")
@@ -271,7 +271,7 @@ def test_a_claim_that_ended_well_is_not_logged_as_lost(quick: Catalog, caplog: p
     """The body may go on for a while after it: a warning that another caller moved the track would not be true."""
     caplog.set_level(logging.DEBUG, "audiocatalog")
     (identifier,) = waiting(quick, 1)
-    for claim in quick.work(lease=LEASE, until_empty=True):
+    for claim in quick.worker(lease=LEASE, until_empty=True):
         quick.complete(claim)
         wait_until(lambda: logged(caplog, identifier))  # The next renewal has found that the claim has ended.
     assert [record.levelno for record in caplog.records] == [logging.DEBUG]
@@ -294,7 +294,7 @@ def test_a_late_renewal_of_an_old_claim_does_not_drop_the_new_one(
             )
         given = []
         with psycopg.connect(owner_url(owner)) as locking:
-            for claim in catalog.work(limit=2, lease=LEASE, until_empty=True):
+            for claim in catalog.worker(limit=2, lease=LEASE, until_empty=True):
                 given.append(claim.track.id)
                 if claim.track.id == ids[0]:
                     # A renewal locks the tracks of all claims that are held, also of one that has just ended.
@@ -323,7 +323,7 @@ def test_the_loop_takes_back_what_dead_workers_hold(quick: Catalog, owner: Owner
     def handle(claim: Claim) -> None:
         tries[claim.track.id] = claim.attempt
 
-    with working(quick.work(lease=LEASE, poll=0.05), handle):
+    with working(quick.worker(lease=LEASE, poll=0.05), handle):
         wait_until(lambda: len(tries) == 3)
     assert tries == {ids[0]: 2, ids[1]: 2, ids[2]: 1}
     assert "the lease of dead ran out" in {change.reason for change in quick.history(ids[0])}
@@ -331,7 +331,7 @@ def test_the_loop_takes_back_what_dead_workers_hold(quick: Catalog, owner: Owner
 
 @pytest.mark.usefixtures("_keen")
 def test_the_loop_takes_back_what_workers_leave_that_die_later(quick: Catalog) -> None:
-    with working(quick.work(lease=LEASE, poll=0.05)):
+    with working(quick.worker(lease=LEASE, poll=0.05)):
         (identifier,) = waiting(quick, 1)
         wait_until(lambda: quick.get(identifier).status is COMPLETED)
         with quick.unit_of_work() as work:
@@ -386,7 +386,7 @@ def test_a_body_that_is_left_keeps_its_claim_and_gives_the_others_back(
     ids = waiting(quick, 3)
     threads = threading.active_count()
     handler = signal.getsignal(signal.SIGTERM)
-    leave(quick.work(worker="me", limit=3))
+    leave(quick.worker(worker="me", limit=3))
     assert statuses(quick, ids) == [PROCESSING, PENDING, PENDING]
     for identifier in ids[1:]:
         last = quick.history(identifier)[-1]
@@ -399,7 +399,7 @@ def test_a_body_that_is_left_keeps_its_claim_and_gives_the_others_back(
 def test_a_loop_is_stopped_from_another_thread_after_the_claim_at_hand(quick: Catalog) -> None:
     ids = waiting(quick, 3)
     given, go_on = threading.Event(), threading.Event()
-    worker = quick.work(limit=3, poll=3600)
+    worker = quick.worker(limit=3, poll=3600)
 
     def handle(_: Claim) -> None:
         given.set()
@@ -421,7 +421,7 @@ def test_a_loop_that_waits_is_stopped_at_once(database_url: str, *, listen: bool
     looks = Looks()
     with Catalog(database_url, observe=looks.observe) as catalog:
         waiting(catalog, 1)
-        with working(catalog.work(poll=3600, listen=listen), lambda _: looks.given()) as outcome:
+        with working(catalog.worker(poll=3600, listen=listen), lambda _: looks.given()) as outcome:
             wait_until(looks.has_looked_again)
     assert outcome == [1]
 
@@ -429,7 +429,7 @@ def test_a_loop_that_waits_is_stopped_at_once(database_url: str, *, listen: bool
 def test_a_loop_in_a_thread_leaves_the_signals_alone(quick: Catalog) -> None:
     waiting(quick, 1)
     found = []
-    with working(quick.work(poll=0.01), lambda _: found.append(signal.getsignal(signal.SIGTERM))):
+    with working(quick.worker(poll=0.01), lambda _: found.append(signal.getsignal(signal.SIGTERM))):
         wait_until(lambda: found)
     assert found == [signal.getsignal(signal.SIGTERM)]
 
@@ -449,7 +449,7 @@ def handle(claim):
         sys.stdin.readline()
 
 with Catalog(sys.argv[1], actor="program") as catalog:
-    worker = catalog.work(limit=3, poll=0.05)
+    worker = catalog.worker(limit=3, poll=0.05)
     print(worker.run(handle), flush=True)
 """
 
@@ -488,7 +488,7 @@ def run(catalog, moment):
                 was_sent = came_late = True
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    loop, ended = catalog.work(poll=3600), threading.Event()
+    loop, ended = catalog.worker(poll=3600), threading.Event()
     late = threading.Thread(target=send_late)
     late.start()
     sys.settrace(trace)
@@ -562,7 +562,7 @@ def test_the_track_of_a_program_that_is_killed_comes_back(quick: Catalog, databa
         tries[claim.track.id] = claim.attempt
         return TrackMetadata(title="Rescued")
 
-    with working(quick.work(worker="heir", poll=0.05), handle):
+    with working(quick.worker(worker="heir", poll=0.05), handle):
         wait_until(lambda: len(tries) == 2)
     assert tries == {ids[0]: 2, ids[1]: 1}
     assert statuses(quick, ids) == [COMPLETED, COMPLETED]
@@ -607,7 +607,7 @@ def test_a_loop_that_listens_wakes_up_long_before_it_would_look(
     looks = Looks()
     with Catalog(database_url, observe=looks.observe) as catalog:
         (identifier,) = waiting(catalog, 1)
-        with working(catalog.work(poll=3600, listen=True), lambda _: looks.given()):
+        with working(catalog.worker(poll=3600, listen=True), lambda _: looks.given()):
             wait_until(lambda: listeners(owner))
             for tries in range(1, 6):
                 wait_until(looks.has_looked_again)
@@ -618,7 +618,7 @@ def test_a_loop_that_listens_wakes_up_long_before_it_would_look(
 
 def test_a_loop_listens_again_when_its_listener_was_cut_off(quick: Catalog, notifying: Catalog, owner: Owner) -> None:
     done: list[UUID] = []
-    with working(quick.work(poll=3600, listen=True), lambda claim: done.append(claim.track.id)):
+    with working(quick.worker(poll=3600, listen=True), lambda claim: done.append(claim.track.id)):
         wait_until(lambda: listeners(owner))
         ids = waiting(notifying, 1)
         wait_until(lambda: done == ids)
@@ -678,7 +678,7 @@ def test_every_way_to_wait_again_is_told(notifying: Catalog, quick: Catalog, own
 
 def test_the_loop_outlives_its_connections(quick: Catalog, owner: Owner) -> None:
     done: list[UUID] = []
-    with working(quick.work(poll=0.01), lambda claim: done.append(claim.track.id)) as outcome:
+    with working(quick.worker(poll=0.01), lambda claim: done.append(claim.track.id)) as outcome:
         for number in range(1, 11):
             waiting(quick, 1)
             wait_until(lambda: len(done) >= number or outcome)  # noqa: B023
@@ -690,7 +690,7 @@ def test_the_loop_outlives_its_connections(quick: Catalog, owner: Owner) -> None
 def test_the_loop_outlives_a_connection_that_is_lost_while_it_claims(quick: Catalog, owner: Owner) -> None:
     """Whether it has claimed anything, it cannot know; if it has, the lease runs out."""
     done: list[UUID] = []
-    with working(quick.work(poll=0.01), lambda claim: done.append(claim.track.id)) as outcome:
+    with working(quick.worker(poll=0.01), lambda claim: done.append(claim.track.id)) as outcome:
         (first,) = waiting(quick, 1)
         wait_until(lambda: quick.get(first).status is COMPLETED)
         with lock_the_tasks(owner) as locking:
@@ -710,7 +710,7 @@ def test_the_loop_outlives_a_claim_that_takes_too_long(
     settings: dict[str, Any] = {"statement_timeout": 10.0, "lock_timeout": 10.0} | {limit: 0.1}
     with (
         Catalog(database_url, **settings) as slow,
-        working(slow.work(poll=0.01)) as outcome,
+        working(slow.worker(poll=0.01)) as outcome,
     ):
         (first,) = waiting(quick, 1)
         wait_until(lambda: quick.get(first).status is COMPLETED)
@@ -734,7 +734,7 @@ def is_held(catalog: Catalog, stack: ExitStack) -> bool:
 def test_the_loop_outlives_a_pool_that_is_empty_for_a_while(
     database_url: str, quick: Catalog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Catalog(database_url, pool_size=1, pool_timeout=0.1) as small, working(small.work(poll=0.01)) as outcome:
+    with Catalog(database_url, pool_size=1, pool_timeout=0.1) as small, working(small.worker(poll=0.01)) as outcome:
         (first,) = waiting(quick, 1)
         wait_until(lambda: quick.get(first).status is COMPLETED)
         with ExitStack() as held:
@@ -748,7 +748,7 @@ def test_the_loop_outlives_a_pool_that_is_empty_for_a_while(
 def test_a_claim_that_fails_is_no_empty_queue(quick: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop may end when nothing waits; after an error it does not know that."""
     waiting(quick, 2)
-    worker = quick.work(limit=1, until_empty=True)
+    worker = quick.worker(limit=1, until_empty=True)
     claim = worker._claim
     calls: list[int] = []
 
@@ -779,7 +779,7 @@ def test_a_connection_that_is_lost_while_a_claim_is_ended_is_no_matter(
         if ending == "failing" and claim.attempt == 1:
             raise OnPurpose
 
-    with working(quick.work(poll=0.01), handle) as outcome:
+    with working(quick.worker(poll=0.01), handle) as outcome:
         assert handling.wait(PATIENCE)
         with lock_the_tasks(owner) as locking:
             go_on.set()
@@ -796,7 +796,7 @@ def test_a_connection_that_is_lost_while_a_claim_is_ended_is_no_matter(
 def test_two_loops_share_the_work_and_do_nothing_twice(quick: Catalog) -> None:
     ids = waiting(quick, 60)
     done: list[UUID] = []
-    loops = [quick.work(worker=f"{number}", limit=4, poll=0.01) for number in range(3)]
+    loops = [quick.worker(worker=f"{number}", limit=4, poll=0.01) for number in range(3)]
     with (
         working(loops[0], lambda claim: done.append(claim.track.id)),
         working(loops[1], lambda claim: done.append(claim.track.id)),

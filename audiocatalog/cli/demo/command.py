@@ -130,7 +130,7 @@ class Stage:
         page = function(catalog)
         self.output.print()
         # The way to the next page is told in the words of the command line, which this is not.
-        print_page(dataclasses.replace(page, next=None), output=self.output)
+        print_page(dataclasses.replace(page, next_cursor=None), output=self.output)
         return page
 
     def refusal(self, function: Callable[[Catalog], None], catalog: Catalog, expected: type[_Error]) -> _Error:

@@ -161,7 +161,7 @@ def register_a_track(catalog: Catalog) -> Checked:
 def work_on(catalog: Catalog) -> Checked:
     """Let another worker work on what waits, and on what the dead one has left behind."""
     time.sleep(LEASE.total_seconds())
-    worker = catalog.work(worker="bob", poll=0.05)
+    worker = catalog.worker(worker="bob", poll=0.05)
     for claim in worker:
         catalog.complete(claim, TrackMetadata(title="Jigsaw", artist="The Demos"))
         worker.stop()
@@ -186,7 +186,7 @@ def fail_at_work(catalog: Catalog) -> Checked:
 
     with catalog.unit_of_work() as work:
         track = work.save(TrackMetadata(title="Silence"), audio_path="s3://demo/2", status=PENDING)
-    done = catalog.work(until_empty=True).run(extract)
+    done = catalog.worker(until_empty=True).run(extract)
     again = catalog.claim()
     with catalog.unit_of_work() as work:
         change = work.history(track.id)[-1]
@@ -287,7 +287,7 @@ def turn_a_page(catalog: Catalog) -> Checked:
     first = catalog.search("rock", limit=20)
     with catalog.unit_of_work() as work:
         work.save(TrackMetadata(title="Rock", artist="Rock"), audio_path="s3://demo/rock")
-    second = catalog.search("rock", limit=20, after=first.next)
+    second = catalog.search("rock", limit=20, after=first.next_cursor)
     pages = [hit.track.id for page in (first, second) for hit in page]
     now = catalog.search("rock", limit=40)
     return Checked(
@@ -298,4 +298,4 @@ def turn_a_page(catalog: Catalog) -> Checked:
 
 def count(catalog: Catalog) -> int:
     """Return how many tracks there are."""
-    return sum(status.tracks for status in catalog.stats())
+    return sum(status.tracks for status in catalog.count_by_status())

@@ -167,13 +167,13 @@ class TestImport:
         program.stdin.write(b"title,audio_path\n" + b"".join(b"a,%d\n" % number for number in range(5000)))
         program.stdin.flush()
         # The first batch is counted before the second one is committed.
-        wait_until(lambda: catalog.stats()[2].tracks > 500)
+        wait_until(lambda: catalog.count_by_status()[2].tracks > 500)
         program.send_signal(signal.SIGINT)
         code, out, err = ended(program)
         assert (code, out) == (130, "")
         saved = int(err.removeprefix("error: interrupted, at least ").split()[0].replace(",", ""))
         assert err.endswith(" rows safely saved: the same command can be run again\n")
-        assert 0 < saved <= catalog.stats()[2].tracks
+        assert 0 < saved <= catalog.count_by_status()[2].tracks
 
 
 class TestMistakes:

@@ -34,7 +34,7 @@ def numbered(count: int, first: int = 1) -> bytes:
 
 
 def in_catalogue(catalog: Catalog) -> int:
-    return sum(count.tracks for count in catalog.stats())
+    return sum(count.tracks for count in catalog.count_by_status())
 
 
 class TestGzip:

@@ -61,7 +61,7 @@ class Told:
             batch=batch,
             tally=self.tally,
             refused=lambda refusal: self.refused.append(str(refusal)),
-            committed=lambda _: self.committed.append((self.catalog.stats()[2].tracks, self.tally.saved)),
+            committed=lambda _: self.committed.append((self.catalog.count_by_status()[2].tracks, self.tally.saved)),
         )
 
 
@@ -79,7 +79,7 @@ class TestSaving:
             "row 2: bulk_save: an unexpected database error; its cause says more (SQLSTATE P0001)",
             "row 4: genre: the database refused the value",
         ]
-        assert trapped.stats()[2].tracks == 3
+        assert trapped.count_by_status()[2].tracks == 3
 
     def test_a_row_that_is_too_slow_is_refused_alone_and_the_import_goes_on(
         self, trapped: Catalog, monkeypatch: pytest.MonkeyPatch
@@ -98,7 +98,7 @@ class TestSaving:
         told = Told(trapped)
         with pytest.raises(PermissionDenied):
             told.save(records("a", "b", "c", "forbidden", "d"), batch=2)
-        assert (told.tally.saved, trapped.stats()[2].tracks) == (2, 2)
+        assert (told.tally.saved, trapped.count_by_status()[2].tracks) == (2, 2)
 
     def test_batches_are_committed_one_by_one(self, catalog: Catalog) -> None:
         told = Told(catalog)
@@ -114,7 +114,7 @@ class TestSaving:
         told = Told(catalog)
         with pytest.raises(DamagedFile, match="cut off"):
             told.save(read(), batch=2)
-        assert (told.tally.saved, catalog.stats()[2].tracks) == (3, 3)
+        assert (told.tally.saved, catalog.count_by_status()[2].tracks) == (3, 3)
 
     def test_refusals_are_told_in_the_order_of_the_rows(self, catalog: Catalog) -> None:
         items: list[ReadRecord | Refusal] = []

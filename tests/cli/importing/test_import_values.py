@@ -309,7 +309,7 @@ class TestCommand:
             assert f"--unit {right}" in result.stderr
             assert result.stderr.endswith("; nothing was saved\n")
             assert result.stderr.count("\n") == 1
-        assert sum(count.tracks for count in catalog.stats()) == 0
+        assert sum(count.tracks for count in catalog.count_by_status()) == 0
 
         def stored(unit: str) -> list[float]:
             result = run("import", "-", "--format", "csv", "--unit", unit, "--replace", "--no-vocabulary", data=data)
