@@ -201,14 +201,16 @@ moment AS MATERIALIZED (
       THEN (%(end)s::bigint || ':' || %(end)s::bigint || ':')::pg_snapshot ELSE snapshot END) AS new
   FROM present
 )"""
-_COLUMNS: Final = ", ".join(f"t.{column}" for column in TRACK_COLUMNS)
-_ABOUT: Final = 4
+# The columns of a page: where it was read, and from which snapshot to which, in front of the track.
+_FACTS: Final = ("moment.origin", "moment.lags", "moment.present", "moment.new::text")
+_TRACK: Final = slice(len(_FACTS), None)
+_COLUMNS: Final = ", ".join((*_FACTS, *(f"t.{column}" for column in TRACK_COLUMNS)))
 
 
 def _page_sql(tracks: str) -> str:
     return f"""
 WITH {_MOMENT}
-SELECT moment.origin, moment.lags, moment.present, moment.new::text, {_COLUMNS}
+SELECT {_COLUMNS}
 FROM moment LEFT JOIN ({tracks}) AS t ON true
 ORDER BY t.id"""
 
@@ -275,8 +277,8 @@ def read_changes(after: str | None, *, limit: object, timeout: float) -> Operati
     size = whole_number(limit, "limit", "changes", most=MAX_TRACKS)
     sql, settings = _STATEMENTS[place.old is None, place.after is None]
     rows = yield PlannedStatement(sql, settings, timeout), update_values(place, size)
-    origin, lags = rows[0][:2]
-    present, new = (Snapshot.parse(text) for text in rows[0][2:_ABOUT])
+    origin, lags, *snapshots = rows[0][: len(_FACTS)]
+    present, new = map(Snapshot.parse, snapshots)
     if place.last is not None:
         is_ahead = not present.covers(place.last)
         if origin != place.origin or (is_ahead and not lags):
@@ -284,7 +286,9 @@ def read_changes(after: str | None, *, limit: object, timeout: float) -> Operati
         if is_ahead:
             # The reader has seen more than this server: a standby, or a transaction that began earlier.
             return ChangePage((), place.text(), more=False)
-    tracks = tuple(track_of(row[_ABOUT:]) for row in rows if row[_ABOUT] is not None)
+    # Where there is no track, its id is null.
+    found = [row[_TRACK] for row in rows]
+    tracks = tuple(track_of(track) for track in found if track[0] is not None)
     is_full = len(tracks) == size
     is_cut = new != present
     following = place.behind(tracks, new, origin, is_full=is_full, is_cut=is_cut)
