@@ -28,10 +28,12 @@ from audiocatalog import (
     embedded,
     migrations,
 )
+from audiocatalog.db import execute
 from audiocatalog.db.host_session import HostSession
 from audiocatalog.db.settings import Settings
 from audiocatalog.db.transaction import SessionTransaction, Transaction
 from audiocatalog.embedded import EmbeddedPostgres
+from audiocatalog.operations.operation import Request, Rows
 from tests.support.databases import GIVEN_SERVER, TABLES, Units, libpq, temporary_database
 from tests.support.detour import (
     AS_APPLICATION,
@@ -44,6 +46,7 @@ from tests.support.detour import (
 from tests.support.factories import saving_in
 from tests.support.lifecycle import Owner
 from tests.support.places import use
+from tests.support.portability import unexcused_rules
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
 
@@ -100,6 +103,23 @@ def _no_server_unless_it_is_marked(request: pytest.FixtureRequest) -> Iterator[N
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUDIOCATALOG_PG_BIN", "/a test that starts a server is marked `server`")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _check_every_statement() -> Iterator[None]:
+    """Fail a test that has the package send a statement which could not be sent to distributed tables."""
+    send, seen = execute.send, set[str]()
+
+    def check_and_send(driver: psycopg.Connection[Any], request: Request, *rest: Any) -> Rows:
+        sql = request[0].sql
+        if sql not in seen:
+            assert unexcused_rules(sql) == set(), sql
+            seen.add(sql)
+        return send(driver, request, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execute, "send", check_and_send)
         yield
 
 

@@ -70,13 +70,13 @@ BEGIN
         -- Not = ANY: that would look through the array for each row.
         WHERE s.round = this_round AND (unseen IS NULL OR s.place IN (SELECT unnest(unseen)))
       ), stored AS (
-        INSERT INTO audio_tracks AS t (id, status, {content: NAME})
-        SELECT a.id, a.status, {content: a.NAME}
+        INSERT INTO audio_tracks AS t (id, status, {content: NAME}, updated_at)
+        SELECT a.id, a.status, {content: a.NAME}, now()
         FROM asked AS a WHERE NOT a.known OR (replacing AND NOT a.same)
         ORDER BY a.id
         ON CONFLICT (id) DO UPDATE
         SET {content: NAME = excluded.NAME}, version = t.version + 1,
-            updated_at = now()
+            updated_at = excluded.updated_at
         WHERE replacing
           AND ({content: t.NAME})
             IS DISTINCT FROM

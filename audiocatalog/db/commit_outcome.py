@@ -23,21 +23,21 @@ SELECT {_SERVER}, CASE WHEN $1::xid8 < pg_snapshot_xmax(pg_current_snapshot())
 """)
 # A transaction that is under way holds a lock on its own id, whatever server it was begun on.
 _IS_HELD: Final = Statement("""
-SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND granted
+SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'transactionid' AND granted
                AND transactionid::text::bigint = $1::bigint % 4294967296)
 """)
 # A transaction's rows were written between its marks, those of a later one with the same id after them. Both are of the
 # clock of the server that is gone: another one's may be ahead or behind.
 _FIND: Final = Statement("""
-SELECT EXISTS (SELECT FROM audio_track_status_changes
+SELECT EXISTS (SELECT 1 FROM audio_track_status_changes
                WHERE xact_id = $1::bigint AND at BETWEEN $2::timestamptz AND $3::timestamptz)
-  OR EXISTS (SELECT FROM audio_track_edits
+  OR EXISTS (SELECT 1 FROM audio_track_edits
              WHERE xact_id = $1::bigint AND at BETWEEN $2::timestamptz AND $3::timestamptz)
 """)
 # What the host has written by itself leaves no rows; what the catalogue was asked for may have found nothing to do.
 _NOTE: Final = f"""
-SELECT {TRANSACTION_MARK}, EXISTS (SELECT FROM audio_track_status_changes WHERE xact_id = m.own)
-  OR EXISTS (SELECT FROM audio_track_edits WHERE xact_id = m.own)
+SELECT {TRANSACTION_MARK}, EXISTS (SELECT 1 FROM audio_track_status_changes WHERE xact_id = m.own)
+  OR EXISTS (SELECT 1 FROM audio_track_edits WHERE xact_id = m.own)
 FROM (SELECT pg_current_xact_id_if_assigned()::text::bigint) AS m (own)
 """  # noqa: S608  # Constants of ours.
 

@@ -43,11 +43,12 @@ WITH counted AS MATERIALIZED (
     AND (from_status = 'PROCESSING' OR (from_status = 'PENDING' AND to_status = 'PROCESSING'))
   ORDER BY at DESC, track_id DESC, version DESC LIMIT {MAX_MEASURED}
 ), stays AS (
-  SELECT latest.from_status, greatest(extract(epoch FROM latest.at - before.at), 0)::double precision AS seconds
-  FROM latest CROSS JOIN LATERAL (
-    SELECT c.at FROM audio_track_status_changes AS c
-    WHERE c.track_id = latest.track_id AND c.version < latest.version ORDER BY c.version DESC LIMIT 1
-  ) AS before
+  SELECT from_status, greatest(extract(epoch FROM at - before), 0)::double precision AS seconds
+  FROM (
+    SELECT track_id, version, from_status, at, lag(at) OVER (PARTITION BY track_id ORDER BY version) AS before
+    FROM audio_track_status_changes WHERE track_id IN (SELECT track_id FROM latest)
+  ) AS every JOIN latest USING (track_id, version, from_status, at)
+  WHERE before IS NOT NULL
 )
 SELECT 'until' AS kind, NULL::text COLLATE "C" AS label, NULL::bigint AS number, now() AS at,
   NULL::double precision[] AS seconds

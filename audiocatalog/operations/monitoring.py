@@ -27,7 +27,8 @@ SELECT current_setting('server_version'), current_setting('server_encoding'), pg
    HAVING max(at) IS NOT NULL),
   """
 HEALTH_WITH_CLAIMS: Final = Statement(
-    f"{_HEALTH}(SELECT count(*) FROM (SELECT FROM audio_track_tasks WHERE expires_at <= now() LIMIT {MAX_STUCK}) AS t)"
+    f"{_HEALTH}(SELECT count(*) FROM (SELECT 1 FROM audio_track_tasks WHERE expires_at <= now() "
+    f"LIMIT {MAX_STUCK}) AS t)"
 )
 HEALTH_WITHOUT_CLAIMS: Final = Statement(f"{_HEALTH}NULL")
 

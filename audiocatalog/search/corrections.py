@@ -326,7 +326,7 @@ def widened_sql(shape: Shape) -> str:
         more, found = samples(f"stage_{stage}", words, f" AND {meets}", *gates, shares=_SAMPLES, enough=enough)
         tables += more
         sources += found
-        gates += [f"NOT EXISTS (SELECT FROM stage_{stage}_{share})" for share in (*_SAMPLES, 1)]
+        gates += [f"NOT EXISTS (SELECT 1 FROM stage_{stage}_{share})" for share in (*_SAMPLES, 1)]
     return f"""
 WITH wanted AS MATERIALIZED (
   SELECT near, exact, weight / sum(weight) OVER () AS weight

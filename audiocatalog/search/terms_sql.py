@@ -53,12 +53,12 @@ spelled AS MATERIALIZED (
       CASE field WHEN '' THEN '' ELSE ':' || field END AS mark,
       CASE field || open WHEN '' THEN '' ELSE ':' || field || open END AS mark_open,
       open <> '' AND EXISTS (
-        SELECT FROM term AS other LEFT JOIN audio_search_words AS known ON known.word = other.words
+        SELECT 1 FROM term AS other LEFT JOIN audio_search_words AS known ON known.word = other.words
         WHERE other.reading = 0 AND other.open = '' AND NOT other.symbol AND coalesce(known.tracks, 0) <= {_RARE}
       ) AS beside_rare
     FROM term OFFSET 0
   ) AS term
-  WHERE part IS NOT NULL AND NOT (wanted AND symbol AND EXISTS (SELECT FROM term WHERE wanted AND NOT symbol))
+  WHERE part IS NOT NULL AND NOT (wanted AND symbol AND EXISTS (SELECT 1 FROM term WHERE wanted AND NOT symbol))
 ),
 part AS MATERIALIZED (
   SELECT coalesce(bool_and(reading = 0), false) AS bare,

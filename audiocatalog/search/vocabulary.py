@@ -30,7 +30,7 @@ WITH counted AS MATERIALIZED (
 ),
 gone AS (
   DELETE FROM audio_search_words AS known
-  WHERE NOT EXISTS (SELECT FROM counted WHERE counted.word = known.word)
+  WHERE NOT EXISTS (SELECT 1 FROM counted WHERE counted.word = known.word)
 ),
 written AS (
   INSERT INTO audio_search_words AS known (word, tracks)
