@@ -204,13 +204,13 @@ moment AS MATERIALIZED (
 # The columns of a page: where it was read, and from which snapshot to which, in front of the track.
 _FACTS: Final = ("moment.origin", "moment.lags", "moment.present", "moment.new::text")
 _TRACK: Final = slice(len(_FACTS), None)
-_COLUMNS: Final = ", ".join((*_FACTS, *(f"t.{column}" for column in TRACK_COLUMNS)))
+_COLUMNS: Final = ", ".join(f"t.{column}" for column in TRACK_COLUMNS)
 
 
 def _page_sql(tracks: str) -> str:
     return f"""
 WITH {_MOMENT}
-SELECT {_COLUMNS}
+SELECT {", ".join(_FACTS)}, {_COLUMNS}
 FROM moment LEFT JOIN ({tracks}) AS t ON true
 ORDER BY t.id"""
 
