@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.sql import Literal
 
 from audiocatalog.db.connection import PooledConnection, client_timeout, leave_pipeline, raw_cursor
 from audiocatalog.db.error_translation import translated
@@ -29,6 +31,7 @@ _Result = TypeVar("_Result")
 Driver = psycopg.Connection[Any]
 
 _SAVEPOINT: Final = "audiocatalog_planned"
+_NUMBERED: Final = re.compile(r"\$([0-9]+)")
 
 
 def run(driver: Driver, operation: Operation[_Result], name: str) -> _Result:
@@ -137,3 +140,27 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
             # one answer fewer, has dropped it. A search that only reads can meet nothing there but its time limit.
             raise psycopg.errors.QueryCanceled("the statement was ended with its transaction") from None
         raise
+
+
+def as_script(request: Request) -> str:
+    """
+    Return a statement of an operation with its settings and values as text for psql, to be looked at or explained.
+
+    Raises:
+        TypeError: it is a COPY, whose rows are no part of a statement.
+
+    >>> print(as_script((Statement("SELECT $1::int"), (5,))))
+    SELECT 5::int;
+
+    """
+    statement, values = request
+    settings: Mapping[str, str] = {}
+    sql, ordered = statement.sql, values
+    if isinstance(statement, PlannedStatement):
+        sql, names = numbered(sql)
+        ordered = [values[name] for name in names]
+        settings = {**statement.settings, "statement_timeout": milliseconds(statement.timeout)}
+    elif isinstance(statement, Copy):
+        raise TypeError("a COPY cannot be written as a statement with values")
+    text = _NUMBERED.sub(lambda match: Literal(ordered[int(match[1]) - 1]).as_string(), sql)
+    return "\n".join((*(f"SET {name} = '{value}';" for name, value in settings.items()), f"{text.strip()};"))
