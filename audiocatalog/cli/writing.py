@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from audiocatalog.errors.printing import json_text
-from audiocatalog.models.limits import INVISIBLE
+from audiocatalog.models.characters import INVISIBLE
 
 
 class _Returned:

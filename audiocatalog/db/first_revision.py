@@ -17,6 +17,7 @@ import psycopg
 
 from audiocatalog.db.schema_check import config_path
 from audiocatalog.errors import SchemaMismatch
+from audiocatalog.models.characters import CHARACTERS
 from audiocatalog.models.sql_names import VERSION_TABLE
 
 #: The revision that is edited in place.
@@ -62,6 +63,7 @@ def _mark() -> str | None:
         source = revision.read_text(encoding="utf-8")
         files = sorted(set(_FILE_OF_FUNCTIONS.findall(source)))
         texts = [source, *((folder / "functions" / name).read_text(encoding="utf-8") for name in files)]
+        texts += CHARACTERS.values()  # They are a part of the functions.
     except (OSError, ValueError):
         return None
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()

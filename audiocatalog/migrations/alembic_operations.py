@@ -17,6 +17,7 @@ from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import TextClause, text
 
 from audiocatalog.migrations.migrator import LIMITS, Migrator
+from audiocatalog.models.characters import CHARACTERS
 
 
 @Operations.register_operation("long_step")
@@ -136,7 +137,8 @@ class CreateFunctions(MigrateOperation):
         Run a *file* of functions, in which a blank line ends a statement; a released file never changes.
 
         In the file, ``{version}`` stands for *version*, and ``{fields: new_NAME TYPE}`` for a list of what follows the
-        colon, once for each name and type in *fields*.
+        colon, once for each name and type in *fields*. ``{separators_v1}`` stands for a class of characters, as does
+        each other name in ``CHARACTERS``.
 
         At the end of the revision, PUBLIC loses the right to execute them, and the roles that may execute
         ``audiocatalog_x_v1`` may execute a new ``audiocatalog_x_v2``. Until then, PUBLIC has that right within the
@@ -162,6 +164,8 @@ def filled_in(text: str, version: int, columns: Mapping[str, Mapping[str, str]])
         for form in set(re.findall(rf"\{{{group}: ([^}}]+)\}}", text)):
             parts = (form.replace("NAME", name).replace("TYPE", kind) for name, kind in types.items())
             text = text.replace(f"{{{group}: {form}}}", ", ".join(parts))
+    for name, characters in CHARACTERS.items():
+        text = text.replace(f"{{{name}}}", characters)
     return text.replace("{version}", str(version))
 
 

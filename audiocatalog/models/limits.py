@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from audiocatalog.errors import InvalidInput, Problem, kind_of
+from audiocatalog.models.characters import INVISIBLE
 from audiocatalog.models.normalization import composed
 
 
@@ -37,15 +38,6 @@ COPY_TYPES: Final[Mapping[type[Limit], str]] = {TextLimit: "text", WholeLimit: "
 #: The rules of what accompanies a change of status.
 CHANGE_LIMITS: Final[Mapping[str, TextLimit]] = {"actor": TextLimit(200), "reason": TextLimit(1000)}
 
-#: The inside of a regular expression's brackets: every character that leaves no mark on a page. Spaces, controls and
-#: formats (Unicode categories Z, Cc and Cf), fillers and other default-ignorables. Its twin in SQL is
-#: ``audiocatalog_visible_v1``; a test compares the two for every character there is.
-INVISIBLE: Final = (
-    r"\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680"
-    r"\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0"
-    r"\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
-    r"\U000e0000-\U000e0fff"
-)
 _VISIBLE = re.compile(f"[^{INVISIBLE}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # NFC makes one character of at most four (U+1F82, say); longer text is refused before a copy of it is made.

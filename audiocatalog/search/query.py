@@ -28,8 +28,9 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem
+from audiocatalog.models.characters import INVISIBLE
 from audiocatalog.models.ids import parse_id
-from audiocatalog.models.limits import INVISIBLE, TextLimit, clean_text
+from audiocatalog.models.limits import TextLimit, clean_text
 from audiocatalog.models.metadata import NUMBER_LIMITS
 from audiocatalog.search.results import MAXIMUM_TERMS
 

@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session, object_session
 
 from audiocatalog import TRANSITIONS, StatusChange, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.models.base import Base
+from audiocatalog.models.characters import INVISIBLE
 from audiocatalog.models.ids import new_id
-from audiocatalog.models.limits import INVISIBLE
 from audiocatalog.models.metadata import CONTENT_COLUMNS
 from audiocatalog.models.rows import CHANGES, TRACKS
 from audiocatalog.models.sql_names import SEARCH_VECTOR_FUNCTION, VISIBLE_FUNCTION

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from audiocatalog import Track
-from audiocatalog.models.limits import INVISIBLE
-from audiocatalog.search.folding import BLANKS, SEPARATORS, fold, read
+from audiocatalog.models.characters import BLANKS, INVISIBLE, SEPARATORS
+from audiocatalog.search.folding import fold, read
 from audiocatalog.search.highlights import WantedWords, highlights_of
 from audiocatalog.search.results import Span
 
