@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import random
 import sys
@@ -18,6 +17,7 @@ from weakref import ref
 from audiocatalog.db.connection import PooledConnection, is_alive
 from audiocatalog.db.error_translation import interrupt_behind
 from audiocatalog.db.holders import describe_holder, place_in_the_callers_code
+from audiocatalog.db.observer import LOGGER
 from audiocatalog.db.pool_parts import Lock, Maker, Turn
 from audiocatalog.errors import (
     CatalogError,
@@ -43,8 +43,6 @@ _WAITS_KEPT: Final = 1000
 _RENEWAL_SECONDS: Final = 0.25
 # A connection that was idle for this time is closed.
 _MOST_IDLE_SECONDS: Final = 600.0
-
-_logger: Final = logging.getLogger("audiocatalog")
 
 
 class Pool:
@@ -274,7 +272,7 @@ class Pool:
             self._refuse_the_line()
         while self._untold:
             with suppress(IndexError):  # Another caller has just told it.
-                _logger.warning("a connection could not be made: %s", self._untold.popleft())
+                LOGGER.warning("a connection could not be made: %s", self._untold.popleft())
         self._start(makers)
 
     def _serve(self) -> None:

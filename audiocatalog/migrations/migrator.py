@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from audiocatalog.db.error_translation import translated
 from audiocatalog.db.execute import run
 from audiocatalog.db.first_revision import check_first_revision
 from audiocatalog.db.function_rights import SECURE_FUNCTIONS, check_pins
+from audiocatalog.db.observer import LOGGER
 from audiocatalog.db.schema_check import NEXT_REVISION
 from audiocatalog.db.settings import CONNECTION_DEFAULTS
 from audiocatalog.db.transaction import driver_connection
@@ -94,7 +94,6 @@ SELECT phase, coalesce(100 * blocks_done / nullif(blocks_total, 0), 100 * tuples
        nullif(current_locker_pid, 0)
 FROM pg_stat_progress_create_index WHERE pid = :pid""")
 _LONGEST_PAUSE: Final = 2.0
-_logger: Final = logging.getLogger("audiocatalog")
 
 
 class Steps:
@@ -120,7 +119,7 @@ class Steps:
         if self._left is None:
             newer = heads == (NEXT_REVISION,) and migration.opts.get("destination_rev") == "head"
             if newer and not _knows(migration, NEXT_REVISION):
-                _logger.info("the schema is at revision %s, one ahead of this code: nothing to do", NEXT_REVISION)
+                LOGGER.info("the schema is at revision %s, one ahead of this code: nothing to do", NEXT_REVISION)
                 self._left = deque()
             else:
                 self._left = deque(self._find(heads, migration))
@@ -236,7 +235,7 @@ class Migrator:
 
     def _before_another_try(self, steps: Steps, state: tenacity.RetryCallState) -> None:
         self.connection.rollback()
-        _logger.warning(
+        LOGGER.warning(
             "%s waits for a lock, try %d: %s",
             steps.current,
             state.attempt_number,
@@ -290,7 +289,7 @@ class Migrator:
                 phase, percent, blocker = found
                 share = "" if percent is None else f", {percent} %"
                 who = "" if blocker is None else f", for the transaction of process {blocker}"
-                _logger.warning("building an index: %s%s%s", phase, share, who, extra={"operation": "upgrade"})
+                LOGGER.warning("building an index: %s%s%s", phase, share, who, extra={"operation": "upgrade"})
             pause = min(2 * pause, 30.0)
 
 
@@ -369,7 +368,7 @@ def _take(connection: Connection, key: int, timeout: float) -> None:
 
     def tell(state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1:
-            _logger.warning(
+            LOGGER.warning(
                 "waiting for another upgrade to end: %s holds its lock", who(), extra={"operation": "upgrade"}
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import random
 import signal
 import threading
@@ -18,6 +17,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Final, Protocol, TypeVar
 
+from audiocatalog.db.observer import LOGGER
 from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput, Problem
 from audiocatalog.methods import Methods
 from audiocatalog.models.arguments import parse_choice
@@ -30,7 +30,6 @@ from audiocatalog.worker.leaving import leaving
 from audiocatalog.worker.upkeep import FIRST_PAUSE, Listening, Upkeep, may_pass
 
 _Result = TypeVar("_Result")
-_logger: Final = logging.getLogger("audiocatalog")
 
 _LONGEST_POLL: Final = 3600.0
 _TOLD: Final = CHANGE_LIMITS["reason"].characters
@@ -169,7 +168,7 @@ class Worker:
                 # What was claimed by a call whose answer was lost waits for the end of its lease.
                 if not may_pass(error):
                     raise
-                _logger.warning("claiming failed: %s", error)
+                LOGGER.warning("claiming failed: %s", error)
                 self._wait(pause)
                 pause = min(pause * 2, max(self._poll, FIRST_PAUSE))
                 continue
@@ -234,7 +233,7 @@ class Worker:
                 self._look_for_end(claim)
             elif error is None or isinstance(error, Exception):
                 self._catalog.fail(claim, _LEFT if error is None else _told(error), actor=self._name)
-                _logger.warning(
+                LOGGER.warning(
                     "the body of the loop was left by %s; its claim was ended as failed",
                     "an exception" if error is None else type(error).__name__,
                     extra={"track_id": claim.track.id},
@@ -244,7 +243,7 @@ class Worker:
         except ClaimLost:
             pass  # The body had ended it before.
         except CatalogError as failure:
-            _logger.warning("a claim could not be ended, and waits for the end of its lease: %s", failure)
+            LOGGER.warning("a claim could not be ended, and waits for the end of its lease: %s", failure)
 
     def _look_for_end(self, claim: Claim) -> None:
         """Log a warning unless *claim* has ended, in this process or, as the server knows, in another."""
@@ -252,7 +251,7 @@ class Worker:
             return
         with suppress(CatalogError):
             self._catalog.renew(claim, lease=_MOMENT)
-            _logger.warning(
+            LOGGER.warning(
                 "the body of the loop has not ended its claim: complete, fail or release each one; its track stays in "
                 "work until the lease ends",
                 extra={"track_id": claim.track.id},
@@ -270,7 +269,7 @@ class Worker:
             try:
                 call()
             except ClaimLost as lost:
-                _logger.warning("%s", lost, extra={"track_id": lost.track_id})
+                LOGGER.warning("%s", lost, extra={"track_id": lost.track_id})
                 return False
             except CatalogError as error:
                 # Made twice, a call has been made once: the second one gets the first answer.

@@ -13,12 +13,11 @@ from uuid import UUID
 
 import psycopg
 
+from audiocatalog.db.observer import LOGGER
 from audiocatalog.errors import CatalogError, ClaimLost, CommitOutcomeUnknown, PoolTimeout, QueryTimeout
 from audiocatalog.methods import Methods
 from audiocatalog.models.claim import Claim
 from audiocatalog.operations.claims import CHANNEL
-
-_logger: Final = logging.getLogger("audiocatalog")
 
 # A lease is renewed when a third of it has passed, so that one renewal may fail.
 _RENEWALS_PER_LEASE: Final = 3
@@ -105,13 +104,13 @@ class Upkeep:
                 outcomes = self._catalog.renew_many(held, lease=self._lease)
             except CatalogError as error:
                 # The next renewal, or the end of the claim, tells whether it still holds.
-                _logger.warning("leases could not be renewed: %s", error)
+                LOGGER.warning("leases could not be renewed: %s", error)
                 continue
             for claim, outcome in zip(held, outcomes, strict=True):
                 if isinstance(outcome, ClaimLost):
                     # The body may have ended the claim that it has, and then be busy with something else.
                     is_given = claim is self.given
-                    _logger.log(
+                    LOGGER.log(
                         logging.DEBUG if is_given else logging.WARNING,
                         "%s",
                         outcome,
@@ -130,7 +129,7 @@ class Upkeep:
                     self.failure = error
                     self._tell()
                     return
-                _logger.warning("tracks of dead workers could not be taken back: %s", error)
+                LOGGER.warning("tracks of dead workers could not be taken back: %s", error)
                 self._looked_for_dead.set()
                 self._tell()
                 self._ended.wait(pause)
@@ -159,7 +158,7 @@ class Upkeep:
                             self._tell()
             except (CatalogError, psycopg.Error) as error:
                 # Polling goes on all the while.
-                _logger.warning("listening for waiting tracks was interrupted: %s", type(error).__name__)
+                LOGGER.warning("listening for waiting tracks was interrupted: %s", type(error).__name__)
                 self._ended.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -170,7 +169,7 @@ class Upkeep:
             try:
                 self._catalog.release(claim, reason="the worker ended", actor=self._name)
             except CatalogError as error:
-                _logger.warning("a claim could not be released, and waits for the end of its lease: %s", error)
+                LOGGER.warning("a claim could not be released, and waits for the end of its lease: %s", error)
 
     @contextmanager
     def _in_background(self, task: Callable[..., None], *arguments: Listening) -> Iterator[None]:
