@@ -83,6 +83,7 @@ class PooledConnection(psycopg.Connection[Any]):
     process: object = None
     #: The pool that it belongs to, and what only that pool uses.
     home: Home | None = None
+    _poller: Any = None
     generation: int = 0
     expires_at: float = 0.0
     idle_since: float = 0.0
@@ -182,6 +183,19 @@ class PooledConnection(psycopg.Connection[Any]):
                 self.hang_up()
             raise
 
+    def has_something_to_read(self) -> bool:
+        """Tell whether the server has sent something that was not asked for."""
+        if self._poller is not None:
+            return bool(self._poller.poll(0))
+        if hasattr(select, "poll"):
+            self._poller = select.poll()
+            self._poller.register(self.fileno(), select.POLLIN)
+            return bool(self._poller.poll(0))
+        try:  # eventlet takes poll away.
+            return bool(select.select([self.fileno()], (), (), 0)[0])
+        except ValueError:
+            return True  # It is too large a number for select: the server is asked.
+
     def hang_up(self) -> None:
         """Close the connection itself."""
         self.pgconn.finish()
@@ -220,7 +234,7 @@ def is_alive(connection: PooledConnection) -> bool:
     """
     if connection.closed:
         return False
-    if not _has_something_to_read(connection.fileno()):
+    if not connection.has_something_to_read():
         return True
     try:
         with client_timeout(connection, 0):
@@ -236,17 +250,6 @@ def _wait_for(gen: PQGen[_RV], descriptor: int, interval: float, timeout: float 
     if hasattr(select, "poll") or not isinstance(select.select, FunctionType):
         return waiting.wait(gen, descriptor, interval, timeout)
     return waiting.wait_select(gen, descriptor, interval, timeout)
-
-
-def _has_something_to_read(descriptor: int) -> bool:
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(0))
-    try:  # eventlet takes poll away.
-        return bool(select.select([descriptor], (), (), 0)[0])
-    except ValueError:
-        return True  # It is too large a number for select: the server is asked.
 
 
 @contextmanager

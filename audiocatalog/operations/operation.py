@@ -13,7 +13,7 @@ out by ``db/execute.py`` on any connection. An error of a statement is thrown in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -77,21 +77,25 @@ class Execution(Generic[_Result]):
         self.has_begun = False
         self.result: _Result
         self.request: Request | None = None
-        self._go_on(operation.__next__)
+        try:
+            self.request = next(operation)
+        except StopIteration as end:
+            self.result = end.value
 
     def answer(self, rows: Rows) -> None:
         """Give the operation the *rows* of its statement."""
         self.has_begun = True
-        self._go_on(self._operation.send, rows)
+        self.request = None
+        try:
+            self.request = self._operation.send(rows)
+        except StopIteration as end:
+            self.result = end.value
 
     def fail(self, error: Exception) -> None:
         """Raise the *error* of its statement inside the operation."""
-        self._go_on(self._operation.throw, error)
-
-    def _go_on(self, resume: Callable[..., Request], *values: Any) -> None:  # noqa: ANN401  # Rows, or an error.
         self.request = None
         try:
-            self.request = resume(*values)
+            self.request = self._operation.throw(error)
         except StopIteration as end:
             self.result = end.value
 

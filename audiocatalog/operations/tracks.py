@@ -48,10 +48,10 @@ def get(id: UUID | str) -> Operation[Track]:  # noqa: A002  # As callers name it
         InvalidInput: *id* is no UUID.
     """
     track_id = parse_id(id)
-    track = yield from _find(track_id)
-    if track is None:
+    rows = yield FIND, (track_id,)
+    if not rows:
         raise TrackNotFound(track_id, operation="get")
-    return track
+    return track_of(rows[0])
 
 
 def find(id: UUID | str) -> Operation[Track | None]:  # noqa: A002
