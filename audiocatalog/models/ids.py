@@ -28,6 +28,11 @@ def new_id() -> UUID:
     return UUID(int=time_high << 64 | 0b10 << 62 | int.from_bytes(os.urandom(8)) >> 2)
 
 
+def is_id(text: str) -> bool:
+    """Tell whether *text* is a UUID."""
+    return _UUID_TEXT.fullmatch(text) is not None
+
+
 def parse_id(value: object, field: str = "id") -> UUID:
     """
     Return *value*, a UUID or the text of one, as a UUID.
@@ -37,7 +42,7 @@ def parse_id(value: object, field: str = "id") -> UUID:
     """
     if isinstance(value, UUID):
         return value
-    if isinstance(value, str) and _UUID_TEXT.fullmatch(value):
+    if isinstance(value, str) and is_id(value):
         return UUID(value)
     kind = "this text" if isinstance(value, str) else kind_of(value)
     raise InvalidInput(Problem(field, f"a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057, not {kind}"))

@@ -21,7 +21,6 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Final, Generic, NamedTuple, TypeVar
@@ -29,7 +28,7 @@ from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models.characters import INVISIBLE
-from audiocatalog.models.ids import parse_id
+from audiocatalog.models.ids import is_id
 from audiocatalog.models.limits import TextLimit, clean_text
 from audiocatalog.models.metadata import NUMBER_LIMITS
 from audiocatalog.search.results import MAXIMUM_TERMS
@@ -131,8 +130,8 @@ def parse_query(text: object) -> Query:
         raise InvalidInput(typed, operation="search")
     typed = typed or ""
     trimmed = typed.strip()
-    with suppress(InvalidInput):
-        return Query(trimmed, id=parse_id(trimmed))
+    if is_id(trimmed):
+        return Query(trimmed, id=UUID(trimmed))
 
     terms: list[Term | None] = []  # None holds the place of what is not wanted, so that OR does not reach over it.
     unwanted: list[Term] = []
