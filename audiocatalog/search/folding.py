@@ -78,7 +78,7 @@ PLAIN: Final = (
 LONGEST_WORD: Final = 200
 LONGEST_SYMBOL: Final = 50
 #: Marks in a row are put into their order one by one, in the square of their number, so a row of them ends here.
-MOST_MARKS: Final = 30
+MAX_MARKS: Final = 30
 
 _VANISHING = re.compile(f"[{VANISHING}]")
 _RUN = re.compile(f"[^{SEPARATORS}]+")
@@ -132,19 +132,19 @@ def fold(text: str) -> Folded:
     return Folded(folded, places[:-1], places[1:])
 
 
-def read(text: str) -> Folded:
+def tokenize(text: str) -> Folded:
     r"""
     Return the words of *text*, each between spaces, as ``audiocatalog_words_v1`` finds them.
 
     Words on one line follow each other in the text. The first line holds the split words; each spelling in one piece,
     and each term that is parted at its apostrophes too, has a line of its own.
 
-    >>> read("AC/DC rule").text
+    >>> tokenize("AC/DC rule").text
     ' ac dc rule \n acdc \n'
 
     """
     # Nearly all that a catalogue holds is short, and names repeat.
-    return _read_short(text) if len(text) <= LONGEST_WORD else _read(text)
+    return _tokenize_short(text) if len(text) <= LONGEST_WORD else _tokenize(text)
 
 
 # Where the characters of text come from that only got a space before it.
@@ -153,13 +153,13 @@ _SHIFTED_ENDS: Final = range(LONGEST_WORD + 2)
 
 
 @lru_cache(maxsize=1024)
-def _read_short(text: str) -> Folded:
+def _tokenize_short(text: str) -> Folded:
     if text.isascii() and text.replace(" ", "").isalnum() and "  " not in text:
         return Folded(f" {text.lower()} ", _SHIFTED_STARTS, _SHIFTED_ENDS)
-    return _read(text)
+    return _tokenize(text)
 
 
-def _read(text: str) -> Folded:
+def _tokenize(text: str) -> Folded:
     """Read text of any length, with nothing remembered."""
     folded = fold(text)
     closed = folded
@@ -266,7 +266,7 @@ def _folded_clusters(text: str) -> Iterator[tuple[str, int, int]]:
     """Fold each character of *text* together with the marks that may change it."""
     start = 0
     for end in range(1, len(text) + 1):
-        if end < len(text) and end - start <= MOST_MARKS and _attaches(text[end]):
+        if end < len(text) and end - start <= MAX_MARKS and _attaches(text[end]):
             continue
         cluster = text[start:end]
         folded = _folded(cluster)

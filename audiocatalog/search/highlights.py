@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from audiocatalog.models.tables import Track
-from audiocatalog.search.folding import Folded, read
+from audiocatalog.search.folding import Folded, tokenize
 from audiocatalog.search.results import SEARCHED_FIELDS, Span
 
 
@@ -21,15 +21,15 @@ class WantedWords:
     """
 
     spellings: tuple[tuple[str, ...], ...]
-    prefix: bool = False
+    is_prefix: bool = False
     fields: frozenset[str] | None = None
     #: What to look for where every word stands between spaces, as ``read`` writes them; made once for all hits.
-    needles: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    patterns: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        end = "" if self.prefix else " "
-        needles = tuple(f" {' '.join(words)}{end}" for words in self.spellings if any(words))
-        object.__setattr__(self, "needles", needles)
+        end = "" if self.is_prefix else " "
+        patterns = tuple(f" {' '.join(words)}{end}" for words in self.spellings if any(words))
+        object.__setattr__(self, "patterns", patterns)
 
 
 def highlights_of(track: Track, wanted: Collection[WantedWords]) -> dict[str, tuple[Span, ...]]:
@@ -37,7 +37,7 @@ def highlights_of(track: Track, wanted: Collection[WantedWords]) -> dict[str, tu
     found = {}
     for name in SEARCHED_FIELDS:
         text = getattr(track, name)
-        if text and (spans := _matches(read(text), name, wanted)):
+        if text and (spans := _matches(tokenize(text), name, wanted)):
             found[name] = _merged(spans, text)
     return found
 
@@ -49,12 +49,12 @@ def _matches(words: Folded, name: str, wanted: Iterable[WantedWords]) -> list[Sp
     for one in wanted:
         if one.fields is not None and name not in one.fields:
             continue
-        for needle in one.needles:
-            at = text.find(needle)
+        for pattern in one.patterns:
+            at = text.find(pattern)
             while at >= 0:
-                last = at + len(needle) - (1 if one.prefix else 2)
+                last = at + len(pattern) - (1 if one.is_prefix else 2)
                 spans.append((starts[at + 1], ends[last]))
-                at = text.find(needle, at + 1)
+                at = text.find(pattern, at + 1)
     return spans
 
 

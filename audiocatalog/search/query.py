@@ -58,8 +58,8 @@ class Term:
 
     text: str
     field: str | None = None
-    phrase: bool = False
-    prefix: bool = False
+    is_phrase: bool = False
+    is_prefix: bool = False
 
 
 class Range(NamedTuple, Generic[Number]):
@@ -74,14 +74,14 @@ class Query:
     """
     Hold what was typed, as *text* (in NFC, trimmed, empty where nothing is visible) and as what it means.
 
-    A track must meet every group of *wanted*, each by one of its alternatives, and no term of *unwanted*; its *year*
-    and its *duration* (seconds) must lie within their ranges. *wanted* is empty if only ranges narrow the search, and
+    A track must meet every group of *groups*, each by one of its alternatives, and no term of *excluded*; its *year*
+    and its *duration* (seconds) must lie within their ranges. *groups* is empty if only ranges narrow the search, and
     if there is an *id*, to which nothing else applies. *ignored* is how many terms at the end were one too many.
     """
 
     text: str
-    wanted: tuple[tuple[Term, ...], ...] = ()
-    unwanted: tuple[Term, ...] = ()
+    groups: tuple[tuple[Term, ...], ...] = ()
+    excluded: tuple[Term, ...] = ()
     year: Range[int] | None = None
     duration: Range[float] | None = None
     id: UUID | None = None
@@ -93,13 +93,13 @@ class Query:
         return self.text.split()[: 2 * MAXIMUM_TERMS]
 
     @property
-    def plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether there are words and nothing else, so that the whole text may be a name."""
-        terms = [term for group in self.wanted for term in group]
+        terms = [term for group in self.groups for term in group]
         return (
-            0 < len(terms) == len(self.wanted)
-            and not any(term.field or term.phrase for term in terms)
-            and not (self.unwanted or self.year or self.duration)
+            0 < len(terms) == len(self.groups)
+            and not any(term.field or term.is_phrase for term in terms)
+            and not (self.excluded or self.year or self.duration)
         )
 
 
@@ -119,8 +119,8 @@ def parse_query(text: object) -> Query:
         InvalidInput: *text* is no text, longer than 1,000 characters, or not storable as text.
 
     >>> query = parse_query('artist:cher "believe" -live year:1998..')
-    >>> [[term.text for term in alternatives] for alternatives in query.wanted], query.unwanted
-    ([['cher'], ['believe']], (Term(text='live', field=None, phrase=False, prefix=False),))
+    >>> [[term.text for term in alternatives] for alternatives in query.groups], query.excluded
+    ([['cher'], ['believe']], (Term(text='live', field=None, is_phrase=False, is_prefix=False),))
     >>> query.year
     Range(lowest=1998, highest=None)
 
@@ -134,42 +134,42 @@ def parse_query(text: object) -> Query:
         return Query(trimmed, id=UUID(trimmed))
 
     terms: list[Term | None] = []  # None holds the place of what is not wanted, so that OR does not reach over it.
-    unwanted: list[Term] = []
+    excluded: list[Term] = []
     ranges: dict[str, Range[Any]] = {}
-    read, ignored = _first_terms(list(_read_terms(trimmed)))
-    if all(excluded for _, excluded in read):
-        read, ignored = _first_terms([(Term(word), False) for word in _visible_words(trimmed)])
-    for term, excluded in read:
-        limits = {} if excluded else _read_range(term, ranges)
+    parsed, ignored = _first_terms(list(_split_terms(trimmed)))
+    if all(is_excluded for _, is_excluded in parsed):
+        parsed, ignored = _first_terms([(Term(word), False) for word in _visible_words(trimmed)])
+    for term, is_excluded in parsed:
+        limits = {} if is_excluded else _parse_range(term, ranges)
         ranges |= limits
-        if excluded:
-            unwanted.append(term)
-        terms.append(None if excluded or limits else term)
+        if is_excluded:
+            excluded.append(term)
+        terms.append(None if is_excluded or limits else term)
     last = terms[-1] if terms and not ignored else None
-    if last and not last.phrase and last != _OR and not (typed[-1].isspace() or typed[-1] in _CLOSING):
-        terms[-1] = replace(last, prefix=True)
-    wanted = tuple(_groups(terms))
-    return Query(trimmed, wanted, tuple(unwanted), ranges.get("year"), ranges.get("duration"), ignored=ignored)
+    if last and not last.is_phrase and last != _OR and not (typed[-1].isspace() or typed[-1] in _CLOSING):
+        terms[-1] = replace(last, is_prefix=True)
+    groups = tuple(_grouped(terms))
+    return Query(trimmed, groups, tuple(excluded), ranges.get("year"), ranges.get("duration"), ignored=ignored)
 
 
 _OR: Final = Term("OR")
-_Read = tuple[Term, bool]
+_Parsed = tuple[Term, bool]
 
 
-def _first_terms(read: Sequence[_Read]) -> tuple[list[_Read], int]:
+def _first_terms(parsed: Sequence[_Parsed]) -> tuple[list[_Parsed], int]:
     """Return the terms that count, each with whether it is excluded, and how many are behind them."""
-    first: list[_Read] = []
+    first: list[_Parsed] = []
     left, ignored, ends_in_or = MAXIMUM_TERMS, 0, False
-    for before, (term, excluded), after in zip([None, *read], read, [*read[1:], None], strict=False):
-        is_or = term == _OR and not excluded and _is_alternative(before) and _is_alternative(after)
+    for before, (term, is_excluded), after in zip([None, *parsed], parsed, [*parsed[1:], None], strict=False):
+        is_or = term == _OR and not is_excluded and _is_alternative(before) and _is_alternative(after)
         count = 0 if is_or else _count_terms(term.text)
         if not ignored and count <= left:
-            first.append((term, excluded))
+            first.append((term, is_excluded))
             left, ends_in_or = left - count, is_or
             continue
         if not ignored:
             if cut := _first_words(term.text, left):
-                first.append((replace(term, text=cut), excluded))
+                first.append((replace(term, text=cut), is_excluded))
                 count -= _count_terms(cut)
             elif ends_in_or:
                 first.pop()
@@ -177,9 +177,9 @@ def _first_terms(read: Sequence[_Read]) -> tuple[list[_Read], int]:
     return first, ignored
 
 
-def _is_alternative(read: _Read | None) -> bool:
+def _is_alternative(parsed: _Parsed | None) -> bool:
     """Tell whether OR can join the term that was read to another."""
-    return read is not None and not read[1] and read[0] != _OR and not _read_range(read[0], {})
+    return parsed is not None and not parsed[1] and parsed[0] != _OR and not _parse_range(parsed[0], {})
 
 
 def _first_words(text: str, most: int) -> str:
@@ -192,7 +192,7 @@ def _visible_words(text: str) -> list[str]:
     return [word for word in text.split() if _VISIBLE.search(word)]
 
 
-def _read_terms(text: str) -> Iterator[tuple[Term, bool]]:
+def _split_terms(text: str) -> Iterator[tuple[Term, bool]]:
     """Part *text* into words and phrases, and tell of each whether it is excluded."""
     closing = _closing_quotes(text)
     letters = [0, *accumulate(map(str.isalnum, text))]  # How many letters and digits stand before each place.
@@ -207,7 +207,7 @@ def _read_terms(text: str) -> Iterator[tuple[Term, bool]]:
             yield Term(word), False
         elif phrase := " ".join(_visible_words(text[begin + 1 : end])) if begin in closing else "":
             place = end + 1
-            yield Term(phrase, field, phrase=True), hyphen
+            yield Term(phrase, field, is_phrase=True), hyphen
         elif _VISIBLE.search(word):
             yield Term(text[begin:place], field), hyphen
 
@@ -245,11 +245,11 @@ _NUMBERS: Final[Mapping[str, tuple[re.Pattern[str], Callable[[str], float]]]] = 
 }
 
 
-def _read_range(term: Term, before: Mapping[str, Range[Any]]) -> dict[str, Range[Any]]:
+def _parse_range(term: Term, before: Mapping[str, Range[Any]]) -> dict[str, Range[Any]]:
     """Return what *term* leaves of the range of its field; nothing if it is no range, or leaves nothing."""
     name, _, written = term.text.partition(":")
     field = name.lower()
-    if term.phrase or term.field or field not in _NUMBERS:
+    if term.is_phrase or term.field or field not in _NUMBERS:
         return {}
     limit = NUMBER_LIMITS[field]
     pattern, number = _NUMBERS[field]
@@ -272,7 +272,7 @@ def _count_terms(text: str) -> int:
     return len(unicodedata.normalize("NFKD", text).replace("&", " and ").split())
 
 
-def _groups(terms: Sequence[Term | None]) -> Iterator[tuple[Term, ...]]:
+def _grouped(terms: Sequence[Term | None]) -> Iterator[tuple[Term, ...]]:
     """Join the terms that OR stands between; None parts."""
     group: list[Term] = []
     joined = False

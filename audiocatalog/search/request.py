@@ -14,8 +14,8 @@ from audiocatalog.models.filters import SearchFilters, lies_between
 from audiocatalog.models.limits import TextLimit, clean_text
 from audiocatalog.search.query import Query, parse_query
 from audiocatalog.search.results import SEARCH_ORDERS, Cursor, SearchOrder, check_facets, check_page
-from audiocatalog.search.sorted_sql import parts_of
-from audiocatalog.search.terms_sql import read_parameters
+from audiocatalog.search.sorted_sql import segments_of
+from audiocatalog.search.terms_sql import term_parameters
 from audiocatalog.search.typed_sql import Shape
 from audiocatalog.status import TrackStatus
 
@@ -71,17 +71,17 @@ class Request:
             narrowed = SearchFilters(status=TrackStatus.COMPLETED)
         conditions, parameters = narrowed.conditions()
         names = narrowed.given
-        for field, ends in (("year", parsed.year), ("duration", _widened(parsed.duration))):
+        for field, ends in (("year", parsed.year), ("duration", _displayed(parsed.duration))):
             if ends is not None:
                 condition, named = lies_between(field, ends, "typed")
                 conditions, names = (*conditions, condition), (*names, field)
                 parameters |= named
-        if not parsed.wanted and order == "relevance":
+        if not parsed.groups and order == "relevance":
             # Without words no track is more relevant than another: the newest come first.
             order = "newest"
         identity = _identity(query, narrowed, order)
         cursor = None if after is None else Cursor.parse(after, identity)
-        parameters |= read_parameters(parsed) | _page_parameters(cursor, order, limit, offset)
+        parameters |= term_parameters(parsed) | _page_parameters(cursor, order, limit, offset)
         parameters["time"] = f"{timeout * _SHARE_FOR_CANDIDATES:.3f}s"
         return cls(parsed, Shape(conditions, counted), parameters, order, limit, cursor, identity, names)
 
@@ -103,17 +103,19 @@ def _page_parameters(cursor: Cursor | None, order_by: SearchOrder, limit: int, o
     parameters: dict[str, Any] = {
         "limit": limit + 1,
         "offset": offset,
-        "level": cursor.level if cursor else None,
+        "sample": cursor.sample if cursor else None,
         "after_id": cursor.id if cursor else None,
     }
     try:
         if order_by == "relevance":
             return parameters | {"after_score": _score(*key) if cursor else None}
         if cursor is None:
-            return parameters | {"after_part": None, "after_key": []}
-        part = range(len(parts_of(order_by)))[key[0]]
-        checked = [_CHECKED[kind](value) for kind, value in zip(parts_of(order_by)[part].types, key[1:], strict=True)]
-        return parameters | {"after_part": part, "after_key": checked}
+            return parameters | {"after_segment": None, "after_key": []}
+        segment = range(len(segments_of(order_by)))[key[0]]
+        checked = [
+            _CHECKED[kind](value) for kind, value in zip(segments_of(order_by)[segment].types, key[1:], strict=True)
+        ]
+        return parameters | {"after_segment": segment, "after_key": checked}
     except (IndexError, TypeError, ValueError, OverflowError):
         raise InvalidInput(Problem("after", "what the page before gave as `next_cursor`"), operation="search") from None
 
@@ -148,7 +150,7 @@ _CHECKED: Final[Mapping[str, Callable[[object], str]]] = {"varchar": _name, "int
 _LONGEST_NAME: Final = 200
 
 
-def _widened(duration: tuple[float | None, float | None] | None) -> tuple[float | None, float | None] | None:
+def _displayed(duration: tuple[float | None, float | None] | None) -> tuple[float | None, float | None] | None:
     """Let a length of whole seconds stand for all that is shown as it: 4:30 is anything below 4:31."""
     if duration is None or duration[1] is None or duration[1] != int(duration[1]):
         return duration

@@ -120,19 +120,19 @@ class Cursor(NamedTuple):
     """
     Say behind which hit a page begins.
 
-    *way* is how the hits were found: as typed, widened, or listed in an order; *level* is the sample that they are of;
+    *strategy* is how the hits were found: as typed, corrected, or in an order; *sample* is the sample that they are of;
     *key* is what the last hit was sorted by. The same search finds them in the same way again, whatever was written
     in between.
     """
 
-    way: str
-    level: int | None
+    strategy: str
+    sample: int | None
     key: tuple[Any, ...]
     id: UUID
 
     def text(self, search: str) -> str:
         """Return the cursor as callers hold it, bound to *search*."""
-        return write_cursor([_mark(search), self.way, self.level, self.key, self.id.hex])
+        return write_cursor([_mark(search), self.strategy, self.sample, self.key, self.id.hex])
 
     @classmethod
     def parse(cls, value: object, search: str) -> Self:
@@ -143,9 +143,9 @@ class Cursor(NamedTuple):
             InvalidInput: it is none, or one of another search.
         """
         try:
-            mark, way, level, key, identifier = read_cursor(value)
-            cursor = cls(way, level, tuple(key), UUID(hex=identifier))
-            known = way in {"typed", "widened", *SEARCH_ORDERS} and level in {None, 1, *SAMPLES}
+            mark, strategy, sample, key, identifier = read_cursor(value)
+            cursor = cls(strategy, sample, tuple(key), UUID(hex=identifier))
+            known = strategy in {"typed", "corrected", *SEARCH_ORDERS} and sample in {None, 1, *SAMPLES}
         except (TypeError, ValueError, AttributeError):
             rule = "what the page before gave as `next_cursor`"
             raise InvalidInput(Problem("after", rule), operation="search") from None

@@ -19,19 +19,20 @@ from audiocatalog.operations.operation import (
     Rows,
 )
 from audiocatalog.operations.tracks import find
-from audiocatalog.search.corrections import Doubtful, doubtful_words, unwanted_query, widened_parameters, widened_sql
-from audiocatalog.search.folding import read
+from audiocatalog.search.corrected_sql import corrected_sql
+from audiocatalog.search.corrections import CorrectableTerm, correctable_terms, corrected_parameters, excluded_query
+from audiocatalog.search.folding import tokenize
 from audiocatalog.search.highlights import WantedWords, highlights_of
 from audiocatalog.search.query import Term
 from audiocatalog.search.request import Request
 from audiocatalog.search.results import Cursor, Facet, FacetValue, Hit, SearchPage
-from audiocatalog.search.sorted_sql import COUNTED, beginning_sql, listing_sql
+from audiocatalog.search.sorted_sql import COUNTED, bounded_sql, sorted_sql
 from audiocatalog.search.terms_sql import terms_of
-from audiocatalog.search.typed_sql import FEW, MOST_VALUES, search_sql
+from audiocatalog.search.typed_sql import FEW_HITS, MAX_VALUES, search_sql
 
 _TRACK_WIDTH: Final = len(TRACK_COLUMNS)
 #: The columns that tell what is true of all that was found; those of the facets follow.
-_ABOUT: Final = ("found", "share", "sampled", "late", "words", "little", "known")
+_SUMMARY: Final = ("found", "sampling_factor", "sampled", "timed_out", "words", "few_hits", "similar_words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class _Answer:
     strategy: str
     is_partial: bool = False
 
-    def about(self, name: str) -> Any:  # noqa: ANN401  # A column of any type.
-        return self.rows[0][_ABOUT.index(name)]
+    def summary(self, name: str) -> Any:  # noqa: ANN401  # A column of any type.
+        return self.rows[0][_SUMMARY.index(name)]
 
 
 def search(request: Request, *, timeout: float) -> Operation[SearchPage]:
@@ -66,36 +67,38 @@ class Candidates(NamedTuple):
 def find_candidates(request: Request, timeout: float) -> Operation[Candidates]:
     """Return the candidates of a search by relevance."""
     answer, _, suggestion = yield from _find(request, timeout)
-    return Candidates(_scores(request, answer), answer.about("share") or 1, answer.strategy == "widened", suggestion)
+    return Candidates(
+        _scores(request, answer), answer.summary("sampling_factor") or 1, answer.strategy == "corrected", suggestion
+    )
 
 
 def _find(request: Request, timeout: float) -> Operation[tuple[_Answer, Sequence[WantedWords], str | None]]:
     """Return the answer, the words to highlight in it, and the suggestion."""
-    excluded = request.query.unwanted
+    excluded_terms = request.query.excluded
     asked = terms_of(request.query)
-    terms = asked[: len(asked) - len(excluded)]
+    terms = asked[: len(asked) - len(excluded_terms)]
     answer = yield from _find_as_typed(request, timeout)
-    words = answer.about("words") or ()
+    words = answer.summary("words") or ()
     if not _needs_corrections(request, answer):
         return answer, _wanted_words(terms, words), None
-    doubtful = doubtful_words(terms, words[: len(terms)], answer.about("known") or ())
-    found = bool(answer.about("found"))
-    if not doubtful or (found and request.cursor is None and not any(one.looks_mistyped for one in doubtful)):
+    correctable = correctable_terms(terms, words[: len(terms)], answer.summary("similar_words") or ())
+    found = bool(answer.summary("found"))
+    if not correctable or (found and request.cursor is None and not any(one.looks_mistyped for one in correctable)):
         return answer, _wanted_words(terms, words), None
-    unwanted = unwanted_query(excluded, words[len(terms) : len(asked)])
+    excluded = excluded_query(excluded_terms, words[len(terms) : len(asked)])
     literal = [word.split("\n")[0].replace(" ", "") for word in words[len(asked) :]]
     typed_hits = _scores(request, answer)
-    parameters = request.parameters | widened_parameters(
-        doubtful, unwanted=unwanted, literal=literal if excluded else (), typed_hits=typed_hits
+    parameters = request.parameters | corrected_parameters(
+        correctable, excluded=excluded, literal=literal if excluded_terms else (), typed_hits=typed_hits
     )
-    statement = PlannedStatement(widened_sql(request.shape), GENERIC_PLAN_SETTINGS, timeout)
-    answer = _Answer((yield statement, parameters), "widened")
-    wanted = [*_wanted_words(terms, words), *(one.wanted for one in doubtful)]
-    return answer, wanted, _suggestion(doubtful, answer.rows[len(typed_hits) :])
+    statement = PlannedStatement(corrected_sql(request.shape), GENERIC_PLAN_SETTINGS, timeout)
+    answer = _Answer((yield statement, parameters), "corrected")
+    wanted = [*_wanted_words(terms, words), *(one.highlighted for one in correctable)]
+    return answer, wanted, _suggestion(correctable, answer.rows[len(typed_hits) :])
 
 
 def _scores(request: Request, answer: _Answer) -> Sequence[tuple[UUID, float]]:
-    place = len(_ABOUT) + len(request.shape.facets)
+    place = len(_SUMMARY) + len(request.shape.facets)
     return [(row[-_TRACK_WIDTH], row[place]) for row in answer.rows if row[-_TRACK_WIDTH] is not None]
 
 
@@ -105,28 +108,28 @@ def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
 
     By relevance, that part is the sparsest sample. In another order, it is the first tracks of that order.
     """
-    has_words = bool(request.query.wanted)
+    has_words = bool(request.query.groups)
     if request.order_by == "relevance":
         sql, strategy = search_sql(request.shape), "typed"
     else:
-        sql, strategy = listing_sql(request.shape, request.order_by, has_words=has_words), request.order_by
-    limit = max(request.parameters["limit"], FEW)
+        sql, strategy = sorted_sql(request.shape, request.order_by, has_words=has_words), request.order_by
+    limit = max(request.parameters["limit"], FEW_HITS)
     parameters = request.parameters | {"look_further": False, "limit": limit}
-    if request.cursor is not None and request.cursor.way == "widened":
+    if request.cursor is not None and request.cursor.strategy == "corrected":
         # The page belongs to the corrected search, which needs all of the few hits of this one.
         parameters |= {"look_further": True, "after_score": None, "after_id": None, "offset": 0}
     settings = GENERIC_PLAN_SETTINGS if has_words else CUSTOM_PLAN_SETTINGS
     try:
         answer = _Answer((yield PlannedStatement(sql, settings, timeout), parameters), strategy)
-        if strategy == "typed" or not answer.about("late") or answer.about("found"):
+        if strategy == "typed" or not answer.summary("timed_out") or answer.summary("found"):
             return answer
     except QueryTimeout:
-        if strategy == "typed" and parameters["level"] is not None:
+        if strategy == "typed" and parameters["sample"] is not None:
             raise
     if strategy == "typed":
-        parameters["level"] = SAMPLES[0]
+        parameters["sample"] = SAMPLES[0]
     else:
-        sql = beginning_sql(request.shape, request.order_by, has_words=has_words)
+        sql = bounded_sql(request.shape, request.order_by, has_words=has_words)
     try:
         rows = yield PlannedStatement(sql, GENERIC_PLAN_SETTINGS, timeout), parameters
     except QueryTimeout as error:
@@ -138,11 +141,11 @@ _TOO_LONG: Final = "search: it took longer than search_timeout; narrow it, or ra
 
 
 def _needs_corrections(request: Request, answer: _Answer) -> bool:
-    if request.order_by != "relevance" or not request.query.wanted or answer.is_partial:
+    if request.order_by != "relevance" or not request.query.groups or answer.is_partial:
         return False
     if request.cursor is not None:
-        return request.cursor.way == "widened"
-    return bool(answer.about("little"))
+        return request.cursor.strategy == "corrected"
+    return bool(answer.summary("few_hits"))
 
 
 def _find_by_id(request: Request, track_id: UUID) -> Operation[SearchPage]:
@@ -164,42 +167,42 @@ def _facet_of(track: Track | None, name: str) -> Facet:
 
 def _page(request: Request, answer: _Answer, wanted: Sequence[WantedWords], suggestion: str | None) -> SearchPage:
     """Make a page of the rows: as many as were asked for, and what the others tell."""
-    first = len(_ABOUT) + len(request.shape.facets)
+    first = len(_SUMMARY) + len(request.shape.facets)
     rows = [row for row in answer.rows if row[-_TRACK_WIDTH] is not None]
     hits = []
     for row in rows[: request.limit]:
         track = track_of(row[-_TRACK_WIDTH:])
-        score = row[first] if answer.strategy in {"typed", "widened"} else 0.0
+        score = row[first] if answer.strategy in {"typed", "corrected"} else 0.0
         hits.append(Hit(track, score, highlights_of(track, wanted)))
-    level = answer.about("share") or 1
+    factor = answer.summary("sampling_factor") or 1
     following = None
     if len(rows) > request.limit:
         last = rows[request.limit - 1]
-        key = (last[first],) if answer.strategy in {"typed", "widened"} else (last[first], *last[first + 2])
-        following = Cursor(answer.strategy, level, key, hits[-1].track.id).text(request.identity)
-    found, sampled = answer.about("found"), answer.about("sampled")
-    is_partial = answer.is_partial or bool(answer.about("late"))
-    is_exact = level == 1 and (bool(request.query.wanted) or found <= COUNTED) and not is_partial
+        key = (last[first],) if answer.strategy in {"typed", "corrected"} else (last[first], *last[first + 2])
+        following = Cursor(answer.strategy, factor, key, hits[-1].track.id).text(request.identity)
+    found, sampled = answer.summary("found"), answer.summary("sampled")
+    is_partial = answer.is_partial or bool(answer.summary("timed_out"))
+    is_exact = factor == 1 and (bool(request.query.groups) or found <= COUNTED) and not is_partial
     return SearchPage(
         hits=tuple(hits),
-        total=max(found, sampled * level) if level > 1 else min(found, COUNTED),
+        total=max(found, sampled * factor) if factor > 1 else min(found, COUNTED),
         is_total_exact=is_exact,
         next_cursor=following,
         suggestion=suggestion,
-        facets=_facets(request, answer, level, is_exact=is_exact),
+        facets=_facets(request, answer, factor, is_exact=is_exact),
         is_partial=is_partial,
         ignored_terms=request.query.ignored,
     )
 
 
-def _facets(request: Request, answer: _Answer, level: int, *, is_exact: bool) -> dict[str, Facet]:
+def _facets(request: Request, answer: _Answer, factor: int, *, is_exact: bool) -> dict[str, Facet]:
     facets = {}
-    for place, name in enumerate(request.shape.facets, len(_ABOUT)):
+    for place, name in enumerate(request.shape.facets, len(_SUMMARY)):
         values = answer.rows[0][place]
         facets[name] = Facet(
-            tuple(FacetValue(value, tracks * level) for value, tracks in values[:MOST_VALUES]),
+            tuple(FacetValue(value, tracks * factor) for value, tracks in values[:MAX_VALUES]),
             is_exact=is_exact,
-            is_complete=len(values) <= MOST_VALUES,
+            is_complete=len(values) <= MAX_VALUES,
         )
     return facets
 
@@ -210,27 +213,27 @@ def _wanted_words(terms: Iterable[Term], words: Iterable[str]) -> list[WantedWor
     for term, written in zip(terms, words, strict=False):
         parted, joined, pieces, *_ = [*written.split("\n"), "", ""]
         spellings = [tuple(parted.split())]
-        if not term.phrase or not spellings[0]:
+        if not term.is_phrase or not spellings[0]:
             spellings += [*((spelling,) for spelling in joined.split()), tuple(pieces.split())]
         fields = frozenset({term.field}) if term.field else None
         found = tuple(dict.fromkeys(spelling for spelling in spellings if spelling))
-        wanted.append(WantedWords(found, prefix=term.prefix, fields=fields))
+        wanted.append(WantedWords(found, is_prefix=term.is_prefix, fields=fields))
     return wanted
 
 
-def _suggestion(doubtful: Sequence[Doubtful], rows: Sequence[tuple[Any, ...]]) -> str | None:
+def _suggestion(correctable: Sequence[CorrectableTerm], rows: Sequence[tuple[Any, ...]]) -> str | None:
     """Return the typed words with those in doubt replaced by what the first hit holds; None if that changes nothing."""
     if not rows or rows[0][-_TRACK_WIDTH] is None:
         return None
     track = track_of(rows[0][-_TRACK_WIDTH:])
-    held = {word for text in (track.title, track.artist, track.album) for word, *_ in read(text or "").words()}
+    held = {word for text in (track.title, track.artist, track.album) for word, *_ in tokenize(text or "").words()}
     words: list[str] = []
-    for one in doubtful:
+    for one in correctable:
         meant = one.word
         if one.word not in held:
             likely = (other.words for other in one.alternatives if held.issuperset(other.words.split()))
             meant = next(likely, one.word)
         if not words or words[-1] != meant or meant == one.word:
             words.append(meant)
-    changed = words != [one.word for one in doubtful]
+    changed = words != [one.word for one in correctable]
     return " ".join(words) if changed else None

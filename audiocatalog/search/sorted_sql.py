@@ -11,8 +11,16 @@ from typing import Final, NamedTuple
 
 from audiocatalog.models.sql_names import SAMPLES
 from audiocatalog.search.results import SearchOrder
-from audiocatalog.search.terms_sql import READ
-from audiocatalog.search.typed_sql import COLUMNS, ENOUGH, FACET_COLUMNS, Shape, facet_columns, facet_rows, samples
+from audiocatalog.search.terms_sql import TERMS_CTE
+from audiocatalog.search.typed_sql import (
+    COLUMNS,
+    FACET_COLUMNS,
+    SAMPLE_TARGET,
+    Shape,
+    facet_columns,
+    facet_rows,
+    sample_ctes,
+)
 
 #: Tracks that filters alone narrow are counted up to here.
 COUNTED: Final = 10_000
@@ -20,7 +28,7 @@ COUNTED: Final = 10_000
 _REACHED: Final = 10_000
 
 
-class _Part(NamedTuple):
+class _SortSegment(NamedTuple):
     """Describe a stretch of the order: which tracks are in it, what they are sorted by, and in which direction."""
 
     among: str
@@ -36,78 +44,81 @@ class _Part(NamedTuple):
         return ", ".join(f"t.{column}{direction}" for column in (*self.sorted_by, *self.columns, "id"))
 
     def behind(self, number: int) -> str:
-        """Return the condition to stand behind the last hit, whose part and key are parameters."""
+        """Return the condition to stand behind the last hit, whose segment and key are parameters."""
         names = ", ".join(f"t.{column}" for column in (*self.columns, "id"))
         keys = ", ".join(
             [f"(%(after_key)s::text[])[{place + 1}]::{kind}" for place, kind in enumerate(self.types)]
             + ["%(after_id)s::uuid"]
         )
         return (
-            f"(%(after_part)s::int IS NULL OR %(after_part)s::int < {number} "
-            f"OR (%(after_part)s::int = {number} AND ({names}) {'<' if self.descending else '>'} ({keys})))"
+            f"(%(after_segment)s::int IS NULL OR %(after_segment)s::int < {number} "
+            f"OR (%(after_segment)s::int = {number} AND ({names}) {'<' if self.descending else '>'} ({keys})))"
         )
 
 
-_PARTS: Final = {
-    "title": (_Part("true", ("title_name", "artist_name"), ("varchar", "varchar")),),
+_SEGMENTS: Final = {
+    "title": (_SortSegment("true", ("title_name", "artist_name"), ("varchar", "varchar")),),
     "artist": (
-        _Part("t.artist_name <> ''", ("artist_name", "title_name"), ("varchar", "varchar")),
-        _Part("t.artist_name = ''", ("artist_name", "title_name"), ("varchar", "varchar")),
+        _SortSegment("t.artist_name <> ''", ("artist_name", "title_name"), ("varchar", "varchar")),
+        _SortSegment("t.artist_name = ''", ("artist_name", "title_name"), ("varchar", "varchar")),
     ),
     "year": (
-        _Part("t.year IS NOT NULL", ("year",), ("int",), descending=True),
-        _Part("t.year IS NULL", ("year",), ("int",), descending=True),
+        _SortSegment("t.year IS NOT NULL", ("year",), ("int",), descending=True),
+        _SortSegment("t.year IS NULL", ("year",), ("int",), descending=True),
     ),
-    "newest": (_Part("true", ("created_at",), ("timestamptz",), descending=True),),
+    "newest": (_SortSegment("true", ("created_at",), ("timestamptz",), descending=True),),
 }
 # The second stretch of a year has no year to compare with.
-_NO_YEAR: Final = _Part("t.year IS NULL", (), (), descending=True, sorted_by=("year",))
+_NO_YEAR: Final = _SortSegment("t.year IS NULL", (), (), descending=True, sorted_by=("year",))
 
 
-def parts_of(order_by: SearchOrder) -> tuple[_Part, ...]:
+def segments_of(order_by: SearchOrder) -> tuple[_SortSegment, ...]:
     """Return the stretches of *order_by*, one behind the other."""
-    parts = _PARTS[order_by]
-    return (parts[0], _NO_YEAR) if order_by == "year" else parts
+    segments = _SEGMENTS[order_by]
+    return (segments[0], _NO_YEAR) if order_by == "year" else segments
 
 
 @lru_cache(maxsize=256)
-def listing_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
+def sorted_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
     """Return the statement for tracks that hold the words, or for all that meet the conditions, in this order."""
     matches, meets = _conditions(shape, has_words=has_words)
     words = f"t.search_vector @@ (SELECT driving FROM asked) AND {matches}"
-    tables, sources = samples("sample", words, f" AND {meets}") if has_words else ([], [])
-    poor = [f"(SELECT count(*) FROM sample_{share}) < {ENOUGH}" for share in SAMPLES] if has_words else ["false"]
+    tables, sources = sample_ctes("sample", words, f" AND {meets}") if has_words else ([], [])
+    poor = (
+        [f"(SELECT count(*) FROM sample_{sampling_factor}) < {SAMPLE_TARGET}" for sampling_factor in SAMPLES]
+        if has_words
+        else ["false"]
+    )
     tables.append(f"extent AS MATERIALIZED (SELECT {' AND '.join(poor)} AS few)")
     few = "(SELECT few FROM extent)"
     walks = []
-    for number, part in enumerate(parts_of(order_by)):
+    for number, segment in enumerate(segments_of(order_by)):
         if has_words:
             found = "(SELECT t.* FROM sample_1 AS s JOIN audio_tracks AS t ON t.id = s.id OFFSET 0) AS t"
-            walks.append(_walk(number, part, found, few))
-        walks.append(_walk(number, part, "audio_tracks AS t", f"NOT {few} AND {matches} AND {meets}"))
+            walks.append(_walk(number, segment, found, few))
+        walks.append(_walk(number, segment, "audio_tracks AS t", f"NOT {few} AND {matches} AND {meets}"))
     if has_words:
-        counted = "SELECT id, share FROM (" + " UNION ALL ".join(sources) + ") AS sources"
+        counted = "SELECT id, sampling_factor FROM (" + " UNION ALL ".join(sources) + ") AS sources"
     else:
-        counted = (
-            f"SELECT t.id, 1 AS share{_counted_columns(shape)} FROM audio_tracks AS t WHERE {meets} LIMIT {COUNTED + 1}"
-        )
+        counted = f"""SELECT t.id, 1 AS sampling_factor{_counted_columns(shape)}
+  FROM audio_tracks AS t WHERE {meets} LIMIT {COUNTED + 1}"""
     return _listed(tables, counted, walks, shape, facets=facet_rows() if has_words else _SOURCE_FACETS)
 
 
 @lru_cache(maxsize=256)
-def beginning_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
+def bounded_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
     """Return the statement for the same among the first tracks in the order *order_by* alone, however many they are."""
     matches, meets = _conditions(shape, has_words=has_words)
     tables, walks, sources = [], [], []
-    for number, part in enumerate(parts_of(order_by)):
+    for number, segment in enumerate(segments_of(order_by)):
         tables.append(f"""reached_{number} AS MATERIALIZED (
   SELECT t.* FROM (
-    SELECT t.* FROM audio_tracks AS t WHERE {part.among} AND {part.behind(number)}
-    ORDER BY {part.order} LIMIT {_REACHED}
+    SELECT t.* FROM audio_tracks AS t WHERE {segment.among} AND {segment.behind(number)}
+    ORDER BY {segment.order} LIMIT {_REACHED}
   ) AS t WHERE {matches} AND {meets}
 )""")
-        walks.append(_walk(number, part, f"reached_{number} AS t", "true"))
-        sources.append(f"SELECT t.id, 1 AS share{_counted_columns(shape)} FROM reached_{number} AS t")
+        walks.append(_walk(number, segment, f"reached_{number} AS t", "true"))
+        sources.append(f"SELECT t.id, 1 AS sampling_factor{_counted_columns(shape)} FROM reached_{number} AS t")
     return _listed(tables, " UNION ALL ".join(sources), walks, shape, facets=_SOURCE_FACETS)
 
 
@@ -122,33 +133,35 @@ def _counted_columns(shape: Shape) -> str:
 def _conditions(shape: Shape, *, has_words: bool) -> tuple[str, str]:
     """Return what a track must match, and what it must meet besides."""
     matches = "ts_match_vq(t.search_vector, (SELECT loose FROM asked))" if has_words else "true"
-    return matches, f"(t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE{shape.narrowed}"
+    return matches, f"(t.search_vector @@ (SELECT excluded FROM asked)) IS NOT TRUE{shape.narrowed}"
 
 
-def _walk(number: int, part: _Part, source: str, gate: str) -> str:
+def _walk(number: int, segment: _SortSegment, source: str, gate: str) -> str:
     """Return the page of a stretch of the order, among the tracks of *source*."""
-    keys = "ARRAY[" + ", ".join(f"t.{column}::text" for column in part.columns) + "]::text[]"
-    return f"""(SELECT {number} AS part, row_number() OVER (ORDER BY {part.order}) AS place, {keys} AS keys, {COLUMNS}
-  FROM {source} WHERE {gate} AND {part.among} AND {part.behind(number)}
-  ORDER BY {part.order} LIMIT %(limit)s + %(offset)s)"""
+    keys = "ARRAY[" + ", ".join(f"t.{column}::text" for column in segment.columns) + "]::text[]"
+    return f"""(SELECT {number} AS segment, row_number() OVER (ORDER BY {segment.order}) AS place, {keys} AS keys,
+    {COLUMNS}
+  FROM {source} WHERE {gate} AND {segment.among} AND {segment.behind(number)}
+  ORDER BY {segment.order} LIMIT %(limit)s + %(offset)s)"""
 
 
 def _listed(tables: list[str], counted: str, walks: list[str], shape: Shape, *, facets: str) -> str:
     """Return the statement that *counts* what is found, and makes one page of all *walks*."""
     return f"""
-WITH {READ},{"".join(f"{chr(10)}{table}," for table in tables)}
+WITH {TERMS_CTE},{"".join(f"{chr(10)}{table}," for table in tables)}
 source AS MATERIALIZED ({counted}),
 found AS MATERIALIZED (SELECT id FROM source),
 page AS MATERIALIZED (
   SELECT * FROM ({f"{chr(10)}UNION ALL ".join(walks)}) AS walked
-  ORDER BY part, place LIMIT %(limit)s OFFSET %(offset)s
+  ORDER BY segment, place LIMIT %(limit)s OFFSET %(offset)s
 ){facets if shape.facets else ""}
-SELECT about.*, page.*
+SELECT summary.*, page.*
 FROM (
-  SELECT (SELECT count(*) FROM found) AS found, coalesce((SELECT max(share) FROM source), 1) AS share,
-    (SELECT count(*) FROM source WHERE share > 1) AS sampled,
-    clock_timestamp() > statement_timestamp() + %(time)s::interval AS late,
-    (SELECT array_agg(words ORDER BY place) FROM term) AS words, false AS little,
-    NULL AS known{facet_columns(shape.facets)}
-) AS about LEFT JOIN page ON true
-ORDER BY page.part, page.place"""
+  SELECT (SELECT count(*) FROM found) AS found,
+    coalesce((SELECT max(sampling_factor) FROM source), 1) AS sampling_factor,
+    (SELECT count(*) FROM source WHERE sampling_factor > 1) AS sampled,
+    clock_timestamp() > statement_timestamp() + %(time)s::interval AS timed_out,
+    (SELECT array_agg(words ORDER BY place) FROM term) AS words, false AS few_hits,
+    NULL AS similar_words{facet_columns(shape.facets)}
+) AS summary LEFT JOIN page ON true
+ORDER BY page.segment, page.place"""

@@ -18,22 +18,22 @@ from typing import Final
 from audiocatalog.models.rows import TRACK_COLUMNS
 from audiocatalog.models.sql_names import FOLD_FUNCTION, NAME_FUNCTION, SAMPLES, SLIPS_FUNCTION
 from audiocatalog.search.results import FACET_FIELDS
-from audiocatalog.search.terms_sql import LAST, READ
+from audiocatalog.search.terms_sql import LAST, TERMS_CTE
 
 #: The hits in a sample from which on it stands for the whole table.
-ENOUGH: Final = 200
+SAMPLE_TARGET: Final = 200
 #: How many tracks are taken by each way to be named.
-_MOST_NAMED: Final = 200
-_MOST_NAMED_BY_PAIR: Final = 20
-_MOST_KNOWN: Final = 200
+_MAX_NAMED: Final = 200
+_MAX_NAMED_BY_PAIR: Final = 20
+_MAX_SIMILAR: Final = 200
 #: Of a query of one long word in a script without spaces, so many characters are looked at where nothing matches.
-MOST_WORDS: Final = 32
+MAX_WORDS: Final = 32
 #: So few hits leave room for what else may have been meant.
-FEW: Final = 3
+FEW_HITS: Final = 3
 #: Of an artist and a title of the same name, so many tracks lead the list.
-LEADERS: Final = 3
+MAX_BOOSTED: Final = 3
 #: How many values a facet tells.
-MOST_VALUES: Final = 20
+MAX_VALUES: Final = 20
 
 COLUMNS: Final = ", ".join(f"t.{name}" for name in TRACK_COLUMNS)
 _CANDIDATE_COLUMNS: Final = "t.id, t.title, t.artist, t.title_name, t.artist_name, t.search_vector"
@@ -97,7 +97,7 @@ _SCORED: Final = f"""
 
 # What is named by the whole text may hold what its reading as a query excludes.
 _MEETS: Final = f"""(t.search_vector @@ asked.required) IS NOT FALSE
-    AND ((t.search_vector @@ asked.unwanted) IS NOT TRUE
+    AND ((t.search_vector @@ asked.excluded) IS NOT TRUE
       OR {_IS_NAMED_BY_TEXT})"""
 
 
@@ -114,32 +114,36 @@ class Shape:
         return "".join(f"\n    AND {condition}" for condition in self.conditions)
 
 
-def samples(
-    prefix: str, words: str, narrowed: str, *gates: str, shares: tuple[int, ...] = SAMPLES, enough: int = ENOUGH
+def sample_ctes(
+    prefix: str, words: str, narrowed: str, *gates: str, factors: tuple[int, ...] = SAMPLES, enough: int = SAMPLE_TARGET
 ) -> tuple[list[str], list[str]]:
     """
     Return the tables of the tracks that hold *words*, *narrowed*, sparse samples first, and what to read from them.
 
-    Each is sought only if all *gates* are open and no sparser one holds enough, or if ``level`` names it; none is
+    Each is sought only if all *gates* are open and no sparser one holds enough, or if ``sample`` names it; none is
     begun when the time for it is over.
     """
     tables, sources = [], []
     poor: list[str] = []
-    for share in (*shares, 1):
-        sampled = f"(uuid_hash(t.id) & {share - 1}) = 0 AND " if share > 1 else ""
+    for sampling_factor in (*factors, 1):
+        sampled = f"(uuid_hash(t.id) & {sampling_factor - 1}) = 0 AND " if sampling_factor > 1 else ""
         due = " AND ".join([*gates, *poor, "clock_timestamp() < statement_timestamp() + %(time)s::interval"])
-        gate = f"CASE WHEN %(level)s::int IS NULL THEN (SELECT {due}) ELSE %(level)s::int = {share} END"
+        gate = f"CASE WHEN %(sample)s::int IS NULL THEN (SELECT {due}) ELSE %(sample)s::int = {sampling_factor} END"
         # A sample is small, so its tracks are narrowed one by one; of the whole table, an index may do that as well.
-        source = f"({_ALL_OF} WHERE {sampled}{words} AND {gate} OFFSET 0) AS t" if share > 1 else "audio_tracks AS t"
-        condition = "true" if share > 1 else f"{words} AND {gate}"
-        tables.append(f"""{prefix}_{share} AS MATERIALIZED (
+        source = (
+            f"({_ALL_OF} WHERE {sampled}{words} AND {gate} OFFSET 0) AS t"
+            if sampling_factor > 1
+            else "audio_tracks AS t"
+        )
+        condition = "true" if sampling_factor > 1 else f"{words} AND {gate}"
+        tables.append(f"""{prefix}_{sampling_factor} AS MATERIALIZED (
   SELECT {_CANDIDATE_COLUMNS} FROM {source}
   WHERE {condition}{narrowed}
 )""")
-        count = f"(SELECT count(*) FROM {prefix}_{share})"
+        count = f"(SELECT count(*) FROM {prefix}_{sampling_factor})"
         poor.append(f"{count} < {enough}")
-        stands = f" WHERE %(level)s::int = {share} OR {count} >= {enough}" if share > 1 else ""
-        sources.append(f"SELECT *, {share} AS share FROM {prefix}_{share}{stands}")
+        stands = f" WHERE %(sample)s::int = {sampling_factor} OR {count} >= {enough}" if sampling_factor > 1 else ""
+        sources.append(f"SELECT *, {sampling_factor} AS sampling_factor FROM {prefix}_{sampling_factor}{stands}")
     return tables, sources
 
 
@@ -158,39 +162,39 @@ def _named(narrowed: str) -> str:
     pair = "(SELECT asked.*, head, tail AS start, tail_end AS finish FROM asked, pair) AS asked"
     return "\n  UNION ALL ".join(
         (
-            by(typed, "title_name", "artist_name", _MOST_NAMED),
-            by(text, "title_name", "artist_name", _MOST_NAMED),
-            by(typed, "artist_name", "title_name", _MOST_NAMED),
-            by(artists, "artist_name", "title_name", _MOST_NAMED),
-            by(pair, "title_name", "id", _MOST_NAMED_BY_PAIR, "t.artist_name = asked.head AND "),
-            by(pair, "artist_name", "id", _MOST_NAMED_BY_PAIR, "t.title_name = asked.head AND "),
+            by(typed, "title_name", "artist_name", _MAX_NAMED),
+            by(text, "title_name", "artist_name", _MAX_NAMED),
+            by(typed, "artist_name", "title_name", _MAX_NAMED),
+            by(artists, "artist_name", "title_name", _MAX_NAMED),
+            by(pair, "title_name", "id", _MAX_NAMED_BY_PAIR, "t.artist_name = asked.head AND "),
+            by(pair, "artist_name", "id", _MAX_NAMED_BY_PAIR, "t.title_name = asked.head AND "),
             f"""SELECT found.* FROM asked CROSS JOIN LATERAL ({CANDIDATE}
-    WHERE t.search_vector @@ asked.initials AND {_MEETS}{narrowed} LIMIT {_MOST_NAMED}) AS found""",
+    WHERE t.search_vector @@ asked.initials AND {_MEETS}{narrowed} LIMIT {_MAX_NAMED}) AS found""",
         )
     )
 
 
 # Nothing, or next to nothing by a single word: then others may have been meant.
-_LITTLE: Final = f"(SELECT count(*) <= CASE WHEN %(is_one_word)s THEN {FEW} ELSE 0 END FROM found)"
+_HAS_FEW_HITS: Final = f"(SELECT count(*) <= CASE WHEN %(is_one_word)s THEN {FEW_HITS} ELSE 0 END FROM found)"
 
 # What the catalogue knows about the words, asked for only then: words like each of them, words that two neighbours make
 # together, and pairs of words that one would part into.
 _LOOKED_UP: Final = "SELECT word, tracks FROM audio_search_words WHERE word"
-_KNOWN: Final = f"""
-CASE WHEN {_LITTLE} OR %(look_further)s THEN (
+_SIMILAR_WORDS: Final = f"""
+CASE WHEN {_HAS_FEW_HITS} OR %(look_further)s THEN (
   WITH word AS MATERIALIZED (
     SELECT DISTINCT word FROM term, unnest(string_to_array(split_part(words, E'\\n', 1), ' ')) AS word
-    WHERE wanted AND word <> '' LIMIT {MOST_WORDS}
+    WHERE included AND word <> '' LIMIT {MAX_WORDS}
   ),
-  known AS (
-    SELECT word.word, near.word AS known, near.tracks
+  similar_word AS (
+    SELECT word.word, near.word AS meant, near.tracks
     FROM word CROSS JOIN LATERAL (
       SELECT same.word, same.tracks FROM audio_search_words AS same
-      WHERE same.slips && {SLIPS_FUNCTION}(word.word) LIMIT {_MOST_KNOWN}
+      WHERE same.slips && {SLIPS_FUNCTION}(word.word) LIMIT {_MAX_SIMILAR}
     ) AS near
     UNION ALL
     SELECT names[place] || ' ' || names[place + 1], joined.word, joined.tracks
-    FROM spoken CROSS JOIN generate_series(1, least(cardinality(names) - 1, {_MOST_KNOWN})) AS place
+    FROM typed_name CROSS JOIN generate_series(1, least(cardinality(names) - 1, {_MAX_SIMILAR})) AS place
     CROSS JOIN LATERAL ({_LOOKED_UP} = names[place] || names[place + 1] LIMIT 1) AS joined
     UNION ALL
     SELECT word.word, head.word || ' ' || tail.word, least(head.tracks, tail.tracks)
@@ -198,11 +202,11 @@ CASE WHEN {_LITTLE} OR %(look_further)s THEN (
     CROSS JOIN LATERAL ({_LOOKED_UP} = left(word.word, place) LIMIT 1) AS head
     CROSS JOIN LATERAL ({_LOOKED_UP} = substr(word.word, place + 1) LIMIT 1) AS tail
   )
-  SELECT jsonb_agg(jsonb_build_array(word, known, tracks)) FROM known
+  SELECT jsonb_agg(jsonb_build_array(word, meant, tracks)) FROM similar_word
 ) END"""
 
 
-def paged(scored: str, sources: list[str], facets: tuple[str, ...]) -> str:
+def page_ctes(scored: str, sources: list[str], facets: tuple[str, ...]) -> str:
     """
     Return the end of a statement: what is found among the *sources*, and the page that is asked for.
 
@@ -218,16 +222,17 @@ candidate AS MATERIALIZED (
   SELECT id, max(exact) AS exact, bool_or(accented) AS accented, max(score) AS score
   FROM ({scored}) AS scored GROUP BY id
 ),
-leader AS MATERIALIZED (
+exact_name_boost AS MATERIALIZED (
   SELECT id, CASE WHEN exact = 'T' OR artists <= titles THEN 20 ELSE 40 END AS bonus
   FROM (
     SELECT id, exact, row_number() OVER (PARTITION BY exact ORDER BY accented DESC, id) AS place,
       count(*) FILTER (WHERE exact = 'T') OVER () AS titles, count(*) FILTER (WHERE exact = 'A') OVER () AS artists
     FROM candidate WHERE exact IS NOT NULL
-  ) AS ranked WHERE place <= {LEADERS}
+  ) AS ranked WHERE place <= {MAX_BOOSTED}
 ),
 found AS MATERIALIZED (
-  SELECT candidate.id, score + coalesce(bonus, 0) AS score FROM candidate LEFT JOIN leader ON leader.id = candidate.id
+  SELECT candidate.id, score + coalesce(bonus, 0) AS score
+  FROM candidate LEFT JOIN exact_name_boost ON exact_name_boost.id = candidate.id
 ),
 page AS MATERIALIZED (
   SELECT id, score FROM found
@@ -254,8 +259,8 @@ def facet_rows() -> str:
 facet_row AS MATERIALIZED (
   SELECT {FACET_COLUMNS}
   FROM (
-    SELECT id FROM found WHERE (SELECT max(share) FROM source) <= 1
-    UNION SELECT id FROM source WHERE share > 1
+    SELECT id FROM found WHERE (SELECT max(sampling_factor) FROM source) <= 1
+    UNION SELECT id FROM source WHERE sampling_factor > 1
   ) AS counted JOIN audio_tracks AS t ON t.id = counted.id
 )"""
 
@@ -276,21 +281,22 @@ def facet_columns(facets: tuple[str, ...]) -> str:
         FROM facet_row WHERE {facet} IS NOT NULL GROUP BY 1, 2
       ) AS spelling OFFSET 0
     ) AS spelling
-    GROUP BY same ORDER BY tracks DESC, same LIMIT {MOST_VALUES + 1}) AS counted) AS {facet}_facet"""
+    GROUP BY same ORDER BY tracks DESC, same LIMIT {MAX_VALUES + 1}) AS counted) AS {facet}_facet"""
         for facet in facets
     )
 
 
-def told(words: str, little: str, known: str, facets: tuple[str, ...]) -> str:
+def select_page(words: str, few_hits: str, similar_words: str, facets: tuple[str, ...]) -> str:
     """Return what a statement tells: the rows of the page, each with what is true of the whole."""
     return f"""
-SELECT about.*, page.score, {COLUMNS}
+SELECT summary.*, page.score, {COLUMNS}
 FROM (
-  SELECT (SELECT count(*) FROM found) AS found, coalesce((SELECT max(share) FROM source), 1) AS share,
-    (SELECT count(*) FROM source WHERE share > 1) AS sampled,
-    clock_timestamp() > statement_timestamp() + %(time)s::interval AS late,
-    {words} AS words, {little} AS little, {known} AS known{facet_columns(facets)}
-) AS about
+  SELECT (SELECT count(*) FROM found) AS found,
+    coalesce((SELECT max(sampling_factor) FROM source), 1) AS sampling_factor,
+    (SELECT count(*) FROM source WHERE sampling_factor > 1) AS sampled,
+    clock_timestamp() > statement_timestamp() + %(time)s::interval AS timed_out,
+    {words} AS words, {few_hits} AS few_hits, {similar_words} AS similar_words{facet_columns(facets)}
+) AS summary
 LEFT JOIN page ON true LEFT JOIN audio_tracks AS t ON t.id = page.id
 ORDER BY page.score DESC, page.id"""
 
@@ -300,9 +306,12 @@ def search_sql(shape: Shape) -> str:
     """Return the statement that looks for what was typed, as it was typed."""
     words = """t.search_vector @@ (SELECT driving FROM asked)
     AND ts_match_vq(t.search_vector, (SELECT loose FROM asked))
-    AND (t.search_vector @@ (SELECT unwanted FROM asked)) IS NOT TRUE"""
-    tables, sources = samples("sample", words, shape.narrowed)
-    named = f"SELECT *, 0 AS share FROM (\n  {_named(shape.narrowed)}\n  ) AS named"
-    return f"WITH {READ},\n{','.join(tables)},{paged(_SCORED, [named, *sources], shape.facets)}" + told(
-        words="(SELECT array_agg(words ORDER BY place) FROM term)", little=_LITTLE, known=_KNOWN, facets=shape.facets
+    AND (t.search_vector @@ (SELECT excluded FROM asked)) IS NOT TRUE"""
+    tables, sources = sample_ctes("sample", words, shape.narrowed)
+    named = f"SELECT *, 0 AS sampling_factor FROM (\n  {_named(shape.narrowed)}\n  ) AS named"
+    return f"WITH {TERMS_CTE},\n{','.join(tables)},{page_ctes(_SCORED, [named, *sources], shape.facets)}" + select_page(
+        words="(SELECT array_agg(words ORDER BY place) FROM term)",
+        few_hits=_HAS_FEW_HITS,
+        similar_words=_SIMILAR_WORDS,
+        facets=shape.facets,
     )

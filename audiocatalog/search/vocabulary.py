@@ -29,13 +29,13 @@ WITH counted AS MATERIALIZED (
   WHERE left(word, 1) <> '=' AND char_length(word) <= 200
 ),
 gone AS (
-  DELETE FROM audio_search_words AS known
-  WHERE NOT EXISTS (SELECT 1 FROM counted WHERE counted.word = known.word)
+  DELETE FROM audio_search_words AS stored
+  WHERE NOT EXISTS (SELECT 1 FROM counted WHERE counted.word = stored.word)
 ),
 written AS (
-  INSERT INTO audio_search_words AS known (word, tracks)
-  SELECT counted.word, counted.tracks FROM counted LEFT JOIN audio_search_words AS known ON known.word = counted.word
-  WHERE known.word IS NULL OR abs(known.tracks - counted.tracks) * 10 > known.tracks
+  INSERT INTO audio_search_words AS stored (word, tracks)
+  SELECT counted.word, counted.tracks FROM counted LEFT JOIN audio_search_words AS stored ON stored.word = counted.word
+  WHERE stored.word IS NULL OR abs(stored.tracks - counted.tracks) * 10 > stored.tracks
   ORDER BY counted.word
   ON CONFLICT (word) DO UPDATE SET tracks = excluded.tracks
 )

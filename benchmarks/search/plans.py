@@ -9,9 +9,10 @@ import psycopg
 
 from audiocatalog import SearchFilters
 from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS
-from audiocatalog.search.corrections import doubtful_words, widened_parameters, widened_sql
+from audiocatalog.search.corrected_sql import corrected_sql
+from audiocatalog.search.corrections import correctable_terms, corrected_parameters
 from audiocatalog.search.request import Request
-from audiocatalog.search.sorted_sql import listing_sql
+from audiocatalog.search.sorted_sql import sorted_sql
 from audiocatalog.search.typed_sql import search_sql
 from benchmarks.search.data import scale_rows, scale_source
 from benchmarks.search.load import Reuse, filled
@@ -29,7 +30,7 @@ class _Kind(NamedTuple):
     name: str
     text: str
     options: dict[str, Any] = {}  # noqa: RUF012  # Never written.
-    widened: bool = False
+    is_corrected: bool = False
 
 
 _KINDS: Final = (
@@ -43,7 +44,7 @@ _KINDS: Final = (
     _Kind("exclusion", "love -live"),
     _Kind("common word, filters", "love ", {"filters": SearchFilters(year=(1990, 1995))}),
     _Kind("common word by year", "love ", {"sort": "year"}),
-    _Kind("typo, second statement", "{artist} {title}x", widened=True),
+    _Kind("typo, second statement", "{artist} {title}x", is_corrected=True),
 )
 
 
@@ -72,15 +73,15 @@ def _names(connection: psycopg.Connection[Any]) -> dict[str, str]:
 
 def _explained(connection: psycopg.Connection[Any], kind: _Kind, text: str) -> dict[str, Any]:
     request = Request.make(text, timeout=60.0, **kind.options)
-    parameters = request.parameters | {"look_further": kind.widened}
+    parameters = request.parameters | {"look_further": kind.is_corrected}
     statement = search_sql(request.shape)
     if "sort" in kind.options:
-        statement = listing_sql(request.shape, request.order_by, has_words=True)
-    if kind.widened:
+        statement = sorted_sql(request.shape, request.order_by, has_words=True)
+    if kind.is_corrected:
         row: Any = connection.execute(statement.encode(), parameters).fetchone()
-        terms = [term for group in request.query.wanted for term in group]
-        doubtful = doubtful_words(terms, row[_WORDS][: len(terms)], row[_KNOWN] or ())
-        parameters, statement = parameters | widened_parameters(doubtful), widened_sql(request.shape)
+        terms = [term for group in request.query.groups for term in group]
+        correctable = correctable_terms(terms, row[_WORDS][: len(terms)], row[_KNOWN] or ())
+        parameters, statement = parameters | corrected_parameters(correctable), corrected_sql(request.shape)
     explain = f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY ON) {statement}".encode()
     connection.execute(explain, parameters)  # The first one fills the caches.
     lines = [line for (line,) in connection.execute(explain, parameters)]

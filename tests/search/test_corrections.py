@@ -10,19 +10,19 @@ from audiocatalog import Catalog, SearchFilters, UnitOfWork
 from audiocatalog.db.transaction import driver_connection
 from audiocatalog.search.corrections import (
     Alternative,
-    Doubtful,
-    doubtful_words,
-    unwanted_query,
-    widened_parameters,
+    CorrectableTerm,
+    correctable_terms,
+    corrected_parameters,
+    excluded_query,
 )
 from audiocatalog.search.query import Term
 from tests.support.searches import count_words, found, save, titles
 
 
-def doubtful(word: str, *known: tuple[str, int], **options: Any) -> Doubtful:
+def correctable(word: str, *known: tuple[str, int], **options: Any) -> CorrectableTerm:
     """Return *word* as it is read where the catalogue knows the words *known*, each with its number of tracks."""
-    terms = [Term(word, prefix=options.pop("prefix", False), **options)]
-    (one,) = doubtful_words(terms, [word], [(word, other, tracks) for other, tracks in known])
+    terms = [Term(word, **options)]
+    (one,) = correctable_terms(terms, [word], [(word, other, tracks) for other, tracks in known])
     return one
 
 
@@ -57,20 +57,20 @@ def doubtful(word: str, *known: tuple[str, int], **options: Any) -> Doubtful:
     ],
 )
 def test_a_word_is_so_many_slips_away(word: str, meant: str, slips: float | None) -> None:
-    one = doubtful(word, (meant, 7))
+    one = correctable(word, (meant, 7))
     assert one.alternatives == (() if slips is None else (Alternative(meant, slips, 7),))
 
 
 def test_the_nearest_comes_first_then_the_most_frequent_then_the_alphabet() -> None:
-    one = doubtful("cars", ("cart", 9), ("bars", 9), ("cars", 1), ("care", 50), ("car", 2))
+    one = correctable("cars", ("cart", 9), ("bars", 9), ("cars", 1), ("care", 50), ("car", 2))
     assert [other.words for other in one.alternatives] == ["cars", "car", "care", "bars", "cart"]
     assert one.best == "cars"
 
 
 def test_a_word_that_nobody_knows_is_its_own_best() -> None:
-    one = doubtful("xyzzy")
+    one = correctable("xyzzy")
     assert (one.best, one.is_sure, one.alternatives) == ("xyzzy", False, ())
-    assert 0 < one.weight < doubtful("love", ("love", 10**7)).weight
+    assert 0 < one.weight < correctable("love", ("love", 10**7)).weight
 
 
 @pytest.mark.parametrize(
@@ -87,19 +87,19 @@ def test_a_word_that_nobody_knows_is_its_own_best() -> None:
 def test_a_known_word_is_sure_unless_a_like_one_is_far_more_frequent(
     known: list[tuple[str, int]], *, sure: bool
 ) -> None:
-    assert doubtful("cream", *known).is_sure is sure
+    assert correctable("cream", *known).is_sure is sure
 
 
 def test_rare_words_tell_more_than_common_ones() -> None:
-    weights = [doubtful("word", ("word", tracks)).weight for tracks in (1, 10, 1000, 10**6)]
+    weights = [correctable("word", ("word", tracks)).weight for tracks in (1, 10, 1000, 10**6)]
     assert weights == sorted(weights, reverse=True)
 
 
 def test_each_piece_of_a_term_is_in_doubt_by_itself() -> None:
-    terms = [Term("AC/DC"), Term("Tunder", field="title", prefix=True)]
+    terms = [Term("AC/DC"), Term("Tunder", field="title", is_prefix=True)]
     words = ["ac dc\nacdc\n", "tunder"]
-    found_words = doubtful_words(terms, words, [("tunder", "thunder", 3), ("ac dc", "acdc", 5)])
-    assert [(one.word, one.mark, one.open, one.best) for one in found_words] == [
+    found_words = correctable_terms(terms, words, [("tunder", "thunder", 3), ("ac dc", "acdc", 5)])
+    assert [(one.word, one.mark, one.is_prefix, one.best) for one in found_words] == [
         ("ac", "", False, "acdc"),
         ("dc", "", False, "acdc"),
         ("tunder", ":A", True, "thunder"),
@@ -109,29 +109,29 @@ def test_each_piece_of_a_term_is_in_doubt_by_itself() -> None:
 @pytest.mark.parametrize(
     ("one", "most", "query"),
     [
-        (doubtful("cream"), 5, "('cream')"),
-        (doubtful("cream", ("dream", 9)), 0, "('cream')"),
-        (doubtful("cream", ("dream", 9), ("cram", 1)), 1, "('cream' | 'dream')"),
-        (doubtful("jayz", ("jay z", 9)), 5, "('jayz' | 'jay' <-> 'z')"),
-        (doubtful("crea", prefix=True), 5, "('crea' | 'crea':*)"),
-        (doubtful("crea", prefix=True, field="artist"), 5, "('crea':B | 'crea':*B)"),
+        (correctable("cream"), 5, "('cream')"),
+        (correctable("cream", ("dream", 9)), 0, "('cream')"),
+        (correctable("cream", ("dream", 9), ("cram", 1)), 1, "('cream' | 'dream')"),
+        (correctable("jayz", ("jay z", 9)), 5, "('jayz' | 'jay' <-> 'z')"),
+        (correctable("crea", is_prefix=True), 5, "('crea' | 'crea':*)"),
+        (correctable("crea", is_prefix=True, field="artist"), 5, "('crea':B | 'crea':*B)"),
     ],
 )
-def test_a_word_is_sought_with_its_alternatives(one: Doubtful, most: int, query: str) -> None:
+def test_a_word_is_sought_with_its_alternatives(one: CorrectableTerm, most: int, query: str) -> None:
     assert one.query(most) == query
 
 
 def test_excluded_terms_are_excluded_as_they_are_spelled() -> None:
-    terms = [Term("AC/DC"), Term("live", field="title"), Term("radio edit", phrase=True), Term("!!!")]
+    terms = [Term("AC/DC"), Term("live", field="title"), Term("radio edit", is_phrase=True), Term("!!!")]
     words = ["ac dc\nacdc\n", "live", "radio edit\nradioedit\n", "\n=symbol:212121\n"]
-    assert unwanted_query(terms, words) == (
+    assert excluded_query(terms, words) == (
         "('ac' <-> 'dc') | ('acdc') | ('live':A) | ('radio' <-> 'edit') | ('=symbol:212121')"
     )
-    assert unwanted_query([], []) is None
+    assert excluded_query([], []) is None
 
 
 def test_readings_hold_the_typed_words_and_their_alternatives() -> None:
-    asked = widened_parameters([doubtful("nirvna", ("nirvana", 3)), doubtful("hurt", ("hurt", 5))])
+    asked = corrected_parameters([correctable("nirvna", ("nirvana", 3)), correctable("hurt", ("hurt", 5))])
     assert asked["names"] == ["nirvanahurt", "nirvnahurt"]
     assert {"nirvana", "nirvna", "hurt", "nirvanahurt"} <= set(asked["runs"])
     assert ("nirvana", "hurt") in list(zip(asked["heads"], asked["tails"], strict=True))
@@ -142,7 +142,7 @@ def test_readings_hold_the_typed_words_and_their_alternatives() -> None:
 def test_the_readings_of_any_number_of_words_are_bounded_and_parse(work: UnitOfWork, number: int) -> None:
     words = [f"word{chr(97 + n)}" for n in range(number)]
     known = [(word, f"{word[:-1]}{chr(97 + n)}", n + 1) for word in words for n in range(26)]
-    asked = widened_parameters(doubtful_words([Term(word) for word in words], words, known))
+    asked = corrected_parameters(correctable_terms([Term(word) for word in words], words, known))
     assert len(asked["runs"]) <= 20_000
     assert len(asked["heads"]) <= 20_000
     assert sum(stage.count("'") // 2 for stage in asked["stages"] if stage) <= 5_000

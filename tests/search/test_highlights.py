@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from audiocatalog import Track
 from audiocatalog.models.characters import BLANKS, INVISIBLE, SEPARATORS
-from audiocatalog.search.folding import fold, read
+from audiocatalog.search.folding import fold, tokenize
 from audiocatalog.search.highlights import WantedWords, highlights_of
 from audiocatalog.search.results import Span
 
@@ -25,7 +25,7 @@ def wanted(written: str, fields: Iterable[str] | None = None) -> WantedWords:
     """Read ``ac dc|acd*``: alternatives, each a run of words; a star lets the last word of each go on."""
     return WantedWords(
         tuple(tuple(spelling.split()) for spelling in written.rstrip("*").split("|")),
-        prefix=written.endswith("*"),
+        is_prefix=written.endswith("*"),
         fields=None if fields is None else frozenset(fields),
     )
 
@@ -168,7 +168,7 @@ def test_each_field_is_marked_unless_others_were_asked_for() -> None:
 
 
 def test_wanted_words_are_values() -> None:
-    assert wanted("ac dc|acdc*") == WantedWords((("ac", "dc"), ("acdc",)), prefix=True)
+    assert wanted("ac dc|acdc*") == WantedWords((("ac", "dc"), ("acdc",)), is_prefix=True)
     assert {wanted("a"), wanted("a"), wanted("a*")} == {wanted("a*"), wanted("a")}
 
 
@@ -198,7 +198,7 @@ def test_wanted_words_are_values() -> None:
     ],
 )
 def test_words_know_what_they_cover(text: str, words: list[tuple[str, str]]) -> None:
-    assert [(word, text[start:end]) for word, start, end in read(text).words()] == words
+    assert [(word, text[start:end]) for word, start, end in tokenize(text).words()] == words
 
 
 # Characters that folding treats in different ways; random text of all there are would hold few of them.
@@ -221,13 +221,13 @@ TEXT = st.text(st.sampled_from(CHARACTERS)) | st.text(st.characters(exclude_cate
 def texts_with_something_wanted(draw: st.DrawFn) -> tuple[str, WantedWords]:
     """Draw a text and a run of its words, or the beginning of one."""
     text = draw(TEXT)
-    line = draw(st.sampled_from(read(text).text.split("\n"))).strip(" ").split(" ")
+    line = draw(st.sampled_from(tokenize(text).text.split("\n"))).strip(" ").split(" ")
     first = draw(st.integers(0, len(line) - 1))
     run = line[first : draw(st.integers(first + 1, len(line)))]
     prefix = draw(st.booleans())
     if prefix and run[-1]:
         run[-1] = run[-1][: draw(st.integers(1, len(run[-1])))]
-    return text, WantedWords((tuple(run),), prefix=prefix)
+    return text, WantedWords((tuple(run),), is_prefix=prefix)
 
 
 @settings(max_examples=500, deadline=None)
@@ -242,14 +242,14 @@ def test_marks_hold_what_was_wanted(drawn: tuple[str, WantedWords]) -> None:
         # Signs may be read in another way alone than beside letters, or beside characters that are not ASCII.
         alone = text[start:end]
         lettered = fold(f"é {alone}").text.translate(str.maketrans("$!@", "sia"))
-        again = "\n".join(read(piece).text for piece in (alone, f"é {alone}", lettered)).replace(" ", "")
+        again = "\n".join(tokenize(piece).text for piece in (alone, f"é {alone}", lettered)).replace(" ", "")
         assert "".join(thing.spellings[0]) in again
 
 
 @settings(max_examples=500, deadline=None)
 @given(TEXT)
 def test_every_word_of_a_text_can_be_marked(text: str) -> None:
-    for word, start, end in read(text).words():
+    for word, start, end in tokenize(text).words():
         spans = spans_of(text, WantedWords(((word,),)))
         assert any(first <= start < end <= last for first, last in spans)
 
@@ -292,7 +292,7 @@ def differences(connection: Connection, texts: list[str]) -> list[tuple[str, str
     return [
         (text, folded, words)
         for text, folded, words in words_on_server(connection, texts)
-        if fold(text).text != folded or {word for word, _, _ in read(text).words()} != words
+        if fold(text).text != folded or {word for word, _, _ in tokenize(text).words()} != words
     ]
 
 
@@ -370,7 +370,7 @@ def test_signs_part_words_and_letters_do_not(connection: Connection, characters:
         letter
         for letter in plain
         if unicodedata.category(letter)[0] in "LNM"
-        and not ("\u2460" <= letter <= "\u2793" or len(read(letter).text) < 3)
+        and not ("\u2460" <= letter <= "\u2793" or len(tokenize(letter).text) < 3)
     ]
     joined = words_of_each(connection, [f"a{letter}b" for letter in letters])
     apostrophes = [letter for letter in letters if fold(f"é{letter}").text == "e'"]

@@ -28,8 +28,8 @@ def meaning(typed: str) -> list[str]:
     alternatives, ``¬live`` is unwanted, ``year∈1990..1999`` is a range.
     """
     query = parse_query(typed)
-    asked = [" | ".join(map(written, group)) for group in query.wanted]
-    asked += [f"¬{written(term)}" for term in query.unwanted]
+    asked = [" | ".join(map(written, group)) for group in query.groups]
+    asked += [f"¬{written(term)}" for term in query.excluded]
     for field, limits in (("year", query.year), ("duration", query.duration)):
         if limits:
             asked.append(f"{field}∈{'..'.join('' if end is None else str(end) for end in limits)}")
@@ -37,12 +37,12 @@ def meaning(typed: str) -> list[str]:
 
 
 def written(term: Term) -> str:
-    text = f"[{term.text}]" if term.phrase else term.text
-    return (f"{term.field}=" if term.field else "") + text + ("…" if term.prefix else "")
+    text = f"[{term.text}]" if term.is_phrase else term.text
+    return (f"{term.field}=" if term.field else "") + text + ("…" if term.is_prefix else "")
 
 
 def terms_of(query: Query) -> list[Term]:
-    return [*chain(*query.wanted), *query.unwanted]
+    return [*chain(*query.groups), *query.excluded]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_every_text_means_something(typed: str, asked: list[str]) -> None:
     ],
 )
 def test_a_query_of_words_alone_is_plain(typed: str, *, plain: bool) -> None:
-    assert parse_query(typed).plain is plain
+    assert parse_query(typed).is_plain is plain
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_text_out_of_bounds_is_refused_with_the_limit(typed: object, limit: in
 )
 def test_a_text_at_the_bounds_is_read(typed: str) -> None:
     query = parse_query(typed)
-    assert query.wanted or query.year
+    assert query.groups or query.year
 
 
 @pytest.mark.parametrize(
@@ -304,16 +304,16 @@ def test_a_text_at_the_bounds_is_read(typed: str) -> None:
 def test_the_first_32_terms_count(typed: str, asked: list[str], ignored: int) -> None:
     query = parse_query(typed)
     assert query.ignored == ignored
-    written = ["|".join(f'"{term.text}"' if term.phrase else term.text for term in group) for group in query.wanted]
-    written += [f"-{term.text}" for term in query.unwanted]
+    written = ["|".join(f'"{term.text}"' if term.is_phrase else term.text for term in group) for group in query.groups]
+    written += [f"-{term.text}" for term in query.excluded]
     assert written + ["year"] * bool(query.year) == asked
     # What is not the end of the text is no beginning of a word either.
-    assert not any(term.prefix for group in query.wanted for term in group)
+    assert not any(term.is_prefix for group in query.groups for term in group)
 
 
 def test_within_the_limit_nothing_is_ignored() -> None:
     assert parse_query("x " * 31 + "x").ignored == 0
-    assert parse_query("x " * 31 + "x").wanted[-1][0].prefix
+    assert parse_query("x " * 31 + "x").groups[-1][0].is_prefix
 
 
 @pytest.mark.parametrize(
@@ -376,17 +376,17 @@ def test_any_text_is_read_within_the_limits_or_refused(typed: str) -> None:
     terms = terms_of(query)
     assert query.text == unicodedata.normalize("NFC", query.text).strip()
     # Whatever can be seen asks for something, and there is always something to exclude from.
-    assert bool(query.text) == bool(query.wanted or query.year or query.duration or query.id)
-    assert all(query.wanted)
+    assert bool(query.text) == bool(query.groups or query.year or query.duration or query.id)
+    assert all(query.groups)
     assert sum(len(term.text.split()) for term in terms) <= MAXIMUM_TERMS
     for term in terms:
         assert term.text == unicodedata.normalize("NFC", term.text).strip()
         assert visible(term.text)
-        assert term.phrase or len(term.text.split()) == 1
+        assert term.is_phrase or len(term.text.split()) == 1
         assert term.field is None or term.field in TERM_FIELDS
     # Only the last term that is wanted may go on, if it is a word and nothing follows it.
-    assert not any(term.prefix for term in terms if term is not (query.wanted and query.wanted[-1][-1]))
-    assert not any(term.prefix and (term.phrase or typed[-1].isspace()) for term in terms)
+    assert not any(term.is_prefix for term in terms if term is not (query.groups and query.groups[-1][-1]))
+    assert not any(term.is_prefix and (term.is_phrase or typed[-1].isspace()) for term in terms)
     for limits in (query.year, query.duration):
         assert limits is None or any(end is not None for end in limits)
     SearchFilters(year=query.year, duration=query.duration)
@@ -402,7 +402,7 @@ def test_what_was_read_is_read_again_as_the_same(typed: str) -> None:
     def finished(again: str) -> Query:
         read = parse_query(again)
         return replace(
-            read, wanted=tuple(tuple(replace(term, prefix=False) for term in group) for group in read.wanted)
+            read, groups=tuple(tuple(replace(term, is_prefix=False) for term in group) for group in read.groups)
         )
 
     assert finished(query.text) == finished(typed)
@@ -416,7 +416,7 @@ def test_each_term_stands_in_the_text_in_the_order_typed(typed: str) -> None:
     if query is None:
         return
     text = " ".join(word for word in query.text.split() if visible(word))
-    for terms in (chain(*query.wanted), query.unwanted):
+    for terms in (chain(*query.groups), query.excluded):
         place = 0
         for term in terms:
             place = text.index(term.text, place) + len(term.text)
@@ -429,7 +429,7 @@ def test_nothing_is_lost_of_a_text_without_operators(typed: str) -> None:
     if query is None or query.id:
         return
     assert [term.text for term in terms_of(query)] == [word for word in query.text.split() if visible(word)]
-    assert query.plain == bool(query.text)
+    assert query.is_plain == bool(query.text)
 
 
 @settings(max_examples=200, deadline=None)
@@ -441,7 +441,7 @@ def test_what_is_composed_by_the_rules_is_read_by_them(words: list[str], data: A
     for word in words:
         field = data.draw(st.sampled_from([None, *TERM_FIELDS]))
         phrase, excluded = data.draw(st.booleans()), data.draw(st.booleans())
-        term = Term(f"x{word} {word}" if phrase else f"x{word}", field, phrase=phrase)
+        term = Term(f"x{word} {word}" if phrase else f"x{word}", field, is_phrase=phrase)
         (unwanted if excluded else wanted).append(term)
         text = f'"{term.text}"' if phrase else term.text
         typed.append(f"{'-' if excluded else ''}{f'{field}:' if field else ''}{text}")

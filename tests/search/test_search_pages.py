@@ -267,7 +267,7 @@ def test_a_cursor_of_another_way_is_refused_or_gives_a_page(
 ) -> None:
     cursor = work.search("common", limit=5, order_by=sort).next_cursor
     assert cursor is not None
-    for way in ("typed", "widened", "title", "artist", "year", "newest"):
+    for way in ("typed", "corrected", "title", "artist", "year", "newest"):
         try:
             page = work.search("common", after=forged(cursor, 1, f'"{way}"'), order_by=sort)
         except errors.InvalidInput as error:

@@ -13,7 +13,7 @@ from audiocatalog import Catalog, SearchFilters
 from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS
 from audiocatalog.search.request import Request
 from audiocatalog.search.results import FACETS
-from audiocatalog.search.sorted_sql import COUNTED, beginning_sql
+from audiocatalog.search.sorted_sql import COUNTED, bounded_sql
 from tests.support.databases import libpq, temporary_database
 from tests.support.plans import Node, nodes, plan_of, prepare, rows_read, whole_reads
 from tests.support.searches import Asked, what_is_asked
@@ -155,7 +155,7 @@ def test_a_list_that_ran_out_of_time_reads_the_beginning_of_its_order(
 ) -> None:
     (one,) = asked(library, query, order_by=sort, facets=FACETS)
     shape = Request.make(query, order_by=sort, facets=FACETS, timeout=1).shape
-    beginning = beginning_sql(shape, sort, has_words=bool(query))
+    beginning = bounded_sql(shape, sort, has_words=bool(query))
     plan = plan_of(explainer, Asked(beginning, one.parameters, GENERIC_PLAN_SETTINGS))
     assert whole_reads(plan) == []
     assert rows_read(plan) <= COUNTED

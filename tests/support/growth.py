@@ -38,7 +38,7 @@ from audiocatalog.errors.printing import escaped, json_text
 from audiocatalog.models.ids import parse_id
 from audiocatalog.models.limits import clean_actor
 from audiocatalog.operations.changes import Place
-from audiocatalog.search.folding import read
+from audiocatalog.search.folding import tokenize
 from audiocatalog.search.query import parse_query
 from audiocatalog.search.results import Cursor
 
@@ -271,7 +271,7 @@ PARSERS: Final = (
     ),
     Parser("printable text", escaped, ("\u200d", "क\u200d", "\x9b", "\u202e", "\U000e0100", "\udcff", "a", "葛"), 1000),
     Parser("printable JSON", json_text, ("\u200d", "\x9b", "\u202e", '"', "\\", "\ud800", "a"), 1000),
-    Parser("highlights", lambda text: read(text[:1000]), _TEXT, 250),
+    Parser("highlights", lambda text: tokenize(text[:1000]), _TEXT, 250),
 )
 
 
