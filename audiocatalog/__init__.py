@@ -28,7 +28,7 @@ from audiocatalog.search.vocabulary import Vocabulary
 from audiocatalog.status import TRANSITIONS, TrackStatus
 from audiocatalog.unit_of_work import UnitOfWork
 
-# Most services never migrate, and many run no loop over waiting tracks: the first use of these names imports them.
+# Most services never migrate, and many run no worker: the first use of these names imports them.
 if _typing.TYPE_CHECKING:
     from audiocatalog import migrations
     from audiocatalog.worker import Worker

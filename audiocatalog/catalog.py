@@ -1,4 +1,4 @@
-"""The handle a service keeps: its pool, its units of work, and what is done in one call."""
+"""A service's handle to its catalogue: a pool of connections, units of work, and single calls."""
 
 from __future__ import annotations
 
@@ -42,33 +42,40 @@ _Result = TypeVar("_Result")
 
 class Catalog(Methods):
     """
-    Keep the way to one catalogue: a pool of connections, units of work, and what is done in one call.
+    A catalogue: a pool of connections, units of work, and methods that are one call each.
 
-    Make one for each process and database and share it between threads. Nothing is opened before the first use, which
-    also checks the server and its schema. It is a context manager, and ``close`` ends it.
+    Make one for each process and database, and share it between threads. The first use connects, and checks the server
+    and its schema. A ``with`` block or ``close`` ends it. Times are in seconds.
 
-    *url* is ``postgresql://user:password@host/name``. *actor* is recorded as the author of every change that does not
-    name another. *pooler* is for a server behind PgBouncer in transaction mode: no prepared statements, and limits set
-    within each transaction.
+    - *url*: the database, as ``postgresql://user:password@host/name``
+    - *actor*: the author of every change that names no other
+    - *password*: replaces the URL's; a text, or a function that is called for each new connection (see below)
+    - *pool_size*: at most this many connections
+    - *max_searches*: at most this many of them run searches at the same time; three in four by default
+    - *pool_timeout*: a caller waits at most this long for a connection
+    - *pool_recycle*: the age at which a connection is replaced, minus some jitter
+    - *connect_timeout*: for connecting to one host
+    - *statement_timeout*: for one statement
+    - *search_timeout*: for one statement of a search
+    - *lock_timeout*: for waiting for a lock
+    - *idle_timeout*: the server ends a unit of work that sends no statement for this long
+    - *network_timeout*: the connection is closed if the answer is this much later than the statement's timeout
+    - *slow_after*: a call that takes longer is logged in ``audiocatalog``, as is a unit of work that is rolled back
+    - *pooler*: for PgBouncer in transaction mode: prepares no statements, and sets timeouts in each transaction
+    - *debug_pool*: records where in the code each connection is taken, at about 10 microseconds each
+    - *max_attempts*: a track is tried this often before it is FAILED
+    - *retry_delay*: the delay after the first try of a track, doubled after each further try
+    - *longest_retry_delay*: the limit of that delay
+    - *notify*: sends a notification for each waiting track, for workers that *listen*
+    - *observe*: a function that is called with an ``Observation`` after every call and unit of work, in its thread
 
-    *password* stands in place of the URL's. It may be a function, which is called for each new connection, for tokens
-    that expire: in a thread of the pool, so that a caller waits for it no longer than *pool_timeout*. What it raises is
-    the cause of a ``ConfigurationError``, which is not tried again; a ``CatalogError`` of its own passes.
-
-    There are at most *pool_size* connections; a caller waits *pool_timeout* seconds for one. At most *max_searches* of
-    them run searches at the same time, by default three in four. Each connection is replaced after *pool_recycle*
-    seconds, less a little at random; to connect to one host may take *connect_timeout*. A statement may take
-    *statement_timeout* seconds, one of a search *search_timeout*, waiting for a lock *lock_timeout*; the server ends a
-    unit of work that asks nothing of it for *idle_timeout*. A server that says nothing for *network_timeout* longer
-    than the statement may take is given up.
-
-    *observe* is called with an ``Observation`` after every call and unit of work, in the caller's thread. A call that
-    takes *slow_after* seconds leaves a line in the log ``audiocatalog``, as does a unit of work that is rolled back.
-    *debug_pool* notes where in the code each connection is taken, for about ten microseconds each.
+    A *password* function suits tokens that expire. It runs in a thread of the pool, so a caller waits for it at most
+    *pool_timeout*. If it raises a ``CatalogError``, the caller gets that error. If it raises another exception, the
+    caller gets a ``ConfigurationError`` with that cause, and the connection is not retried.
 
     Raises:
         ConfigurationError: the URL or a setting is wrong.
-        InvalidInput: *actor* is no name.
+        InvalidInput: *actor* is not a valid name.
 
     >>> with Catalog("postgresql://localhost/music", actor="extractor") as catalog:  # doctest: +SKIP
     ...     page = catalog.search("sigur ros")
@@ -136,13 +143,14 @@ class Catalog(Methods):
         environment: Mapping[str, str] | None = None,
     ) -> Self:
         """
-        Return the catalogue that the environment names, by ``AUDIOCATALOG_DATABASE_URL`` or the ``DB_*`` variables.
+        Return the catalogue that ``AUDIOCATALOG_DATABASE_URL`` or the ``DB_*`` variables name.
 
         Every setting of ``Catalog`` has a variable of its own, such as ``AUDIOCATALOG_ACTOR``,
-        ``AUDIOCATALOG_POOL_SIZE`` or ``AUDIOCATALOG_POOLER`` (true or false). *environment* is the process's if None.
+        ``AUDIOCATALOG_POOL_SIZE`` or ``AUDIOCATALOG_POOLER`` (true or false). *environment* defaults to the process's.
 
         Raises:
-            ConfigurationError: no database is named, or a variable cannot be read.
+            ConfigurationError: no variable names a database, or a variable has an invalid value.
+            InvalidInput: the actor is not a valid name.
         """
         environment = the_environment(environment)
         return cls(
@@ -161,26 +169,27 @@ class Catalog(Methods):
         self.close()
 
     def __repr__(self) -> str:
-        """Return where the catalogue is, and nothing else of the URL: a password may stand in many places of it."""
+        """Return the database and the host alone, because other parts of the URL may contain a password."""
         url = self._database.url
         return f"<Catalog {url.database} at {url.host or url.query.get('host', 'localhost')}>"
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled or copied: connections belong to one process, and a password is in the URL."""
-        raise TypeError("a Catalog cannot be pickled or copied: make one in each process, from the same URL")
+        """Refuse pickling and copying: connections belong to one process, and the URL contains a password."""
+        raise TypeError("a Catalog cannot be pickled or copied; make one in each process from the same URL")
 
     def close(self) -> None:
-        """Close the pool; a unit of work that is still open keeps its connection to its end."""
+        """Close the pool. An open unit of work keeps its connection until it ends."""
         self._database.close()
 
     def unit_of_work(self) -> UnitOfWork:
         """
-        Return a new unit of work, to be used in a ``with`` block.
+        Return a new unit of work for a ``with`` block, which raises these errors when it is entered.
 
-        Raises, on entering:
-            PoolTimeout: no connection became free in time.
+        Raises:
+            PoolTimeout: no connection became free within ``pool_timeout``.
             DatabaseUnavailable: the server cannot be reached.
             SchemaMismatch: the schema is missing or too old.
+            ConfigurationError: the server refuses the password, the database or a setting.
         """
         return UnitOfWork(
             self._database.transaction, actor=self._actor, settings=self._settings, observer=self._observer
@@ -188,11 +197,16 @@ class Catalog(Methods):
 
     def run(self, unit: Callable[[UnitOfWork], _Result], *, deadline: float = 10.0) -> _Result:
         """
-        Run *unit* in a unit of work and return what it returns, again while the error says ``retryable``.
+        Run *unit* in a unit of work, retry while the error is ``retryable``, and return the result of *unit*.
 
-        Each try is the whole unit of work, commit included, so *unit* may run more than once. Between tries it waits
-        a random time of up to 10 ms, doubled each time up to a second; after *deadline* seconds the last error is
-        raised.
+        Each try is a whole unit of work with its commit, so *unit* may run more than once. The delay before a retry is
+        random: up to 10 ms at first, doubled for each further retry, at most one second. After *deadline* seconds the
+        last error is raised.
+
+        Raises:
+            CatalogError: the last error, after *deadline* seconds, or an error that is not ``retryable``.
+            CommitOutcomeUnknown: the connection was lost during COMMIT, and the server cannot tell the outcome.
+            InvalidInput: *deadline* is no number of seconds from 0 to 86,400.
 
         >>> catalog.run(lambda work: work.update_status(track.id, TrackStatus.PROCESSING))  # doctest: +SKIP
         """
@@ -202,13 +216,15 @@ class Catalog(Methods):
 
     def was_committed(self, error: CommitOutcomeUnknown, *, deadline: float = 10.0) -> bool | None:
         """
-        Ask the server what became of the unit of work that ended in *error*, for *deadline* seconds.
+        Ask the server whether the unit of work that ended in *error* was committed, for at most *deadline* seconds.
 
-        True: all of it is kept. False: none of it is. None: it cannot be known, for another server has taken the
-        place of the first one, or the host wrote in it through its session. ``run`` does this by itself.
+        True: everything was committed. False: nothing was. None: unknown, because another server has replaced the first
+        one, or because the host wrote through its session. ``run`` calls this by itself.
 
         Raises:
-            DatabaseUnavailable, PoolTimeout: the server could not be asked.
+            DatabaseUnavailable: the server cannot be reached.
+            PoolTimeout: no connection became free within ``pool_timeout``.
+            InvalidInput: *deadline* is no number of seconds from 0 to 86,400.
 
         >>> try:  # doctest: +SKIP
         ...     with catalog.unit_of_work() as work:
@@ -235,27 +251,32 @@ class Catalog(Methods):
         reason: str | None = None,
     ) -> BulkResult:
         """
-        Store as many tracks as *records* gives, in constant memory, and return what became of each.
+        Store *records*, any number of them in constant memory, and return the outcome of each.
 
-        Each *batch* is one transaction, copied to the server while the next one is read and checked, and tried again
-        for a minute while the error says ``retryable``. *progress* is called with a ``BulkBatch`` after each one that
-        is committed. A record is a ``TrackRecord``, or a mapping that ``TrackRecord.from_mapping`` takes. One that
-        breaks a rule is refused, and its neighbours are stored. So is one that alone takes longer than
-        ``statement_timeout``: a batch that is too slow, of 5,000 records after a minute, is stored in parts. An
-        ``ExportedRecord`` also brings the status and the time that its track had in another catalogue. *on_conflict*
-        says what is done where an id holds other content: ``skip``, ``replace`` or ``error``. Records of the same id
-        are stored one after the other.
+        - *records*: each a ``TrackRecord``, a mapping for ``TrackRecord.from_mapping``, or an ``ExportedRecord``, which
+          also sets the status and the time of creation that its track had in another catalogue
+        - *batch*: the number of records in one transaction
+        - *on_conflict*: for an id that has other content: ``skip``, ``replace`` or ``error``
+        - *progress*: a function that is called with a ``BulkBatch`` after each commit
+        - *connections*: how many connections of the pool store batches; more are faster if the server has idle cores
+        - *actor*, *reason*: recorded with every change
 
-        A server with idle cores stores faster over several *connections* of the pool, a batch on each.
+        A record that breaks a rule is refused, and the others are stored. If a batch exceeds its timeout, which is one
+        minute for 5,000 records, it is stored in parts. A record that alone exceeds ``statement_timeout`` is refused. A
+        batch is retried for one minute while the error is ``retryable``. Records with the same id are stored in order.
+        While a batch is copied to the server, the next one is read and checked.
 
-        An error, also one of *records* itself, ends the load; what *progress* was told of is stored. It can be run
-        again: what is there already stays as it is, if the records bring their ids. When it has ended,
-        ``refresh_vocabulary`` lets searches correct the new words.
+        Any other error, also one that *records* raises, ends the load; the batches given to *progress* stay stored. If
+        the records have ids, the load can be repeated: it leaves stored tracks unchanged. Run ``refresh_vocabulary``
+        afterwards, so that searches can correct the new words.
 
         Raises:
-            InvalidInput: names the argument that breaks its rule.
-            DatabaseUnavailable, PoolTimeout: there was no connection for a minute.
+            InvalidInput: an argument breaks its rule; the error names it.
+            DatabaseUnavailable: the server could not be reached for one minute.
+            PoolTimeout: no connection became free for one minute.
+            TransientConflict: a batch still conflicted with other transactions after one minute.
             QueryTimeout: the server is too slow for any record.
+            CatalogInternalError: the server rejected every record of a batch.
 
         >>> result = catalog.bulk_save(records, progress=lambda batch: print(batch.result))  # doctest: +SKIP
         >>> [(refusal.position, str(refusal.error)) for refusal in result.refusals]  # doctest: +SKIP
@@ -292,18 +313,24 @@ class Catalog(Methods):
         listen: bool = False,
     ) -> Worker:
         """
-        Return a loop over waiting tracks: they are claimed *limit* at a time, and their leases kept alive.
+        Return a worker: a loop that claims waiting tracks and renews their leases.
 
-        When no track waits, the loop looks again about every *poll* seconds. With *listen*, it also looks as soon as a
-        catalogue with ``notify`` announces a track (not behind PgBouncer in transaction mode, where it only polls). It
-        ends on SIGTERM, by ``stop``, or, with *until_empty*, when no track waits; then it releases the claims that it
-        has not given.
+        - *worker*: the worker's name in the history; the catalogue's actor by default
+        - *limit*: how many tracks one call claims, from 1 to 1,000
+        - *lease*: for how long a track is claimed, from 10 milliseconds to 7 days; it is renewed in the background
+        - *order_by*: ``oldest`` or ``newest``, which waiting tracks come first
+        - *poll*: if no track waits, the worker looks again after about this many seconds
+        - *until_empty*: the loop ends when no track waits
+        - *listen*: the worker also looks when a catalogue with ``notify`` announces a track. Behind PgBouncer in
+          transaction mode, it only polls
 
-        Besides those of the body, it needs up to two connections of the pool, each for moments: one to renew leases,
-        one to take back tracks of dead workers. With *listen*, it keeps one more connection outside of the pool.
+        The loop also ends on SIGTERM and by ``stop``. It then releases the claims that it has not yielded.
+
+        It briefly uses up to two connections of the pool besides those of the loop's body: one renews leases, the other
+        takes back tracks of dead workers. With *listen*, it keeps one more connection outside of the pool.
 
         Raises:
-            InvalidInput: names the argument that breaks its rule.
+            InvalidInput: an argument breaks its rule; the error names it.
 
         >>> for claim in catalog.worker(worker="extractor 3"):  # doctest: +SKIP
         ...     catalog.complete(claim, extract(claim.track.audio_path))
@@ -326,15 +353,16 @@ class Catalog(Methods):
 
     def refresh_vocabulary(self, *, timeout: float = 3600.0) -> Vocabulary:
         """
-        Count the words of all tracks anew, which searches look at where other words may have been meant.
+        Count the words of all tracks anew; searches correct misspelled words by these counts.
 
-        It reads every track once (10 million take about a minute) and blocks nobody; searches see the new words when it
-        ends. Words of tracks that came later are found all the same, if they are typed right. Run it after an import,
-        and every day or so.
+        It reads every track once, which takes about one minute for 10 million tracks. It blocks no reader and no
+        writer. Searches see the new words when it ends. Until then they find new words, but do not correct them. Run it
+        after an import, and about once a day.
 
         Raises:
-            TransientConflict: another count is under way.
+            TransientConflict: another count is running.
             QueryTimeout: it took longer than *timeout* seconds; nothing was changed.
+            InvalidInput: *timeout* is no number of seconds from 0.001 to 86,400.
         """
         with self._observer.call("refresh_vocabulary"):
             seconds = number_of_seconds(timeout, "timeout", "refresh_vocabulary")
@@ -342,18 +370,18 @@ class Catalog(Methods):
                 return work._perform("refresh_vocabulary", refresh_vocabulary(timeout=seconds))  # noqa: SLF001
 
     def count_by_status(self) -> list[StatusCount]:
-        """Return how many tracks are in each status, and since when the one that moved least recently."""
+        """Return how many tracks are in each status, and when the longest-waiting of them entered it."""
         return self._run("count_by_status", count_by_status)
 
     def activity(self, since: timedelta = timedelta(hours=24), buckets: int = 24) -> Activity:
         """
-        Return what happened in the time *since*, in so many parts of the same length, and what is under way now.
+        Return what happened in the last *since*, divided into *buckets* of equal length, and what is in progress now.
 
-        It is one statement, which reads the history of that time and the tasks of all unfinished tracks once.
+        One statement reads the history of that time, and all unfinished tracks, once.
 
         Raises:
             InvalidInput: *since* is no timedelta from 1 second to 366 days, or *buckets* no number from 1 to 1,000.
-            QueryTimeout: there was too much to count within ``statement_timeout``; ask for less time.
+            QueryTimeout: the count took longer than ``statement_timeout``; use a shorter *since*.
 
         >>> sum(bucket.completed for bucket in catalog.activity(timedelta(hours=1)).buckets)  # doctest: +SKIP
         1204
@@ -363,34 +391,37 @@ class Catalog(Methods):
 
     def health(self) -> Health:
         """
-        Ask the server, in one round trip, and return how it, its schema, the work in it and the pool stand.
+        Return the state of the server, its schema, its claims and the pool, in one round trip.
 
         It is cheap enough for a probe every second.
 
         Raises:
-            DatabaseUnavailable: it does not answer.
+            DatabaseUnavailable: the server does not answer.
+            PoolTimeout: no connection became free within ``pool_timeout``.
             SchemaMismatch: the schema is missing or too old.
         """
         return self._run("health", lambda: health(self._database.figures))
 
     def pool_stats(self) -> PoolStats:
-        """Return how the pool of connections stands, without asking the server."""
+        """Return the state of the pool, without a query to the server."""
         return self._database.figures()
 
     def warm_up(self, *, timeout: float = 5.0) -> None:
         """
-        Open every connection of the pool within *timeout* seconds, so that the first callers need not wait for it.
+        Open every connection of the pool within *timeout* seconds, so that the first callers do not wait for it.
 
         Raises:
             DatabaseUnavailable: the server cannot be reached.
-            PoolTimeout: it took longer.
-            ConfigurationError, SchemaMismatch: the server, or its schema, is none to work with.
+            PoolTimeout: it took longer than *timeout*.
+            ConfigurationError: the server refuses the password, the database or a setting.
+            SchemaMismatch: the schema is missing or too old.
+            InvalidInput: *timeout* is no number of seconds from 0.001 to 86,400.
         """
         with self._observer.call("warm_up"):
             self._database.warm(number_of_seconds(timeout, "timeout", "warm_up"))
 
     def _begin(self, transaction: OpenTransaction, observed: bool) -> UnitOfWork:  # noqa: FBT001
-        """Return a unit of work whose outcome can be found out; one that is not *observed* is a part of a call."""
+        """Return a unit of work whose commit can be checked; one inside another call is not *observed* itself."""
         return UnitOfWork(
             transaction,
             actor=self._actor,
@@ -400,7 +431,7 @@ class Catalog(Methods):
         )
 
     def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:
-        """Carry *operation* out; a statement that the schema's change has made stale is sent again."""
+        """Carry out *operation*; retry it once if a schema change has made its first statement stale."""
         execution = Execution(operation)
         if execution.request is None:
             return execution.result
@@ -415,7 +446,7 @@ class Catalog(Methods):
 
 
 class _BatchLoader:
-    """Stores batches, each in a unit of work that is run again while that can help, until it is stopped."""
+    """A store of batches, each in a unit of work that is retried until ``stop``."""
 
     def __init__(self, runner: Runner[UnitOfWork], batches: BatchStore) -> None:
         self._runner = runner
@@ -430,7 +461,7 @@ class _BatchLoader:
         return self._runner.run_patiently(partial(self._store_in, records), self._stopped.is_set)
 
     def stop(self) -> None:
-        """End every batch that is under way by closing its connection."""
+        """End every batch in progress by closing its connection."""
         self._stopped.set()
         for driver in list(self._under_way):
             shutdown_socket(driver)

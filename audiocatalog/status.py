@@ -1,4 +1,4 @@
-"""The statuses of a track and the table of moves between them: the only source of both.
+"""The statuses of a track, and the table of moves between them.
 
 The CHECK on the history, the diagram in the documentation and the tests derive from ``MOVES``.
 """
@@ -10,24 +10,24 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Literal
 
-#: The name of a status, which may stand wherever a status may.
+#: The name of a status; every argument that takes a status takes its name too.
 StatusName = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED"]
 
 
 class TrackStatus(StrEnum):
-    """Name where a track stands in its processing."""
+    """The status of a track in its processing."""
 
     #: Registered, and waiting for a worker.
     PENDING = "PENDING"
-    #: In the hands of a worker.
+    #: A worker processes it.
     PROCESSING = "PROCESSING"
-    #: Done: its metadata is there.
+    #: Processed; its metadata is stored.
     COMPLETED = "COMPLETED"
-    #: Broken; it waits until somebody has it retried.
+    #: Not processed; it waits until a caller moves it to PENDING.
     FAILED = "FAILED"
 
 
-#: Every move there is, and what it means; None stands for a track that is not there yet.
+#: Every allowed move with its meaning; a new track moves from None.
 MOVES: Final[Mapping[tuple[TrackStatus | None, TrackStatus], str]] = MappingProxyType(
     {
         (None, TrackStatus.PENDING): "registered",
@@ -42,14 +42,14 @@ MOVES: Final[Mapping[tuple[TrackStatus | None, TrackStatus], str]] = MappingProx
     }
 )
 
-#: What may follow each status, and a track that is not there yet.
+#: The statuses to which a track may move from each status; a new track moves from None.
 TRANSITIONS: Final[Mapping[TrackStatus | None, frozenset[TrackStatus]]] = MappingProxyType(
     {start: frozenset(end for begin, end in MOVES if begin == start) for start in (None, *TrackStatus)}
 )
 
 
 def diagram() -> str:
-    """Return the table as a state diagram in Mermaid's language, as it stands in the documentation."""
+    """Return the table as a Mermaid state diagram, for the documentation."""
     lines = (f"    {start or '[*]'} --> {end}: {meaning}" for (start, end), meaning in MOVES.items())
     return "\n".join(("stateDiagram-v2", *lines))
 

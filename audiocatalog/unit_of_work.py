@@ -1,4 +1,4 @@
-"""One transaction, and what can be done in it."""
+"""A transaction and its methods."""
 
 from __future__ import annotations
 
@@ -32,13 +32,17 @@ _Result = TypeVar("_Result")
 
 class UnitOfWork(Methods):
     """
-    Do several things in one transaction: all of them are kept, or none.
+    A transaction: all of its changes are committed, or none.
 
-    Used in a ``with`` block: it commits on a clean exit and rolls back on any exception. It belongs to one thread.
+    It is a ``with`` block: a clean exit commits, and an exception rolls back. It belongs to one thread. The exit can
+    raise these errors.
 
-    Raises, on exit:
-        TransactionAborted: an error of the database was caught inside the block, so that nothing could be kept.
-        CommitOutcomeUnknown: the connection was lost while committing.
+    Raises:
+        TransactionAborted: the block caught an error of the database, so the server has rolled everything back.
+        CommitOutcomeUnknown: the connection was lost during COMMIT.
+        ConstraintViolation: a deferred constraint of the host's failed at COMMIT.
+        TransientConflict: the server could not serialize the transaction; run it again.
+        DatabaseUnavailable: the connection was lost before COMMIT; nothing was committed.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class UnitOfWork(Methods):
 
     def __enter__(self) -> Self:
         if self._has_begun:
-            raise UnitOfWorkEnded("a unit of work can be entered only once; ask the catalogue for a new one")
+            raise UnitOfWorkEnded("this unit of work was entered before; make a new one for each `with` block")
         self._has_begun = True
         self._began = perf_counter()
         self._handled = sys.exception()
@@ -79,11 +83,11 @@ class UnitOfWork(Methods):
         waited = transaction.waited
         try:
             failure = self._end(transaction, error)
-        except BaseException as interrupted:  # noqa: BLE001  # The connection is given back first.
+        except BaseException as interrupted:  # noqa: BLE001  # Raised after the connection is back in the pool.
             failure = interrupted
         try:
-            # The scope learns of the failure: some say that all connections are to be replaced.
-            # contextlib leaves on an exception the traceback that it is given here.
+            # The scope needs the failure, because some failures mean that the pool must replace all connections.
+            # contextlib sets the exception's traceback to the one passed here.
             self._scope.__exit__(
                 None if failure is None else type(failure), failure, None if failure is None else failure.__traceback__
             )
@@ -93,29 +97,28 @@ class UnitOfWork(Methods):
             raise failure from (failure.__cause__ if error is None else error)
 
     def _end(self, transaction: Transaction, error: BaseException | None) -> BaseException | None:
-        """Commit, or roll back if there was an *error*, and return what is to be raised of either."""
+        """Commit, or roll back if there was an *error*, and return the exception to raise, if any."""
         if error is None:
             try:
                 transaction.commit(traced=self._traced)
-            except BaseException as failure:  # noqa: BLE001  # It is raised where the unit of work ends.
+            except BaseException as failure:  # noqa: BLE001  # The caller raises it.
                 transaction.roll_back()
                 return failure
             return None
         transaction.roll_back()
         if isinstance(error, sqlalchemy.exc.DBAPIError | sqlalchemy.exc.PendingRollbackError | psycopg.Error):
             phase: Phase = "commit" if transaction.host_is_committing else "statement"
-            # Our own calls have translated theirs: this one is the host's.
+            # Our own methods translate their errors, so this one comes from the host's session.
             return interrupt_behind(error, self._handled) or of_host(error, operation="unit_of_work", phase=phase)
         return error
 
     @property
     def session(self) -> Session:
         """
-        The SQLAlchemy session of this transaction, for statements and joins of the host's own.
+        The SQLAlchemy session of this transaction, for the host's own statements and joins.
 
-        It is made when it is first asked for, on the connection that the unit of work already has. An error about a
-        statement of the host's stays as SQLAlchemy raised it, wherever it is sent: by ``execute``, by a flush before a
-        call of this class, or at the end.
+        The first access makes it, on the connection of this unit of work. An error in a statement of the host's stays
+        as SQLAlchemy raised it, whether ``execute``, a flush or the commit sent the statement.
 
         Raises:
             UnitOfWorkEnded: outside the ``with`` block.
@@ -134,16 +137,18 @@ class UnitOfWork(Methods):
         reason: str | None = None,
     ) -> BulkResult:
         """
-        Store many tracks in this transaction, as ``Catalog.bulk_save`` does in many of its own.
+        Store many tracks in this transaction; ``Catalog.bulk_save`` describes the arguments.
 
-        Nothing is kept before the unit of work ends, and every new track is locked until then: for more than some
-        hundred thousand, use the catalogue's. A batch of 5,000 may take a minute, and wait 20 seconds for others,
-        whatever the limits of the rest. *records* are read within the transaction, which the server ends if nothing is
-        asked of it for 10 seconds.
+        Nothing is committed before the unit of work ends, and every new track stays locked until then. For more than
+        about 100,000 tracks, use ``Catalog.bulk_save``. A batch of 5,000 records may take one minute and wait 20
+        seconds for locks, whatever the other timeouts are. If *records* take longer than ``idle_timeout`` to give the
+        next batch, the server ends the transaction.
 
         Raises:
-            InvalidInput: names the argument that breaks its rule.
-            TransientConflict: others write the same tracks in another order, or for too long; run the unit again.
+            InvalidInput: an argument breaks its rule; the error names it.
+            TransientConflict: a deadlock or a lock timeout with other writers; run the unit of work again.
+            QueryTimeout: the server is too slow for any record.
+            CatalogInternalError: the server rejected every record of a batch.
 
         """
         with self._observer.call("bulk_save", is_long=True):
@@ -161,17 +166,18 @@ class UnitOfWork(Methods):
                 lambda part: self._perform("bulk_save", batches.store(part)),
                 batch=batch,
                 progress=progress,
-                connections=None,  # The records may come from this unit of work itself, which belongs to one thread.
+                connections=None,  # The records may come from this unit of work, which belongs to one thread.
             )
 
     def set_statement_timeout(self, seconds: float) -> None:
         """
-        Let each statement of what is left of this unit of work take *seconds*, instead of ``statement_timeout``.
+        Set the timeout of each further statement in this unit of work to *seconds*, instead of ``statement_timeout``.
 
-        It is for long statements of the host's own; searches and bulk saves keep their limits.
+        It is for the host's own long statements. Searches and bulk saves keep their timeouts.
 
         Raises:
             InvalidInput: *seconds* is no number from 0.001 to 86,400.
+            UnitOfWorkEnded: outside the ``with`` block.
 
         >>> with catalog.unit_of_work() as work:  # doctest: +SKIP
         ...     work.set_statement_timeout(60)
@@ -187,5 +193,5 @@ class UnitOfWork(Methods):
 
     def _open(self) -> Transaction:
         if self._transaction is None:
-            raise UnitOfWorkEnded("this unit of work has ended, or has not begun: use it inside its `with` block")
+            raise UnitOfWorkEnded("this unit of work has not begun, or has ended; use it inside its `with` block")
         return self._transaction

@@ -1,38 +1,37 @@
-"""The errors callers see; db/error_translation.py makes them of what the driver raises.
+"""The errors of this package; db/error_translation.py makes them from the driver's errors.
 
 ::
 
     CatalogError
-    ├── InvalidInput (ValueError)              a field breaks its rule; nothing was sent or kept
+    ├── InvalidInput (ValueError)              an argument or a field breaks its rule
     ├── TrackNotFound (LookupError)            no track has this id
-    ├── SaveConflict                           the id holds other content, or its version moved
-    ├── ConstraintViolation                    a constraint of the host's refused a row, of ours or at COMMIT
+    ├── SaveConflict                           the track has other content, or another version
+    ├── ConstraintViolation                    a constraint of the host's rejected a row, at once or at COMMIT
     ├── IllegalTransition                      the table of statuses forbids this move
     ├── TransitionConflict                     another caller moved the track first
-    ├── ClaimLost                              the lease ran out, or somebody else moved the track
-    ├── TransientConflict            retryable the server chose a loser: deadlock, lock time-out, serialization
+    ├── ClaimLost                              the lease expired, or another caller moved the track
+    ├── TransientConflict            retryable a deadlock, a lock timeout, or a failure to serialize
     ├── StaleStatement               retryable the schema changed under a prepared statement
     ├── PoolTimeout (TimeoutError)             no connection became free in time
-    ├── TooManySearches (TimeoutError)         other searches took all connections that searches may have
-    ├── DatabaseUnavailable          retryable the server cannot be reached or cannot work now
-    │   └── CommitOutcomeUnknown               the connection was lost while committing
-    ├── QueryTimeout (TimeoutError)            the statement ran longer than its limit
-    ├── OperationCancelled                     somebody ended the statement on the server
-    ├── TransactionAborted                     an error was swallowed, so the server rolled everything back
-    ├── WriteRefused                           the host's session was to write a table of this package
-    ├── UnitOfWorkEnded                        a unit of work was used before its beginning or after its end
-    ├── SchemaMismatch                         the database's schema is not the one this code works with
-    ├── ConfigurationError                     URL, password, database name or settings are wrong
-    ├── PermissionDenied                       the database role may not do this
-    └── CatalogInternalError                   anything else
+    ├── TooManySearches (TimeoutError)         other searches used all connections that searches may use
+    ├── DatabaseUnavailable          retryable the server cannot be reached, or cannot work at the moment
+    │   └── CommitOutcomeUnknown               the connection was lost during COMMIT
+    ├── QueryTimeout (TimeoutError)            the statement exceeded its timeout
+    ├── OperationCancelled                     the statement was cancelled on the server
+    ├── TransactionAborted                     the caller caught an error, so the server rolled everything back
+    ├── WriteRefused                           the host's session tried to write a table of this package
+    ├── UnitOfWorkEnded                        a unit of work was used before it began or after it ended
+    ├── SchemaMismatch                         this code does not work with the database's schema
+    ├── ConfigurationError                     the URL, the password, the database name or a setting is wrong
+    ├── PermissionDenied                       the database role lacks a privilege
+    └── CatalogInternalError                   any other error
 
-Messages are ours, of at most 500 characters, and never repeat data, parameters or secrets; which track an error is
-about stands in its attributes. ``__cause__`` is the driver's error without what it quotes of the data.
+A message has at most 500 characters, and contains no data, parameters or secrets. Attributes name the track.
+``__cause__`` is the driver's error without the data that it quotes.
 
-A statement that the host itself runs by ``work.session`` is the host's. An error about that statement, such as a syntax
-error or a value that is too long, stays what SQLAlchemy raised. One of these classes tells what lies outside of it
-(TransientConflict, DatabaseUnavailable, QueryTimeout, OperationCancelled, PermissionDenied, ConstraintViolation at
-COMMIT, and so on), with SQLAlchemy's error in full as its cause.
+The host's own statements in ``work.session`` keep SQLAlchemy's errors, such as a syntax error or a value that is too
+long. A failure outside of the statement is one of these classes (TransientConflict, DatabaseUnavailable, QueryTimeout,
+OperationCancelled, PermissionDenied, ConstraintViolation at COMMIT, and so on), with SQLAlchemy's full error as cause.
 """
 
 from __future__ import annotations
@@ -54,11 +53,16 @@ _LONGEST_MESSAGE = 500
 
 class CatalogError(Exception):
     """
-    Tell what went wrong in the catalogue; the root of every error of this package.
+    The base of every error of this package.
 
-    Attributes: *retryable* (may the same unit of work succeed if it is run again?), *phase* (``connect``,
-    ``statement`` or ``commit``), *operation* (what was being done, such as ``save``), *sqlstate*, *constraint*
-    and *field*, each None where it does not apply.
+    - *retryable*: whether the same unit of work may succeed if it is run again
+    - *phase*: ``connect``, ``statement`` or ``commit``
+    - *operation*: the call, such as ``save``
+    - *sqlstate*: the server's code of the error
+    - *constraint*: the name of the violated constraint
+    - *field*: the field or argument that breaks its rule
+
+    An attribute that does not apply is None.
     """
 
     retryable: ClassVar[bool] = False
@@ -81,7 +85,7 @@ class CatalogError(Exception):
         self.field = field
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Keep every fact on the way to another process, whatever the constructor asks for."""
+        """Pickle every attribute, whatever arguments the constructor takes."""
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
@@ -93,17 +97,17 @@ def _rebuild(kind: type[CatalogError], arguments: tuple[Any, ...], facts: dict[s
 
 
 def printable(text: str, longest: int = 50) -> str:
-    """Return *text* fit for a message: no more than *longest* characters, those that act or hide written out."""
+    """Return *text* for a message: at most *longest* characters, with control and invisible ones escaped."""
     return escaped(str.__str__(text[:longest]))
 
 
 def kind_of(value: object) -> str:
-    """Return the name of the type of *value*, fit for a message."""
+    """Return the name of the type of *value*, for a message."""
     return printable(type(value).__name__)
 
 
 class Problem(NamedTuple):
-    """Name one *field* and the *rule* it breaks; *limit* is the rule's number or pair of numbers, if it has one."""
+    """A *field* and the *rule* that it breaks; *limit* is the rule's number or pair of numbers, or None."""
 
     field: str
     rule: str
@@ -112,7 +116,7 @@ class Problem(NamedTuple):
 
 class InvalidInput(CatalogError, ValueError):
     """
-    Refuse input that breaks a rule; *problems* lists every bad field, *field* and *limit* are those of the first.
+    Input that breaks a rule: *problems* lists every bad field, *field* and *limit* are those of the first.
 
     Example: ``title: at most 1,000 characters, not 1,204; year: a whole number from 1000 to 9999, not float``.
     """
@@ -138,7 +142,7 @@ class InvalidInput(CatalogError, ValueError):
 
 
 class TrackNotFound(CatalogError, LookupError):
-    """Say that no track has *track_id*."""
+    """No track has *track_id*."""
 
     def __init__(self, track_id: UUID, *, operation: str | None = None) -> None:
         super().__init__("no track has this id", operation=operation, field="id")
@@ -146,7 +150,7 @@ class TrackNotFound(CatalogError, LookupError):
 
 
 class SaveConflict(CatalogError):
-    """Say that *track_id* already holds other content, or is no longer at the *expected* version but at *actual*."""
+    """The track *track_id* has other content, or its version is *actual* instead of *expected*."""
 
     def __init__(
         self,
@@ -157,7 +161,7 @@ class SaveConflict(CatalogError):
         remedy: str = "save it with replace=True to overwrite it",
     ) -> None:
         if expected is None:
-            message = f"a track of this id already exists with other content (version {actual}); {remedy}"
+            message = f"a track with this id already exists with other content (version {actual}); {remedy}"
         else:
             message = f"the track is at version {actual}, not at the expected {expected}; read it and try again"
         super().__init__(message, operation="save", field="id")
@@ -167,11 +171,11 @@ class SaveConflict(CatalogError):
 
 
 class ConstraintViolation(CatalogError):
-    """Say that *constraint* of the host's refused a row: a duplicate, or a reference to a row that is not there."""
+    """A *constraint* of the host's rejected a row: a duplicate, or a reference to a row that does not exist."""
 
 
 class IllegalTransition(CatalogError):
-    """Refuse a move that the table of statuses forbids; *from_status* is None for a new track."""
+    """A move that the table of statuses forbids; *from_status* is None for a new track."""
 
     def __init__(
         self,
@@ -191,7 +195,7 @@ class IllegalTransition(CatalogError):
 
 
 class TransitionConflict(CatalogError):
-    """Say that the track is *actual*, not *expected* as the caller believed: somebody else moved it first."""
+    """Another caller moved the track first: it is *actual*, not *expected*."""
 
     def __init__(self, track_id: UUID, *, expected: TrackStatus | None, actual: TrackStatus) -> None:
         super().__init__(
@@ -205,12 +209,12 @@ class TransitionConflict(CatalogError):
 
 
 class ClaimLost(CatalogError):
-    """Say that a claim no longer holds: its lease ran out, or somebody else moved the track. Nothing was changed."""
+    """A claim is lost: its lease expired, or another caller moved the track. Nothing was changed."""
 
     def __init__(self, track_id: UUID, *, token: int, operation: str) -> None:
         super().__init__(
-            "this claim no longer holds: its lease ran out, or the track was moved by somebody else; "
-            "drop the work, or claim the track again",
+            "the claim is lost: its lease expired, or another caller moved the track; "
+            "discard the result, or claim the track again",
             operation=operation,
         )
         self.track_id = track_id
@@ -218,41 +222,41 @@ class ClaimLost(CatalogError):
 
 
 class TransientConflict(CatalogError):
-    """Say that the server gave way to another transaction; run the whole unit of work again."""
+    """The transaction conflicts with another one; run the whole unit of work again."""
 
     retryable = True
 
 
 class StaleStatement(CatalogError):
-    """Say that a prepared statement no longer fits the schema; run the whole unit of work again."""
+    """A prepared statement no longer fits the schema; run the whole unit of work again."""
 
     retryable = True
 
 
 class PoolTimeout(CatalogError, TimeoutError):
-    """Say that no connection became free within the pool's time-out."""
+    """No connection became free within ``pool_timeout``."""
 
 
 class TooManySearches(CatalogError, TimeoutError):
     """
-    Say that as many searches as ``max_searches`` allows were running for the whole of ``pool_timeout``.
+    ``max_searches`` other searches ran for all of ``pool_timeout``.
 
-    The other connections are kept for everything else. Try again later, or raise ``max_searches`` and ``pool_size``.
+    The other connections are reserved for other calls. Try again later, or raise ``max_searches`` and ``pool_size``.
     """
 
 
 class DatabaseUnavailable(CatalogError):
-    """Say that the server cannot be reached, or cannot do its work at the moment."""
+    """The server cannot be reached, or cannot work at the moment."""
 
     retryable = True
 
 
 class CommitOutcomeUnknown(DatabaseUnavailable):
     """
-    Say that the connection was lost during COMMIT, so that the work may or may not have been kept.
+    The connection was lost during COMMIT, so the transaction may or may not be committed.
 
-    ``Catalog.run`` asks the server what became of the work, and raises this only if that cannot be known;
-    ``Catalog.was_committed`` does so for a unit of work of one's own. *trace* is what they ask by, where it is known.
+    ``Catalog.run`` asks the server for the outcome, and raises this only if the server cannot tell it. For a unit of
+    work of your own, call ``Catalog.was_committed``. *trace* identifies the transaction, or is None.
     """
 
     retryable = False
@@ -260,36 +264,36 @@ class CommitOutcomeUnknown(DatabaseUnavailable):
 
 
 class QueryTimeout(CatalogError, TimeoutError):
-    """Say that a statement was ended because it ran longer than its limit."""
+    """A statement exceeded its timeout, and the server ended it."""
 
 
 class OperationCancelled(CatalogError):
-    """Say that somebody ended the statement on the server, such as an operator."""
+    """The statement was cancelled on the server, for example by an operator."""
 
 
 class TransactionAborted(CatalogError):
-    """Say that nothing was kept: an error inside the unit of work was swallowed and the server had rolled back."""
+    """Nothing was committed: the caller caught an error in the unit of work, so the server rolled everything back."""
 
 
 class WriteRefused(CatalogError):
-    """Refuse a statement of the host's session that writes a table of this package; it names the call to use."""
+    """A statement of the host's session that writes a table of this package; the message names the call to use."""
 
 
 class UnitOfWorkEnded(CatalogError):
-    """Say that a unit of work was used outside its ``with`` block."""
+    """A unit of work was used outside its ``with`` block."""
 
 
 class SchemaMismatch(CatalogError):
-    """Say that the database's schema is missing, or not one that this version of the package works with."""
+    """The database's schema is missing, or this version of the package does not work with it."""
 
 
 class ConfigurationError(CatalogError):
-    """Say that a setting is wrong: the URL, the password, the database's name, a limit."""
+    """The URL, the password, the database's name or another setting is wrong."""
 
 
 class PermissionDenied(CatalogError):
-    """Say that the database role lacks a privilege."""
+    """The database role lacks a privilege."""
 
 
 class CatalogInternalError(CatalogError):
-    """Report an error that no other class describes; its cause says more."""
+    """An error that no other class describes; its cause has the details."""

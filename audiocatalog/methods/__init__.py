@@ -1,4 +1,4 @@
-"""What a catalogue does in one call and a unit of work does in its transaction: the same names, the same rules."""
+"""The methods that a catalogue and a unit of work share."""
 
 from audiocatalog.methods.claiming import Claiming
 from audiocatalog.methods.reading import Reading
@@ -8,4 +8,4 @@ __all__ = ["Methods"]
 
 
 class Methods(Reading, Writing, Claiming):
-    """Everything that a catalogue and a unit of work can both do."""
+    """The methods of a catalogue, each in a transaction of its own, and of a unit of work, in its transaction."""

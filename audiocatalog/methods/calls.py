@@ -1,4 +1,4 @@
-"""How a catalogue and a unit of work make a call: each carries out operations in its own way."""
+"""The base of the methods: one call that carries out one operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Result = TypeVar("_Result")
 
 
 class Calls(ABC):
-    """What every call needs: the default *actor*, the *settings* and the *observer*."""
+    """The default *actor*, the *settings* and the *observer* of every call."""
 
     def __init__(self, actor: str, settings: Settings, observer: Observer) -> None:
         self._actor = actor
@@ -25,9 +25,9 @@ class Calls(ABC):
 
     def _run(self, name: str, begin: Callable[[], Operation[_Result]], *, searching: bool = False) -> _Result:
         """
-        Make the public call *name*: carry out the operation that *begin* returns, and tell the observer how it ended.
+        Carry out the operation that *begin* returns, as the public call *name*, and report its end to the observer.
 
-        *searching* counts the call among the searches, which may not hold every connection.
+        *searching* counts the call as a search, for ``max_searches``.
         """
         # Without a context manager, which costs more than the rest of this method.
         began = perf_counter()
@@ -41,7 +41,7 @@ class Calls(ABC):
 
     @abstractmethod
     def _perform(self, name: str, operation: Operation[_Result], *, searching: bool) -> _Result:
-        """Carry *operation* out on a connection."""
+        """Carry out *operation* on a connection."""
 
     def _actor_or_default(self, actor: str | None, field: str = "actor") -> str:
         return self._actor if actor is None else clean_actor(actor, field)

@@ -1,4 +1,4 @@
-"""How workers claim tracks, and end their claims."""
+"""Methods that claim tracks and end claims."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ class Claiming(Calls):
         order_by: ClaimOrder = "oldest",
     ) -> list[Claim]:
         """
-        Take up to *limit* waiting tracks into the hands of *worker* (the catalogue's actor if None), for *lease*.
+        Claim up to *limit* waiting tracks for *lease*, and return the claims; an empty list means that no track waits.
 
-        Each becomes PROCESSING and is nobody else's until the lease runs out; an empty list says that none is waiting.
-        No caller waits for another. Renew the lease if the work takes longer, and end it by ``complete``, ``fail`` or
-        ``release``. *worker* is a name for the history; what fences a claim is its token, so that names may repeat.
+        Each track becomes PROCESSING. No other caller gets it before the lease expires, and callers do not wait for
+        each other. Renew a claim that takes longer. End each claim by ``complete``, ``fail`` or ``release``. *worker*
+        is a name for the history, the catalogue's actor by default. Several workers may have the same name, because a
+        claim is checked by its token.
 
         Raises:
-            InvalidInput: *limit* is none from 1 to 1,000, or another argument breaks its rule.
+            InvalidInput: *limit* is no number from 1 to 1,000, or another argument breaks its rule.
 
         >>> for claim in catalog.claim(limit=10, worker="extractor 3"):  # doctest: +SKIP
         ...     catalog.complete(claim, extract(claim.track.audio_path))
@@ -50,19 +51,20 @@ class Claiming(Calls):
 
     def renew(self, claim: Claim, *, lease: timedelta = _LEASE) -> Claim:
         """
-        Prolong *claim* to *lease* from now, if that is later, and return it with its new end.
+        Extend *claim* to *lease* from now, unless it ends later already, and return it with its new end.
 
         Raises:
-            ClaimLost: it no longer holds.
+            ClaimLost: the claim has expired, or another caller has moved the track.
+            InvalidInput: an argument breaks its rule.
         """
         return self._run("renew", lambda: operations.renew(claim, lease=lease))
 
     def renew_many(self, claims: Sequence[Claim], *, lease: timedelta = _LEASE) -> list[Claim | ClaimLost]:
         """
-        Prolong *claims* as ``renew`` does, and return what became of each: the claim, or the error that it got.
+        Extend *claims* as ``renew`` does, and return for each, in order, the renewed claim or its error.
 
         Raises:
-            InvalidInput: names what breaks its rule; nothing was changed.
+            InvalidInput: an argument breaks its rule; nothing was changed.
         """
         return self._run("renew_many", lambda: operations.renew_many(claims, lease=lease))
 
@@ -70,14 +72,13 @@ class Claiming(Calls):
         self, claim: Claim, metadata: TrackMetadata | None = None, *, actor: str | None = None
     ) -> StatusChange:
         """
-        End *claim*: its track is COMPLETED, with *metadata* if that is given, both or neither.
+        End *claim*: move its track to COMPLETED and store *metadata*, if any, in the same transaction.
 
-        Called again, it returns the first answer. The history says that the claim's worker did it, unless *actor* is
-        given.
+        A repeated call returns the first answer. *actor* is the author in the history, the claim's worker by default.
 
         Raises:
-            ClaimLost: the claim no longer holds; nothing was changed.
-            InvalidInput: *metadata* is no ``TrackMetadata``.
+            ClaimLost: the claim has expired, or another caller has moved the track; nothing was changed.
+            InvalidInput: *metadata* is no ``TrackMetadata``, or *actor* is not a valid name.
         """
         return self._run("complete", lambda: operations.complete(claim, metadata, actor=actor))
 
@@ -85,25 +86,25 @@ class Claiming(Calls):
         self, claims: Sequence[Claim | tuple[Claim, TrackMetadata | None]], *, actor: str | None = None
     ) -> list[StatusChange | ClaimLost]:
         """
-        Complete *claims*, with or without metadata, and return what became of each: the change, or the error it got.
+        Complete *claims*, with or without metadata, and return for each, in order, the change or its error.
 
-        One that no longer holds does not keep the others from being completed.
+        A lost claim does not stop the others.
 
         Raises:
-            InvalidInput: names what breaks its rule; nothing was changed.
+            InvalidInput: an argument breaks its rule; nothing was changed.
         """
         return self._run("complete_many", lambda: operations.complete_many(claims, actor=actor))
 
     def fail(self, claim: Claim, error: str | None, *, retry: bool = True, actor: str | None = None) -> StatusChange:
         """
-        End *claim* by an *error*, which the history and the next claim tell.
+        End *claim* with an *error*, which the history and the track's next claim repeat.
 
-        The track waits for its next try, longer after each one, as the catalogue's settings say; without *retry*, or
-        when it has been tried as often as they allow, it is FAILED. Called again, it returns the first answer.
+        The track waits for a retry, longer after each try; ``retry_delay`` and its neighbours set the delay. Without
+        *retry*, or after ``max_attempts`` tries, the track is FAILED. A repeated call returns the first answer.
 
         Raises:
-            ClaimLost: the claim no longer holds; nothing was changed.
-            InvalidInput: *error* is no text of at most 1,000 characters.
+            ClaimLost: the claim has expired, or another caller has moved the track; nothing was changed.
+            InvalidInput: *error* is no text of at most 1,000 characters, or another argument breaks its rule.
         """
         return self._run(
             "fail",
@@ -120,10 +121,11 @@ class Claiming(Calls):
 
     def release(self, claim: Claim, *, reason: str | None = None, actor: str | None = None) -> StatusChange:
         """
-        Give the track of *claim* back, as if it had not been tried: it waits at once.
+        End *claim* without a result: its track waits again at once, and the try is not counted.
 
         Raises:
-            ClaimLost: the claim no longer holds; nothing was changed.
+            ClaimLost: the claim has expired, or another caller has moved the track; nothing was changed.
+            InvalidInput: an argument breaks its rule.
         """
         return self._run(
             "release",
@@ -140,10 +142,13 @@ class Claiming(Calls):
 
     def release_expired(self, limit: int = 1000, *, actor: str | None = None) -> list[StatusChange]:
         """
-        Take back up to *limit* tracks whose leases have run out, and return the changes.
+        Take back up to *limit* tracks with expired leases, and return the changes.
 
-        They wait for their next try, longer after each one; those that have been tried as often as the settings allow
-        are FAILED. A claim that is renewed at the same moment is left alone. Worker loops do this by themselves.
+        Each track waits for a retry, longer after each try, or is FAILED after ``max_attempts`` tries. A claim that is
+        renewed at the same moment stays valid. Workers call this by themselves.
+
+        Raises:
+            InvalidInput: *limit* is no number from 1 to 1,000, or *actor* is not a valid name.
         """
         return self._run(
             "release_expired",

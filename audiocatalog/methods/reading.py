@@ -1,4 +1,4 @@
-"""How tracks are read: by id, by search, all of them, or what has changed."""
+"""Methods that read tracks: by id, by search, all of them, or the changed ones."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from audiocatalog.search.results import Explanation, SearchOrder, SearchPage
 
 
 class Reading(Calls):
-    """Reads of tracks, each in one round trip unless it says otherwise."""
+    """Reads of tracks; each is one round trip unless its docstring says otherwise."""
 
     def get(self, id: UUID | str) -> Track:  # noqa: A002
         """
         Return the track with *id*.
 
         Raises:
-            TrackNotFound: there is none.
+            TrackNotFound: no track has this id.
             InvalidInput: *id* is no UUID.
         """
         return self._run("get", lambda: tracks.get(id))
 
     def find(self, id: UUID | str) -> Track | None:  # noqa: A002
         """
-        Return the track with *id*, or None if there is none.
+        Return the track with *id*, or None if no track has this id.
 
         Raises:
             InvalidInput: *id* is no UUID.
@@ -44,12 +44,10 @@ class Reading(Calls):
 
     def get_many(self, ids: Iterable[UUID | str]) -> dict[UUID, Track]:
         """
-        Return the tracks with *ids* in the order of those, each once; an id without a track is left out.
-
-        At most 10,000 ids, in one round trip.
+        Return the tracks with *ids*, at most 10,000, in the order of the ids, each once; omit ids without a track.
 
         Raises:
-            InvalidInput: *ids* is no collection, holds too many, or one of them is no UUID.
+            InvalidInput: *ids* is no collection, has more than 10,000 ids, or contains an id that is no UUID.
 
         >>> tracks = catalog.get_many(hit.id for hit in hits)  # doctest: +SKIP
         >>> [track.title for track in tracks.values()]  # doctest: +SKIP
@@ -62,10 +60,10 @@ class Reading(Calls):
         """
         Return every status change of the track with *id*, oldest first; the first has no ``from_status``.
 
-        The ``duration`` of each says how long the track stayed in the status that it led to.
+        The ``duration`` of a change is the time that the track stayed in its ``to_status``.
 
         Raises:
-            TrackNotFound: there is no such track.
+            TrackNotFound: no track has this id.
             InvalidInput: *id* is no UUID.
         """
         return self._run("history", lambda: moves.history(id))
@@ -82,27 +80,35 @@ class Reading(Calls):
         facets: Collection[FacetName] = (),
     ) -> SearchPage:
         """
-        Return the tracks that *query* finds, best first.
+        Return the tracks that match *query*, best first.
 
-        Words are found whatever their case, accents and punctuation, in title, artist, album, genre and year; the last
-        one may go on, unless a space follows it. A query may hold ``"phrases"``, ``-exclusions``, ``one OR another``,
-        ``artist:``, ``title:``, ``album:`` and ``genre:`` before a word, ``year:1990..1999`` and ``duration:..4:30``;
-        an id finds its track. Whatever fits none of this is a word. Where no track holds all words, those that hold
-        like ones, or most of them, are found instead; behind the few tracks that hold a single word which looks like a
-        slip, those that hold what may have been meant. The page's *suggestion* says it. A
-        query without words lists what its ranges and the filters leave, the newest first, or nothing if there is none.
+        Case, accents and punctuation do not matter. Words are searched in title, artist, album, genre and year. Unless
+        a space follows it, the last word also matches as the beginning of a word. The syntax:
 
-        *filters* narrow the search. *limit* is from 1 to 100, *offset* from 0 to 10,000; *after* is the ``next_cursor``
-        of the page before and neither skips nor repeats a track while others are written. *order_by* is another order.
-        *facets* names what to count among the hits: genre, decade, artist, format, status.
+        - ``"a phrase"``, ``-excluded``, ``one OR another``
+        - ``artist:word``, ``title:word``, ``album:word``, ``genre:word``
+        - ``year:1990..1999``, ``duration:..4:30``
+        - a track's id finds the track; any other text is words
 
-        In a catalogue, at most ``max_searches`` searches run at the same time; the others wait in turn. Inside a unit
-        of work, a search uses the connection that the unit has.
+        If no track contains every word, the search returns tracks with similar words, or with most of the words. If a
+        one-word query looks like a typo and matches few tracks, corrected matches follow. The page's *suggestion* is
+        the corrected query. A query without words lists the tracks that match its ranges and *filters*, newest first,
+        or nothing if it has neither.
+
+        - *filters*: conditions that every track must meet
+        - *limit*: the size of the page, from 1 to 100
+        - *offset*: how many tracks to skip, from 0 to 10,000
+        - *after*: the ``next_cursor`` of the page before; concurrent writes make it neither skip nor repeat a track
+        - *order_by*: the order of the tracks
+        - *facets*: fields whose values are counted among the matches
+
+        In a catalogue, at most ``max_searches`` searches run at the same time, and others wait in a queue. In a unit of
+        work, a search uses the unit's connection.
 
         Raises:
-            TooManySearches: in a catalogue, if other searches were running for all of ``pool_timeout``.
             InvalidInput: the query is longer than 1,000 characters, or another argument breaks its rule.
-            QueryTimeout: it took longer than the catalogue's ``search_timeout``; the unit of work goes on.
+            QueryTimeout: the search took longer than ``search_timeout``; the unit of work can continue.
+            TooManySearches: in a catalogue, if other searches ran for all of ``pool_timeout``.
 
         >>> page = catalog.search("ac dc", filters=SearchFilters(year=(1975, 1980)))  # doctest: +SKIP
         >>> [hit.track.title for hit in page.hits]  # doctest: +SKIP
@@ -112,7 +118,7 @@ class Reading(Calls):
         timeout = self._settings.search_timeout
 
         def begin() -> Operation[SearchPage]:
-            # The first search imports the rest of the package `search`, which most workers never need.
+            # Most workers never search, so the first search imports the rest of the package `search`.
             from audiocatalog.search.request import Request
             from audiocatalog.search.search import search
 
@@ -132,11 +138,13 @@ class Reading(Calls):
 
     def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
         """
-        Say why the track with *id* stands where it stands in the search for *query*, or why it is not there.
+        Explain the rank of the track with *id* in the search for *query*, or why it is not found.
 
         Raises:
-            TrackNotFound: there is no such track.
-            InvalidInput: the query holds no word, or an argument breaks its rule.
+            TrackNotFound: no track has this id.
+            InvalidInput: the query contains no word, or an argument breaks its rule.
+            QueryTimeout: the explanation took longer than ``search_timeout``.
+            TooManySearches: in a catalogue, if searches ran for all of ``pool_timeout``.
 
         >>> print(work.explain("ac dc live", track.id))  # doctest: +SKIP
         not found: it does not hold 'live'
@@ -158,16 +166,17 @@ class Reading(Calls):
         self, filters: SearchFilters | None = None, *, order_by: TrackOrder = "id", batch: int = 1000
     ) -> Iterator[Track]:
         """
-        Go through all tracks that meet *filters*, however many, and hold no more than *batch* of them in memory.
+        Iterate over all tracks that meet *filters*, with at most *batch* of them (1 to 10,000) in memory.
 
-        *batch* is from 1 to 10,000. What they are sorted by never changes, so that a track which is there throughout is
-        given exactly once while others write; it is shown as it is when its batch is read. Each batch is a statement of
-        its own, which looks at 10,000 tracks at the most, or *batch* if that is more: filters that few tracks meet cost
-        many statements, not a long one. In a catalogue no transaction stays open between two batches. In a unit of work
-        all are read in its transaction, which the server ends if nothing is asked of it for 10 seconds.
+        While others write, each track that exists throughout is yielded exactly once, because its sort key never
+        changes. It is yielded as it was when its batch was read. Each batch is one statement, which reads at most
+        10,000 tracks, or *batch* if that is more. Filters that few tracks meet therefore cost many short statements. In
+        a catalogue, no transaction stays open between batches. In a unit of work, the server ends the transaction if
+        the caller takes longer than ``idle_timeout`` for a batch.
 
         Raises:
-            InvalidInput: names the argument that breaks its rule; at once, not at the first track.
+            InvalidInput: an argument breaks its rule; the error is raised by the call, not by the first track.
+            QueryTimeout: a batch took longer than ``statement_timeout``.
 
         >>> for track in catalog.iter_tracks(SearchFilters(genre="Jazz"), order_by="oldest"):  # doctest: +SKIP
         ...     index(track)
@@ -183,21 +192,25 @@ class Reading(Calls):
 
     def changes(self, after: str | None = None, *, limit: int = 1000) -> ChangePage:
         """
-        Return up to *limit* tracks that were written since the page whose ``next_cursor`` is *after*, as they are now.
+        Return up to *limit* tracks (1 to 10,000) that were written since the page with the ``next_cursor`` *after*.
 
-        For those who keep a copy, such as an index: without *after*, it begins with all tracks, page by page, and
-        goes on with what is written. Nothing that this package writes is missed, whatever is written at the same time,
-        in whichever order writers begin and commit. A track is given again if it is written again, and may be if it was
-        written while pages were read or if an answer was lost; its ``version`` tells whether the copy has it.
+        It keeps a copy, such as a search index, up to date. Without *after*, the first pages give all tracks; later
+        pages give the tracks written since, in their current state. No write of this package is missed, in whatever
+        order concurrent writers begin and commit. A track may be given more than once; its ``version`` tells whether
+        the copy has it already.
 
-        Keep ``next_cursor`` with the copy, stored together with the tracks, and ask again: at once if ``more`` says so,
-        else after a while. In a unit of work, the changes of this transaction itself are given after it has committed;
-        tracks are shown with them before. On a standby, a change is given when all transactions that began before it
-        have ended. *limit* is from 1 to 10,000. Each page reads the log of its window once, which begins with the
-        oldest transaction that was open at the last: a transaction that stays open for hours makes all pages longer.
+        Store ``next_cursor`` with the copy, in the same transaction as the tracks. Then call again: at once if ``more``
+        is true, otherwise after a pause.
+
+        In a unit of work, the transaction's own changes are given after its commit, but tracks show them before. On a
+        standby, a change is given when all transactions that began before it have ended. Each page reads the log since
+        the oldest transaction that was open at the page before, so a transaction that stays open for hours slows down
+        every page.
 
         Raises:
-            InvalidInput: *after* is no cursor, or that of another database or of a time before a restore; begin anew.
+            InvalidInput: an argument breaks its rule, or *after* comes from another database, or from before a restore
+                of this one. Then begin anew with None.
+            QueryTimeout: the page took longer than ``statement_timeout``.
 
         >>> page = catalog.changes(copy.cursor)  # doctest: +SKIP
         >>> copy.store(page.tracks, cursor=page.next_cursor)  # doctest: +SKIP

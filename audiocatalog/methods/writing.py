@@ -1,4 +1,4 @@
-"""How tracks are saved and moved."""
+"""Methods that save tracks and move them between statuses."""
 
 from __future__ import annotations
 
@@ -30,19 +30,21 @@ class Writing(Calls):
         reason: str | None = None,
     ) -> Track:
         """
-        Store a track and return it; its ``outcome`` says what was done.
+        Store a track and return it; its ``outcome`` tells what the save did.
 
-        A new *id* (a new one is made if None) is inserted in *status*, with the first row of its history, by *actor*
-        for *reason*. An id that already holds the same content is left as it is, so that a save can be repeated,
-        whatever its version is by then: also at another version than *expected_version*, which is then a success with
-        the outcome ``unchanged``. Other content is overwritten only with *replace*, and then only at
-        *expected_version*, if that is given; a track's status is never touched.
+        - If no track has this *id*, or it is None, the save inserts a track in *status*: ``inserted``.
+        - If the track already has this content, the save changes nothing: ``unchanged``. So a save can be repeated,
+          also when the track is no longer at *expected_version*.
+        - If the track has other content, *replace* overwrites it: ``updated``. If *expected_version* is given, it
+          overwrites that version alone. A save never changes the status of an existing track.
+
+        *actor* and *reason* are recorded in the history.
 
         Raises:
-            InvalidInput: names every bad field; nothing was sent.
+            InvalidInput: a field or an argument breaks its rule; the error names every one, and nothing was sent.
             IllegalTransition: no track begins in *status*.
-            SaveConflict: the id holds other content that was not to be replaced, or not at this version.
-            TrackNotFound: *expected_version* was given for an id that does not exist.
+            SaveConflict: the track has other content without *replace*, or is not at *expected_version*.
+            TrackNotFound: *expected_version* was given, and no track has this id.
 
         >>> with catalog.unit_of_work() as work:  # doctest: +SKIP
         ...     track = work.save(TrackMetadata(title="Jóga", artist="Björk"), audio_path="s3://music/joga.flac")
@@ -69,7 +71,14 @@ class Writing(Calls):
         actor: str | None = None,
         reason: str | None = None,
     ) -> Track:
-        """Store *record*, a save that was validated before, as ``save`` does."""
+        """
+        Store *record*, whose fields are validated already, as ``save`` does.
+
+        Raises:
+            InvalidInput: an argument breaks its rule.
+            SaveConflict: the track has other content without *replace*, or is not at *expected_version*.
+            TrackNotFound: *expected_version* was given, and no track has this id.
+        """
         return self._run(
             "save_record",
             lambda: tracks.save(
@@ -93,18 +102,18 @@ class Writing(Calls):
         operation_id: UUID | str | None = None,
     ) -> StatusChange:
         """
-        Move the track with *id* to the status *to* and return the row of its history that says so.
+        Move the track with *id* to the status *to* and return the change, a row of its history.
 
-        With *expected*, the track moves only from that status; without, from any that the table allows. A repeated
-        *operation_id* is answered with the first answer, so that a lost answer can be asked for again.
+        With *expected*, the track moves only from that status, otherwise from any status that ``TRANSITIONS`` allows. A
+        call with the *operation_id* of an earlier call returns the earlier answer, so a call can be retried safely.
 
         Raises:
-            IllegalTransition: the table forbids the move from the status it is in.
-            TransitionConflict: the track is not *expected*, or somebody else moved it at the same moment.
-            TrackNotFound: there is no such track.
-            InvalidInput: names the argument that breaks its rule.
-            CommitOutcomeUnknown: outside a unit of work, if the connection was lost before the answer came. Ask again
-                with the same *operation_id*, if one was given: then the move is made once.
+            IllegalTransition: ``TRANSITIONS`` forbids the move from the track's status.
+            TransitionConflict: the track is not in *expected*, or another caller moved it at the same moment.
+            TrackNotFound: no track has this id.
+            InvalidInput: an argument breaks its rule; the error names it.
+            CommitOutcomeUnknown: outside a unit of work, if the connection was lost before the answer. Retry with the
+                same *operation_id*, and the track moves once.
         """
         return self._run(
             "update_status",
@@ -130,13 +139,14 @@ class Writing(Calls):
         operation_id: UUID | str | None = None,
     ) -> dict[UUID, StatusChange | CatalogError]:
         """
-        Move each track as ``update_status`` does, and return what became of it: the change, or the error that it got.
+        Move each track as ``update_status`` does, and return the change or the error of each id.
 
-        The tracks are locked in the order of their ids, so that two such calls never wait for each other in a circle.
-        At most 10,000 ids; one of them that cannot be moved does not keep the others from moving.
+        It takes at most 10,000 ids. An error for one track does not stop the others. The tracks are locked in the order
+        of their ids, so that two such calls cannot deadlock.
 
         Raises:
-            InvalidInput: names the argument that breaks its rule; nothing was moved.
+            InvalidInput: an argument breaks its rule; nothing was moved.
+            IllegalTransition: ``TRANSITIONS`` forbids the move from *expected*; nothing was moved.
 
         >>> outcomes = work.update_statuses(ids, TrackStatus.PENDING, reason="new codec")  # doctest: +SKIP
         >>> [id for id, outcome in outcomes.items() if isinstance(outcome, errors.CatalogError)]  # doctest: +SKIP

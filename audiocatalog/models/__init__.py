@@ -1,1 +1,1 @@
-"""What is stored and its values; no statement and no connection."""
+"""The stored tables and the values of their fields, without statements and connections."""

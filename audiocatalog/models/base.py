@@ -1,4 +1,4 @@
-"""The declarative base of the tables, and the types of their columns."""
+"""The declarative base of the tables, and column types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from audiocatalog.status import TrackStatus
 
 
 class Base(DeclarativeBase):
-    """Collect the tables and name their constraints by one convention."""
+    """The base of the tables, with one convention for the names of constraints."""
 
     metadata = MetaData(
         naming_convention={
@@ -31,9 +31,9 @@ class Base(DeclarativeBase):
 
     def __setattr__(self, name: str, value: object) -> None:
         """
-        Refuse every assignment: what was read is not the way to write.
+        Refuse every assignment, because a row that was read is read-only.
 
-        SQLAlchemy itself fills objects below this method, so reading and constructing them works as ever.
+        SQLAlchemy fills objects without this method.
         """
         if name == STATE_ATTRIBUTE:
             super().__setattr__(name, value)
@@ -44,23 +44,23 @@ class Base(DeclarativeBase):
         )
 
     def __delattr__(self, name: str) -> None:
-        """Refuse every deletion as well."""
+        """Refuse every deletion."""
         raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted")
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether *other* shows the same row in the same state, by value, even if another call has read it."""
+        """Return whether *other* has the same values; two calls that read the same row return equal objects."""
         if type(other) is not type(self):
             return NotImplemented
         mine, others = self.__dict__, other.__dict__
         return all(mine.get(name) == others.get(name) for name in _shown(type(self)))
 
     def __hash__(self) -> int:
-        """Return the hash of the primary key, which no later state of the row changes."""
+        """Return the hash of the primary key, which never changes."""
         key = tuple(self.__dict__.get(column.name) for column in type(self).__mapper__.primary_key)
         return hash(key[0] if len(key) == 1 else key)
 
     def __init__(self, **values: Any) -> None:  # noqa: ANN401  # Columns of every type.
-        """Make an object of the named columns, such as a test's factory does."""
+        """Set the named columns, for example in a test's factory."""
         for name, value in values.items():
             if name not in type(self).__mapper__.attrs:
                 raise TypeError(f"{type(self).__name__} has no column {name!r}")
@@ -74,7 +74,7 @@ def _refuse_unloaded(mapper: Mapper[Any], _: type) -> None:
 
 @cache
 def manager_of(kind: type[Base]) -> ClassManager[Any]:
-    """Return what SQLAlchemy knows of *kind*, whose objects are made of rows without a session."""
+    """Return the class manager of *kind*, by which rows become objects without a session."""
     Base.registry.configure()
     return kind.__mapper__.class_manager
 
@@ -87,10 +87,9 @@ def _shown(kind: type[Base]) -> tuple[str, ...]:
 
 class StatusText(TypeDecorator[TrackStatus]):
     """
-    Store a status as text and read it as a ``TrackStatus``.
+    A status, stored as text and read as a ``TrackStatus``.
 
-    A name that this version of the code does not know, written by a newer one, is read as plain text: a service must
-    not fail over tracks of others while a deploy is under way.
+    A name that only newer code knows is read as plain text, so that a service works during a deploy.
     """
 
     impl = Text
@@ -105,20 +104,20 @@ _STATUS_BY_NAME: Final[dict[str, TrackStatus]] = {str(status): status for status
 
 
 def status_of(name: str) -> TrackStatus:
-    """Return the status that *name* names, or a name that only newer code knows as it is."""
+    """Return the status with this *name*, or *name* itself if only newer code knows it."""
     return _STATUS_BY_NAME.get(name, name)  # type: ignore[arg-type]
 
 
 class DomainType(TypeDecorator[Any]):
     """
-    Give a column a domain as its type: the type that a value has, and the CHECK that it must pass.
+    A column type that is a domain: a data type with a CHECK.
 
-    PostgreSQL reads every CHECK of a table anew for each statement that writes a row, were it only its status: half of
-    the time of such a statement. The CHECK of a domain it keeps for the session, and asks it about the columns alone
-    that are written. So every rule about one column is a domain's.
+    Every rule about a single column is a domain's CHECK, because a table's CHECK costs more: PostgreSQL reads every
+    CHECK of the table for each statement that writes a row, which takes half of the time of a change of status. It
+    caches a domain's CHECK for the session, and evaluates it only for the written columns.
 
-    In queries the column is what the domain is made of. A parameter must not be cast to the domain, for that would cut
-    a text that is too long instead of refusing it.
+    In queries, the column has the domain's data type. Casting a parameter to the domain would truncate a text that is
+    too long instead of refusing it.
     """
 
     impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
@@ -130,7 +129,7 @@ class DomainType(TypeDecorator[Any]):
         self.impl = domain.data_type
 
     def type_engine(self, dialect: Dialect) -> TypeEngine[Any]:  # noqa: ARG002
-        """Return what the column is declared as."""
+        """Return the type in the column's declaration."""
         return self.domain
 
 
@@ -141,16 +140,16 @@ def domain(name: str, data_type: TypeEngine[Any], constraint: str, check: str) -
 
 
 def domain_for(field: str, limit: Limit, table: str = "audio_tracks") -> DomainType:
-    """Return the type of *field*, which refuses in SQL what *limit* refuses in Python, by a CHECK that names it."""
+    """Return the column type of *field*, whose CHECK enforces *limit* in SQL and has the field in its name."""
     match limit:
         case TextLimit(characters):
-            # The length is the type's own, so that it is checked before the search vector is computed.
+            # The type limits the length, so PostgreSQL checks it before it computes the search vector.
             visible = f"{VISIBLE_FUNCTION}(VALUE)"
             return domain(field, String(characters), f"ck_{table}_{field}_visible", visible)
         case WholeLimit(lowest, highest):
             between = f"VALUE BETWEEN {lowest} AND {highest}"
             return domain(field, Integer(), f"ck_{table}_{field}_range", between)
         case NumberLimit(lowest, highest):
-            # NaN sorts above infinity in PostgreSQL, so the upper bound refuses both.
+            # PostgreSQL sorts NaN above infinity, so the upper bound refuses both.
             between = f"VALUE BETWEEN {lowest:.0f} AND {highest:.0f}"
             return domain(field, Double(), f"ck_{table}_{field}_range", between)

@@ -1,4 +1,4 @@
-"""What narrows a search besides its words."""
+"""The filters of a search."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _MOST_VALUES: Final = 100
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchFilters(MetadataFilters):
     """
-    Filters for a search: a track must meet every filter that is given.
+    The filters of a search: a track must meet every filter that is not None.
 
-    *status* and the fields of text take one value or several, of which a track must have one. Text is compared as a
-    whole, but folded as a search is ("bjork" is "Björk"). The fields of numbers, such as *duration* (seconds), take one
-    number, or a pair of a lowest and a highest, both included, None for an open end. *created_since* and
-    *updated_since* take a time with its time zone.
+    - *status*, and fields of text: one value, or a collection of values of which the track must have one. The whole
+      text must match, but case, accents and punctuation do not matter: "bjork" matches "Björk"
+    - fields of numbers, such as *duration* in seconds: one number, or a pair of the lowest and the highest, both
+      included; None is an open end
+    - *created_since*, *updated_since*: a ``datetime`` with a time zone
 
     Raises:
-        InvalidInput: names every filter that breaks its rule.
+        InvalidInput: a filter breaks its rule; the error names every such filter.
 
     >>> SearchFilters(year=(1990, None), genre="Electronic").genre
     ('Electronic',)
@@ -57,11 +58,11 @@ class SearchFilters(MetadataFilters):
 
     @property
     def given(self) -> tuple[str, ...]:
-        """The names of the filters that are given, in the order of their conditions."""
+        """The names of the filters that are not None, in the order of their conditions."""
         return tuple(field.name for field in fields(self) if getattr(self, field.name) is not None)
 
     def conditions(self) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """Return what a track's row ``t`` must meet, as SQL, and the parameters of it."""
+        """Return the SQL conditions on a track's row ``t``, and their parameters."""
         written: list[str] = []
         parameters: dict[str, Any] = {}
         for field in fields(self):
@@ -126,7 +127,7 @@ def _clean_time(field: str, value: object) -> datetime:
 
 
 _TIMES: Final = ("created_since", "updated_since")
-#: The metadata by which a search can be narrowed: text by its values, numbers by ranges.
+#: The metadata fields that filters take: text by values, numbers by ranges.
 TEXT_FILTERS: Final = tuple(field.name for field in fields(MetadataFilters) if field.name in TEXT_LIMITS)
 RANGE_FILTERS: Final = tuple(field.name for field in fields(MetadataFilters) if field.name in NUMBER_LIMITS)
 _CLEANERS: Final[dict[str, Callable[[str, Any], object]]] = {
@@ -139,11 +140,11 @@ _CLEANERS: Final[dict[str, Callable[[str, Any], object]]] = {
 
 _Condition = tuple[str, dict[str, Any]]
 
-# The names of the values, folded once for the statement and not once for each row.
+# The values are folded once for the statement, not once for each row.
 _NAMES: Final = (
     f"SELECT {NAME_FUNCTION}({FOLD_FUNCTION}(value)) AS name FROM unnest(%(only_{{field}})s::text[]) AS value"
 )
-# A name of nothing but punctuation may hold signs that quotes do not take as they are.
+# A name of punctuation alone may contain characters that must be escaped within quotes.
 _QUOTED: Final = r"replace(replace(name, E'\\', E'\\\\'), '''', '''''')"
 
 
@@ -152,13 +153,13 @@ def _is_status(field: str, values: tuple[TrackStatus, ...]) -> _Condition:
 
 
 def _is_named(field: str, values: tuple[str, ...]) -> _Condition:
-    # A text may have an empty name, as a field without a text has.
+    # A text of punctuation alone has an empty name, as a missing text does, so the text must not be null.
     condition = f"t.{field}_name = ANY (ARRAY({_NAMES.format(field=field)})::varchar[]) AND t.{field} IS NOT NULL"
     return condition, {f"only_{field}": list(values)}
 
 
 def _is_kept_as_name(field: str, values: tuple[str, ...]) -> _Condition:
-    """Look for the name of a field in the search vector, where it is kept for this: an index answers it."""
+    """Return the condition that the search vector contains the field's name, which an index can answer."""
     written = f"string_agg('''={field}:' || {_QUOTED} || '''', ' | ')::tsquery"
     names = _NAMES.format(field=field)
     return f"t.search_vector @@ (SELECT {written} FROM ({names}) AS names)", {f"only_{field}": list(values)}
@@ -170,7 +171,7 @@ def _reads_as(field: str, values: tuple[str, ...]) -> _Condition:
 
 
 def lies_between(field: str, ends: tuple[float | None, float | None], kind: str = "only") -> _Condition:
-    """Return the condition that a number is known and lies within a range, both ends included."""
+    """Return the condition that a number is not null and within a range, both ends included."""
     lowest, highest = ends
     written = [f"t.{field} IS NOT NULL"]
     parameters = {}
@@ -190,7 +191,7 @@ def _is_since(field: str, time: datetime) -> _Condition:
 _CONDITIONS: Final[dict[str, Callable[[str, Any], _Condition]]] = {
     "status": _is_status,
     **dict.fromkeys(TEXT_FILTERS, _reads_as),
-    # For these, an index helps.
+    # An index serves these conditions.
     "artist": _is_named,
     "album": _is_kept_as_name,
     "genre": _is_kept_as_name,

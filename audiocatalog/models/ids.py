@@ -1,4 +1,4 @@
-"""The ids of tracks: UUIDs made by the application, in the order of time."""
+"""The ids of tracks: UUIDs that the application makes, in the order of time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem, kind_of
 
-# The standard library reads more than this, for it hands what is left of the text to int().
+# The standard library accepts more texts than these, because it passes the digits to int().
 _UUID_TEXT = re.compile(
     r"(?:urn:uuid:)?\{?(?:[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?", re.IGNORECASE | re.ASCII
 )
@@ -17,11 +17,10 @@ _UUID_TEXT = re.compile(
 
 def new_id() -> UUID:
     """
-    Return a new UUID of version 7: 60 bits of Unix time, in 4,096ths of a millisecond, then randomness.
+    Return a new UUID of version 7: 60 bits of Unix time, in 4,096ths of a millisecond, then random bits.
 
-    Ids made later sort later, also within a millisecond, so that the primary key's index grows at its end and
-    what one program saves one after the other is listed in that order. The layout is RFC 9562, 5.7, with the
-    finer time of 6.2, method 3.
+    Later ids sort later, also within a millisecond. So the primary key's index grows at its end, and tracks are listed
+    in the order in which one program saves them. The layout is RFC 9562, 5.7, with the finer time of 6.2, method 3.
     """
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     time_high = milliseconds << 16 | 0x7 << 12 | (rest << 12) // 1_000_000
@@ -38,7 +37,7 @@ def parse_id(value: object, field: str = "id") -> UUID:
     Return *value*, a UUID or the text of one, as a UUID.
 
     Raises:
-        InvalidInput: *value* is neither; the error names *field*.
+        InvalidInput: *value* is no UUID; the error names *field*.
     """
     if isinstance(value, UUID):
         return value

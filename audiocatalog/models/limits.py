@@ -1,4 +1,4 @@
-"""The kinds of values that a field may take, each with its limits, and the functions that check a value."""
+"""The kinds of values of fields, with their limits, and the functions that check a value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from audiocatalog.models.normalization import composed
 
 
 class TextLimit(NamedTuple):
-    """Text of at most *characters* characters (code points, after NFC)."""
+    """Text of at most *characters* characters: code points, after NFC."""
 
     characters: int
 
@@ -32,24 +32,24 @@ class NumberLimit(NamedTuple):
 
 
 Limit = TextLimit | WholeLimit | NumberLimit
-#: The type by which PostgreSQL's binary COPY is sent a value of each kind.
+#: The type of each kind of value in a binary COPY.
 COPY_TYPES: Final[Mapping[type[Limit], str]] = {TextLimit: "text", WholeLimit: "int4", NumberLimit: "float8"}
 
-#: The rules of what accompanies a change of status.
+#: The limits of the texts in a change of status.
 CHANGE_LIMITS: Final[Mapping[str, TextLimit]] = {"actor": TextLimit(200), "reason": TextLimit(1000)}
 
 _VISIBLE = re.compile(f"[^{INVISIBLE}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# NFC makes one character of at most four (U+1F82, say); longer text is refused before a copy of it is made.
+# NFC composes one character from at most four, such as U+1F82. Longer text is refused before it is copied.
 _NFC_SHRINKS_AT_MOST = 4
 
 
 def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | None:
-    """Return *value* in NFC, None where it has no visible character, or the rule of *field* that it breaks."""
-    # Most text is this simple, and needs nothing of what follows.
+    """Return *value* in NFC, None if it has no visible character, or the rule of *field* that it breaks."""
+    # Most texts are this simple, and need no further check.
     if type(value) is str and len(value) <= limit.characters and value.isascii() and value.isprintable():
         return None if value.isspace() or not value else value
-    # An object may pose as a string by its __class__; only its type tells.
+    # An object can set its __class__ to str; only its type is reliable.
     if not issubclass(type(value), str):
         return Problem(field, f"text, not {kind_of(value)}")
     text = str.__str__(value)  # The characters of a subclass, such as a member of an enum.
@@ -68,7 +68,7 @@ def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
     if type(value) is int and limit.lowest <= value <= limit.highest:
         return value
     rule = f"a whole number from {limit.lowest} to {limit.highest}"
-    # bool is a subclass of int, but True is no year.
+    # bool is a subclass of int, but True is not a year.
     if not issubclass(type(value), int) or isinstance(value, bool):
         return Problem(field, f"{rule}, not {kind_of(value)}", tuple(limit))
     number = int.__index__(value)  # type: ignore[arg-type]  # The number of a subclass, such as a member of an enum.
@@ -76,10 +76,10 @@ def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
 
 
 def _clean_number(field: str, value: object, limit: NumberLimit) -> float | Problem:
-    # NaN compares false with everything, so it fails this test as infinity does.
+    # NaN fails every comparison, so it is refused as infinity is.
     if issubclass(type(value), int | float) and value is not True and value is not False:
         if limit.lowest <= value <= limit.highest:  # type: ignore[operator]
-            return float(value) + 0.0  # type: ignore[arg-type]  # The sum makes -0.0 the one zero.
+            return float(value) + 0.0  # type: ignore[arg-type]  # The sum turns -0.0 into 0.0.
         unlike = ""
     else:
         unlike = f", not {kind_of(value)}"
@@ -90,7 +90,7 @@ Clean = Callable[[object], object]
 
 
 def cleaner(field: str, limit: Limit) -> Clean:
-    """Return a function that returns a value of *field* as it is stored, None, or the rule that it breaks."""
+    """Return a function that returns the stored form of a value of *field*, None, or the rule that it breaks."""
     match limit:
         case TextLimit():
             return lambda value: clean_text(field, value, limit)
@@ -101,26 +101,28 @@ def cleaner(field: str, limit: Limit) -> Clean:
 
 
 def required(field: str, cleaned: object) -> object:
-    """Return *cleaned*, or the rule of a *field* that must not be empty."""
+    """Return *cleaned*, or if it is None the rule that *field* must not be empty."""
     return Problem(field, "at least one visible character") if cleaned is None else cleaned
 
 
 def clean_actor(actor: object, field: str = "actor") -> str:
     """
-    Return *actor*, who does something, in NFC; an error names *field*.
+    Return *actor*, the author of a change, in NFC.
 
     Raises:
-        InvalidInput: it is no text, has no visible character or more than 200 characters, or holds NUL or surrogates.
+        InvalidInput: *actor* is no text of 1 to 200 characters, has no visible one, or contains NUL or surrogates. The
+            error names *field*.
     """
     return str(_refused(required(field, clean_text(field, actor, CHANGE_LIMITS["actor"]))))
 
 
 def clean_reason(reason: object, field: str = "reason") -> str | None:
     """
-    Return *reason*, why something is done, in NFC; None where it shows nothing. An error names *field*.
+    Return *reason* in NFC, or None if it has no visible character.
 
     Raises:
-        InvalidInput: it is no text, has more than 1,000 characters, or holds NUL or surrogates.
+        InvalidInput: *reason* is no text of at most 1,000 characters, or contains NUL or surrogates. The error names
+            *field*.
     """
     cleaned = None if reason is None else _refused(clean_text(field, reason, CHANGE_LIMITS["reason"]))
     return None if cleaned is None else str(cleaned)

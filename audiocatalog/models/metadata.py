@@ -1,7 +1,7 @@
 """
-The metadata of a track: each field is said here, once, with its name, type, limit and unit.
+The metadata of a track: the one list of its fields, with name, type, limit and unit.
 
-Tables, statements, filters, import and export derive from this list; docs/adding-a-field.md tells how to add a field.
+Tables, statements, filters, import and export derive from it. docs/adding-a-field.md describes how to add a field.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from audiocatalog.status import TRANSITIONS, StatusName, TrackStatus
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapped
 
-#: What a number counts. The command line knows how people write each (audiocatalog/cli/units.py).
+#: The unit of a number. audiocatalog/cli/units.py knows the notations of each.
 Unit = Literal["s", "Hz", "bit/s", "ch", "year"]
 
 
 class MetadataField(NamedTuple):
-    """The limit of a field, the unit of a number, and whether the tracks of a search are counted by it."""
+    """The limit of a field, the unit of a number, and whether searches count tracks by the field."""
 
     limit: Limit
     unit: Unit | None = None
     is_facet: bool = False
 
 
-#: What can be counted among hits: the fields that are facets, the decade of the year, and the status.
+#: What a search can count among its hits: the fields that are facets, the decade of the year, and the status.
 FacetName = Literal["artist", "genre", "format", "decade", "status"]
 
 
@@ -51,21 +51,21 @@ def _whole(lowest: int, highest: int, unit: Unit | None = None) -> Any:  # noqa:
 
 
 def _number(lowest: float, highest: float, unit: Unit | None = None) -> Any:  # noqa: ANN401
-    """Return a field of numbers, which may have a fraction."""
+    """Return a field of numbers, with or without a fraction."""
     return dataclasses.field(default=None, metadata={"field": MetadataField(NumberLimit(lowest, highest), unit)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackMetadata:
     """
-    The metadata of one track, validated when it is made.
+    The metadata of one track; the constructor validates it.
 
-    Nothing is coerced: ``year=True``, ``year=1999.7`` and ``duration="5"`` are refused. Text is brought to NFC; a
-    missing title is "Untitled", other text without a visible character is None. Numbers are in the unit of their
-    field: seconds, Hz, bit/s, a count of channels, or a calendar year.
+    It coerces nothing: ``year=True``, ``year=1999.7`` and ``duration="5"`` are refused. It normalizes text to NFC. A
+    missing title becomes "Untitled"; other text without a visible character becomes None. The units are seconds for
+    *duration*, Hz for *sample_rate* and bit/s for *bitrate*.
 
     Raises:
-        InvalidInput: names every field that breaks its rule, with the limit.
+        InvalidInput: a field breaks its rule; the error names every such field, with its limit.
 
     >>> TrackMetadata(title="Jóga", artist="Björk", year=1997, duration=305.0).title
     'Jóga'
@@ -106,10 +106,10 @@ class TrackMetadata:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """
-        Return the metadata in *values*, a plain dictionary as an extractor gives it; missing keys are unknown values.
+        Return the metadata in *values*, a mapping such as an extractor's dictionary; missing keys become None.
 
         Raises:
-            InvalidInput: names unknown keys as well as every field that breaks its rule.
+            InvalidInput: a field breaks its rule, or a key is unknown; the error names every one.
 
         >>> TrackMetadata.from_mapping({"title": "Army of Me", "year": 1995}).year
         1995
@@ -129,7 +129,7 @@ class TrackMetadata:
 
 
 class MetadataColumns:
-    """The same fields as columns of ``Track``, for type checkers: ``models/tables.py`` makes the columns."""
+    """The same fields as columns of ``Track``, for type checkers; ``models/tables.py`` makes the columns."""
 
     title: Mapped[str]
     artist: Mapped[str | None]
@@ -145,7 +145,7 @@ class MetadataColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataFilters:
-    """The fields by which ``SearchFilters`` narrows a search: text by its values, a number by a range."""
+    """The metadata fields of ``SearchFilters``: text by values, a number by a range."""
 
     genre: str | Collection[str] | None = None
     format: str | Collection[str] | None = None
@@ -156,7 +156,7 @@ class MetadataFilters:
     bitrate: int | tuple[int | None, int | None] | None = None
 
 
-#: Of the SQL functions that take or give metadata. A revision that adds fields makes them anew, by the next number.
+#: The version of the SQL functions that take or return metadata. A revision that adds fields creates the next version.
 CONTENT_VERSION: Final = 1
 FIELDS: Final[Mapping[str, MetadataField]] = {
     field.name: field.metadata["field"] for field in dataclasses.fields(TrackMetadata)
@@ -175,17 +175,18 @@ _CLEANERS: Final = {field: cleaner(field, limit) for field, limit in LIMITS.item
 _MAX_UNKNOWN_NAMED: Final = 20
 
 
-@final  # A dataclass made of it would have a constructor of its own, which checks nothing.
+@final  # A dataclass that inherits from it would get a constructor without checks.
 @dataclass(frozen=True, slots=True, init=False)
 class TrackRecord:
     """
-    Hold everything that one save stores: the metadata, where the sound lies, the id and the first status.
+    The content of one save: the metadata, the paths, the id and the first status.
 
-    *id* is a UUID or its text; without one, a new UUID of version 7 is made. The paths are data: they are never
-    opened. *status* is the status of a track that does not exist yet, PENDING or COMPLETED.
+    - *audio_path*, *thumbnail_path*: texts of at most 4,096 characters; the package never opens them
+    - *id*: a UUID or its text; a new UUID of version 7 by default
+    - *status*: the status of a new track, PENDING or COMPLETED
 
     Raises:
-        InvalidInput: names every field that breaks its rule.
+        InvalidInput: a field breaks its rule; the error names every such field.
         IllegalTransition: no track begins in *status*.
 
     >>> TrackRecord(TrackMetadata(title="Jóga"), "s3://music/joga.flac").status
@@ -235,10 +236,10 @@ class TrackRecord:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrackRecord:
         """
-        Return the record in *values*, a plain dictionary of the fields of ``TrackMetadata`` and of this class.
+        Return the record in *values*, a mapping of the fields of ``TrackMetadata`` and of this class.
 
         Raises:
-            InvalidInput: names unknown keys as well as every field that breaks its rule.
+            InvalidInput: a field breaks its rule, or a key is unknown; the error names every one.
             IllegalTransition: no track begins in its status.
 
         >>> TrackRecord.from_mapping({"title": "Jóga", "audio_path": "s3://music/joga.flac"}).metadata.title
@@ -282,7 +283,7 @@ class TrackRecord:
         return values | {"audio_path": self.audio_path, "thumbnail_path": self.thumbnail_path}
 
     def is_content_of(self, track: object) -> bool:
-        """Tell whether *track* holds this record's content."""
+        """Return whether *track* has this record's content."""
         return all(getattr(track, name) == value for name, value in self.content().items())
 
 
@@ -292,14 +293,15 @@ RECORD_FIELDS: Final = (*METADATA_FIELDS, "audio_path", "id", "thumbnail_path", 
 @dataclass(frozen=True, slots=True)
 class ExportedRecord:
     """
-    A record that another catalogue has exported, with what a save cannot say: that it failed, and when it was created.
+    A record that another catalogue exported, with facts that a save cannot set.
 
-    A track begins as the status table allows: one that was FAILED there is saved as PENDING and moved to FAILED in the
-    same transaction; one that was PROCESSING there is PENDING here, since no worker of this catalogue holds it.
-    *created_at* None means now. Only the owner of the schema may give another time.
+    - *record*: its status is PENDING or COMPLETED; a track that was PROCESSING becomes PENDING, because no worker of
+      this catalogue has claimed it
+    - *has_failed*: the track is saved as PENDING and moved to FAILED in the same transaction
+    - *created_at*: None means now; only the owner of the schema may give another time
 
     Raises:
-        InvalidInput: names every field that breaks its rule, such as a *created_at* without a time zone.
+        InvalidInput: a field breaks its rule, such as a *created_at* without a time zone; the error names every one.
 
     >>> record = TrackRecord(TrackMetadata(title="Jóga"), "s3://music/joga.flac", status=TrackStatus.PENDING)
     >>> ExportedRecord(record, has_failed=True).id == record.id
@@ -314,7 +316,7 @@ class ExportedRecord:
     __repr__ = discreet
 
     def __post_init__(self) -> None:
-        """Check what the types do not."""
+        """Check the fields."""
         problems = []
         if not isinstance(self.record, TrackRecord):
             problems.append(Problem("record", f"a TrackRecord, not {kind_of(self.record)}"))
@@ -339,10 +341,10 @@ class ExportedRecord:
         created_at: datetime | None = None,
     ) -> ExportedRecord:
         """
-        Return the record of a track that had *status* where it was exported.
+        Return the record of a track that had *status* in the catalogue that exported it.
 
         Raises:
-            InvalidInput: names every field that breaks its rule.
+            InvalidInput: a field breaks its rule; the error names every such field.
         """
         there = parse_choice(TrackStatus, status, "status")
         first = TrackStatus.COMPLETED if there is TrackStatus.COMPLETED else TrackStatus.PENDING
@@ -356,7 +358,7 @@ class ExportedRecord:
 
 
 def _unknown_fields(values: Mapping[Any, Any], fields: Sequence[str]) -> list[Problem]:
-    """Return a problem for each key that is none of *fields*, and one for all beyond the twentieth."""
+    """Return a problem for each of the first 20 keys that are not in *fields*, and one problem for the others."""
     unknown = [key for key in values if not (issubclass(type(key), str) and key in fields)]
     problems = [
         Problem(printable(key), "no such field")

@@ -1,4 +1,4 @@
-"""Text in its composed form (NFC), in a time that grows in proportion to its length."""
+"""Text in its composed form (NFC), in time proportional to its length."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import defaultdict
 from itertools import groupby
 from typing import Final
 
-# Python puts the marks of one letter into order by insertion, which takes the square of their number. No script puts
-# this many marks on a letter; in a text that does, they are sorted first. The ranges hold every mark, and no Chinese,
-# Japanese or Korean letter, so that hardly any text is looked at twice.
+# Python sorts the marks of one letter by insertion, which takes quadratic time. No script puts this many marks on a
+# letter; longer runs are sorted here first. The ranges contain every mark, and no Chinese, Japanese or Korean letter,
+# so that few texts need the second look.
 _MANY_MARKS: Final = 32
 _MAY_BE_MARKS: Final = (
     r"[\u0300-\u1fff\u20d0-\u20ff\u2cef-\u2cf1\u2d7f-\u2dff\u302a-\u302f\u3099\u309a\ua66f-\uabef\ufb1e\ufe20-\ufe2f"
@@ -32,7 +32,7 @@ def composed(text: str) -> str:
 
 
 def _in_order(match: re.Match[str]) -> str:
-    """Return what may be marks with long runs of them decomposed, and in the order that the standard demands."""
+    """Return the matched text with its long runs of marks decomposed and in canonical order."""
     pieces: list[str] = []
     for are_marks, group in groupby(match.group(), _is_mark):
         piece = "".join(group)
@@ -41,7 +41,7 @@ def _in_order(match: re.Match[str]) -> str:
 
 
 def _is_mark(character: str) -> bool:
-    """Whether *character* combines with the one before it, alone or as what it decomposes to."""
+    """Return whether *character*, or every character that it decomposes to, combines with the one before it."""
     return all(map(unicodedata.combining, unicodedata.normalize("NFD", character)))
 
 

@@ -1,4 +1,4 @@
-"""What this package uses of SQLAlchemy's inner parts; ``tests/test_private_parts.py`` names each."""
+"""The uses of SQLAlchemy's private parts; ``tests/test_private_parts.py`` names each."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ def make_row(one: object, manager: ClassManager[Any], values: dict[str, Any], ke
     """
     Make *one*, a new object without a state, the row with the primary *key* and these *values*.
 
-    It belongs to no session, so it never loads, expires or flushes. Its key says that it is a row, so that a session
-    of the host's links to it instead of inserting it. The constructor's attribute events, which cost ten times as much,
-    are for objects of a session.
+    It belongs to no session, so it never loads, expires or flushes. Because it has a key, a session of the host's links
+    to it instead of inserting it. The constructor would send attribute events, which take ten times as long.
     """
     held = one.__dict__
     held.update(values)
@@ -27,9 +26,9 @@ def make_row(one: object, manager: ClassManager[Any], values: dict[str, Any], ke
 
 def refuse_unloaded(mapper: Mapper[Any]) -> None:
     """
-    Have columns that are declared with ``raiseload`` raise one error wherever the object stands.
+    Make columns with ``raiseload`` raise the same error with and without a session.
 
-    SQLAlchemy's own way raises one error with a session, another one without, and none for an object of no row.
+    SQLAlchemy raises different errors with and without a session, and none for an object without a row.
     """
     for attribute in mapper.column_attrs:
         if attribute.deferred and attribute.raiseload:
@@ -40,20 +39,19 @@ def refuse_unloaded(mapper: Mapper[Any]) -> None:
 def _raise_for(name: str) -> Any:  # noqa: ANN401  # A protocol that SQLAlchemy keeps to itself.
     def refuse(_: object, passive: PassiveFlag) -> LoaderCallableStatus:
         if not passive & PassiveFlag.SQL_OK:
-            return LoaderCallableStatus.PASSIVE_NO_RESULT  # SQLAlchemy asks for what is there already.
+            return LoaderCallableStatus.PASSIVE_NO_RESULT  # SQLAlchemy asks for loaded values alone.
         raise InvalidRequestError(f"'{name}' is not available due to raiseload=True: select the column itself")
 
     return refuse
 
 
 class LinkingSession(Session):
-    """A session that links some objects by their keys, as if it held them: it neither adds nor copies them."""
+    """A session that links some objects by their keys, and neither adds nor copies them."""
 
     def links(self, state: InstanceState[Any]) -> bool:
-        """Tell whether it links the object of *state*."""
+        """Return whether the session links the object of *state*."""
         raise NotImplementedError
 
     def _contains_state(self, state: InstanceState[Any]) -> bool:
-        # SQLAlchemy asks this before it adds the far side of a relationship to the session, and before it copies the
-        # key of the far side.
+        # SQLAlchemy calls this before it adds a related object to the session, and before it copies its key.
         return super()._contains_state(state) or self.links(state)

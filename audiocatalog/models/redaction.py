@@ -1,4 +1,4 @@
-"""The reprs of objects: a log line must not spill what the catalogue holds, unless a developer wants it to."""
+"""The reprs of objects, without values unless ``AUDIOCATALOG_DEBUG`` is set, because logs must contain no data."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any, Final
 from uuid import UUID
 
 _LAST_DIGITS: Final = 8
-#: Whether reprs show values and causes of errors the server's own words, as ``AUDIOCATALOG_DEBUG`` said at the start.
+#: Whether reprs show values, and causes of errors the server's text. It is read once, when the process starts.
 DEBUGGING: Final = os.environ.get("AUDIOCATALOG_DEBUG", "").lower() in {"1", "true", "yes", "on"}
 
 Repr = Callable[[Any], str]
 
 
 def discreetly(show: Repr) -> Repr:
-    """Return *show* for the ``__repr__`` of a class, or one that shows the values if a developer wants to see them."""
+    """Return *show*, the ``__repr__`` of a class, or with ``AUDIOCATALOG_DEBUG`` a function that shows the values."""
     return _shown if DEBUGGING else show
 
 
 def _shown(self: Any) -> str:  # noqa: ANN401  # The __repr__ of dataclasses, named tuples and mapped classes.
-    """Return which fields of *self* hold something, and what."""
+    """Return the fields of *self* that are set, with their values."""
     values = ((name, getattr(self, name)) for name in _names_of(self))
     return f"<{type(self).__name__} {', '.join(f'{name}={value!r}' for name, value in values if _is_set(value))}>"
 
 
 @discreetly
 def discreet(self: Any) -> str:  # noqa: ANN401  # Likewise.
-    """Return which fields of *self* hold something, and none of what they hold."""
+    """Return the names of the fields of *self* that are set, without their values."""
     return f"<{type(self).__name__}: {', '.join(name for name in _names_of(self) if _is_set(getattr(self, name)))}>"
 
 
@@ -43,5 +43,5 @@ def _is_set(value: object) -> bool:
 
 
 def short(identifier: UUID | None) -> str:
-    """Return the last digits of *identifier*: enough to tell two tracks in a log apart, too little to find one."""
+    """Return the last digits of *identifier*: enough to distinguish tracks in a log, too few to find one."""
     return "no id" if identifier is None else f"…{identifier.hex[-_LAST_DIGITS:]}"

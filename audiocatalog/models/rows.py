@@ -1,4 +1,4 @@
-"""Rows of the database as objects that belong to no session."""
+"""Rows of the database as objects without a session."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from audiocatalog.models.tables import SaveOutcome, StatusChange, Track
 
 TRACKS: Final[Table] = Track.__table__  # type: ignore[assignment]  # A mapped class has a Table, typed FromClause.
 
-#: Every column but those that are made for searching, which no reader needs.
+#: Every column except those for searches, which no reader needs.
 TRACK_COLUMNS: Final = ("id", "status", *CONTENT_COLUMNS, "created_at", "updated_at", "version")
 
 CHANGES: Final[Table] = StatusChange.__table__  # type: ignore[assignment]  # A mapped class has a Table.
 
-#: What a reader of the history is given.
+#: The columns that a reader of the history gets.
 CHANGE_COLUMNS: Final = tuple(column.name for column in CHANGES.columns if column is not CHANGES.c.xact_id)
 
 
 def new_track(record: TrackRecord, created_at: datetime) -> Track:
-    """Return the track that was just inserted of *record*."""
+    """Return the track that was inserted from *record*."""
     values = record.content() | {
         "id": record.id,
         "status": record.status,
@@ -51,7 +51,7 @@ def _track(values: dict[str, Any], outcome: SaveOutcome | None) -> Track:
 
 
 def change_of(values: Sequence[Any], duration: timedelta | None = None) -> StatusChange:
-    """Return the ``StatusChange`` of the values of its columns; it belongs to no session."""
+    """Return the ``StatusChange`` in a row of ``CHANGE_COLUMNS``."""
     named = dict(zip(CHANGE_COLUMNS, values, strict=True))
     start = named["from_status"]
     named["from_status"] = None if start is None else status_of(start)

@@ -1,16 +1,16 @@
-"""Names of what the schema holds: its revision, its version table, its functions."""
+"""Names in the schema: its revision, its version table, its functions."""
 
 from __future__ import annotations
 
 from typing import Final
 
-#: The newest revision in alembic/versions; a database that stands before it is refused.
+#: The newest revision in alembic/versions; a catalogue refuses a database with an older one.
 SCHEMA_REVISION: Final = "0001"
-#: Alembic's own table, under a name of ours: a host service may run its own migrations in the same database.
+#: Alembic's table has its own name here, because a host may run its own migrations in the same database.
 VERSION_TABLE: Final = "audiocatalog_version"
-#: The SQL functions of alembic/functions/search_v1.sql: both sides of a search fold text by them.
+#: The SQL functions of alembic/functions/search_v1.sql, by which tracks and queries are folded.
 SEARCH_VECTOR_FUNCTION: Final = "audiocatalog_search_vector_v1"
-#: The function of the column for vectors that is not in use.
+#: The function of the vector column that is not in use.
 NO_VECTOR_FUNCTION: Final = "audiocatalog_no_vector"
 FOLD_FUNCTION: Final = "audiocatalog_fold_v1"
 WORDS_FUNCTION: Final = "audiocatalog_words_v1"
@@ -23,5 +23,5 @@ SAMPLES: Final = (4096, 512, 64, 8)
 VISIBLE_FUNCTION: Final = "audiocatalog_visible_v1"
 #: The SQL function of alembic/functions/legal_move_v1.sql, twin of ``status.TRANSITIONS``.
 LEGAL_MOVE_FUNCTION: Final = "audiocatalog_legal_move_v1"
-#: The SQL function of alembic/functions/legal_task_v1.sql: which columns of a task may be set in which status.
+#: The SQL function of alembic/functions/legal_task_v1.sql, which checks the columns of a task against its status.
 LEGAL_TASK_FUNCTION: Final = "audiocatalog_legal_task_v1"

@@ -1,7 +1,7 @@
-"""What is stored: two tables, their columns, constraints and indexes, each with its reason.
+"""The tables, with their columns, constraints and indexes.
 
-The rules that keep PgBouncer, replicas and Citus possible are kept here: ids made by the application, every unique
-key holds the track's id, no triggers, no sequences, every constraint named.
+To allow PgBouncer, replicas and Citus, they follow these rules: the application makes the ids, every unique key
+contains the track's id, every constraint has a name, and there are no triggers and no sequences.
 """
 
 from datetime import datetime, timedelta
@@ -43,37 +43,37 @@ from audiocatalog.status import TrackStatus
 
 
 class SaveOutcome(StrEnum):
-    """Say what a save did."""
+    """The outcome of a save."""
 
     #: The id was new.
     INSERTED = "inserted"
     #: Other content was replaced; the version rose by one.
     UPDATED = "updated"
-    #: The same content was there already; nothing was written.
+    #: The track had the same content already; nothing was written.
     UNCHANGED = "unchanged"
 
 
-#: The type of each column that has a rule of its own.
+# The domains of columns that have a rule.
 _KNOWN: Final = ", ".join(repr(str(status)) for status in TrackStatus)
 _STATUS: Final = domain("status", StatusText(), "ck_audio_tracks_status_known", f"VALUE IN ({_KNOWN})")
-#: An instant that there is: ``infinity`` is none.
+#: A finite time: ``infinity`` is refused.
 _TIME: Final = domain("time", TIMESTAMP(timezone=True), "ck_audiocatalog_time_finite", "isfinite(VALUE)")
 _COUNT: Final = domain("count", Integer(), "ck_audiocatalog_count_range", "VALUE >= 1")
 _FIELDS: Final = {field: domain_for(field, limit) for field, limit in LIMITS.items()}
 _CHANGE_FIELDS: Final = {
     field: domain_for(field, limit, "audio_track_status_changes") for field, limit in CHANGE_LIMITS.items()
 }
-#: All of them as PostgreSQL has them; Alembic compares them by no more than their names.
+#: All domains; Alembic compares them only by name.
 DOMAINS: Final = tuple(
     column_type.domain for column_type in (_STATUS, _TIME, _COUNT, *_FIELDS.values(), *_CHANGE_FIELDS.values())
 )
 
 
-def _written_by() -> Any:  # noqa: ANN401  # What SQLAlchemy makes of it depends on where it stands.
+def _written_by() -> Any:  # noqa: ANN401  # SQLAlchemy's type depends on the annotation of the attribute.
     """
-    Return the column for the transaction that wrote a row: what is committed late is told from what is old by it.
+    Return the column for the transaction that wrote a row, by which readers tell a late commit from an old row.
 
-    The system column ``xmin`` would do for all but savepoints, whose ids no snapshot knows.
+    The system column ``xmin`` is not enough, because a snapshot does not know the ids of savepoints.
     """
     return mapped_column(
         BigInteger, server_default=text("pg_current_xact_id()::text::bigint"), deferred=True, deferred_raiseload=True
@@ -81,7 +81,7 @@ def _written_by() -> Any:  # noqa: ANN401  # What SQLAlchemy makes of it depends
 
 
 def _index_of_writing(table: str) -> Index:
-    """Return an index on when and by whom rows were written: they come in this order, so that the smallest will do."""
+    """Return a BRIN index on time and transaction: rows are inserted in this order, so the smallest index works."""
     return Index(
         f"ix_{table}_at_xact_id",
         "at",
@@ -103,46 +103,46 @@ else:
 
 class Track(_MetadataColumns, Base):
     """
-    Show one track as it was when it was read; to change it, use ``save`` and ``update_status``.
+    A track as it was when it was read; ``save`` and ``update_status`` change the stored one.
 
-    It holds plain values: it never loads anything later and stays readable after its unit of work has ended.
+    It holds plain values: it never loads anything later, and stays readable after its unit of work has ended.
     """
 
     __tablename__ = "audio_tracks"
 
-    #: Made by the application (UUID version 7 unless given), never changed.
+    #: The application makes it, a UUID of version 7 by default, and it never changes.
     id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-2)
     status: Mapped[TrackStatus] = mapped_column(_STATUS, sort_order=-2)
-    #: Not unique: a unique key without the id would keep the table on one machine for ever.
+    #: Not unique, because a unique key without the id would rule out sharding.
     audio_path: Mapped[str] = mapped_column(_FIELDS["audio_path"])
     thumbnail_path: Mapped[str | None] = mapped_column(_FIELDS["thumbnail_path"])
     created_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
-    #: Raised by one by every write; tells a writer that somebody else was there.
+    #: Every write adds one, so a writer notices other writers.
     version: Mapped[int] = mapped_column(_COUNT, server_default="1")
-    #: What a search looks into. Stored, for PostgreSQL 18 would make it virtual by default and could not index it;
-    #: never read back, for it is as long as the rest of the row.
+    #: The words that searches match. It is declared as stored, because PostgreSQL 18 makes generated columns virtual by
+    #: default and cannot index those. It is never read back, because it is as long as the rest of the row.
     search_vector: Mapped[str] = mapped_column(
         TSVECTOR,
         Computed(f"{SEARCH_VECTOR_FUNCTION}(title, artist, album, genre, year)", persisted=True),
         deferred=True,
         deferred_raiseload=True,
     )
-    #: Where the next version of the vector is made beside this one (docs/adr/0013); nothing is there until then.
+    #: The next version of the vector during a rebuild (docs/adr/0013); null otherwise.
     search_vector_b: Mapped[str | None] = mapped_column(
         TSVECTOR,
         Computed(f"{NO_VECTOR_FUNCTION}(title, artist, album, genre, year)", persisted=True),
         deferred=True,
         deferred_raiseload=True,
     )
-    #: The title as one name, folded, without spaces and punctuation: found as a whole, by its beginning, and sorted by.
+    #: The folded title without spaces and punctuation, for exact matches, prefix matches and sorting.
     title_name: Mapped[str] = mapped_column(
         String(200, collation="C"),
         Computed(f"{NAME_FUNCTION}({FOLD_FUNCTION}(title))", persisted=True),
         deferred=True,
         deferred_raiseload=True,
     )
-    #: Likewise; empty where the artist is not known.
+    #: The same for the artist; empty if the artist is null.
     artist_name: Mapped[str] = mapped_column(
         String(200, collation="C"),
         Computed(f"coalesce({NAME_FUNCTION}({FOLD_FUNCTION}(artist)), '')", persisted=True),
@@ -151,8 +151,8 @@ class Track(_MetadataColumns, Base):
     )
 
     __table_args__ = (
-        # A track is found by its words, common words in a part of the table that stands for all of it.
-        # What is written last is kept in a list that every search reads: a short one.
+        # Searches by words use these indexes; searches for common words use a partial index, a sample of the table.
+        # Every search also reads an index's list of pending entries, so the list is short.
         Index(
             "ix_audio_tracks_search_vector",
             "search_vector",
@@ -169,53 +169,53 @@ class Track(_MetadataColumns, Base):
             )
             for share in SAMPLES
         ),
-        # Or by its names as a whole, by one and the beginning of the other, and in their order.
+        # Searches by whole names or the beginnings of names, and lists sorted by name.
         Index("ix_audio_tracks_title_name", "title_name", "artist_name", "id"),
         Index("ix_audio_tracks_artist_name", "artist_name", "title_name", "id"),
-        # The order and the ranges by which people narrow a search; no status: its moves must not write any index.
+        # Lists sorted by year or time, and ranges. Status has no index, because a move must not write an index.
         Index("ix_audio_tracks_year", "year", "id"),
         Index("ix_audio_tracks_created_at", "created_at", "id"),
-        # Room on a page for the next versions of its rows, of which a worker claims many at once: then a change of
-        # status writes no index.
+        # A page has room for new versions of its rows, so a change of status is a HOT update, which writes no index. A
+        # worker claims many tracks of one page at once.
         {"postgresql_with": {"fillfactor": 60}},
     )
-    # Without this, every ORM insert would have the server send the whole search vector back.
+    # Otherwise, every ORM insert would return the whole search vector.
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
     @property
     def outcome(self) -> SaveOutcome | None:
-        """What the save did that returned this object; None if it was read."""
+        """The outcome of the save that returned this object; None if a read returned it."""
         return self.__dict__.get("_outcome")
 
     @discreetly
     def __repr__(self) -> str:
-        """Return the end of the id, and the status."""
+        """Return the end of the id, the status and the version."""
         return f"<Track {short(self.id)} {self.status} version {self.version}>"
 
 
 class StatusChange(Base):
-    """Show one move of a track: from where (None at first), to where, by whom, why and when."""
+    """A move of a track from one status to another; a new track moves from None."""
 
     __tablename__ = "audio_track_status_changes"
 
     track_id: Mapped[UUID] = mapped_column(ForeignKey(Track.id), primary_key=True)
-    #: The version that the track got by this move: the row's own order, whatever the clocks say.
+    #: The track's version after this move; it orders the history, whatever the clocks show.
     version: Mapped[int] = mapped_column(_COUNT, primary_key=True)
     from_status: Mapped[TrackStatus | None] = mapped_column(StatusText)
     to_status: Mapped[TrackStatus] = mapped_column(StatusText)
     actor: Mapped[str] = mapped_column(_CHANGE_FIELDS["actor"])
     reason: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["reason"])
-    #: Given by a caller who may have to ask again: the second time, the first answer is returned.
+    #: A caller gives it to make a retry safe: the retry returns the first answer.
     operation_id: Mapped[UUID | None]
-    #: Which try of the track it belongs to, counted from 1; None where nobody had claimed it.
+    #: The number of the try that it belongs to, from 1; None if the track was not claimed.
     attempt: Mapped[int | None] = mapped_column(Integer)
-    #: The clock's time after the row was locked; the start of the transaction would put overlapping moves out of order.
+    #: The time after the row was locked; the transaction's start would put overlapping moves out of order.
     at: Mapped[datetime] = mapped_column(_TIME, server_default=func.clock_timestamp())
     xact_id: Mapped[int] = _written_by()
 
     __table_args__ = (
         CheckConstraint(f"{LEGAL_MOVE_FUNCTION}(from_status, to_status)", name="legal_transition"),
-        # One answer for each operation id; also the index by which it is found again.
+        # An operation id has one answer; the index also finds it.
         UniqueConstraint("track_id", "operation_id"),
         _index_of_writing("audio_track_status_changes"),
     )
@@ -223,22 +223,22 @@ class StatusChange(Base):
 
     @property
     def duration(self) -> timedelta | None:
-        """How long the track stayed in *to_status*; None if it is still there, or if this was not read as history."""
+        """How long the track stayed in *to_status*; None if it is still there, or if not read by ``history``."""
         return self.__dict__.get("_duration")
 
     @discreetly
     def __repr__(self) -> str:
-        """Return the move without its actor and reason, which are data."""
+        """Return the move without its actor and reason, because they are data."""
         return f"<StatusChange of {short(self.track_id)}: {self.from_status} -> {self.to_status}>"
 
 
 class TrackEdit(Base):
-    """Show that the content of a track was replaced, by whom and why; written by the functions that replace it."""
+    """A replacement of a track's content; the SQL functions that replace content write it."""
 
     __tablename__ = "audio_track_edits"
 
     track_id: Mapped[UUID] = mapped_column(ForeignKey(Track.id), primary_key=True)
-    #: The version that the track got by it.
+    #: The track's version after the replacement.
     version: Mapped[int] = mapped_column(_COUNT, primary_key=True)
     actor: Mapped[str] = mapped_column(_CHANGE_FIELDS["actor"])
     reason: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["reason"])
@@ -256,42 +256,43 @@ class TrackEdit(Base):
 
 class Task(Base):
     """
-    Show what remains to be done with a track that is not COMPLETED; written by the functions that move tracks.
+    The remaining work on a track that is not COMPLETED; the SQL functions that move tracks write it.
 
-    It is a table of its own, because the claims are found by it: an index on the tracks themselves would have each
-    change of status write all their indexes, those of the searches too.
+    Claims need an index on it. It is a table of its own, because with such an index on the tracks, each change of
+    status would write all indexes of the tracks, also those for searches.
     """
 
     __tablename__ = "audio_track_tasks"
 
     track_id: Mapped[UUID] = mapped_column(ForeignKey(Track.id), primary_key=True)
-    #: The track's own status.
+    #: The track's status.
     status: Mapped[TrackStatus] = mapped_column(_STATUS)
-    #: When the track came to it.
+    #: When the track entered that status.
     since: Mapped[datetime] = mapped_column(_TIME)
-    #: From when a waiting track may be claimed; None if it does not wait.
+    #: When a waiting track may be claimed; None if it does not wait.
     ready_at: Mapped[datetime | None] = mapped_column(_TIME)
     #: When the lease of a claimed track ends; None if it has none.
     expires_at: Mapped[datetime | None] = mapped_column(_TIME)
-    #: What fences the claim: the version that the track got by it, and 32 bits of chance behind that.
+    #: The fencing token of the claim: the track's version after the claim, then 32 random bits.
     token: Mapped[int | None] = mapped_column(BigInteger)
     worker: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["actor"])
-    #: Whether the work on a claimed track has begun, so that this try is counted.
+    #: Whether the work on a claimed track has begun, so that this try counts.
     begun: Mapped[bool] = mapped_column(server_default="false")
-    #: How many tries were begun since the track was last moved by hand.
+    #: How many tries began since a caller last moved the track.
     attempts: Mapped[int] = mapped_column(Integer, server_default="0")
     #: Why the last try failed.
     last_error: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["reason"])
 
     __table_args__ = (
-        # Columns that do not fit each other would hide a track from workers or from figures.
+        # Inconsistent columns would hide a track from workers or from counts.
         CheckConstraint(
             f"{LEGAL_TASK_FUNCTION}(status, since, ready_at, expires_at, token, worker, begun, attempts)",
             name="legal_task",
         ),
-        # Those that wait, and those whose lease may have run out; neither holds what the other one does.
+        # Waiting tracks and claimed tracks have separate partial indexes.
         Index("ix_audio_track_tasks_ready_at", "ready_at", "track_id", postgresql_where=text("ready_at IS NOT NULL")),
-        # Those that wait, by when they came: one that came after now was hidden by a clock that was set back.
+        # Waiting tracks by when they began to wait. A time in the future means that the clock was set back; such a
+        # track would otherwise stay hidden.
         Index("ix_audio_track_tasks_since", "since", "track_id", postgresql_where=text("ready_at IS NOT NULL")),
         Index(
             "ix_audio_track_tasks_expires_at", "expires_at", "track_id", postgresql_where=text("expires_at IS NOT NULL")
@@ -306,27 +307,27 @@ class Task(Base):
 
 
 class SearchWord(Base):
-    """Hold a word of the tracks, as it was when the words were last counted; a new word is found without being here."""
+    """A word of the tracks, with its count when the words were last counted; searches find new words without it."""
 
     __tablename__ = "audio_search_words"
 
     word: Mapped[str] = mapped_column(String(200, collation="C"), primary_key=True)
-    #: How many tracks hold it.
+    #: How many tracks contain it.
     tracks: Mapped[int] = mapped_column(Integer)
-    #: The word and what is left of it without each of its letters: two words that share one differ by a slip or two.
+    #: The word, and the word without each of its letters: two words that share one of these are one or two edits apart.
     slips: Mapped[list[str]] = mapped_column(
         ARRAY(Text), Computed(f"{SLIPS_FUNCTION}(word)", persisted=True), deferred=True
     )
 
     __table_args__ = (
         CheckConstraint("tracks >= 1", name="tracks_range"),
-        # Written all at once, and read right after: nothing may wait in a list.
+        # The words are written all at once and then read, so a list of pending entries would only slow down searches.
         Index("ix_audio_search_words_slips", "slips", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
     )
 
 
 class SearchCount(Base):
-    """Tell when the words were counted, in how many tracks, and how many words there were."""
+    """A count of the words: when it was made, of how many tracks, and how many words it found."""
 
     __tablename__ = "audio_search_counts"
 

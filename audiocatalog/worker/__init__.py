@@ -1,4 +1,4 @@
-"""The worker's loop: it claims waiting tracks, keeps their leases alive, and gives them one by one."""
+"""The worker: a loop that claims waiting tracks, renews their leases, and yields them one by one."""
 
 from audiocatalog.worker.loop import Worker
 

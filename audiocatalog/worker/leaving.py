@@ -1,4 +1,4 @@
-"""The exception by which a ``for`` loop is left, as seen by the iterator that the loop closes."""
+"""The exception that ends a ``for`` loop, found by the iterator that the loop closes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def leaving(frame: FrameType) -> tuple[bool, BaseException | None]:
     """
     Return whether an exception leaves *frame*, whose loop is closing its iterator, and the exception if it is found.
 
-    Python does not hand the exception to the iterator. A new one has a traceback where the frame stands; one that was
-    caught and raised again has an older traceback, and the frame stands at an instruction that raises. Python 3.11
-    ties a new exception to its traceback only when it is caught; until then, no object refers to it. If several
-    exceptions fit, none is returned. The search works on CPython alone.
+    Python does not pass the exception to the iterator. A new exception has a traceback at the frame's instruction. An
+    exception that was caught and raised again has an older traceback, and the frame is at an instruction that raises.
+    Python 3.11 ties a new exception to its traceback only when it is caught; until then, no object refers to it. If
+    several exceptions fit, none is returned. The search works on CPython only.
     """
     tracebacks = [one for one in gc.get_referrers(frame) if type(one) is TracebackType]
     new = [one for one in tracebacks if one.tb_lasti == frame.f_lasti]
     if not new and frame.f_code.co_code[frame.f_lasti] not in _RAISING:
         return False, None
-    # isinstance would ask each object for its class, which a dead proxy answers by an error.
+    # isinstance reads each object's __class__, which raises an error for a dead proxy.
     errors: list[BaseException] = [one for one in gc.get_objects() if issubclass(type(one), BaseException)]
     found = [error for error in errors if error.__traceback__ in (new or tracebacks)]
     if not found:

@@ -1,4 +1,4 @@
-"""A loop that works on waiting tracks: it claims them, keeps their leases alive, and ends without losing any."""
+"""A loop over waiting tracks that claims them, renews their leases, and releases them at its end."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _Result = TypeVar("_Result")
 
 _LONGEST_POLL: Final = 3600.0
 _TOLD: Final = CHANGE_LIMITS["reason"].characters
-#: To ask whether a claim still holds, it is renewed for a time too short to change anything.
+#: A renewal for this time changes nothing; it only checks that a claim is still held.
 _MOMENT: Final = timedelta(milliseconds=10)
-_LEFT: Final = "the body of the loop was left by an exception"
+_LEFT: Final = "an exception left the body of the loop"
 
 Handler = Callable[[Claim], TrackMetadata | None]
 
 
 class Run(Protocol):
-    """How a catalogue makes a call of its own."""
+    """The function by which a catalogue makes a call."""
 
     def __call__(self, name: str, begin: Callable[[], Operation[_Result]], /) -> _Result:
         """Carry out the operation that *begin* returns, as the call *name*."""
@@ -49,24 +49,24 @@ class Run(Protocol):
 
 class Worker:
     """
-    A loop that claims waiting tracks and gives them one by one.
+    A loop that claims waiting tracks and yields them one by one.
 
-    ``for claim in worker`` gives a claim; complete, fail or release it in the body. A try of a track is counted when
-    the track is given, so that a process that crashes costs no try of the tracks that it has claimed and not begun.
-    Threads in the background renew leases until the body asks for the next claim, and take tracks of dead workers back.
-    A claim that is lost meanwhile raises ClaimLost when it is ended; one that is lost before its turn is not given.
-    When nothing waits, the loop looks again every *poll* seconds, more or less, or as soon as it is notified if it is
-    *listening*.
+    ``for claim in worker`` yields a claim, which the body must complete, fail or release. Background threads renew the
+    leases, and take back tracks of dead workers. A try counts when the claim is yielded, so a crash costs no try of the
+    tracks that are claimed but not begun. If a claim is lost before its turn, it is not yielded. If it is lost later,
+    the call that ends it raises ``ClaimLost``. If no track waits, the loop looks again after about *poll* seconds, or
+    when it is notified.
 
-    The loop ends when ``stop`` is called, by SIGTERM too if it runs in the main thread, or when nothing waits and it is
-    told *until_empty*. What it has claimed and not given is released then.
+    The loop ends by ``stop``, by SIGTERM if it runs in the main thread, or with *until_empty* when no track waits. It
+    then releases the claims that it has not yielded.
 
-    An exception that leaves the body fails the claim, to be tried again later, and goes on. One that is no
-    ``Exception``, such as KeyboardInterrupt, leaves the claim to its lease and counts no try. ``run`` and ``with worker
-    as claims: for claim in claims`` always know the exception. ``for claim in worker`` finds it on CPython, but in
-    Python 3.11 it cannot find one that C code has raised, which includes Ctrl-C and ``sys.exit``: the claim is failed
-    then, without its type. If the body asks for the next claim, or leaves by ``break``, before it has ended its claim,
-    a warning is logged, and the claim stays in work until its lease ends.
+    - If an exception leaves the body, the loop fails the claim, the track is retried later, and the exception goes on.
+    - If it is no ``Exception``, such as ``KeyboardInterrupt``, the claim expires with its lease, and no try counts.
+    - If the body goes on or breaks without ending its claim, a warning is logged, and the claim expires with its lease.
+
+    ``run`` and ``with worker as claims: for claim in claims`` always know the exception. ``for claim in worker`` finds
+    it on CPython. In Python 3.11 it cannot find exceptions that C code raises, such as Ctrl-C and ``sys.exit``, and
+    fails the claim without a type.
     """
 
     def __init__(
@@ -94,35 +94,38 @@ class Worker:
         self._poll = poll
         self._until_empty = until_empty
         self._stopping = False
-        # A signal handler may put into this queue at any moment, also while the same thread takes from it.
+        # A signal handler may put into this queue while the same thread takes from it.
         self._news: SimpleQueue[None] = SimpleQueue()
         self._upkeep = Upkeep(
             catalog, name=name, lease=self._lease, listening=listening, tell=lambda: self._news.put(None)
         )
-        # The exception that leaves the ``with`` block, and the loops that such blocks end.
+        # The exception that leaves the ``with`` block, and the loops that open ``with`` blocks will close.
         self._leaving: BaseException | None = None
         self._open: list[Generator[Claim, None, None]] = []
 
     def __repr__(self) -> str:
-        """Return how many claims it holds."""
+        """Return the number of claims that the worker holds."""
         return f"<Worker with {len(self._upkeep)} claims>"
 
     def stop(self) -> None:
-        """End the loop when its body asks for the next claim; may be called from anywhere, also a signal handler."""
+        """End the loop after the current claim. Any thread and any signal handler may call this."""
         self._stopping = True
         self._news.put(None)
 
     @property
     def stopping(self) -> bool:
-        """Whether the loop ends after the claim that it gave last."""
+        """Whether the loop ends after the current claim."""
         return self._stopping
 
     def run(self, handler: Handler) -> int:
         """
-        Call *handler* with each claim, and return how many it has ended well.
+        Call *handler* with each claim, and return how many claims were completed.
 
-        The metadata that the handler returns, or None, completes the claim; an exception fails it, to be tried again
-        later. The history keeps the type of the exception and its text.
+        The handler's metadata, or None, completes the claim. If the handler raises an exception, the claim fails, the
+        track is retried later, and the history keeps the exception's type and text.
+
+        Raises:
+            CatalogError: an error that a retry cannot mend, or that lasted for a whole lease.
         """
         done = 0
         with self as claims:
@@ -131,7 +134,7 @@ class Worker:
                 try:
                     end = partial(self._catalog.complete, claim, _checked(handler(claim)), actor=self._name)
                     is_done = True
-                except Exception as error:  # noqa: BLE001  # Whatever goes wrong with a track is the track's failure.
+                except Exception as error:  # noqa: BLE001  # Any exception of a handler fails its track.
                     end = partial(self._catalog.fail, claim, _told(error), actor=self._name)
                     is_done = False
                 done += self._insist(end) and is_done
@@ -165,7 +168,7 @@ class Worker:
             try:
                 waiting = deque(self._claim())
             except CatalogError as error:
-                # What was claimed by a call whose answer was lost waits for the end of its lease.
+                # If the answer to a claim was lost, its tracks wait until their leases expire.
                 if not may_pass(error):
                     raise
                 LOGGER.warning("claiming failed: %s", error)
@@ -176,20 +179,20 @@ class Worker:
             if not waiting:
                 if self._until_empty and has_looked_for_dead:
                     return
-                # News come of what is taken back, too.
-                self._wait(self._poll * random.uniform(0.5, 1.5))  # noqa: S311  # So that workers spread out.
+                # Tracks that are taken back end this wait too.
+                self._wait(self._poll * random.uniform(0.5, 1.5))  # noqa: S311  # The jitter spreads workers out.
                 continue
             self._upkeep.hold(claim for claim, _ in waiting)
             yield from self._given(waiting)
 
     def _claim(self) -> list[tuple[Claim, bool]]:
-        """Claim tracks; each comes with whether the work on it counts as begun, as it does with the first one."""
+        """Claim tracks, and return each claim with whether its work has begun; it has for the first one."""
         return self._run(
             "claim", lambda: claim_for_loop(self._limit, lease=self._lease, worker=self._name, order_by=self._order_by)
         )
 
     def _given(self, waiting: deque[tuple[Claim, bool]]) -> Iterator[Claim]:
-        """Give each claim that still holds; what is not given stays held, to be released."""
+        """Yield each claim that is still held; the others stay held until they are released."""
         while waiting and not self._stopping:
             claim, has_begun = waiting.popleft()
             if not self._upkeep.holds(claim):
@@ -211,7 +214,7 @@ class Worker:
             self._look_for_end(claim)
 
     def _begin(self, claim: Claim) -> bool:
-        """Note that the work on *claim* begins; tell whether it still holds."""
+        """Record that the work on *claim* begins, and return whether the claim is still held."""
         return self._insist(partial(self._mark, claim, begins=True), before_giving=True)
 
     def _mark(self, claim: Claim, *, begins: bool) -> None:
@@ -221,7 +224,7 @@ class Worker:
         """
         Fail *claim* if an exception left its body, or warn that it has not ended.
 
-        Nothing is raised: Python ignores exceptions that come of closing an iterator.
+        It raises nothing, because Python ignores exceptions from closing an iterator.
         """
         error = self._leaving
         is_exception = error is not None
@@ -234,34 +237,35 @@ class Worker:
             elif error is None or isinstance(error, Exception):
                 self._catalog.fail(claim, _LEFT if error is None else _told(error), actor=self._name)
                 LOGGER.warning(
-                    "the body of the loop was left by %s; its claim was ended as failed",
+                    "%s left the body of the loop, so its claim was ended as failed",
                     "an exception" if error is None else type(error).__name__,
                     extra={"track_id": claim.track.id},
                 )
             else:
                 self._mark(claim, begins=False)
         except ClaimLost:
-            pass  # The body had ended it before.
+            pass  # The body has ended it.
         except CatalogError as failure:
-            LOGGER.warning("a claim could not be ended, and waits for the end of its lease: %s", failure)
+            LOGGER.warning("a claim could not be ended, so its track waits until the lease expires: %s", failure)
 
     def _look_for_end(self, claim: Claim) -> None:
-        """Log a warning unless *claim* has ended, in this process or, as the server knows, in another."""
+        """Log a warning unless *claim* has ended, in this process or, by the server's answer, in another."""
         if claim.has_ended:
             return
         with suppress(CatalogError):
             self._catalog.renew(claim, lease=_MOMENT)
             LOGGER.warning(
-                "the body of the loop has not ended its claim: complete, fail or release each one; its track stays in "
-                "work until the lease ends",
+                "the body of the loop has not ended its claim, so its track waits until the lease expires; complete, "
+                "fail or release each claim",
                 extra={"track_id": claim.track.id},
             )
 
     def _insist(self, call: Callable[[], object], *, before_giving: bool = False) -> bool:
         """
-        Make a *call* about a claim, again while an error says that this may help; tell whether the claim held.
+        Make a *call* about a claim, retry errors that may pass, and return whether the claim was still held.
 
-        A claim that has not been given yet is not worth an error: when its lease may be over, it counts as lost.
+        If the errors last until the lease may have expired, the last one is raised. With *before_giving*, the claim
+        counts as lost instead, because it was not yielded yet.
         """
         pause = FIRST_PAUSE
         deadline = time.monotonic() + self._lease.total_seconds()
@@ -272,7 +276,7 @@ class Worker:
                 LOGGER.warning("%s", lost, extra={"track_id": lost.track_id})
                 return False
             except CatalogError as error:
-                # Made twice, a call has been made once: the second one gets the first answer.
+                # A retry is safe, because a repeated call gets the first answer.
                 if not may_pass(error):
                     raise
                 if before_giving and self._stopping:
@@ -287,14 +291,14 @@ class Worker:
                 return True
 
     def _wait(self, seconds: float) -> None:
-        """Wait for news, or to be stopped, for at most *seconds*."""
+        """Wait for news or ``stop``, for at most *seconds*."""
         if not self._stopping:
             with suppress(Empty):
                 self._news.get(timeout=seconds)
 
     @contextmanager
     def _stopped_by_sigterm(self) -> Iterator[None]:
-        """Let SIGTERM end the loop; signals belong to the main thread, elsewhere nothing is done."""
+        """Let SIGTERM end the loop if it runs in the main thread, which alone can handle signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -310,8 +314,8 @@ class Worker:
 
 
 def _frame_of_the_loop() -> FrameType | None:
-    """Return the innermost frame that is not of this module."""
-    frame = inspect.currentframe()  # Not inspect.stack, which reads every source file.
+    """Return the innermost frame outside of this module."""
+    frame = inspect.currentframe()  # inspect.stack would read every source file.
     while frame is not None and frame.f_code.co_filename == __file__:
         frame = frame.f_back
     return frame
@@ -324,11 +328,11 @@ def _checked(metadata: object) -> TrackMetadata | None:
 
 
 def _told(error: BaseException) -> str:
-    """Return what the history can keep of *error*, whatever its text holds."""
+    """Return the type and the text of *error* in the form that the history can store."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  # An exception that cannot say what it is must not end the loop.
+    except Exception:  # noqa: BLE001  # An exception whose text cannot be read must not end the loop.
         text = "(it has no text)"
     written = f"{type(error).__name__}: {text}".replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-    # Composed text may be longer than what it was made of, and the history counts its characters.
+    # NFC can lengthen a text, and the history's limit counts the characters of NFC.
     return unicodedata.normalize("NFC", written[:_TOLD])[:_TOLD]

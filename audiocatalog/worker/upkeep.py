@@ -1,4 +1,4 @@
-"""The background work of a worker's loop: to renew leases, take back tracks of dead workers, and listen."""
+"""The background threads of a worker: they renew leases, take back tracks of dead workers, and listen."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from audiocatalog.operations.claims import CHANNEL
 
 # A lease is renewed when a third of it has passed, so that one renewal may fail.
 _RENEWALS_PER_LEASE: Final = 3
-#: One call takes back at most this many tracks of dead workers, and holds their rows until it ends.
+#: One call takes back at most this many tracks of dead workers, and locks their rows until it ends.
 _TAKEN_BACK: Final = 500
-# A listening thread checks at this interval whether it has to end.
+# A listening thread checks at this interval whether it must end.
 _LISTENING_SECONDS: Final = 0.5
-# After an error of the connection, a thread waits for this time before it tries again, then twice as long each time, up
-# to the second figure.
+# The first delay before a retry in seconds, doubled for each further retry, and the limit of that delay.
 FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
@@ -35,10 +34,10 @@ Listening = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 
 class Upkeep:
     """
-    The claims that a loop holds, and the threads that keep them and look after those of others.
+    The claims that a loop holds, and the threads that renew them and take back tracks of dead workers.
 
-    *tell* is called when there may be something new for the loop: a notification, tracks that were taken back, or
-    *failure*, an error that will not pass and that the loop has to raise.
+    The threads call *tell* when there is news for the loop: a notification, tracks that were taken back, or *failure*,
+    an error that the loop must raise because a retry cannot mend it.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Upkeep:
         self._lock = threading.Lock()
         self._held: dict[UUID, Claim] = {}
         self._looked_for_dead = threading.Event()
-        #: The claim that the body has: it may have ended it, and be busy with something else.
+        #: The claim that the body works on, or has ended already.
         self.given: Claim | None = None
         self.failure: CatalogError | None = None
 
@@ -62,7 +61,7 @@ class Upkeep:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Keep the leases of the claims that are held, and release those that are still held in the end."""
+        """Renew the leases of the held claims, and release those that are still held at the end."""
         self._ended.clear()
         self._looked_for_dead.clear()
         self.failure = None
@@ -76,7 +75,7 @@ class Upkeep:
 
     @property
     def has_looked_for_dead(self) -> bool:
-        """Whether all tracks were taken back that dead workers had left when the loop began, or could not be."""
+        """Whether the tracks that dead workers had at the loop's start were taken back, or an error prevented it."""
         return self._looked_for_dead.is_set()
 
     def hold(self, claims: Iterable[Claim]) -> None:
@@ -85,7 +84,7 @@ class Upkeep:
             self._held = {claim.track.id: claim for claim in claims}
 
     def holds(self, claim: Claim) -> bool:
-        """Tell whether *claim* is held; a lost one is not."""
+        """Return whether *claim* is held; a lost one is not."""
         with self._lock:
             return self._held.get(claim.track.id) is claim
 
@@ -103,12 +102,12 @@ class Upkeep:
             try:
                 outcomes = self._catalog.renew_many(held, lease=self._lease)
             except CatalogError as error:
-                # The next renewal, or the end of the claim, tells whether it still holds.
+                # The next renewal, or the end of the claim, shows whether it is still held.
                 LOGGER.warning("leases could not be renewed: %s", error)
                 continue
             for claim, outcome in zip(held, outcomes, strict=True):
                 if isinstance(outcome, ClaimLost):
-                    # The body may have ended the claim that it has, and then be busy with something else.
+                    # The body may have ended its claim, and then do something else.
                     is_given = claim is self.given
                     LOGGER.log(
                         logging.DEBUG if is_given else logging.WARNING,
@@ -119,7 +118,7 @@ class Upkeep:
                     self.drop(claim)
 
     def _take_back(self) -> None:
-        """Take back tracks whose leases have run out: at once while there are more, else about once a lease."""
+        """Take back tracks with expired leases: at once while there are more, otherwise about once a lease."""
         pause = FIRST_PAUSE
         while not self._ended.is_set():
             try:
@@ -150,14 +149,14 @@ class Upkeep:
             try:
                 with listening() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
-                    # A notification that came earlier was not heard.
+                    # Notifications before LISTEN were missed.
                     self._tell()
                     pause = FIRST_PAUSE
                     while not self._ended.is_set():
                         for _ in connection.notifies(timeout=_LISTENING_SECONDS, stop_after=1):
                             self._tell()
             except (CatalogError, psycopg.Error) as error:
-                # Polling goes on all the while.
+                # The loop continues to poll.
                 LOGGER.warning("listening for waiting tracks was interrupted: %s", type(error).__name__)
                 self._ended.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -169,7 +168,7 @@ class Upkeep:
             try:
                 self._catalog.release(claim, reason="the worker ended", actor=self._name)
             except CatalogError as error:
-                LOGGER.warning("a claim could not be released, and waits for the end of its lease: %s", error)
+                LOGGER.warning("a claim could not be released, so its track waits until the lease expires: %s", error)
 
     @contextmanager
     def _in_background(self, task: Callable[..., None], *arguments: Listening) -> Iterator[None]:
@@ -184,5 +183,5 @@ class Upkeep:
 
 
 def may_pass(error: CatalogError) -> bool:
-    """Tell whether the loop goes on after *error*: it comes of the server or the pool, not of what was asked."""
+    """Return whether the loop continues after *error*, because the server or the pool caused it, not the call."""
     return error.retryable or isinstance(error, CommitOutcomeUnknown | PoolTimeout | QueryTimeout)

@@ -162,7 +162,7 @@ class TestEnds:
     def test_a_claim_that_is_lost_is_told(self, run: Run, held: tuple[str, str], command: list[str]) -> None:
         result = run(*command, held[0], "7")
         assert (result.exit_code, result.stdout) == (1, "")
-        assert "no longer holds" in result.stderr
+        assert "claim is lost" in result.stderr
         assert "claim the track again" in result.stderr
         assert result.stderr.count("\n") == 1
         unknown = run(*command, str(uuid4()), "7")

@@ -83,7 +83,7 @@ def test_it_tells_a_story_and_leaves_nothing_behind(folder: Path) -> None:
             "the two pages hold the same 40",
             "killed by signal 9",
             "the last error was: the lease of ann ran out",
-            "ClaimLost: this claim no longer holds",
+            "ClaimLost: the claim is lost",
             "0 done; PROCESSING to PENDING after attempt 1: ValueError: no audio in s3://demo/2",
             "why tries failed",
         ),

@@ -23,7 +23,7 @@ PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
 # Whether a bare ``for`` loop finds an exception that C code has raised; otherwise its claim fails with this reason.
 FINDS_WHAT_C_RAISED = sys.version_info >= (3, 12) or sys.gettrace() is not None
-UNNAMED = "the body of the loop was left by an exception"
+UNNAMED = "an exception left the body of the loop"
 
 
 class Broken(Exception):
@@ -149,7 +149,7 @@ def test_an_exception_of_the_body_fails_its_claim_and_goes_on(
     assert [stored(owner, track) for track in ids[1:]] == [("PENDING", 0, None)] * 2
     last = quick.history(ids[0])[-1]
     assert (last.actor, last.attempt, last.reason) == ("me", 1, "Broken: no audio")
-    assert messages(caplog) == ["the body of the loop was left by Broken; its claim was ended as failed"]
+    assert messages(caplog) == ["Broken left the body of the loop, so its claim was ended as failed"]
     assert caplog.records[0].track_id == ids[0]  # type: ignore[attr-defined]  # As extra.
 
 
@@ -302,8 +302,8 @@ def test_a_generator_closed_in_the_body_leaves_its_claim_where_python_shows_it(q
 # A body that forgets to end its claim.
 
 FORGOTTEN = (
-    "the body of the loop has not ended its claim: complete, fail or release each one; its track stays in work until "
-    "the lease ends"
+    "the body of the loop has not ended its claim, so its track waits until the lease expires; complete, "
+    "fail or release each claim"
 )
 
 
