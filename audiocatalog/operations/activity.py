@@ -1,6 +1,6 @@
-"""What happened lately, and what is under way: the statement for operators, and what its rows mean.
+"""Recent activity and the work in progress, for operators.
 
-It is one statement of several parts, whose rows tell by their first column what they say.
+It is one statement of several parts; the first column of a row names its part.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _SHORTEST: Final = timedelta(seconds=1)
 _LONGEST: Final = timedelta(days=366)
 #: The time is divided into at most this many parts.
 MAX_BUCKETS: Final = 1000
-#: How long tracks waited and were worked on is measured on so many of the latest changes: each needs the one before it.
+#: Durations are measured on this many of the latest changes, because each needs a lookup of the change before it.
 MAX_MEASURED: Final = 10_000
 _MAX_REASONS: Final = 10
 _MAX_WORKERS: Final = 100
 
-#: Tell what happened in the last $1 seconds, in $2 parts of that time, and what is under way now. The index on the time
-#: of changes finds them. Seconds are not days, whose length depends on the session's time zone.
+#: Read what happened in the last $1 seconds, in $2 parts of equal length, and what is in progress. The index on the
+#: time of changes finds the changes. $1 is in seconds, because the length of a day depends on the session's time zone.
 ACTIVITY: Final = Statement(f"""
 WITH counted AS MATERIALIZED (
   SELECT least($2 - 1, floor(extract(epoch FROM at - now() + $1 * interval '1 second') * $2 / $1))::integer AS place,
@@ -89,10 +89,12 @@ ORDER BY kind, number DESC, label
 @dataclass(frozen=True, slots=True)
 class ActivityBucket:
     """
-    The changes in one part of the time, from *start* on.
+    The changes in one part of the time.
 
-    *completed*: tracks that were done. *failed*: tracks that failed for good. *retried*: tries that failed and will be
-    repeated.
+    - *start*: when the part begins
+    - *completed*: tracks that became COMPLETED
+    - *failed*: tracks that became FAILED
+    - *retried*: failed tries of tracks that wait for a retry
     """
 
     start: datetime
@@ -103,7 +105,7 @@ class ActivityBucket:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoad:
-    """Say how many *tracks* a *worker* has in hand, and since when the first of them."""
+    """How many *tracks* a *worker* has claimed, and when it claimed the *oldest* of them."""
 
     worker: str
     tracks: int
@@ -114,7 +116,7 @@ class WorkerLoad:
 
 @dataclass(frozen=True, slots=True)
 class FailureReason:
-    """Say how often a *reason* was given for a failure, or for a try that was."""
+    """How many *changes* give a *reason* for a failure or a failed try."""
 
     reason: str
     changes: int
@@ -134,14 +136,18 @@ class DurationStats:
 @dataclass(frozen=True, slots=True)
 class Activity:
     """
-    Show what happened from *since* to *until*, and what is under way at its end.
+    The activity from *since* to *until*, and the work in progress at *until*.
 
-    *buckets* are parts of that time of the same length. *waiting* tracks may be claimed now, *delayed* ones later, when
-    it is time for their next try. *claimed* ones are in the hands of *workers*, those with the most first, at most 100
-    of them, whether the work on them has begun or not. The lease of *expired* ones has run out: ``release_expired``
-    takes them back. *unclaimed* ones were moved to PROCESSING without a claim, and stay there until they are moved on.
-    *failures* are the ten most frequent reasons. *time_pending* and *time_processing* tell how long tracks were PENDING
-    before a worker took them, and PROCESSING, by the 10,000 latest changes; None if there was none.
+    - *buckets*: parts of that time, of equal length
+    - *waiting*: tracks that may be claimed now
+    - *delayed*: tracks that wait for their next retry
+    - *claimed*: tracks with a claim, whether the work on them has begun or not
+    - *expired*: tracks whose lease has expired; ``release_expired`` takes them back
+    - *unclaimed*: tracks in PROCESSING without a claim, which stay there until a caller moves them
+    - *workers*: at most 100 workers with claims, those with the most first
+    - *failures*: the ten most frequent reasons
+    - *time_pending*: how long tracks waited for a worker, by the 10,000 latest changes; None if there are none
+    - *time_processing*: how long tracks were PROCESSING, likewise
     """
 
     since: datetime
@@ -162,7 +168,7 @@ class Activity:
 
 def activity(since: object, buckets: object) -> Operation[Activity]:
     """
-    Return what happened during the last *since*, a timedelta, in *buckets* parts, and what is under way.
+    Return what happened during the last *since*, a timedelta, in *buckets* parts, and the work in progress.
 
     Raises:
         InvalidInput: an argument breaks its rule.
@@ -174,7 +180,7 @@ def activity(since: object, buckets: object) -> Operation[Activity]:
 
 
 def _activity_of(rows: Sequence[tuple[Any, ...]], since: timedelta, buckets: int) -> Activity:
-    """Return the activity in the rows of its statement."""
+    """Return the activity in the rows of ``ACTIVITY``."""
     by_kind: dict[str, list[tuple[Any, ...]]] = {}
     for kind, *values in rows:
         by_kind.setdefault(kind, []).append(tuple(values))

@@ -1,4 +1,4 @@
-"""The holder of an advisory lock, for messages: any role that may connect can take one."""
+"""The holder of an advisory lock, for messages; every role that can connect can take such a lock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from audiocatalog.errors import printable
 from audiocatalog.operations.operation import Operation, Statement
 
-# Process, role and application are what the server shows of a session to every role.
+# The server shows the process, role and application of a session to every role.
 _READ_HOLDER: Final = Statement("""
 SELECT pid, coalesce(pg_get_userbyid(usesysid)::text, 'unknown'), coalesce(application_name, '')
 FROM pg_locks JOIN pg_stat_activity USING (pid)
@@ -18,7 +18,7 @@ ORDER BY pid LIMIT 1""")
 
 
 def holder_of(key: int) -> Operation[str]:
-    """Return which session holds the advisory lock *key* of this database, by process, role and application."""
+    """Return the process, role and application that hold the advisory lock *key* of this database, as text."""
     rows = yield _READ_HOLDER, (key,)
     if not rows:
         return "a process that has ended"

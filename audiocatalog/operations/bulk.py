@@ -1,6 +1,6 @@
-"""One batch of a bulk save: it is copied into a table of the session and stored from there.
+"""A batch of a bulk save: a COPY into a temporary table, and SQL functions that store its rows.
 
-The statements are two functions and a COPY between them: alembic/functions/bulk_v1.sql.
+The functions are in alembic/functions/bulk_v1.sql.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ from audiocatalog.operations.operation import TRANSACTION_MARK, Copy, Operation,
 from audiocatalog.status import TrackStatus
 
 BATCH: Final = 5_000
-#: A whole batch may take this many seconds, a smaller one its share; usually it takes about one.
+#: A whole batch may take this many seconds, a smaller batch its share. It usually takes about one.
 _STATEMENT_SECONDS: Final = 60.0
-#: A part of a batch that was too slow may take this long, or its share of the above.
+#: A part of a batch that was too slow may take this many seconds, or its share of the above if that is more.
 _PART_SECONDS: Final = 1.0
 #: The lock timeout is shorter, because a lock timeout can be retried.
 _LOCK_SECONDS: Final = 20.0
 _LOCK_SHARE: Final = 0.8
-#: If this many records of a batch were too slow, each alone, and none could be stored, the server is too slow.
+#: If this many records alone were too slow, and none of the batch was stored, the server is too slow.
 _MAX_SLOW: Final = 20
 _TOO_SLOW: Final = (
-    "bulk_save: this record alone took longer than a save may (statement_timeout), so it was refused; shorten its "
-    "texts, or allow more"
+    "bulk_save: this record alone took longer than statement_timeout, so it was refused; shorten its texts, or raise "
+    "statement_timeout"
 )
 
 STAGE: Final = Statement(f"SELECT audiocatalog_stage_v{CONTENT_VERSION}()")
-# The columns of the table, by the types that they are sent as.
+# The columns of the temporary table, and the type of each in the COPY.
 _STAGED: Final = {
     "place": "int4",
     "round": "int4",
@@ -103,7 +103,7 @@ Progress = Callable[[BulkBatch], object]
 
 
 class Batch(NamedTuple):
-    """The items that were read together, and for each its record, or the error that refuses it."""
+    """The items of a batch, and for each item its record or the error that refuses it."""
 
     start: int
     items: Sequence[object]
@@ -116,7 +116,7 @@ class Batch(NamedTuple):
 
 
 def read_batches(items: Iterable[object], size: int) -> Iterator[Batch]:
-    """Give *items* in batches of *size*, each checked."""
+    """Yield *items* in batches of *size*, with every item checked."""
     remaining, start = iter(items), 0
     while part := list(islice(remaining, size)):
         yield Batch(start, part, [_record_of(item) for item in part])
@@ -136,7 +136,7 @@ def _record_of(item: object) -> Record | CatalogError:
 
 
 def count_batch(batch: Batch, stored: Iterable[RecordOutcome], result: BulkResult) -> BulkBatch:
-    """Add the outcomes of *batch* to *result*, and return them for ``progress``."""
+    """Add the outcomes of *batch* to *result*, and return the argument of ``progress``."""
     answers = iter(stored)
     outcomes, refusals = [], []
     for offset, (item, record) in enumerate(zip(batch.items, batch.records, strict=True)):
@@ -155,17 +155,17 @@ def count_batch(batch: Batch, stored: Iterable[RecordOutcome], result: BulkResul
 
 @dataclass(slots=True)
 class _Progress:
-    """How many records of a batch were stored so far, and how many were too slow on their own."""
+    """The counts of a batch: records that are stored, and records that alone were too slow."""
 
     stored: int = 0
     slow: int = 0
-    #: False once the transaction itself has ended: an error came before the savepoint, or the connection was lost.
+    #: False after the transaction has ended, by an error before the savepoint or a lost connection.
     can_go_on: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStore:
-    """How batches are stored, each within a transaction; *statement_timeout* and *lock_timeout* are in seconds."""
+    """A store of batches within a transaction; *statement_timeout* and *lock_timeout* are in seconds."""
 
     on_conflict: OnConflict
     actor: str
@@ -204,16 +204,21 @@ class BatchStore:
         """
         Store *records* in order, and skip those that the database rejects or that are too slow.
 
-        A batch that exceeds its time limit is halved. A record on its own may take ``statement_timeout``, as a save
-        may. Each record that takes longer costs this time, and about a second for each time that it was halved with
-        others. An error that no record has caused leaves the transaction as it was before.
+        A batch that exceeds its timeout is halved. A single record may take ``statement_timeout``. Each record that
+        takes longer costs that time, and about one second for each batch that contained it. After an error that no
+        record caused, the transaction is as it was before.
+
+        Raises:
+            QueryTimeout: the server is too slow for any record.
+            CatalogInternalError: the server rejected every record.
+            CatalogError: an error that no record caused.
         """
         if not records:
             return []
         outcomes = yield from self._store_valid(records, self._seconds(len(records)), _Progress())
         first = outcomes[0].error
         if first is not None and len(records) > 1 and all(isinstance(o.error, CatalogInternalError) for o in outcomes):
-            raise first  # All records failed alike, so no record is to blame.
+            raise first  # If every record fails in this way, no record is the cause.
         return outcomes
 
     def _store_valid(
@@ -235,7 +240,7 @@ class BatchStore:
         else:
             progress.stored += len(outcomes)
             return outcomes
-        # One record is to blame: find it by halves, in the order of the ids, as all writers have it.
+        # A record caused the error: find it by halving, in the order of the ids, in which all writers lock tracks.
         places = sorted(range(len(records)), key=lambda place: records[place].id)
         middle = len(places) // 2
         by_place: dict[int, RecordOutcome] = {}
@@ -246,7 +251,7 @@ class BatchStore:
         return [by_place[place] for place in range(len(records))]
 
     def _seconds(self, count: int, *, part: bool = False) -> float:
-        """Return for how long *count* records may take, as a batch or as a *part* of one that was too slow."""
+        """Return the timeout of *count* records, as a batch or as a *part* of a batch that was too slow."""
         alone = self.statement_timeout
         least = min(alone, _PART_SECONDS) if part and count > 1 else alone
         return max(least, _STATEMENT_SECONDS * min(count, BATCH) / BATCH)
@@ -256,7 +261,7 @@ class BatchStore:
     ) -> Operation[Sequence[RecordOutcome]]:
         """Store *records* within *seconds*, all or none of them."""
         try:
-            # This begins the transaction if it has not begun yet: the savepoint lies in it, and ends with it.
+            # This statement begins the transaction, if it has not begun, and the savepoint needs one.
             ((statement_limit, lock_limit),) = yield READ_LIMITS, ()
             yield _SAVEPOINT, ()
             lock_seconds = min(max(_LOCK_SECONDS, self.lock_timeout), _LOCK_SHARE * seconds)
@@ -285,7 +290,7 @@ class BatchStore:
         return [outcomes[place] for place in range(len(records))]
 
     def _restore(self, inserted: Sequence[Record], seconds: float) -> Operation[None]:
-        """Give inserted records the status and the time of creation that they had in the catalogue they come from."""
+        """Give inserted records the status and the time of creation that they had in the exporting catalogue."""
         exported = [record for record in inserted if isinstance(record, ExportedRecord)]
         if failed := sorted(record.id for record in exported if record.has_failed):
             values = move_values(
@@ -303,7 +308,7 @@ class BatchStore:
 
 
 def _rows_of(records: Iterable[Record]) -> Iterator[tuple[Any, ...]]:
-    """Give a row for each record; a record whose id came before belongs to a later round."""
+    """Yield a row for each record; a record with an id of an earlier record belongs to a later round."""
     seen: Counter[UUID] = Counter()
     for place, one in enumerate(records):
         record = one.record if isinstance(one, ExportedRecord) else one
@@ -315,7 +320,7 @@ def _rows_of(records: Iterable[Record]) -> Iterator[tuple[Any, ...]]:
 
 
 def _refused(error: CatalogError) -> RecordOutcome:
-    """Return the refusal of a record, without the tracebacks of its error: their frames hold the whole batch."""
+    """Return the refusal of a record, without its error's tracebacks, whose frames hold the whole batch in memory."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None

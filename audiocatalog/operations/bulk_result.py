@@ -1,4 +1,4 @@
-"""What became of each of many tracks that were saved at once."""
+"""The outcomes of a bulk save."""
 
 from __future__ import annotations
 
@@ -11,49 +11,48 @@ from typing import Final, Literal, NamedTuple, overload
 from audiocatalog.errors import CatalogError
 from audiocatalog.models.redaction import discreetly
 
-#: So many refusals are kept in a result; all of them are told batch by batch.
+#: A result keeps at most this many refusals; ``progress`` gets all of them, batch by batch.
 MOST_REFUSALS: Final = 1_000
 
 
-#: The name of an ``OnConflict``, which may stand wherever one may.
+#: The name of an ``OnConflict``; every argument that takes one takes its name too.
 ConflictRule = Literal["skip", "replace", "error"]
 
 
 class OnConflict(StrEnum):
-    """Say what becomes of a record whose id holds other content already."""
+    """The treatment of a record whose track exists with other content."""
 
     #: The track stays as it is; the record counts as unchanged.
     SKIP = "skip"
-    #: The track's content is replaced; its status is never touched.
+    #: The track's content is replaced; its status stays.
     REPLACE = "replace"
     #: The record is refused with ``SaveConflict``.
     ERROR = "error"
 
 
 class BulkOutcome(StrEnum):
-    """Say what became of one record."""
+    """The outcome of one record."""
 
     #: The id was new.
     INSERTED = "inserted"
     #: Other content was replaced; the version rose by one.
     UPDATED = "updated"
-    #: The track stays as it was: it held the same content, or other content that was to be skipped.
+    #: The track stays as it was, with the same content, or with other content under ``skip``.
     UNCHANGED = "unchanged"
-    #: Nothing of it was stored; its ``Refusal`` says why.
+    #: Nothing of the record was stored; its ``Refusal`` has the error.
     REFUSED = "refused"
 
 
 class Refusal(NamedTuple):
-    """Say why a *record* was refused, at its *position* in what was handed in, counted from 0."""
+    """A refused *record* as the caller gave it, its *position* among the records from 0, and the *error*."""
 
     position: int
-    #: What stood there, as it was given.
     record: object
     error: CatalogError
 
     @discreetly
     def __repr__(self) -> str:
-        """Return the place and the kind of the error alone; the rest is data."""
+        """Return the position and the class of the error, without the data."""
         return f"<Refusal {self.position} {type(self.error).__name__}>"
 
 
@@ -62,7 +61,7 @@ _OUTCOMES: Final = tuple(BulkOutcome)
 
 
 class Outcomes(Sequence[BulkOutcome]):
-    """Hold an outcome for every record in a byte, or less: equal batches share their bytes."""
+    """An outcome for every record, in at most one byte each, because equal batches share their bytes."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -100,10 +99,12 @@ class Outcomes(Sequence[BulkOutcome]):
 @dataclass(slots=True)
 class BulkResult:
     """
-    Count what became of the records of a ``bulk_save``.
+    The counts of the outcomes of a ``bulk_save``.
 
-    *skipped* is how many of the *unchanged* hold other content than their records. *outcomes* has one for every record,
-    in their order, and *refusals* the first thousand of those that say why.
+    - *inserted*, *updated*, *unchanged*, *refused*: how many records had this outcome
+    - *skipped*: how many of the unchanged tracks have other content than their records
+    - *refusals*: the first 1,000 refusals
+    - *outcomes*: the outcome of every record, in order
     """
 
     inserted: int = 0
@@ -116,17 +117,19 @@ class BulkResult:
 
     @property
     def records(self) -> int:
-        """How many records there were."""
+        """The number of records."""
         return self.inserted + self.updated + self.unchanged + self.refused
 
 
 @dataclass(frozen=True, slots=True)
 class BulkBatch:
     """
-    Tell of one batch that has been stored, for ``progress``.
+    A stored batch, the argument of ``progress``.
 
-    *start* is the position of its first record; *outcomes* has one for each, and *refusals* says why some were refused.
-    *result* counts all batches so far, this one included, and goes on counting.
+    - *start*: the position of its first record
+    - *outcomes*: the outcome of each of its records
+    - *refusals*: its refused records
+    - *result*: the counts of all batches until now; later batches change it
     """
 
     start: int

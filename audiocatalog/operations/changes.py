@@ -1,15 +1,13 @@
-"""What changed since a reader asked last, for those who keep a copy: none is missed, whenever its writer commits.
+"""The change feed: the tracks that changed since a reader's last page, without a gap.
 
-Each write of a track leaves a row in one of two logs, with the id of its transaction. A snapshot of the server tells of
-every transaction whether it had ended when the snapshot was taken. So what a reader has not been told yet is what had
-not ended at its last snapshot and has at the next: a window between two snapshots, however long a writer takes, and
-whatever the clocks say. The tracks of a window are read by their ids, page by page, in the state that they are in by
-then.
+Each write of a track adds a row with its transaction's id to one of two logs. A snapshot of the server tells for every
+transaction whether it had ended. Each page covers the transactions that ended between the reader's last snapshot and
+the next: a window, which depends neither on clocks nor on how long a writer takes. The tracks of a window are read by
+their ids, page by page, in their current state.
 
-What had not ended at a snapshot has an id from its ``xmin`` on, so that older rows need not be read: the index of the
-log tells where they are. Times could not tell it. A transaction whose id is not below the ``xmax`` of a snapshot may
-have got it before that snapshot was taken, for ``xmax`` is behind the last id that has *ended*; its rows may be older
-than any time that the reader has noted.
+Transactions that had not ended at a snapshot have ids from its ``xmin`` on, so the log's index skips older rows. Times
+cannot replace ids. A transaction with an id at or above a snapshot's ``xmax`` may have begun before that snapshot,
+because ``xmax`` follows the last id that has *ended*. So its rows may be older than every time that the reader knows.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ from audiocatalog.operations.pagination import read_cursor, write_cursor
 from audiocatalog.operations.tracks import MAX_TRACKS
 
 _LOGS: Final = ("audio_track_status_changes", "audio_track_edits")
-#: So many transactions are in a window at first, where more have ended since the one before.
+#: The first window covers at most this many transactions.
 _FIRST_STEP: Final = 10_000
 _LONGEST_STEP: Final = 2**40
 _XIDS: Final = 2**62
-# PostgreSQL counts 32 bits, then epochs; the first numbers of each epoch are no transactions, and 0 is none at all.
+# A transaction id is an epoch and a 32-bit counter; the first three numbers of each epoch are not transactions.
 _EPOCH: Final = 2**32
 _FIRST_XID: Final = 3
 _SNAPSHOT: Final = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):((?:[0-9]{1,19}(?:,[0-9]{1,19})*)?)")
@@ -43,10 +41,11 @@ _SNAPSHOT: Final = re.compile(r"([0-9]{1,19}):([0-9]{1,19}):((?:[0-9]{1,19}(?:,[
 @dataclass(frozen=True, slots=True)
 class ChangePage:
     """
-    Hold the *tracks* of a page, in the order of their ids and in the state that they are in now.
+    A page of changed tracks.
 
-    *next_cursor* is the cursor for the page behind this one, to be kept with the copy. *more* tells that it is
-    worth asking for that at once; otherwise, nothing else had changed when this page was read.
+    - *tracks*: the tracks in the order of their ids, in their current state
+    - *next_cursor*: the cursor of the next page, to be stored with the copy
+    - *more*: whether to read the next page at once; if not, nothing else had changed when this page was read
     """
 
     tracks: Sequence[Track]
@@ -58,9 +57,9 @@ class ChangePage:
 
 class Snapshot(NamedTuple):
     """
-    Tell which transactions had ended: those below *xmin*, and those below *xmax* that were not *running*.
+    PostgreSQL's ``pg_snapshot``: which transactions had ended.
 
-    It is PostgreSQL's ``pg_snapshot``.
+    They are those below *xmin*, and those below *xmax* that were not *running*.
     """
 
     xmin: int
@@ -73,7 +72,7 @@ class Snapshot(NamedTuple):
         Return the snapshot in *text*.
 
         Raises:
-            ValueError: PostgreSQL would not take it for one.
+            ValueError: *text* is no valid ``pg_snapshot``.
         """
         match = _SNAPSHOT.fullmatch(text)
         if match is None:
@@ -92,22 +91,24 @@ class Snapshot(NamedTuple):
         return self.xmax >= other.xmax and all(xid >= other.xmax or xid in still_running for xid in self.running)
 
     def behind(self, step: int) -> int:
-        """Return the id of the transaction that comes *step* after all that this snapshot knows of."""
+        """Return the transaction id that is *step* after this snapshot's *xmax*."""
         xid = min(self.xmax + step, _XIDS - 1)
         return xid + max(0, _FIRST_XID - xid % _EPOCH)
 
     def __str__(self) -> str:
-        """Return it as PostgreSQL writes it."""
+        """Return the snapshot in PostgreSQL's notation."""
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.running))}"
 
 
 class Place(NamedTuple):
     """
-    Say how far a reader has come.
+    A reader's position in the feed.
 
-    It has been told of what had ended at *old*, or of nothing yet. If it is within a window, *new* is the end of that,
-    and *after* the last track that it was given. *step* is how many transactions the next window may hold. *origin* is
-    the table that was read: the same in a copy or on another server is another one.
+    - *origin*: the oid of the table that was read, which differs in a restored copy
+    - *old*: the reader has every transaction that had ended at this snapshot; None at the beginning
+    - *new*: the end of the current window; None between windows
+    - *after*: the id of the last track that was given in this window
+    - *step*: at most this many transactions are in the next window
     """
 
     origin: int = 0
@@ -117,17 +118,17 @@ class Place(NamedTuple):
     step: int = _FIRST_STEP
 
     def text(self) -> str:
-        """Return the cursor as callers hold it."""
+        """Return the cursor's text."""
         old, new = (snapshot and str(snapshot) for snapshot in (self.old, self.new))
         return write_cursor([self.origin, old, new, self.after and self.after.hex, self.step])
 
     @classmethod
     def parse(cls, value: object) -> Self:
         """
-        Return the place that *value* holds; the beginning if it is None.
+        Return the position in the cursor *value*, or the beginning if it is None.
 
         Raises:
-            InvalidInput: it holds none.
+            InvalidInput: *value* is no cursor of this feed.
         """
         if value is None:
             return cls()
@@ -154,10 +155,10 @@ class Place(NamedTuple):
 
     def behind(self, tracks: Sequence[Track], new: Snapshot, origin: int, *, is_full: bool, is_cut: bool) -> Place:
         """
-        Return the place behind a page of *tracks*.
+        Return the position after a page of *tracks*.
 
-        Of a long time, a window holds a part that suits the reader: a longer one where a page has room for more, a
-        shorter one where it took several pages, each of which reads the log of the whole window.
+        The size of a window adapts to the reader. It doubles if the page had room for more. It halves if the window
+        took several pages, because each of them reads the log of the whole window.
         """
         if is_full:
             return self._replace(origin=origin, new=new, after=tracks[-1].id)
@@ -170,18 +171,19 @@ class Place(NamedTuple):
 
 
 def _no_cursor() -> InvalidInput:
-    return InvalidInput(Problem("after", "what the page before gave as `next_cursor`, or None"), operation="changes")
+    return InvalidInput(Problem("after", "the `next_cursor` of the page before, or None"), operation="changes")
 
 
 _ANOTHER: Final = Problem(
-    "after", "a cursor of this database as it is now; this one is another's, or it was restored: begin anew with None"
+    "after",
+    "this cursor is of another database, or of a time before a restore of this one; begin anew with after=None",
 )
 
-# What is known of this moment, and the snapshot at the end of the window.
+# The present snapshot, and the snapshot at the end of the window.
 #
-# PostgreSQL's own snapshot takes the reader's own transaction for ended, and a standby's names none that is running. So
-# the former is added to those that run, and on a standby everything from xmin on counts as running. A window ends
-# before the present where more than its number of transactions have ended since: all below its end have.
+# PostgreSQL's snapshot counts the reader's own transaction as ended, so its id is added to the running ones. A
+# standby's snapshot names no running transaction, so everything from xmin on counts as running. If more than *step*
+# transactions have ended since the last window, this window ends before the present, at an id below which all ended.
 _MOMENT: Final = """
 present AS MATERIALIZED (
   SELECT pg_is_in_recovery() OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AS lags,
@@ -216,17 +218,17 @@ ORDER BY t.id"""
 
 
 def copying_sql(*, is_first: bool) -> str:
-    """Return the statement for a page of all tracks."""
+    """Return the statement for a page of all tracks, which the first pages of a reader give."""
     where = "" if is_first else "WHERE t.id > %(after)s "
     return _page_sql(f"SELECT {_COLUMNS} FROM audio_tracks AS t {where}ORDER BY t.id LIMIT %(limit)s")
 
 
 def changes_sql(*, is_first: bool) -> str:
     """
-    Return the statement for a page of what ended between two snapshots.
+    Return the statement for a page of the changes between two snapshots.
 
-    The log is read by the ids of its transactions alone: no index may be walked in the order of the tracks, which
-    leads through all of it.
+    It reads the log by transaction ids. ``OFFSET 0`` keeps the planner from an index in the order of the tracks, which
+    would read the whole log.
     """
     behind = "" if is_first else "\n      AND (c.track_id > %(after)s) IS TRUE"
     logged = "\n    UNION ALL\n".join(
@@ -255,7 +257,7 @@ _STATEMENTS: Final[Mapping[tuple[bool, bool], tuple[str, Mapping[str, str]]]] = 
 
 
 def update_values(place: Place, limit: int) -> dict[str, Any]:
-    """Return what the statement for the page behind *place* is executed with."""
+    """Return the values of the statement for the page after *place*."""
     return {
         "new": place.new and str(place.new),
         "end": _XIDS - 1 if place.old is None else place.old.behind(place.step),
@@ -268,10 +270,11 @@ def update_values(place: Place, limit: int) -> dict[str, Any]:
 
 def read_changes(after: str | None, *, limit: object, timeout: float) -> Operation[ChangePage]:
     """
-    Return the page behind the cursor *after*, as ``Catalog.updated_since`` describes it.
+    Return the page after the cursor *after*, as ``Catalog.changes`` describes it.
 
     Raises:
-        InvalidInput: an argument breaks its rule, or the cursor is another database's.
+        InvalidInput: an argument breaks its rule, or the cursor is of another database.
+        QueryTimeout: the page took longer than *timeout* seconds.
     """
     place = Place.parse(after)
     size = whole_number(limit, "limit", "changes", most=MAX_TRACKS)
@@ -284,7 +287,7 @@ def read_changes(after: str | None, *, limit: object, timeout: float) -> Operati
         if origin != place.origin or (is_ahead and not lags):
             raise InvalidInput(_ANOTHER, operation="changes")
         if is_ahead:
-            # The reader has seen more than this server: a standby, or a transaction that began earlier.
+            # The reader is ahead of this server, which is a standby, or of this transaction, which began earlier.
             return ChangePage((), place.text(), more=False)
     # Where there is no track, its id is null.
     found = [row[_TRACK] for row in rows]

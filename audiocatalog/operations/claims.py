@@ -1,6 +1,6 @@
 """Claims of tracks by workers.
 
-The statements are calls of functions: alembic/functions/lifecycle_v1.sql and content_v1.sql.
+The statements call functions of alembic/functions/lifecycle_v1.sql and content_v1.sql.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _Outcome = TypeVar("_Outcome")
 MAX_CLAIMS: Final = 1000
 _LONGEST_LEASE: Final = timedelta(days=7)
 _SHORTEST_LEASE: Final = timedelta(milliseconds=10)
-#: The name of the notifications that tell of waiting tracks.
+#: The channel of the notifications about waiting tracks.
 CHANNEL: Final = "audiocatalog_pending"
 
 _CLAIM_COLUMNS: Final = ", ".join((*TRACK_COLUMNS, "attempt", "expires_at", "last_error", "begun", "token"))
 _CLAIM: Final = f"SELECT {_CLAIM_COLUMNS}, {TRANSACTION_MARK} FROM audiocatalog_claim_v{CONTENT_VERSION}"
-#: Hand waiting tracks to a worker.
+#: Claim waiting tracks; the work on all of them begins.
 CLAIM: Final = Statement(f"{_CLAIM}($1, $2, $3, $4)", writes=True)
-#: Hand them to a worker that works on one after the other: only the first one has begun.
+#: Claim waiting tracks for a loop; only the work on the first begins.
 CLAIM_FOR_LOOP: Final = Statement(f"{_CLAIM}($1, $2, $3, $4, true)", writes=True)
-#: Note that the work on a claimed track begins, or did not.
+#: Record that the work on a claimed track begins, or has not begun.
 BEGIN: Final = Statement(
     f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_begin_v1($1, $2, $3)", writes=True, writes_history=False
 )
@@ -48,7 +48,7 @@ COMPLETE: Final = Statement(
     f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_complete_v{CONTENT_VERSION}($1, $2::bigint[], $3, $4, $5::jsonb)",
     writes=True,
 )
-#: End claims whose work was not done.
+#: End claims without a result.
 END_UNFINISHED: Final = Statement(
     f"SELECT *, {TRANSACTION_MARK} "
     "FROM audiocatalog_give_up_v1($1, $2::bigint[], $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
@@ -62,7 +62,7 @@ RELEASE_EXPIRED: Final = Statement(
 
 def claim(limit: object, *, lease: object, worker: str, order_by: object) -> Operation[list[Claim]]:
     """
-    Hand waiting tracks to *worker*, as ``Catalog.claim`` describes it.
+    Claim waiting tracks for *worker*, as ``Catalog.claim`` describes it.
 
     Raises:
         InvalidInput: an argument breaks its rule.
@@ -74,17 +74,22 @@ def claim(limit: object, *, lease: object, worker: str, order_by: object) -> Ope
 def claim_for_loop(
     limit: object, *, lease: object, worker: str, order_by: object
 ) -> Operation[list[tuple[Claim, bool]]]:
-    """Claim tracks to work on them one after the other, and return each claim with whether its work has begun."""
+    """
+    Claim waiting tracks for a loop, and return each claim with whether its work has begun.
+
+    Raises:
+        InvalidInput: an argument breaks its rule.
+    """
     rows = yield CLAIM_FOR_LOOP, _claim_values(limit, lease, worker, order_by)
     return _claims_of(rows, worker)
 
 
 def begin(claim: Claim, *, begins: bool) -> Operation[None]:
     """
-    Note that the work on *claim* begins, so that the try counts; or, unless it *begins* after all, that it does not.
+    Record that the work on *claim* begins, so that the try counts; if not *begins*, record that it does not count.
 
     Raises:
-        ClaimLost: the claim no longer holds.
+        ClaimLost: the claim is lost.
     """
     rows = yield BEGIN, (claim.track.id, claim.token, begins)
     if not rows:
@@ -93,10 +98,10 @@ def begin(claim: Claim, *, begins: bool) -> Operation[None]:
 
 def renew(claim: Claim, *, lease: object) -> Operation[Claim]:
     """
-    Prolong the lease of *claim*, and return the claim with its new end.
+    Extend the lease of *claim*, and return the claim with its new end.
 
     Raises:
-        ClaimLost: the claim no longer holds.
+        ClaimLost: the claim is lost.
         InvalidInput: an argument breaks its rule.
     """
     (outcome,) = yield from renew_many([claim], lease=lease)
@@ -105,10 +110,10 @@ def renew(claim: Claim, *, lease: object) -> Operation[Claim]:
 
 def renew_many(claims: Sequence[Claim], *, lease: object) -> Operation[list[Claim | ClaimLost]]:
     """
-    Prolong the leases of *claims*, and return each claim with its new end, or an error if it is lost.
+    Extend the leases of *claims*, and return each claim with its new end, or an error if it is lost.
 
     Raises:
-        InvalidInput: an argument breaks its rule; no lease was prolonged.
+        InvalidInput: an argument breaks its rule; no lease was extended.
     """
     found = _checked_claims(claims, "renew")
     tracks, tokens, _ = _keys_of(found)
@@ -123,10 +128,10 @@ def renew_many(claims: Sequence[Claim], *, lease: object) -> Operation[list[Clai
 
 def complete(claim: Claim, metadata: TrackMetadata | None, *, actor: str | None) -> Operation[StatusChange]:
     """
-    Complete *claim*, with *metadata* if that is given, and return the change.
+    Complete *claim*, store *metadata*, if any, and return the change.
 
     Raises:
-        ClaimLost: the claim no longer holds.
+        ClaimLost: the claim is lost.
         InvalidInput: an argument breaks its rule.
     """
     (outcome,) = yield from complete_many([(claim, metadata)], actor=actor)
@@ -162,10 +167,10 @@ def end_unfinished(
     notify: bool,
 ) -> Operation[StatusChange]:
     """
-    End *claim* without a result, by "fail", which counts as an attempt, or by "release", which does not.
+    End *claim* without a result, by "fail", which counts as a try, or by "release", which does not.
 
     Raises:
-        ClaimLost: the claim no longer holds.
+        ClaimLost: the claim is lost.
         InvalidInput: an argument breaks its rule.
     """
     if not isinstance(retry, bool):
@@ -180,7 +185,7 @@ def end_unfinished(
 
 def release_expired(limit: object, *, actor: str, retries: RetryPolicy, notify: bool) -> Operation[list[StatusChange]]:
     """
-    Take back tracks whose leases have run out, and return the changes.
+    Take back tracks with expired leases, and return the changes.
 
     Raises:
         InvalidInput: *limit* breaks its rule.
@@ -192,10 +197,10 @@ def release_expired(limit: object, *, actor: str, retries: RetryPolicy, notify: 
 
 def _claim_values(limit: object, lease: object, worker: str, order_by: object) -> tuple[Any, ...]:
     """
-    Return the values of a statement that claims.
+    Return the values of a claiming statement.
 
     Raises:
-        InvalidInput: names the argument that breaks its rule.
+        InvalidInput: an argument breaks its rule; the error names it.
     """
     count = checked_count(limit, "limit", "claim")
     return (
@@ -211,7 +216,7 @@ def checked_count(value: object, field: str, operation: str) -> int:
     Return *value*, a number of tracks.
 
     Raises:
-        InvalidInput: it is none from 1 to 1,000.
+        InvalidInput: *value* is no number from 1 to 1,000.
     """
     return whole_number(value, field, operation, most=MAX_CLAIMS)
 
@@ -221,7 +226,7 @@ def checked_lease(value: object, operation: str) -> timedelta:
     Return *value*, the length of a lease.
 
     Raises:
-        InvalidInput: it is no timedelta from 10 ms to 7 days.
+        InvalidInput: *value* is no timedelta from 10 milliseconds to 7 days.
     """
     if not isinstance(value, timedelta) or not _SHORTEST_LEASE <= value <= _LONGEST_LEASE:
         raise InvalidInput(Problem("lease", "a timedelta from 10 milliseconds to 7 days"), operation=operation)
@@ -233,7 +238,7 @@ def _checked_claims(claims: object, operation: str) -> list[Claim]:
     Return *claims* as a list.
 
     Raises:
-        InvalidInput: they are no claims, more than 1,000, or two of the same track.
+        InvalidInput: an item is no claim, there are more than 1,000, or two are of the same track.
     """
     found: list[Any] = list(claims) if isinstance(claims, list | tuple) else [claims]
     for claim in found:
@@ -248,10 +253,10 @@ def _checked_claims(claims: object, operation: str) -> list[Claim]:
 
 def _split_pairs(pairs: object) -> tuple[list[Claim], list[TrackMetadata | None]]:
     """
-    Return the claims among *pairs*, which are claims, or claims with metadata, and the metadata of each.
+    Return the claims and the metadata in *pairs*, which are claims, or tuples of a claim and its metadata.
 
     Raises:
-        InvalidInput: *pairs* is no list or tuple of such.
+        InvalidInput: *pairs* is no list or tuple, or contains a tuple of another length than 2.
     """
     if not isinstance(pairs, list | tuple):
         raise InvalidInput(Problem("claims", f"a list of claims, not {kind_of(pairs)}"), operation="complete")
@@ -266,7 +271,7 @@ def _split_pairs(pairs: object) -> tuple[list[Claim], list[TrackMetadata | None]
 
 
 def _claims_of(rows: Sequence[tuple[Any, ...]], worker: str) -> list[tuple[Claim, bool]]:
-    """Return the claims in the rows of a statement that claims, each with whether the work on it has begun."""
+    """Return the claims in the rows of a claiming statement, each with whether its work has begun."""
     claims = []
     for *track, attempt, expires_at, last_error, begun, token in rows:
         claims.append((Claim(track_of(track), token, worker, attempt, expires_at, last_error), begun))
@@ -284,10 +289,10 @@ def _keys_of(claims: Sequence[Claim]) -> tuple[list[UUID], list[int], list[UUID]
 
 def _metadata_json(metadata: Sequence[TrackMetadata | None]) -> str | None:
     """
-    Return *metadata* as one JSON text, or None.
+    Return *metadata* as one JSON text, or None if no claim has metadata.
 
     Raises:
-        InvalidInput: one of them is no ``TrackMetadata``.
+        InvalidInput: an item is no ``TrackMetadata``.
     """
     for one in metadata:
         if one is not None and not isinstance(one, TrackMetadata):
@@ -299,9 +304,9 @@ def _metadata_json(metadata: Sequence[TrackMetadata | None]) -> str | None:
 
 def _ended(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], operation: str) -> list[StatusChange | ClaimLost]:
     """
-    Return what became of each claim: the change by which *operation* ended it, or an error if it is lost.
+    Return for each claim the change by which *operation* ended it, or an error if it is lost.
 
-    The same claim may have been ended in another way before; then it is lost for this one.
+    If another operation ended the claim before, it is lost for this one.
     """
     changes = {place - 1: change_of(values) for place, *values in rows}
     outcomes: list[StatusChange | ClaimLost] = []
@@ -313,10 +318,10 @@ def _ended(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], operation: 
 
 
 def _way_of(change: StatusChange) -> str:
-    """Return the operation that ends a claim by *change*."""
+    """Return the operation that ended a claim with *change*."""
     if change.to_status == TrackStatus.COMPLETED:
         return "complete"
-    # A try that was given back is not numbered, for it never was one.
+    # A released try has no number, because it does not count.
     return "release" if change.attempt is None else "fail"
 
 

@@ -1,4 +1,4 @@
-"""Every track that meets some filters, one after the other, in constant memory."""
+"""A scan of all tracks that meet some filters, in constant memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from audiocatalog.models.tables import Track
 from audiocatalog.operations.operation import INDEX_ORDER_SETTINGS, Operation, PlannedStatement
 from audiocatalog.operations.tracks import MAX_TRACKS
 
-#: With filters, one statement reads at most this many tracks, however few of them meet the filters.
+#: With filters, one statement reads at most this many tracks, or one batch if that is more.
 SCAN_LIMIT: Final = 10_000
 
 
-#: The orders in which all tracks can be read: by id, or by when they came. What they sort by never changes.
+#: The orders of a scan: by id, or by time of creation. The sort key of a track never changes.
 TrackOrder = Literal["id", "oldest", "newest"]
 _ORDERS: Final[tuple[TrackOrder, ...]] = get_args(TrackOrder)
 
@@ -32,9 +32,10 @@ def key_of(order: TrackOrder) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class TrackScan:
     """
-    Which tracks are read, and how.
+    A scan of tracks.
 
-    *filtered*: the conditions that the tracks must meet. *bounded*: those of them that can limit the index scan.
+    - *filtered*: the conditions that the tracks must meet
+    - *bounded*: those conditions that can limit the index scan
     """
 
     order: TrackOrder
@@ -49,7 +50,7 @@ class TrackScan:
         Return the scan that the arguments of ``iter_tracks`` describe.
 
         Raises:
-            InvalidInput: names the argument that breaks its rule.
+            InvalidInput: an argument breaks its rule; the error names it.
         """
         if filters is None:
             filters = SearchFilters()
@@ -64,7 +65,7 @@ class TrackScan:
 
 
 class Page(NamedTuple):
-    """Hold the *rows* of a page, and the key behind which the next one begins; None if there is none."""
+    """The *rows* of a page, and the key *after* which the next page begins; None after the last page."""
 
     rows: Sequence[tuple[Any, ...]]
     after: Mapping[str, Any] | None
@@ -75,13 +76,13 @@ def scan_sql(
     order: TrackOrder, batch: int, filtered: tuple[str, ...], bounded: tuple[str, ...], *, is_first: bool
 ) -> str:
     """
-    Return the statement for the next page of a scan, behind the track whose key is ``after_id`` and the like.
+    Return the statement for the next page of a scan, after the track with the key ``after_id`` and so on.
 
-    At most *batch* rows come back, in order, each with its place among those that were looked at and whether it meets
-    the conditions. If that took all that may be looked at, the last one comes back in any case, to tell where to go on.
+    It returns at most *batch* rows, in order, each with its place among the tracks that were read and whether it meets
+    the conditions. If it read as many tracks as it may, it also returns the last of them, as the next page's start.
 
-    The numbers are constants: a plan for any number at all would expect a tenth of the table. The first page is a
-    statement of its own: one that may or may not begin behind a key could not look that key up in an index.
+    The numbers are constants, because a generic plan for a parameter would expect a tenth of the table. The first page
+    is a separate statement, because one statement for both cases could not look up the key in an index.
     """
     sign, direction = ("<", " DESC") if order == "newest" else (">", "")
     key = key_of(order)
@@ -106,7 +107,7 @@ ORDER BY {sort} LIMIT {batch}"""
 
 
 def read_page(scan: TrackScan, after: Mapping[str, Any] | None, *, timeout: float) -> Operation[Page]:
-    """Return the next page of *scan*, behind the key that the page before it gave."""
+    """Return the next page of *scan*, after the key of the page before; it may take *timeout* seconds."""
     sql = scan_sql(scan.order, scan.batch, scan.filtered, scan.bounded, is_first=after is None)
     statement = PlannedStatement(sql, INDEX_ORDER_SETTINGS, timeout)
     rows = yield statement, {**scan.parameters, **(after or {})}
@@ -117,5 +118,5 @@ def read_page(scan: TrackScan, after: Mapping[str, Any] | None, *, timeout: floa
 
 
 def tracks_of(rows: Sequence[tuple[Any, ...]]) -> Iterator[Track]:
-    """Give the tracks in the rows of a page, each made when it is asked for."""
+    """Yield the tracks in the rows of a page, each made when it is needed."""
     return (track_of(row[2:]) for row in rows if row[1])

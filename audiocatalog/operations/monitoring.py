@@ -50,15 +50,15 @@ class PoolStats:
     """
     The state of a pool; times are in seconds.
 
-    - *size*: how many connections it may have
-    - *connections*: how many are open
-    - *in_use*: how many of them are held
-    - *waiting*: how many callers stand in line
+    - *size*: the maximum number of connections
+    - *connections*: the number of open connections
+    - *in_use*: how many of them are checked out
+    - *waiting*: the number of callers in the queue
     - *wait_p50*, *wait_p99*: how long the latest 1,000 checkouts waited; None before the first
-    - *oldest_held*: for how long a connection has been held, the longest of all
-    - *oldest_holder*: the thread that holds that one, and with ``debug_pool`` the place in its code
-    - *searching*: how many of the held connections serve searches
-    - *most_searches*: how many of them may do so
+    - *oldest_held*: the time since the oldest checkout that has not ended; None if no connection is checked out
+    - *oldest_holder*: the thread of that checkout, and with ``debug_pool`` the place in its code
+    - *searching*: how many connections searches use
+    - *most_searches*: how many connections searches may use
     """
 
     size: int
@@ -79,9 +79,10 @@ class Health:
     The state of the server, its schema, the work in it, and the pool; times are in seconds.
 
     - *server_version*, *server_encoding*, *is_standby*: the server
-    - *schema_revision*: the database's revision; *expected_revision*: the one that this code was made for
+    - *schema_revision*: the database's revision
+    - *expected_revision*: the revision that this code was made for
     - *vocabulary_age*: the age of the spelling vocabulary; None if it was never counted
-    - *stuck_claims*: how many leases have expired, up to 1,000. None for a role that may not read claims
+    - *stuck_claims*: the number of expired leases, at most 1,000; None if the role may not read claims
     - *pool*: this process's connections
     """
 
@@ -106,7 +107,7 @@ def count_by_status() -> Operation[list[StatusCount]]:
 
 
 def health(pool: Callable[[], PoolStats]) -> Operation[Health]:
-    """Return what the server tells about itself, with what *pool* returns."""
+    """Return the state of the server, with the state that *pool* returns."""
     row: tuple[Any, ...]
     try:
         (row,) = yield HEALTH_WITH_CLAIMS, ()

@@ -1,7 +1,7 @@
 """Moves of tracks from one status to another, and their history.
 
-A move is one call of a function, which locks the track, compares its status and writes both rows:
-alembic/functions/lifecycle_v1.sql.
+A move is one call of a function of alembic/functions/lifecycle_v1.sql, which locks the track, compares its status, and
+writes the track and its history.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, State
 from audiocatalog.operations.tracks import parse_ids
 from audiocatalog.status import TRANSITIONS, StatusName, TrackStatus, sources
 
-# What a move answers behind the track's id: the status seen, the status found under the lock, and the change.
 _ANSWER: Final = ", ".join(("seen", "actual", *(name for name in CHANGE_COLUMNS if name != "track_id")))
-#: Move a track and write its history row, both or neither. Returns one row: the status seen, the status found under
-#: the lock, and the change, new or earlier with the same operation id, or nulls.
+#: Move a track and write its history, both or neither. It returns one row: the track's id, the status before the lock,
+#: the status under the lock, and the change or nulls. An earlier change with the same operation id is returned again.
 MOVE: Final = Statement(
     f"SELECT $1::uuid, {_ANSWER}, {TRANSACTION_MARK} FROM audiocatalog_move_v1($1, $2, $3, $4, $5, $6, $7)", writes=True
 )
-#: Move each of many tracks likewise, in the order of the given ids.
+#: Move many tracks in the same way, in the order of the given ids.
 MOVE_MANY: Final = Statement(
     f"""
 SELECT asked.id, {_ANSWER}, {TRANSACTION_MARK} FROM unnest($1::uuid[]) AS asked (id)
@@ -44,8 +43,8 @@ CROSS JOIN LATERAL audiocatalog_move_v1(asked.id, $2, $3, $4, $5, $6, $7) AS mov
 """,
     writes=True,
 )
-#: Read the history of a track, oldest first, with the microseconds until each next change, because a session may write
-#: intervals in many ways. A track without history gives one row of nulls.
+#: Read the history of a track, oldest first, with the microseconds until each next change, because the text of an
+#: interval depends on the session's settings. A track without history gives one row of nulls.
 HISTORY: Final = Statement(f"""
 SELECT {", ".join(f"c.{name}" for name in CHANGE_COLUMNS)},
   (extract(epoch FROM lead(c.at) OVER (ORDER BY c.version) - c.at) * 1000000)::bigint
@@ -53,7 +52,7 @@ FROM audio_tracks AS t LEFT JOIN audio_track_status_changes AS c ON c.track_id =
 WHERE t.id = $1 ORDER BY c.version
 """)
 
-# From where a track may move to each status, as the text of an array, which is sent sooner than a list.
+# The statuses from which a track may move to each status, as an array's text, which is faster to send than a list.
 _STARTS: Final = {to: f"{{{','.join(sorted(sources(to)))}}}" for to in TrackStatus}
 
 
@@ -71,7 +70,9 @@ def update_status(
     Move the track with *id* to the status *to* and return the change, as ``Catalog.update_status`` describes it.
 
     Raises:
-        IllegalTransition, TransitionConflict, TrackNotFound: the track cannot be moved.
+        IllegalTransition: the table forbids the move.
+        TransitionConflict: the track is not in *expected*, or another caller moved it at the same moment.
+        TrackNotFound: no track has this id.
         InvalidInput: an argument breaks its rule.
     """
     track_id = parse_id(id)
@@ -107,6 +108,7 @@ def update_statuses(
 
     Raises:
         InvalidInput: an argument breaks its rule; no track was moved.
+        IllegalTransition: the table forbids the move from *expected*; no track was moved.
     """
     track_ids = parse_ids(ids, "update_statuses")
     target, start, repeat_id = _move_of(to, expected, operation_id)
@@ -150,7 +152,7 @@ def move_values(
     notify: bool,
 ) -> tuple[Any, ...]:
     """
-    Return what the statement for one track, or for a list of them, takes.
+    Return the values of ``MOVE`` for one track, or of ``MOVE_MANY`` for a list.
 
     Raises:
         IllegalTransition: the table forbids the move from *expected*.
@@ -172,12 +174,12 @@ def _move_of(
 
 
 def _duration(microseconds: int | None) -> timedelta | None:
-    """Return how long a status lasted: no time at all where the server's clock was set back meanwhile."""
+    """Return how long a status lasted; zero if the server's clock was set back meanwhile."""
     return None if microseconds is None else timedelta(microseconds=max(microseconds, 0))
 
 
 def outcome_of(row: tuple[Any, ...], to: TrackStatus, expected: TrackStatus | None) -> StatusChange | CatalogError:
-    """Return the change in a row of a move, or the error that tells why there is none."""
+    """Return the change in a row of a move, or the error that explains why there is none."""
     track_id, seen, actual, version, *rest = row
     if actual is None:
         return TrackNotFound(track_id, operation="update_status")
@@ -186,16 +188,16 @@ def outcome_of(row: tuple[Any, ...], to: TrackStatus, expected: TrackStatus | No
     if expected is not None:
         return TransitionConflict(track_id, expected=expected, actual=status_of(actual))
     if seen != actual and to in TRANSITIONS.get(status_of(seen), ()):
-        # The move was legal when the statement began, and somebody else was quicker.
+        # The move was legal when the statement began, but another caller was faster.
         return TransitionConflict(track_id, expected=status_of(seen), actual=status_of(actual))
     return IllegalTransition(status_of(actual), to, track_id=track_id)
 
 
 def _repeated(change: StatusChange, to: TrackStatus) -> StatusChange | CatalogError:
-    """Return *change*, unless it is another move, made before under the same operation id."""
+    """Return *change*, or an error if the operation id belongs to an earlier move to another status."""
     if change.to_status == to:
         return change
     return InvalidInput(
-        Problem("operation_id", f"it moved this track to {change.to_status} before; a new move needs a new one"),
+        Problem("operation_id", f"used before, to move this track to {change.to_status}; use a new id for a new move"),
         operation="update_status",
     )

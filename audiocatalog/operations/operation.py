@@ -1,8 +1,8 @@
 """
-What is asked of the database, as a generator: it yields a statement with its values and is sent the rows.
+Operations: generators that yield a statement with its values, and are sent the rows.
 
-An operation holds no connection and awaits nothing, so that it is written once, tested without a server, and carried
-out by ``db/execute.py`` on any connection. An error of a statement is thrown in where the statement was yielded.
+An operation has no connection and awaits nothing. So it is written once, can be tested without a server, and
+``db/execute.py`` carries it out on any connection. A statement's error is thrown in where the statement was yielded.
 
 >>> def count() -> Operation[int]:
 ...     ((tracks,),) = yield Statement("SELECT count(*) FROM audio_tracks"), ()
@@ -25,22 +25,22 @@ class Statement(NamedTuple):
     """One SQL statement with the placeholders ``$1``, ``$2``."""
 
     sql: str
-    #: Whether its last column is ``TRANSACTION_MARK``, which is taken off the rows.
+    #: Whether its last column is ``TRANSACTION_MARK``, which is removed from the rows.
     writes: bool = False
-    #: Whether what it writes can be found in the history or among the edits.
+    #: Whether it also writes a row of the history or of the edits.
     writes_history: bool = True
-    #: Whether it is text alone, without values and without rows, such as SAVEPOINT.
+    #: Whether it has neither values nor rows, such as SAVEPOINT.
     is_command: bool = False
-    #: The seconds that an answer may take, instead of the connection's usual limit.
+    #: The timeout in seconds, instead of the connection's.
     timeout: float | None = None
 
 
 class PlannedStatement(NamedTuple):
     """
-    A statement that is planned by settings of its own, sent with them in one round trip.
+    A statement with planner settings, sent together in one round trip.
 
-    Its placeholders are ``%(name)s``, its values a mapping. *timeout* is its limit in seconds. The settings, and the
-    transaction if the limit strikes, are as before when it has ended.
+    Its placeholders are ``%(name)s``, and its values a mapping. *timeout* is in seconds. After the statement, the
+    settings are as before. If it times out, the transaction is also as before.
     """
 
     sql: str
@@ -49,7 +49,7 @@ class PlannedStatement(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """A binary COPY FROM STDIN; its values are the rows, *types* the names of their types."""
+    """A binary COPY FROM STDIN: its values are the rows, and *types* are the names of the columns' types."""
 
     sql: str
     types: Sequence[str]
@@ -62,11 +62,13 @@ Operation = Generator[Request, Rows, _Result]
 
 class Execution(Generic[_Result]):
     """
-    An operation that is being carried out.
+    An operation in progress.
 
-    *request* is the statement to be sent next with its values, None when the operation has ended; *result* is what it
-    returned then. Making one runs the operation to its first statement, so that arguments are checked before a
-    connection is needed.
+    - *request*: the next statement with its values; None when the operation has ended
+    - *result*: the operation's return value, after its end
+
+    The constructor runs the operation to its first statement, so that it checks its arguments before a connection is
+    needed.
     """
 
     __slots__ = ("_operation", "has_begun", "request", "result")
@@ -83,7 +85,7 @@ class Execution(Generic[_Result]):
             self.result = end.value
 
     def answer(self, rows: Rows) -> None:
-        """Give the operation the *rows* of its statement."""
+        """Send the operation the *rows* of its statement."""
         self.has_begun = True
         self.request = None
         try:
@@ -100,8 +102,8 @@ class Execution(Generic[_Result]):
             self.result = end.value
 
 
-# One plan serves all queries, and the indexes are the way to take. The server must not choose by its guesses about one
-# query, nor compile or share out what takes a few milliseconds.
+# One plan, by the indexes, serves all queries. The server must not choose a plan by its estimates for one query, and
+# must not compile or parallelize a statement of a few milliseconds.
 GENERIC_PLAN_SETTINGS: Final[Mapping[str, str]] = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -109,13 +111,13 @@ GENERIC_PLAN_SETTINGS: Final[Mapping[str, str]] = {
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
 }
-#: For a list without words: filters alone narrow it, and the server knows best how to serve these.
+#: For a list without words, which only filters narrow. The server's estimates for filters are good.
 CUSTOM_PLAN_SETTINGS: Final[Mapping[str, str]] = {
     "plan_cache_mode": "force_custom_plan",
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
 }
-#: For pages in the order of an index, whatever the server guesses about the filters.
+#: For pages in the order of an index, whatever the server estimates for the filters.
 INDEX_ORDER_SETTINGS: Final[Mapping[str, str]] = {**GENERIC_PLAN_SETTINGS, "enable_bitmapscan": "off"}
 
 #: Last column of every writing statement: the transaction's id (if it has one yet), its start, and the server's time.
@@ -145,7 +147,7 @@ def settings_call(settings: Mapping[str, str], *, local: bool) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Return *seconds* as PostgreSQL takes them."""
+    """Return *seconds* in PostgreSQL's notation, such as ``250ms``."""
     return f"{max(1, round(seconds * 1000))}ms"
 
 

@@ -1,4 +1,4 @@
-"""Cursors: a place in what was read, as text that callers keep and hand back."""
+"""Cursors: positions in a list, as texts that callers keep and pass back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _MOST_DIGITS: Final = 20
 
 
 def write_cursor(parts: Sequence[Any]) -> str:
-    """Return the text of a cursor that holds *parts*, which JSON can express."""
+    """Return the text of a cursor with *parts*, which must be JSON values."""
     return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
 def read_cursor(value: object) -> Any:  # noqa: ANN401  # Callers write what they like.
     """
-    Return what a cursor holds, which may be anything.
+    Return the content of a cursor, which is any JSON value.
 
     Raises:
         ValueError: *value* is no text of a cursor.
@@ -30,7 +30,7 @@ def read_cursor(value: object) -> Any:  # noqa: ANN401  # Callers write what the
 
 
 def _whole_number(digits: str) -> int:
-    """Return the number that *digits* write; Python takes the square of their number, and no cursor has as many."""
+    """Return the number in *digits*. No cursor has long numbers, and Python reads those in quadratic time."""
     if len(digits) > _MOST_DIGITS:
         raise ValueError
     return int(digits)

@@ -1,6 +1,6 @@
-"""Tracks read by their ids, and saved.
+"""Reads of tracks by id, and saves.
 
-The first row of a track's history is written by the function that inserts it: alembic/functions/content_v1.sql.
+The function that inserts a track also writes the first row of its history: alembic/functions/content_v1.sql.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from audiocatalog.models.rows import TRACK_COLUMNS, new_track, track_of
 from audiocatalog.models.tables import SaveOutcome, Track
 from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement, placeholders
 
-#: At most this many tracks are named by one call, or read by one statement.
+#: One call takes at most this many ids, and one statement reads at most this many tracks.
 MAX_TRACKS: Final = 10_000
-# How often a save that may replace tries to, while others write the same track at the same moment.
+# A save with *replace* is tried this often while others write the same track.
 _REPLACE_TRIES: Final = 5
 
 _COLUMNS: Final = ", ".join(TRACK_COLUMNS)
 FIND: Final = Statement(f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = $1")
 FIND_MANY: Final = Statement(f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = ANY ($1)")
 _INSERT_ARGUMENTS: Final = ("id", "status", *CONTENT_COLUMNS, "actor", "reason", "notify")
-#: Insert a new track and the first row of its history. Returns when it was created, null if the id is taken.
+#: Insert a new track and the first row of its history. It returns the time of creation, or null if the id exists.
 INSERT: Final = Statement(
     f"SELECT audiocatalog_save_v{CONTENT_VERSION}({placeholders(_INSERT_ARGUMENTS)}), {TRANSACTION_MARK}", writes=True
 )
 _REPLACE_ARGUMENTS: Final = ("id", "expected_version", *CONTENT_COLUMNS, "actor", "reason")
-#: Overwrite other content, at the expected version unless that is null. Returns no row if nothing was to be done.
+#: Replace other content, at the expected version unless that is null. It returns no row if it changed nothing.
 REPLACE: Final = Statement(
     f"SELECT {_COLUMNS}, {TRANSACTION_MARK} "
     f"FROM audiocatalog_replace_v{CONTENT_VERSION}({placeholders(_REPLACE_ARGUMENTS)})",
@@ -39,7 +39,7 @@ REPLACE: Final = Statement(
 )
 
 
-def get(id: UUID | str) -> Operation[Track]:  # noqa: A002  # As callers name it, here and below.
+def get(id: UUID | str) -> Operation[Track]:  # noqa: A002  # The public name of the argument, here and below.
     """
     Return the track with *id*.
 
@@ -66,7 +66,7 @@ def find(id: UUID | str) -> Operation[Track | None]:  # noqa: A002
 
 def get_many(ids: Iterable[UUID | str]) -> Operation[dict[UUID, Track]]:
     """
-    Return the tracks with *ids* in the order of the ids, each once; an id without a track is left out.
+    Return the tracks with *ids* in the order of the ids, each once; omit ids without a track.
 
     Raises:
         InvalidInput: *ids* is no collection of at most 10,000 UUIDs.
@@ -90,8 +90,8 @@ def save(
     Store *record* and return its track, as ``Catalog.save`` describes it.
 
     Raises:
-        SaveConflict: the id holds other content, which must not be replaced, or not at this version.
-        TrackNotFound: a version was expected of a track that does not exist.
+        SaveConflict: the track has other content without *replace*, or is not at *expected_version*.
+        TrackNotFound: *expected_version* was given, and no track has this id.
         InvalidInput: an argument breaks its rule.
     """
     if not isinstance(record, TrackRecord):
@@ -122,9 +122,9 @@ def parse_ids(values: Iterable[UUID | str], operation: str) -> list[UUID]:
     Return *values* as UUIDs, each once.
 
     Raises:
-        InvalidInput: they are no collection, or too many; or one of them is no UUID.
+        InvalidInput: *values* is no collection of at most 10,000 UUIDs.
     """
-    # A text is a collection too, of letters: the caller forgot the brackets.
+    # A text is also iterable: here, a caller forgot the brackets.
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InvalidInput(Problem("ids", f"a collection of ids, not {kind_of(values)}"), operation=operation)
     identifiers: dict[UUID, None] = {}
@@ -146,10 +146,10 @@ def _find(track_id: UUID) -> Operation[Track | None]:
 
 def _check_expected_version(expected_version: object, *, replace: bool) -> None:
     """
-    Refuse an expected version that is no version, or that comes without leave to replace.
+    Check *expected_version* and *replace*.
 
     Raises:
-        InvalidInput: names ``expected_version``.
+        InvalidInput: one of them breaks its rule, or *expected_version* is given without *replace*.
     """
     if not isinstance(replace, bool):
         raise InvalidInput(Problem("replace", "True or False"), operation="save")
@@ -163,11 +163,11 @@ def _check_expected_version(expected_version: object, *, replace: bool) -> None:
 
 def _unchanged_or_conflict(existing: Track | None, record: TrackRecord, *, expected_version: int | None) -> Track:
     """
-    Return *existing* where it already holds the content of *record*, whoever stored it.
+    Return *existing* if it already has the content of *record*.
 
     Raises:
-        SaveConflict: it holds other content, which the save was not to replace.
-        TrackNotFound: a version was expected of a track that is not there.
+        SaveConflict: it has other content, or is not at *expected_version*.
+        TrackNotFound: *existing* is None.
     """
     if existing is None:
         raise TrackNotFound(record.id, operation="save")
