@@ -92,7 +92,7 @@ class TestSaving:
             assert (told.tally.inserted, told.tally.refused) == (5, 1)
             assert [saved for _, saved in told.committed] == [2, 5, 5]
             (refused,) = told.refused
-            assert refused.startswith("row 2: bulk_save: this record alone took longer than a save may")
+            assert refused.startswith("row 2: bulk_save: this record alone took longer than statement_timeout")
 
     def test_an_error_that_is_no_rows_fault_stops(self, trapped: Catalog) -> None:
         told = Told(trapped)
