@@ -412,7 +412,7 @@ class Catalog(Methods):
 
         Raises:
             DatabaseUnavailable: the server cannot be reached.
-            PoolTimeout: it took longer than *timeout*.
+            PoolTimeout: the connections were not open within *timeout*.
             ConfigurationError: the server refuses the password, the database or a setting.
             SchemaMismatch: the schema is missing or too old.
             InvalidInput: *timeout* is no number of seconds from 0.001 to 86,400.

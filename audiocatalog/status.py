@@ -32,13 +32,13 @@ MOVES: Final[Mapping[tuple[TrackStatus | None, TrackStatus], str]] = MappingProx
     {
         (None, TrackStatus.PENDING): "registered",
         (None, TrackStatus.COMPLETED): "saved with its metadata",
-        (TrackStatus.PENDING, TrackStatus.PROCESSING): "a worker took it",
-        (TrackStatus.PENDING, TrackStatus.FAILED): "given up before it was tried",
-        (TrackStatus.PROCESSING, TrackStatus.COMPLETED): "done",
-        (TrackStatus.PROCESSING, TrackStatus.FAILED): "broken",
-        (TrackStatus.PROCESSING, TrackStatus.PENDING): "released, or its lease ran out",
-        (TrackStatus.FAILED, TrackStatus.PENDING): "retried",
-        (TrackStatus.COMPLETED, TrackStatus.PENDING): "processed again",
+        (TrackStatus.PENDING, TrackStatus.PROCESSING): "claimed by a worker",
+        (TrackStatus.PENDING, TrackStatus.FAILED): "failed before it was tried",
+        (TrackStatus.PROCESSING, TrackStatus.COMPLETED): "completed",
+        (TrackStatus.PROCESSING, TrackStatus.FAILED): "failed",
+        (TrackStatus.PROCESSING, TrackStatus.PENDING): "released, or its lease expired",
+        (TrackStatus.FAILED, TrackStatus.PENDING): "to be retried",
+        (TrackStatus.COMPLETED, TrackStatus.PENDING): "to be processed again",
     }
 )
 

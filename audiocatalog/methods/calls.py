@@ -29,7 +29,7 @@ class Calls(ABC):
 
         *searching* counts the call as a search, for ``max_searches``.
         """
-        # Without a context manager, which costs more than the rest of this method.
+        # A context manager would cost more than the rest of this method.
         began = perf_counter()
         try:
             result = self._perform(name, begin(), searching=searching)

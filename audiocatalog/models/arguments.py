@@ -12,12 +12,7 @@ _Choice = TypeVar("_Choice", bound=str)
 
 
 def parse_choice(choices: Iterable[_Choice], value: object, field: str, operation: str | None = None) -> _Choice:
-    """
-    Return the member of *choices* that equals *value*: a text of a ``Literal``, or a member of a ``StrEnum``.
-
-    Raises:
-        InvalidInput: *value* is none of *choices*; the error names *field*.
-    """
+    """Return the member of *choices*, of a ``Literal`` or a ``StrEnum``, that equals *value*, or raise InvalidInput."""
     # The error of an enum's call would repeat the text.
     chosen = next((one for one in choices if one == value), None) if isinstance(value, str) else None
     if chosen is None:
@@ -26,12 +21,7 @@ def parse_choice(choices: Iterable[_Choice], value: object, field: str, operatio
 
 
 def whole_number(value: object, field: str, operation: str, *, most: int) -> int:
-    """
-    Return *value*, a whole number from 1 to *most*.
-
-    Raises:
-        InvalidInput: *value* is not; the error names *field*.
-    """
+    """Return *value*, a whole number from 1 to *most*, or raise InvalidInput."""
     # bool is a subclass of int, but True is not a number.
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise InvalidInput(Problem(field, f"a whole number from 1 to {most:,}", (1, most)), operation=operation)
@@ -39,12 +29,7 @@ def whole_number(value: object, field: str, operation: str, *, most: int) -> int
 
 
 def number_of_seconds(value: object, field: str, operation: str, *, least: float = 0.001) -> float:
-    """
-    Return *value*, a number of seconds from *least* to 86,400.
-
-    Raises:
-        InvalidInput: *value* is not; the error names *field*.
-    """
+    """Return *value*, a number of seconds from *least* to 86,400, or raise InvalidInput."""
     # NaN fails every comparison.
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= _DAY:
         rule = f"a number of seconds from {least:g} to {_DAY}"

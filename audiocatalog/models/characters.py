@@ -1,8 +1,8 @@
 """
-Classes of characters, from which regular expressions in Python and SQL functions are made.
+Character classes for regular expressions in Python and in SQL functions.
 
-Each is the inside of a regular expression's brackets. A revision puts them into the functions that it creates, so a
-released class never changes: another one gets another name, with the next version of the functions.
+A revision copies them into the functions that it creates, so a released class never changes. A new class gets a new
+name, with the next version of the functions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-#: Every character that leaves no mark on a page: spaces, controls and formats (Unicode categories Z, Cc and Cf),
+#: Every character that is invisible on a page: spaces, controls and formats (Unicode categories Z, Cc and Cf),
 #: fillers and other default-ignorables.
 INVISIBLE: Final = (
     r"\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680"
@@ -18,9 +18,9 @@ INVISIBLE: Final = (
     r"\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     r"\U000e0000-\U000e0fff"
 )
-#: What parts terms.
+#: The characters that separate the terms of a query.
 BLANKS: Final = r"\u0001-\u0020\u007f-\u00a0\u1680\u2028\u2029\u2800\u3000"
-#: What parts words: blanks, punctuation and symbols.
+#: The characters that separate words: blanks, punctuation and symbols.
 SEPARATORS: Final = (
     r"\u0001-\u002f\u003a-\u0060\u007b-\u00bf\u00d7\u00f7\u02c2-\u02c5\u02d2-\u02eb\u02ed\u02ef-\u02ff\u0375"
     r"\u03f6\u0482\u055b-\u055f\u0589-\u058f\u05be-\u05c6\u0600-\u061f\u066a-\u066d\u06d4\u06dd\u06de\u06e9"
@@ -38,12 +38,12 @@ SEPARATORS: Final = (
     r"\uaade\uaadf\uaaf0\uaaf1\uab5b\uab6a\uab6b\uabeb\ufbb2-\ufbc2\ufd3e-\ufd4f\ufdcf\ufdfd-\ufe6f"
     r"\ufff0-\uffff\U0001d000-\U0001d24f\U0001d300-\U0001d356\U0001f000-\U0001fbef"
 )
-#: The characters of scripts that are written without spaces, each a word of its own unless it separates.
+#: The characters of scripts without spaces. Each is a word of its own, unless it is a separator.
 ALONE: Final = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30fa\u30fd-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 
-#: The names by which files of SQL functions use them: ``[{separators_v1}]``.
+#: The names of the classes in files of SQL functions, such as ``[{separators_v1}]``.
 CHARACTERS: Final[Mapping[str, str]] = {
     "invisible_v1": INVISIBLE,
     "blanks_v1": BLANKS,

@@ -28,17 +28,12 @@ def new_id() -> UUID:
 
 
 def is_id(text: str) -> bool:
-    """Tell whether *text* is a UUID."""
+    """Return whether *text* is a UUID."""
     return _UUID_TEXT.fullmatch(text) is not None
 
 
 def parse_id(value: object, field: str = "id") -> UUID:
-    """
-    Return *value*, a UUID or the text of one, as a UUID.
-
-    Raises:
-        InvalidInput: *value* is no UUID; the error names *field*.
-    """
+    """Return *value*, a UUID or the text of one, as a UUID, or raise InvalidInput."""
     if isinstance(value, UUID):
         return value
     if isinstance(value, str) and is_id(value):

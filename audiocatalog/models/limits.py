@@ -106,24 +106,12 @@ def required(field: str, cleaned: object) -> object:
 
 
 def clean_actor(actor: object, field: str = "actor") -> str:
-    """
-    Return *actor*, the author of a change, in NFC.
-
-    Raises:
-        InvalidInput: *actor* is no text of 1 to 200 characters, has no visible one, or contains NUL or surrogates. The
-            error names *field*.
-    """
+    """Return *actor*, the author of a change, in NFC, or raise InvalidInput if it breaks its rule or is invisible."""
     return str(_refused(required(field, clean_text(field, actor, CHANGE_LIMITS["actor"]))))
 
 
 def clean_reason(reason: object, field: str = "reason") -> str | None:
-    """
-    Return *reason* in NFC, or None if it has no visible character.
-
-    Raises:
-        InvalidInput: *reason* is no text of at most 1,000 characters, or contains NUL or surrogates. The error names
-            *field*.
-    """
+    """Return *reason* in NFC, None if it has no visible character, or raise InvalidInput if it breaks its rule."""
     cleaned = None if reason is None else _refused(clean_text(field, reason, CHANGE_LIMITS["reason"]))
     return None if cleaned is None else str(cleaned)
 

@@ -321,7 +321,7 @@ class ExportedRecord:
         if not isinstance(self.record, TrackRecord):
             problems.append(Problem("record", f"a TrackRecord, not {kind_of(self.record)}"))
         elif self.has_failed and self.record.status is not TrackStatus.PENDING:
-            problems.append(Problem("has_failed", "true only where the record's status is PENDING"))
+            problems.append(Problem("has_failed", "true only if the record's status is PENDING"))
         if self.created_at is not None and (
             not isinstance(self.created_at, datetime) or self.created_at.utcoffset() is None
         ):

@@ -19,7 +19,7 @@ SPELL_FUNCTION: Final = "audiocatalog_spell_v1"
 SLIPS_FUNCTION: Final = "audiocatalog_slips_v1"
 #: Sampling factors: partial indexes cover 1 in 4096, 512, 64 and 8 tracks, chosen by a hash of the id.
 SAMPLES: Final = (4096, 512, 64, 8)
-#: The SQL function of alembic/functions/visible_v1.sql, made of ``characters.INVISIBLE``.
+#: The SQL function of alembic/functions/visible_v1.sql, made from ``characters.INVISIBLE``.
 VISIBLE_FUNCTION: Final = "audiocatalog_visible_v1"
 #: The SQL function of alembic/functions/legal_move_v1.sql, twin of ``status.TRANSITIONS``.
 LEGAL_MOVE_FUNCTION: Final = "audiocatalog_legal_move_v1"

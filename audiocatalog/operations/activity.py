@@ -19,7 +19,7 @@ _SHORTEST: Final = timedelta(seconds=1)
 _LONGEST: Final = timedelta(days=366)
 #: The time is divided into at most this many parts.
 MAX_BUCKETS: Final = 1000
-#: Durations are measured on this many of the latest changes, because each needs a lookup of the change before it.
+#: Durations are measured on at most this many of the latest changes, because each needs the change before it.
 MAX_MEASURED: Final = 10_000
 _MAX_REASONS: Final = 10
 _MAX_WORKERS: Final = 100

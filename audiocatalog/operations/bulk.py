@@ -185,12 +185,7 @@ class BatchStore:
         statement_timeout: float,
         lock_timeout: float,
     ) -> BatchStore:
-        """
-        Return a store with checked arguments.
-
-        Raises:
-            InvalidInput: an argument breaks its rule.
-        """
+        """Return a store with these arguments, or raise InvalidInput."""
         return cls(
             on_conflict=parse_choice(OnConflict, on_conflict, "on_conflict", "bulk_save"),
             actor=actor,

@@ -68,12 +68,7 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """
-        Return the snapshot in *text*.
-
-        Raises:
-            ValueError: *text* is no valid ``pg_snapshot``.
-        """
+        """Return the snapshot in *text*, or raise ValueError if it is no valid ``pg_snapshot``."""
         match = _SNAPSHOT.fullmatch(text)
         if match is None:
             raise ValueError
@@ -124,12 +119,7 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """
-        Return the position in the cursor *value*, or the beginning if it is None.
-
-        Raises:
-            InvalidInput: *value* is no cursor of this feed.
-        """
+        """Return the position in the cursor *value*, the beginning if it is None, or raise InvalidInput."""
         if value is None:
             return cls()
         try:
@@ -203,7 +193,7 @@ moment AS MATERIALIZED (
       THEN (%(end)s::bigint || ':' || %(end)s::bigint || ':')::pg_snapshot ELSE snapshot END) AS new
   FROM present
 )"""
-# The columns of a page: where it was read, and from which snapshot to which, in front of the track.
+# The columns before those of the track: the table's oid, whether the server may lag, and the snapshots.
 _FACTS: Final = ("moment.origin", "moment.lags", "moment.present", "moment.new::text")
 _TRACK: Final = slice(len(_FACTS), None)
 _COLUMNS: Final = ", ".join(f"t.{column}" for column in TRACK_COLUMNS)
@@ -289,7 +279,7 @@ def read_changes(after: str | None, *, limit: object, timeout: float) -> Operati
         if is_ahead:
             # The reader is ahead of this server, which is a standby, or of this transaction, which began earlier.
             return ChangePage((), place.text(), more=False)
-    # Where there is no track, its id is null.
+    # A page without tracks has one row, in which the track's id is null.
     found = [row[_TRACK] for row in rows]
     tracks = tuple(track_of(track) for track in found if track[0] is not None)
     is_full = len(tracks) == size

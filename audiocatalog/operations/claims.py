@@ -196,12 +196,7 @@ def release_expired(limit: object, *, actor: str, retries: RetryPolicy, notify: 
 
 
 def _claim_values(limit: object, lease: object, worker: str, order_by: object) -> tuple[Any, ...]:
-    """
-    Return the values of a claiming statement.
-
-    Raises:
-        InvalidInput: an argument breaks its rule; the error names it.
-    """
+    """Return the values of a claiming statement, or raise InvalidInput."""
     count = checked_count(limit, "limit", "claim")
     return (
         count,
@@ -212,34 +207,19 @@ def _claim_values(limit: object, lease: object, worker: str, order_by: object) -
 
 
 def checked_count(value: object, field: str, operation: str) -> int:
-    """
-    Return *value*, a number of tracks.
-
-    Raises:
-        InvalidInput: *value* is no number from 1 to 1,000.
-    """
+    """Return *value*, a number of tracks from 1 to 1,000, or raise InvalidInput."""
     return whole_number(value, field, operation, most=MAX_CLAIMS)
 
 
 def checked_lease(value: object, operation: str) -> timedelta:
-    """
-    Return *value*, the length of a lease.
-
-    Raises:
-        InvalidInput: *value* is no timedelta from 10 milliseconds to 7 days.
-    """
+    """Return *value*, a lease from 10 milliseconds to 7 days, or raise InvalidInput."""
     if not isinstance(value, timedelta) or not _SHORTEST_LEASE <= value <= _LONGEST_LEASE:
         raise InvalidInput(Problem("lease", "a timedelta from 10 milliseconds to 7 days"), operation=operation)
     return value
 
 
 def _checked_claims(claims: object, operation: str) -> list[Claim]:
-    """
-    Return *claims* as a list.
-
-    Raises:
-        InvalidInput: an item is no claim, there are more than 1,000, or two are of the same track.
-    """
+    """Return *claims*, at most 1,000 and each of another track, as a list, or raise InvalidInput."""
     found: list[Any] = list(claims) if isinstance(claims, list | tuple) else [claims]
     for claim in found:
         if not isinstance(claim, Claim):
@@ -252,12 +232,7 @@ def _checked_claims(claims: object, operation: str) -> list[Claim]:
 
 
 def _split_pairs(pairs: object) -> tuple[list[Claim], list[TrackMetadata | None]]:
-    """
-    Return the claims and the metadata in *pairs*, which are claims, or tuples of a claim and its metadata.
-
-    Raises:
-        InvalidInput: *pairs* is no list or tuple, or contains a tuple of another length than 2.
-    """
+    """Return the claims and the metadata in *pairs*, a list of claims or pairs, or raise InvalidInput."""
     if not isinstance(pairs, list | tuple):
         raise InvalidInput(Problem("claims", f"a list of claims, not {kind_of(pairs)}"), operation="complete")
     claims, metadata = [], []
@@ -288,12 +263,7 @@ def _keys_of(claims: Sequence[Claim]) -> tuple[list[UUID], list[int], list[UUID]
 
 
 def _metadata_json(metadata: Sequence[TrackMetadata | None]) -> str | None:
-    """
-    Return *metadata* as one JSON text, or None if no claim has metadata.
-
-    Raises:
-        InvalidInput: an item is no ``TrackMetadata``.
-    """
+    """Return *metadata* as one JSON text, None if no claim has any, or raise InvalidInput for another type."""
     for one in metadata:
         if one is not None and not isinstance(one, TrackMetadata):
             raise InvalidInput(Problem("metadata", f"a TrackMetadata, not {kind_of(one)}"), operation="complete")
@@ -303,11 +273,7 @@ def _metadata_json(metadata: Sequence[TrackMetadata | None]) -> str | None:
 
 
 def _ended(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], operation: str) -> list[StatusChange | ClaimLost]:
-    """
-    Return for each claim the change by which *operation* ended it, or an error if it is lost.
-
-    If another operation ended the claim before, it is lost for this one.
-    """
+    """Return for each claim the change by which *operation* ended it, or an error if it is lost or ended otherwise."""
     changes = {place - 1: change_of(values) for place, *values in rows}
     outcomes: list[StatusChange | ClaimLost] = []
     for place, claim in enumerate(claims):

@@ -46,12 +46,7 @@ class TrackScan:
 
     @classmethod
     def make(cls, filters: object, order_by: object, batch: object) -> Self:
-        """
-        Return the scan that the arguments of ``iter_tracks`` describe.
-
-        Raises:
-            InvalidInput: an argument breaks its rule; the error names it.
-        """
+        """Return the scan that the arguments of ``iter_tracks`` describe, or raise InvalidInput."""
         if filters is None:
             filters = SearchFilters()
         if not isinstance(filters, SearchFilters):

@@ -151,12 +151,7 @@ def move_values(
     operation_id: UUID | None,
     notify: bool,
 ) -> tuple[Any, ...]:
-    """
-    Return the values of ``MOVE`` for one track, or of ``MOVE_MANY`` for a list.
-
-    Raises:
-        IllegalTransition: the table forbids the move from *expected*.
-    """
+    """Return the values of ``MOVE`` for one track, or of ``MOVE_MANY`` for a list, or raise IllegalTransition."""
     if expected is not None and to not in TRANSITIONS[expected]:
         raise IllegalTransition(expected, to, track_id=track_id if isinstance(track_id, UUID) else None)
     starts = _STARTS[to] if expected is None else f"{{{expected}}}"

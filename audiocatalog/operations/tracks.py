@@ -118,12 +118,7 @@ def save(
 
 
 def parse_ids(values: Iterable[UUID | str], operation: str) -> list[UUID]:
-    """
-    Return *values* as UUIDs, each once.
-
-    Raises:
-        InvalidInput: *values* is no collection of at most 10,000 UUIDs.
-    """
+    """Return *values*, a collection of at most 10,000 ids, as UUIDs, each once, or raise InvalidInput."""
     # A text is also iterable: here, a caller forgot the brackets.
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InvalidInput(Problem("ids", f"a collection of ids, not {kind_of(values)}"), operation=operation)
@@ -145,12 +140,7 @@ def _find(track_id: UUID) -> Operation[Track | None]:
 
 
 def _check_expected_version(expected_version: object, *, replace: bool) -> None:
-    """
-    Check *expected_version* and *replace*.
-
-    Raises:
-        InvalidInput: one of them breaks its rule, or *expected_version* is given without *replace*.
-    """
+    """Raise InvalidInput if *expected_version* or *replace* breaks its rule, or if only the former is given."""
     if not isinstance(replace, bool):
         raise InvalidInput(Problem("replace", "True or False"), operation="save")
     if expected_version is None:
@@ -162,13 +152,7 @@ def _check_expected_version(expected_version: object, *, replace: bool) -> None:
 
 
 def _unchanged_or_conflict(existing: Track | None, record: TrackRecord, *, expected_version: int | None) -> Track:
-    """
-    Return *existing* if it already has the content of *record*.
-
-    Raises:
-        SaveConflict: it has other content, or is not at *expected_version*.
-        TrackNotFound: *existing* is None.
-    """
+    """Return *existing* if it has the content of *record*, or raise SaveConflict, or TrackNotFound if it is None."""
     if existing is None:
         raise TrackNotFound(record.id, operation="save")
     if not record.is_content_of(existing):

@@ -60,9 +60,11 @@ class Worker:
     The loop ends by ``stop``, by SIGTERM if it runs in the main thread, or with *until_empty* when no track waits. It
     then releases the claims that it has not yielded.
 
-    - If an exception leaves the body, the loop fails the claim, the track is retried later, and the exception goes on.
-    - If it is no ``Exception``, such as ``KeyboardInterrupt``, the claim expires with its lease, and no try counts.
-    - If the body goes on or breaks without ending its claim, a warning is logged, and the claim expires with its lease.
+    - If an ``Exception`` leaves the body, the loop fails the claim, and the exception propagates.
+    - If another exception leaves it, such as ``KeyboardInterrupt``, the claim stays until its lease expires, and no try
+      counts.
+    - If the body continues or breaks without ending its claim, the loop logs a warning, and the claim stays until its
+      lease expires.
 
     ``run`` and ``with worker as claims: for claim in claims`` always know the exception. ``for claim in worker`` finds
     it on CPython. In Python 3.11 it cannot find exceptions that C code raises, such as Ctrl-C and ``sys.exit``, and
@@ -171,7 +173,7 @@ class Worker:
                 # If the answer to a claim was lost, its tracks wait until their leases expire.
                 if not may_pass(error):
                     raise
-                LOGGER.warning("claiming failed: %s", error)
+                LOGGER.warning("claiming failed, so the worker retries: %s", error)
                 self._wait(pause)
                 pause = min(pause * 2, max(self._poll, FIRST_PAUSE))
                 continue

@@ -79,7 +79,7 @@ class Upkeep:
         return self._looked_for_dead.is_set()
 
     def hold(self, claims: Iterable[Claim]) -> None:
-        """Hold *claims* and no others."""
+        """Replace the held claims by *claims*."""
         with self._lock:
             self._held = {claim.track.id: claim for claim in claims}
 
@@ -103,7 +103,7 @@ class Upkeep:
                 outcomes = self._catalog.renew_many(held, lease=self._lease)
             except CatalogError as error:
                 # The next renewal, or the end of the claim, shows whether it is still held.
-                LOGGER.warning("leases could not be renewed: %s", error)
+                LOGGER.warning("leases could not be renewed, so the worker retries: %s", error)
                 continue
             for claim, outcome in zip(held, outcomes, strict=True):
                 if isinstance(outcome, ClaimLost):
@@ -128,7 +128,7 @@ class Upkeep:
                     self.failure = error
                     self._tell()
                     return
-                LOGGER.warning("tracks of dead workers could not be taken back: %s", error)
+                LOGGER.warning("tracks of dead workers could not be taken back, so the worker retries: %s", error)
                 self._looked_for_dead.set()
                 self._tell()
                 self._ended.wait(pause)
@@ -157,7 +157,7 @@ class Upkeep:
                             self._tell()
             except (CatalogError, psycopg.Error) as error:
                 # The loop continues to poll.
-                LOGGER.warning("listening for waiting tracks was interrupted: %s", type(error).__name__)
+                LOGGER.warning("listening for waiting tracks failed, so the worker polls: %s", type(error).__name__)
                 self._ended.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
