@@ -12,7 +12,7 @@ from audiocatalog.db.function_rights import SECURE_FUNCTIONS
 from audiocatalog.db.settings import parse_url, url_from_environment
 from audiocatalog.errors import CatalogError, ConfigurationError
 from audiocatalog.migrations import alembic_operations  # noqa: F401  # It gives `op` the operations for tables in use.
-from audiocatalog.migrations.migrator import LIMITS, only_migrator
+from audiocatalog.migrations.migrator import LIMITS, exclusive_migrator
 from audiocatalog.models.base import Base
 from audiocatalog.models.sql_names import VERSION_TABLE
 
@@ -67,7 +67,7 @@ def _run_online() -> None:
             timeout = float(arguments.get("lock_timeout", 300.0))
         except ValueError:
             raise ConfigurationError("lock_timeout must be a number of seconds", field="lock_timeout") from None
-    with only_migrator(url, timeout=timeout) as migrator:
+    with exclusive_migrator(url, timeout=timeout) as migrator:
         context.configure(connection=migrator.connection, migrator=migrator, **OPTIONS)
         migrator.run(context.get_context(), context.run_migrations)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from sqlalchemy import URL
 
 from audiocatalog.db.bulk_load import save_in_batches
-from audiocatalog.db.commit_outcome import Trace
+from audiocatalog.db.commit_outcome import TransactionRef
 from audiocatalog.db.connection import shutdown_socket
 from audiocatalog.db.connection_parameters import Password
 from audiocatalog.db.database import Database
@@ -237,7 +237,7 @@ class Catalog(Methods):
             if error.trace is None:
                 return None
             seconds = number_of_seconds(deadline, "deadline", "was_committed", least=0)
-            return self._runner.outcome_of(Trace(*error.trace), seconds)
+            return self._runner.outcome_of(TransactionRef(*error.trace), seconds)
 
     def bulk_save(
         self,
@@ -400,11 +400,11 @@ class Catalog(Methods):
             PoolTimeout: no connection became free within ``pool_timeout``.
             SchemaMismatch: the schema is missing or too old.
         """
-        return self._run("health", lambda: health(self._database.figures))
+        return self._run("health", lambda: health(self._database.stats))
 
     def pool_stats(self) -> PoolStats:
         """Return the state of the pool, without a query to the server."""
-        return self._database.figures()
+        return self._database.stats()
 
     def warm_up(self, *, timeout: float = 5.0) -> None:
         """
@@ -458,7 +458,7 @@ class _BatchLoader:
         """Store *records* in one transaction."""
         if not records:
             return []
-        return self._runner.run_patiently(partial(self._store_in, records), self._stopped.is_set)
+        return self._runner.run_with_retry(partial(self._store_in, records), self._stopped.is_set)
 
     def stop(self) -> None:
         """End every batch in progress by closing its connection."""

@@ -14,7 +14,7 @@ import sqlalchemy.exc
 from sqlalchemy.orm import Session
 
 from audiocatalog.db.bulk_load import save_in_batches
-from audiocatalog.db.error_translation import interrupt_behind, of_host
+from audiocatalog.db.error_translation import of_host, underlying_interrupt
 from audiocatalog.db.execute import carry_out
 from audiocatalog.db.observer import Observer
 from audiocatalog.db.settings import Settings
@@ -109,7 +109,7 @@ class UnitOfWork(Methods):
         if isinstance(error, sqlalchemy.exc.DBAPIError | sqlalchemy.exc.PendingRollbackError | psycopg.Error):
             phase: Phase = "commit" if transaction.host_is_committing else "statement"
             # Our own methods translate their errors, so this one comes from the host's session.
-            return interrupt_behind(error, self._handled) or of_host(error, operation="unit_of_work", phase=phase)
+            return underlying_interrupt(error, self._handled) or of_host(error, operation="unit_of_work", phase=phase)
         return error
 
     @property

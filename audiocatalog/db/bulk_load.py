@@ -1,4 +1,4 @@
-"""Batches of a bulk save, read by the caller's thread and stored over several connections at the same time."""
+"""Batches of a bulk save: the caller's thread reads them, and several connections store them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def save_in_batches(
     stop: Callable[[], object] = lambda: None,
 ) -> BulkResult:
     """
-    Store *records* in batches by *store*, and return the outcome of each.
+    Store *records* by calls of *store* with at most *batch* records, and return the outcome of each.
 
-    Up to *connections* batches are stored at the same time, while the next one is read and checked. If *connections* is
-    None, batches are stored one after the other in the caller's thread.
+    At most *connections* batches are stored at a time, while the next one is read and checked. If *connections* is
+    None, the caller's thread stores one batch after the other.
 
     Raises:
-        InvalidInput: names the argument that breaks its rule.
-        CatalogError: *store* raised it; every batch that *progress* was called with is stored.
+        InvalidInput: an argument breaks its rule; the error names it.
+        CatalogError: *store* raised it. Every batch that was passed to *progress* is stored.
     """
     whole_number(batch, "batch", "bulk_save", most=_MAX_BATCH)
     if connections is not None:
@@ -52,10 +52,10 @@ def save_in_batches(
     for one, stored in (
         _stored_ahead(batches, store, connections, stop) if connections is not None else _stored_in_turn(batches, store)
     ):
-        told = count_batch(one, stored, result)
-        outcomes.append(told.outcomes)
+        progressed = count_batch(one, stored, result)
+        outcomes.append(progressed.outcomes)
         if progress is not None:
-            progress(told)
+            progress(progressed)
     return result
 
 
@@ -74,11 +74,11 @@ def _stored_ahead(
                 stopped: BaseException | None = None
                 try:
                     batch = next(batches, None)
-                except BaseException as error:  # noqa: BLE001  # Whatever it is, what is under way is told of first.
+                except BaseException as error:  # noqa: BLE001  # First, batches under way are reported.
                     batch, stopped = None, error
                 valid = batch.valid if batch else []
                 ids = {record.id for record in valid}
-                # Records of the same id are stored in their order, so they are never under way together.
+                # Two batches with the same id are never under way together: their records are stored in order.
                 while under_way and (
                     batch is None or len(under_way) == connections or any(ids & others for _, others, _ in under_way)
                 ):
@@ -91,13 +91,13 @@ def _stored_ahead(
                         raise
                     yield first, stored
                 if stopped is not None:
-                    raise stopped  # noqa: TRY301  # It is somebody else's, and what is below is for that too.
+                    raise stopped  # noqa: TRY301  # The handler below is for this error too.
                 if batch is None:
                     return
                 under_way.append((batch, ids, executor.submit(store, valid)))
         except BaseException as error:
             if not isinstance(error, Exception):
-                # Ctrl-C, say: who leaves shall not wait for what is under way, nor for a server that is gone.
+                # After Ctrl-C, the caller does not wait for batches under way or for a dead server.
                 stop()
                 executor.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,4 +1,4 @@
-"""What became of a transaction whose COMMIT was not answered: the server knows, if it is asked in the right way."""
+"""The outcome of a transaction whose COMMIT was not answered, read from the server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, State
 
 Outcome = Literal["committed", "aborted", "in progress"]
 
-# A server gives ids out again that it had given before it crashed or was replaced, if their transactions had not come
-# to its disk. Its timeline changes at a failover, and this time at every recovery from a crash.
+# After a crash or failover, a server may reuse transaction ids that never reached its disk. The timeline changes at a
+# failover, and the time of the last statistics reset at every crash recovery.
 _SERVER: Final = (
     "CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) || ' ' "
     "|| (SELECT coalesce(extract(epoch FROM stats_reset)::text, '') FROM pg_stat_bgwriter) END"
@@ -21,20 +21,20 @@ _ASK: Final = Statement(f"""
 SELECT {_SERVER}, CASE WHEN $1::xid8 < pg_snapshot_xmax(pg_current_snapshot())
   THEN pg_xact_status($1::xid8) ELSE 'in progress' END, pg_is_in_recovery()
 """)
-# A transaction that is under way holds a lock on its own id, whatever server it was begun on.
+# A running transaction holds a lock on its own id.
 _IS_HELD: Final = Statement("""
 SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'transactionid' AND granted
                AND transactionid::text::bigint = $1::bigint % 4294967296)
 """)
-# A transaction's rows were written between its marks, those of a later one with the same id after them. Both are of the
-# clock of the server that is gone: another one's may be ahead or behind.
+# A transaction writes its rows between the times of its mark; a later one with the same id writes after them. The times
+# are those of the old server, because another server's clock may differ.
 _FIND: Final = Statement("""
 SELECT EXISTS (SELECT 1 FROM audio_track_status_changes
                WHERE xact_id = $1::bigint AND at BETWEEN $2::timestamptz AND $3::timestamptz)
   OR EXISTS (SELECT 1 FROM audio_track_edits
              WHERE xact_id = $1::bigint AND at BETWEEN $2::timestamptz AND $3::timestamptz)
 """)
-# What the host has written by itself leaves no rows; what the catalogue was asked for may have found nothing to do.
+# The host's own statements write no such rows, and a call of the catalogue may have written none.
 _NOTE: Final = f"""
 SELECT {TRANSACTION_MARK}, EXISTS (SELECT 1 FROM audio_track_status_changes WHERE xact_id = m.own)
   OR EXISTS (SELECT 1 FROM audio_track_edits WHERE xact_id = m.own)
@@ -42,11 +42,13 @@ FROM (SELECT pg_current_xact_id_if_assigned()::text::bigint) AS m (own)
 """  # noqa: S608  # Constants of ours.
 
 
-class Trace(NamedTuple):
+class TransactionRef(NamedTuple):
     """
-    Name a transaction: its *server* as that was then, and its *mark* there, None if it had written nothing.
+    The identity of a transaction.
 
-    *wrote_history* tells that what it wrote stands in the history or among the edits.
+    - *server*: the timeline and reset time of its server; None for a standby.
+    - *mark*: its id, start time and last write time, as ``id|start|write``; None if it had written nothing.
+    - *wrote_history*: whether it wrote rows of the history or the edits.
     """
 
     server: str | None
@@ -54,13 +56,13 @@ class Trace(NamedTuple):
     wrote_history: bool
 
 
-def trace_of(connection: PooledConnection) -> Trace:
-    """Return the name of the transaction on *connection*, whose COMMIT is about to be sent."""
-    return Trace(connection.server, connection.mark, connection.wrote_history)
+def transaction_ref(connection: PooledConnection) -> TransactionRef:
+    """Return the identity of the current transaction on *connection*."""
+    return TransactionRef(connection.server, connection.mark, connection.wrote_history)
 
 
 def note_server(connection: PooledConnection) -> None:
-    """Note which server *connection* leads to; a standby has no name, nor has a service that hides its inner parts."""
+    """Store the identity of the server on *connection*; it is None for a standby and some managed services."""
     try:
         row = connection.execute(f"SELECT {_SERVER}").fetchone()
     except psycopg.DatabaseError:
@@ -69,31 +71,31 @@ def note_server(connection: PooledConnection) -> None:
 
 
 def note_mark(connection: PooledConnection) -> None:
-    """Note the mark of the transaction under way, after statements that do not tell it themselves."""
+    """Store the mark of the current transaction on *connection*, after statements that do not return it."""
     row = connection.execute(_NOTE if connection.wrote_history else f"SELECT {TRANSACTION_MARK}, false").fetchone()
     connection.mark, connection.wrote_history = row or (None, False)
 
 
-def find_outcome(trace: Trace) -> Operation[Outcome | None]:  # noqa: PLR0911  # Each says what is known by then.
-    """Ask the server what became of the transaction that *trace* names; None if it cannot tell."""
+def find_outcome(trace: TransactionRef) -> Operation[Outcome | None]:  # noqa: PLR0911  # Each says what is known by then.
+    """Return the outcome of the transaction *trace*; None if the server cannot tell."""
     if trace.mark is None:
-        return "aborted"  # It had written nothing, so that nothing could have been kept.
+        return "aborted"  # It wrote nothing, so nothing can have been committed.
     if trace.server is None:
         return None
     xact_id, begun, written = trace.mark.split("|")
     ((server, status, is_standby),) = yield _ASK, (xact_id,)
     if is_standby:
-        return "in progress"  # It may be promoted any moment.
+        return "in progress"  # The standby may be promoted at any moment.
     if server == trace.server or status is None:
         return cast("Outcome | None", status)
-    # Another server than the first one answers, or the same one by another name.
+    # This is another server, or the same one after a restart.
     if status == "in progress":
-        # The name may be out of date: behind a pooler, or where the statistics were reset by hand.
+        # Behind a pooler, or after a manual statistics reset, the stored identity may be out of date.
         ((is_held,),) = yield _IS_HELD, (xact_id,)
         if is_held:
             return "in progress"
-        ((_, status, _),) = yield _ASK, (xact_id,)  # It may have ended meanwhile.
+        ((_, status, _),) = yield _ASK, (xact_id,)  # The transaction may have ended meanwhile.
     if status != "committed":
-        return "aborted"  # Had it been kept, this server would have its id, and would not have given it to another.
+        return "aborted"  # If it had committed, this server would know its id and would not have reused it.
     ((is_found,),) = yield _FIND, (xact_id, begun, written)
     return "committed" if is_found else "aborted" if trace.wrote_history else None

@@ -1,4 +1,4 @@
-"""One connection of the pool: psycopg's, with an end to every wait and a cursor that is kept."""
+"""A connection of psycopg for the pool, with a timeout for every wait and a cached cursor."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from psycopg import generators, waiting
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
 from audiocatalog.db.error_translation import (
-    AnothersConnection,
-    ServerSilent,
-    interrupt_behind,
+    ForkedConnectionError,
+    ServerUnresponsive,
     over_its_limit,
-    without_data,
+    redacted,
+    underlying_interrupt,
 )
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
 _RV = TypeVar("_RV")
-# How long a server that is given up, or whose caller has been interrupted, is asked to stop what it is doing.
+# The timeout of a cancel request, sent after a response timeout or an interrupt.
 _CANCEL_SECONDS: Final = 0.3
-# A statement in a pipeline is sent at most this long before its answer is waited for.
+# In a pipeline, the wait for an answer begins at most this long after the statement was sent.
 _LIMIT_SLACK: Final = 0.005
 
 
@@ -48,19 +48,19 @@ if hasattr(os, "register_at_fork"):
 
 
 class Home(Protocol):
-    """Where a connection goes when it is closed: its pool."""
+    """The owner to which a closed connection returns: its pool."""
 
     def give_back(self, connection: PooledConnection) -> None:
-        """Take *connection* back, whatever state it is in."""
+        """Take *connection* back in any state."""
 
 
 class PooledConnection(psycopg.Connection[Any]):
     """
-    A connection that may be handed to SQLAlchemy many times, and that no server can keep waiting for ever.
+    A connection that returns to its pool when it is closed, with a timeout for every answer.
 
-    *response_timeout*: the seconds that an answer may take, which are the statement's time limit and a share for the
-    network. No setting of libpq or of the server ends the wait for a frozen server, whose kernel goes on acknowledging
-    what is sent. *limit*: the statement's time limit itself.
+    - *limit*: the statement timeout, in seconds.
+    - *response_timeout*: the seconds that an answer may take: *limit* plus *network_timeout*. It is needed for a frozen
+      server, whose kernel still acknowledges packets: no setting of libpq or of the server ends that wait.
     """
 
     limit: float | None = None
@@ -68,27 +68,27 @@ class PooledConnection(psycopg.Connection[Any]):
     response_timeout: float | None = None
     default_response_timeout: float | None = None
     network_timeout: float = 0.0
-    #: Since when, by which thread and, where that is noted, at which place in its code it is held.
+    #: When it was taken, by which thread, and where in the caller's code if debug_pool is on.
     held_since: float | None = None
     held_by: int = 0
     held_at: str | None = None
-    #: For commit_outcome.py, after an unanswered COMMIT: the server, the transaction's mark, and what it wrote.
+    #: For commit_outcome.py: the server, the transaction's mark, and whether it wrote history or edits.
     server: str | None = None
     mark: str | None = None
     wrote_history: bool = False
-    #: How long its holder had to wait for it.
+    #: The seconds that its holder waited for it.
     waited: float = 0.0
     cached_cursor: psycopg.RawCursor[Any] | None = None
     #: The process that opened it.
     process: object = None
-    #: The pool that it belongs to, and what only that pool uses.
+    #: Its pool, and the fields that only the pool uses.
     home: Home | None = None
     _poller: Any = None
     generation: int = 0
     expires_at: float = 0.0
     idle_since: float = 0.0
     is_searching: bool = False
-    #: A thread that was interrupted as it gave this back: it may do so again, when another has it already.
+    #: A thread that was interrupted while it gave this back. It may do so again after another thread has taken it.
     interrupted_giver: int = 0
 
     @classmethod
@@ -100,11 +100,16 @@ class PooledConnection(psycopg.Connection[Any]):
         network_timeout: float = 0.0,
         **parameters: Any,  # noqa: ANN401  # Whatever libpq takes.
     ) -> Self:
-        """Connect as psycopg does; what it says when that fails names no user and no database."""
+        """
+        Connect as psycopg does.
+
+        Raises:
+            psycopg.Error: the connection failed. The message names neither user nor database.
+        """
         try:
             connection = super().connect(conninfo, **parameters)
         except psycopg.Error as error:
-            raise without_data(error) from None
+            raise redacted(error) from None
         connection.process = _process
         connection.response_timeout = connection.default_response_timeout = response_timeout
         connection.network_timeout = network_timeout
@@ -115,16 +120,17 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[_RV], interval: float = 0.1, timeout: float | None = None) -> _RV:
         """
-        Wait for the server until *gen* has what it wants, or until *timeout* or the connection's response_timeout ends.
+        Wait until *gen* is done, for at most *timeout* seconds, or response_timeout if that is None.
 
-        A wait that is broken off leaves a connection in the middle of an answer: it is closed, after the server has
-        been asked to stop.
+        An interrupted wait leaves the connection in the middle of an answer. Then the statement is cancelled on the
+        server, and the connection closed.
 
         Raises:
-            ServerSilent: the response_timeout has ended.
+            ServerUnresponsive: the response_timeout has ended.
+            ForkedConnectionError: the connection belongs to the parent process.
         """
         if self.process is not _process:
-            raise AnothersConnection("this connection belongs to the process that this one was forked from")
+            raise ForkedConnectionError("this connection belongs to the process that this one was forked from")
         began = monotonic()
         try:
             return _wait_for(gen, self.pgconn.socket, interval, self.response_timeout if timeout is None else timeout)
@@ -132,10 +138,10 @@ class PooledConnection(psycopg.Connection[Any]):
             if timeout is not None:
                 raise
             self._give_up()
-            raise ServerSilent("the server did not answer in time") from error
+            raise ServerUnresponsive("the server did not answer in time") from error
         except (ValueError, psycopg.InternalError) as error:
-            # A server that ends within a transaction says why, and PgBouncer adds a word of its own: psycopg, which
-            # expects one answer to COMMIT or COPY, calls two an error of the program.
+            # When a server shuts down in a transaction, both it and PgBouncer send an error. psycopg expects one answer
+            # to COMMIT or COPY, and reports two as an error of the program.
             if self.pgconn.status == ConnStatus.OK or getattr(error, "sqlstate", None) is not None:
                 raise
             raise psycopg.OperationalError("the connection was lost") from error
@@ -145,7 +151,7 @@ class PooledConnection(psycopg.Connection[Any]):
         except psycopg.Error:
             raise
         except BaseException:
-            # A signal, such as Ctrl-C. psycopg would wait ten seconds for a server that is frozen.
+            # After a signal such as Ctrl-C, psycopg would wait ten seconds for a frozen server.
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self._give_up()
             raise
@@ -160,31 +166,31 @@ class PooledConnection(psycopg.Connection[Any]):
         self.pgconn.finish()
 
     def add_notice_handler(self, callback: Callable[[psycopg.errors.Diagnostic], None]) -> None:
-        """Add *callback* once: SQLAlchemy takes each checkout for a new connection, and adds its own each time."""
+        """Add *callback* once: SQLAlchemy treats each checkout as a new connection and adds its callback again."""
         with suppress(ValueError):
             self.remove_notice_handler(callback)
         super().add_notice_handler(callback)
 
     def close(self) -> None:
-        """Go back to the pool, or hang up if there is none; it can be repeated."""
+        """Return the connection to its pool, or disconnect if it has none; it can be repeated."""
         if self.process is not _process:
-            return  # To hang up would end it for the parent as well.
+            return  # A disconnect would end the parent's session as well.
         if self.home is None:
             super().close()
             return
         me = threading.get_ident()
         if me == self.interrupted_giver != self.held_by:
-            return  # SQLAlchemy closes again what it was interrupted at.
+            return  # After an interrupt, SQLAlchemy closes the connection a second time.
         try:
             self.home.give_back(self)
         except BaseException:
             self.interrupted_giver = me
             if self.held_since is not None and self.held_by == me:
-                self.hang_up()
+                self.disconnect()
             raise
 
     def has_something_to_read(self) -> bool:
-        """Tell whether the server has sent something that was not asked for."""
+        """Return whether the server has sent anything while the connection was idle."""
         if self._poller is not None:
             return bool(self._poller.poll(0))
         if hasattr(select, "poll"):
@@ -194,43 +200,42 @@ class PooledConnection(psycopg.Connection[Any]):
         try:  # eventlet takes poll away.
             return bool(select.select([self.fileno()], (), (), 0)[0])
         except ValueError:
-            return True  # It is too large a number for select: the server is asked.
+            return True  # The descriptor is too large for select, so the server is asked.
 
-    def hang_up(self) -> None:
-        """Close the connection itself."""
+    def disconnect(self) -> None:
+        """Close the connection to the server."""
         self.pgconn.finish()
 
     def reset(self) -> None:
-        """Prepare it for its next holder: end its transaction, or close it."""
+        """Prepare the connection for its next holder: roll back its transaction, or disconnect."""
         self.response_timeout, self.limit = self.default_response_timeout, self.default_limit
         if self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF:
-            self.hang_up()  # Its holder was interrupted in a pipeline, which looks idle.
+            self.disconnect()  # Its holder was interrupted in a pipeline, although it looks idle.
         status = self.pgconn.transaction_status
         if status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
             try:
                 self.rollback()
             except psycopg.Error:
-                self.hang_up()
+                self.disconnect()
         elif status == TransactionStatus.ACTIVE:
-            self.hang_up()
+            self.disconnect()
 
     def __del__(self, _warn: object = None, /) -> None:
-        """Hang up a connection that a caller has lost, by an interrupt or by mistake, which frees its place."""
+        """Disconnect a leaked connection, so that the pool can reuse its place."""
         if self.process is _process:
-            self.hang_up()
+            self.disconnect()
 
     def __repr__(self) -> str:
-        """Return the state alone: psycopg's own names the user, and SQLAlchemy logs it."""
+        """Return only the state: psycopg's repr names the user, and SQLAlchemy logs it."""
         state = "closed" if self.closed else TransactionStatus(self.pgconn.transaction_status).name.lower()
         return f"<PooledConnection, {state}>"
 
 
 def is_alive(connection: PooledConnection) -> bool:
     """
-    Tell whether the server still holds its end of an idle *connection*.
+    Return whether an idle *connection* still works.
 
-    A server says so before it hangs up, so an idle socket with something to read is suspect, and only then is a
-    round trip spent on asking.
+    A server sends a message before it disconnects. So only an idle socket with unread data costs a round trip.
     """
     if connection.closed:
         return False
@@ -238,7 +243,7 @@ def is_alive(connection: PooledConnection) -> bool:
         return True
     try:
         with client_timeout(connection, 0):
-            connection.autocommit = True  # Or a transaction would be begun with it.
+            connection.autocommit = True  # Otherwise the statement would begin a transaction.
             connection.execute("")
     except psycopg.OperationalError:
         return False
@@ -246,7 +251,7 @@ def is_alive(connection: PooledConnection) -> bool:
 
 
 def _wait_for(gen: PQGen[_RV], descriptor: int, interval: float, timeout: float | None) -> _RV:
-    """Wait as psycopg does; under eventlet, which psycopg does not notice, in the way that lets green threads run."""
+    """Wait as psycopg does; under eventlet, which psycopg does not detect, let other green threads run."""
     if hasattr(select, "poll") or not isinstance(select.select, FunctionType):
         return waiting.wait(gen, descriptor, interval, timeout)
     return waiting.wait_select(gen, descriptor, interval, timeout)
@@ -254,7 +259,7 @@ def _wait_for(gen: PQGen[_RV], descriptor: int, interval: float, timeout: float 
 
 @contextmanager
 def client_timeout(driver: psycopg.Connection[Any], seconds: float | None) -> Iterator[None]:
-    """Let an answer on *driver* take *seconds* plus the network's share; None leaves the usual limit."""
+    """Set the response timeout of *driver* to *seconds* plus network_timeout; None leaves the default."""
     if seconds is None or not isinstance(driver, PooledConnection):
         yield
         return
@@ -268,19 +273,19 @@ def client_timeout(driver: psycopg.Connection[Any], seconds: float | None) -> It
 
 def leave_pipeline(driver: psycopg.Connection[Any], error: Exception) -> psycopg.Error | None:
     """
-    Read what a failed pipeline has left unread, so that *driver* stays usable; return what failed, if *error* hides it.
+    Read the answers that a failed pipeline has left, so that *driver* stays usable.
 
-    An error that comes after the last statement, when the transaction is ended, is followed by one answer more than
-    psycopg 3.3 reads; it then complains that the pipeline cannot be left.
+    Return the server's error if *error* hides it. After an error at the end of the transaction, the server sends one
+    answer more than psycopg 3.3 reads, and psycopg raises an error about leaving the pipeline instead.
     """
     pipe = driver.pgconn
     if pipe.status == ConnStatus.BAD or pipe.pipeline_status == PipelineStatus.OFF:
         return None
-    if interrupt_behind(error) is not None:
-        # A signal came before all was sent, and what was not asked will not be answered.
+    if underlying_interrupt(error) is not None:
+        # A signal interrupted sending, so the remaining answers will never come.
         pipe.finish()
         return None
-    # The driver's own way of waiting ends, whatever the server does.
+    # `driver.wait` has a timeout, so the loop ends even if the server is frozen.
     while pipe.status != ConnStatus.BAD and (result := driver.wait(generators.fetch(pipe))) is not None:
         if result.status == ExecStatus.PIPELINE_SYNC:
             pipe.exit_pipeline_mode()
@@ -289,16 +294,16 @@ def leave_pipeline(driver: psycopg.Connection[Any], error: Exception) -> psycopg
 
 
 def shutdown_socket(driver: psycopg.Connection[Any]) -> None:
-    """End, from another thread, whatever is waited for on *driver*: its thread finds the connection lost."""
+    """Shut the socket of *driver* down from another thread, so that a thread that waits on it gets an error."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(driver.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)
 
 
 def raw_cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:
     """
-    Return a cursor whose placeholders are ``$1``, ``$2``, to be used at once.
+    Return a cursor with the placeholders ``$1``, ``$2``, for use at once.
 
-    A connection of the pool keeps one: a new cursor looks up anew how each type is sent and read, which costs as much
+    A connection of the pool caches its cursor: a new one looks up the adapter of each type again, which costs as much
     as sending a statement.
     """
     if not isinstance(driver, PooledConnection):
@@ -309,5 +314,5 @@ def raw_cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:
 
 
 def transaction_settings(settings: Mapping[str, str]) -> str:
-    """Return statements that set *settings* for a transaction without a snapshot: it may still choose its isolation."""
+    """Return SET LOCAL statements for *settings*; they take no snapshot, so the isolation level can still be set."""
     return "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())

@@ -1,4 +1,4 @@
-"""The parameters that libpq connects with: their checks before connecting, and its complaints about them."""
+"""The parameters of libpq: checks before connecting, and advice about the errors that they cause."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from audiocatalog.errors import CatalogError, ConfigurationError
 Password = str | Callable[[], str]
 
 _HIGHEST_PORT: Final = 65_535
-_DIGITS: Final = 9  # More of them are no port either, but may be more than Python reads.
+_DIGITS: Final = 9  # Python refuses to convert very long numbers.
 _HOST_AND_PORT: Final = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]*))?")
-#: Parameters of other drivers and tools, which may be named: a password that is cut at an & cannot be one of them.
+#: Parameters of other drivers and tools. Messages may name these; any other unknown name may be a part of a password.
 _OF_OTHERS: Final = frozenset(
     (
         "schema",
@@ -34,9 +34,9 @@ _OF_OTHERS: Final = frozenset(
         "charset",
     )
 )
-#: How a parameter of the server is switched off.
+#: The values that switch a parameter off.
 _NOT: Final = frozenset(("", "0", "false", "off", "no"))
-# Complaints of libpq, the server and PgBouncer about a parameter. They quote the value, which is not repeated.
+# Errors of libpq, the server and PgBouncer about a parameter. Our messages do not repeat the value that they quote.
 _AT_FAULT: Final = tuple(
     re.compile(text)
     for text in (
@@ -60,19 +60,24 @@ _STARTUP: Final = re.compile(r"unsupported startup parameter(?: in options)?: (?
 
 def connection_parameters(url: URL) -> dict[str, Any]:
     """
-    Return what *url* tells libpq, by libpq's names.
+    Return the parameters in *url*, by libpq's names.
 
     Raises:
-        ConfigurationError: it holds a parameter that libpq does not know, or an impossible value. The message repeats
-            no value, which may be part of a password that is not percent-encoded.
+        ConfigurationError: libpq does not know a parameter, or a value is impossible. The message repeats no value,
+            because it may be a part of a password that is not percent-encoded.
     """
     parameters: dict[str, str] = {}
     for place, (name, value) in enumerate(url.query.items(), 1):
         if name not in _known_to_libpq():
             what = f"the parameter {name}" if name in _OF_OTHERS else f"parameter {place} after the question mark"
-            raise ConfigurationError(f"{what} of the database URL is none that libpq knows", field=_field(name))
+            raise ConfigurationError(
+                f"{what} of the database URL is unknown to libpq: remove it, or percent-encode the password",
+                field=_field(name),
+            )
         if not isinstance(value, str) and name != "host":
-            raise ConfigurationError(f"the database URL holds the parameter {name} more than once", field=name)
+            raise ConfigurationError(
+                f"the database URL holds the parameter {name} more than once: keep one", field=name
+            )
         parameters[name] = value if isinstance(value, str) else ",".join(value)
     named = {"user": url.username, "password": url.password, "dbname": url.database, "host": url.host, "port": url.port}
     parameters = {name: str(value) for name, value in named.items() if value not in {None, ""}} | parameters
@@ -87,23 +92,25 @@ def connection_parameters(url: URL) -> dict[str, Any]:
     try:
         psycopg.conninfo.make_conninfo(**parameters)
     except psycopg.Error as error:
-        raise ConfigurationError("a parameter of the database URL is wrong") from _without_text(error)
+        raise ConfigurationError(
+            "a parameter of the database URL is wrong; check those after the question mark"
+        ) from _without_text(error)
     return dict(parameters)
 
 
 def host_of(text: str) -> str:
     """
-    Return *text*, which names a host or several, as libpq takes it: an IPv6 address without brackets.
+    Return the host, or the comma-separated hosts, in *text*, with IPv6 addresses without brackets as libpq needs them.
 
     Raises:
-        ConfigurationError: a port stands in it.
+        ConfigurationError: *text* holds a port.
     """
     names = []
     for host in text.split(","):
         name, port = _name_and_port(host)
         if name is None or port is not None:
             raise ConfigurationError(
-                "DB_HOST must be a host alone, such as db.example or ::1; its port is named by DB_PORT"
+                "DB_HOST must be a host without a port, such as db.example or ::1: set the port by DB_PORT"
             )
         names.append(name)
     return ",".join(names)
@@ -114,7 +121,8 @@ def password_of(password: Password) -> str:
     Return the password for a new connection.
 
     Raises:
-        ConfigurationError: the function that should give it has failed; its own error is the cause.
+        ConfigurationError: the function that returns it failed, with its error as the cause; or the password is no
+            string that libpq can send.
         CatalogError: the function raised it.
     """
     if callable(password):
@@ -124,7 +132,7 @@ def password_of(password: Password) -> str:
             raise
         except Exception as error:
             raise ConfigurationError(
-                "connect: the function that gives the password has failed; its error is the cause",
+                "connect: the function that returns the password failed; see the cause of this error",
                 operation="connect",
                 phase="connect",
                 field="password",
@@ -135,28 +143,28 @@ def password_of(password: Password) -> str:
 
 def checked_password(password: object) -> None:
     """
-    Refuse a *password* that cannot be sent.
+    Check that libpq can send *password*.
 
     Raises:
-        ConfigurationError: it is no text, or libpq cannot send a character of it.
+        ConfigurationError: it is no string, or libpq cannot send one of its characters.
     """
     if not isinstance(password, str):
-        raise ConfigurationError("password must be a text, or a function that returns one", field="password")
+        raise ConfigurationError("password must be a string, or a function that returns one", field="password")
     _check_text("password", password)
 
 
 def refusal(text: str) -> str | None:
-    """Return what to do about a failed connection if *text*, which libpq says of it, blames a parameter."""
+    """Return advice about a failed connection if *text*, libpq's message, blames a parameter."""
     if (match := _STARTUP.search(text)) is not None:
         return (
-            f"PgBouncer takes no startup parameter {match['name']}: name it in its ignore_startup_parameters, or "
-            "take it out of the URL and set it for the role instead (ALTER ROLE ... SET search_path = ...)"
+            f"PgBouncer refuses the startup parameter {match['name']}: add it to its ignore_startup_parameters, or "
+            "remove it from the URL and set it for the role (ALTER ROLE ... SET search_path = ...)"
         )
     for pattern in _AT_FAULT:
         if (match := pattern.search(text)) is not None:
             name = match.groupdict().get("name")
             what = f"the parameter {name}" if name else "a parameter"
-            return f"{what} of the connection has a wrong value: check the URL, and the PG... variables"
+            return f"{what} of the connection has a wrong value: check the URL and the PG... environment variables"
     return None
 
 
@@ -170,24 +178,24 @@ def _field(name: str) -> str | None:
 
 
 def _wrong(name: str) -> ConfigurationError:
-    return ConfigurationError(f"the parameter {name} of the database URL has a wrong value", field=name)
+    return ConfigurationError(f"the parameter {name} of the database URL has a wrong value: correct it", field=name)
 
 
 def _without_text(error: psycopg.Error) -> psycopg.Error:
-    return type(error)("the URL cannot be taken")
+    return type(error)("libpq refused the parameters")
 
 
 def _check_text(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ConfigurationError(f"{name} holds a character that cannot be sent", field=name) from None
+        raise ConfigurationError(f"{name} holds a character that cannot be sent: remove it", field=name) from None
     if "\0" in text:
-        raise ConfigurationError(f"{name} holds a NUL character", field=name)
+        raise ConfigurationError(f"{name} holds a NUL character: remove it", field=name)
 
 
 def _hosts(parameters: dict[str, str]) -> dict[str, str]:
-    """Return hosts and ports as libpq takes them: in lists of the same length, IPv6 addresses without brackets."""
+    """Return hosts and ports as comma-separated lists of the same length, IPv6 addresses without brackets."""
     hosts = parameters.get("host", "").split(",")
     ports = parameters["port"].split(",") if parameters.get("port") else []
     names, inner = [], []
@@ -195,20 +203,20 @@ def _hosts(parameters: dict[str, str]) -> dict[str, str]:
         name, port = _name_and_port(host)
         if name is None:
             raise ConfigurationError(
-                "a host of the database URL cannot be read: each is a name or an address, an IPv6 address that a port "
-                "follows in brackets",
+                "a host of the database URL cannot be read: use a name or an address, with brackets around an IPv6 "
+                "address if a port follows",
                 field="host",
             )
         names.append(name)
         inner.append(port or "")
     if any(inner):
         if ports:
-            raise ConfigurationError("ports stand beside hosts in the database URL and in its parameter port")
+            raise ConfigurationError("the database URL names ports twice: remove its parameter port")
         ports = inner
     if len(ports) > 1 and len(ports) != len(hosts):
-        raise ConfigurationError("the database URL must name a port for each host, or one for all", field="port")
+        raise ConfigurationError("the database URL must name one port for each host, or one for all", field="port")
     if not all(not port or _is_port(port) for port in ports):
-        raise ConfigurationError("a port of the database URL is none from 1 to 65535", field="port")
+        raise ConfigurationError("a port of the database URL must be from 1 to 65535", field="port")
     found = {}
     if any(names):
         found["host"] = ",".join(names)
@@ -222,7 +230,7 @@ def _is_port(text: str) -> bool:
 
 
 def _name_and_port(host: str) -> tuple[str | None, str | None]:
-    """Return the name of a *host* as libpq takes it, None if it cannot be read, and the port that follows, if any."""
+    """Return name and port of *host*; the name is None if *host* cannot be read, the port if there is none."""
     if host.startswith(("/", "@")) or _is_address(host):
         return host, None
     match = _HOST_AND_PORT.fullmatch(host)

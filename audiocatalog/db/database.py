@@ -1,4 +1,4 @@
-"""Engine and pool of one catalogue, and what it refuses to work with: how it reaches its server."""
+"""The engine and pool of one catalogue, with the checks of its server and schema."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ _CLOSED: Final = "this catalogue has been closed"
 _OLDEST_SERVER: Final = 150000
 READ_ONLY: Final = "25006"
 _UNVERIFIED: Final = (
-    "the server is on another machine, and nothing proves that it is the right one: add sslmode=verify-full and "
-    "sslrootcert to the URL"
+    "the server is on another machine, and its identity is not verified: add sslmode=verify-full and sslrootcert to "
+    "the URL"
 )
 
 
-# SQLAlchemy writes whole rows of the host's session to its log where DEBUG is asked of it.
+# At level DEBUG, SQLAlchemy logs whole rows.
 logging.getLogger("sqlalchemy.engine.Engine.audiocatalog").addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
 class Database:
     """
-    Hold the engine and pool of one catalogue.
+    The engine and pool of one catalogue.
 
-    Nothing is opened before the first use, which also checks that the server and its schema can be worked with.
+    The first use opens a connection and checks the server and its schema.
     """
 
     def __init__(self, url: str | URL, settings: Settings, *, password: Password | None = None) -> None:
@@ -83,9 +83,9 @@ class Database:
 
     def forget_connections(self) -> None:
         """
-        Begin anew in a forked child: a connection that two processes use gives each the other's answers.
+        Replace engine and pool in a forked child, because two processes on one connection read each other's answers.
 
-        The parent's engine and pool are kept, unused, so that nothing closes what is not the child's.
+        The parent's engine and pool are kept, unused, so that the child does not close the parent's connections.
         """
         self._parents = (*self._parents, self._engine, self._pool)
         if self._pool is not None:
@@ -94,7 +94,7 @@ class Database:
 
     @contextmanager
     def transaction(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[DriverTransaction]:
-        """Give a transaction on a connection that is had within *timeout*; end both without committing."""
+        """Yield a transaction on a connection taken within *timeout* seconds; end both without committing."""
         self._open()
         with translated("connect", "connect"):
             transaction = DriverTransaction(self._take(timeout, searching=searching), self._session_on)
@@ -111,10 +111,10 @@ class Database:
     @contextmanager
     def autocommit(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[psycopg.Connection[Any]]:
         """
-        Give a connection, had within *timeout*, on which every statement is its own transaction, in one round trip.
+        Yield a connection, taken within *timeout* seconds, on which every statement is its own transaction.
 
-        *searching* says that it is for a search; searches may not hold every connection. Behind a pooler it is one
-        transaction, because its time limits cannot be set in another way.
+        *searching* says that it is for a search; searches may not hold every connection. Behind a pooler, the block is
+        one transaction, because timeouts cannot be set for a session there.
         """
         if self.settings.pooler:
             with self.transaction(timeout, searching=searching) as transaction:
@@ -139,7 +139,7 @@ class Database:
 
     @contextmanager
     def listening(self) -> Iterator[psycopg.Connection[Any]]:
-        """Give a connection of its own, outside the pool, that may wait for notifications as long as it likes."""
+        """Yield a connection outside the pool, for waiting for notifications."""
         self._open()
         with translated("connect", "connect"):
             connection = self._connect()
@@ -147,16 +147,16 @@ class Database:
             yield connection
 
     def warm(self, timeout: float) -> None:
-        """Open every connection of the pool within *timeout* seconds."""
+        """Open every connection of the pool within *timeout* seconds, as ``Pool.warm`` does."""
         self._open()
         with translated("connect", "connect"):
             self._opened_pool().warm(timeout)
 
-    def figures(self) -> PoolStats:
-        """Return how the pool stands."""
+    def stats(self) -> PoolStats:
+        """Return the pool's current numbers."""
         pool = self._pool
         return (
-            pool.figures()
+            pool.stats()
             if pool is not None
             else PoolStats(self.settings.pool_size, 0, 0, 0, None, None, None, None, 0, self.settings.searches)
         )
@@ -174,9 +174,9 @@ class Database:
 
     def _mistrust_connections_after(self, error: CatalogError) -> None:
         """
-        Replace the connections of the pool where *error* befalls all of them, and would go on doing so.
+        Replace all connections of the pool if *error* would recur on each of them.
 
-        They lead to a server that is a standby now, or they keep plans made before the schema changed.
+        Either their server has become a standby, or they cache plans from before a schema change.
         """
         if self._pool is not None and (error.sqlstate == READ_ONLY or isinstance(error, StaleStatement)):
             self._pool.renew()
@@ -185,7 +185,13 @@ class Database:
         """
         Return a new connection for the pool, with the settings of its session.
 
-        The first one also shows whether this code can work with the server and its schema.
+        The first one also checks the server and its schema.
+
+        Raises:
+            ConfigurationError: the server refuses the connection, or is older than PostgreSQL 15, or not UTF8.
+            PermissionDenied: the role may not use the schema.
+            SchemaMismatch: this code does not work with the schema.
+            DatabaseUnavailable: the server cannot be reached.
         """
         with translated("connect", "connect"):
             connection = self._connect()
@@ -209,9 +215,9 @@ class Database:
         if not self.settings.pooler:
             connection.execute(settings_call(self.settings.of_the_session(version), local=False))
             return
-        # What is set for a session behind a pooler would stay on a connection that others get.
+        # Behind a pooler, session settings would stay on a server connection that other clients get.
         self._settings_of_a_transaction = transaction_settings(self.settings.of_a_transaction(version))
-        # Each BEGIN says it, since no session of the server's belongs to this connection.
+        # Behind a pooler, each BEGIN has to name the isolation level.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
 
     def _open(self) -> Engine:
@@ -227,11 +233,11 @@ class Database:
     def _build(self) -> Engine:
         engine = create_engine(
             self.url.difference_update_query(["host", "port"]),  # libpq takes more than SQLAlchemy can read.
-            poolclass=NullPool,  # pool.py does the pooling: it serves callers in the order in which they ask.
+            poolclass=NullPool,  # pool.py serves callers in the order in which they ask, SQLAlchemy's pool does not.
             creator=self._connection_for_sqlalchemy,
             hide_parameters=True,
             logging_name="audiocatalog",
-            use_native_hstore=False,  # Or the first connection would look for an extension's type.
+            use_native_hstore=False,  # Otherwise the first connection would look up the type of an extension.
         )
         self._pool = Pool(
             self._connect_for_the_pool,
@@ -248,7 +254,7 @@ class Database:
         return engine
 
     def _introduce(self, connection: PooledConnection) -> None:
-        """Let SQLAlchemy ask on *connection* what it asks of a server at first, and leave the connection unchanged."""
+        """Let SQLAlchemy run the queries of its first connection on *connection*, and leave that unchanged."""
         if (engine := self._engine) is None:
             raise ConfigurationError(_CLOSED)
         connection.autocommit = False
@@ -261,14 +267,14 @@ class Database:
         connection.autocommit = True
 
     def _session_on(self, driver: PooledConnection) -> Session:
-        """Return a session that goes on with the transaction of *driver*, and gives it back when it ends."""
+        """Return a session that continues the transaction of *driver*, and gives *driver* back at its end."""
         session = HostSession(self._open(), expire_on_commit=False)
         watch_commits(session)
         try:
             with self._handing_over(driver):
                 session.connection()
         except BaseException:
-            session.close()  # Or it would keep the connection until Python finds the circle that they form.
+            session.close()  # Otherwise it would hold the connection until the garbage collector runs.
             raise
         return session
 
@@ -281,7 +287,7 @@ class Database:
             self._handed_over.driver = None
 
     def _connection_for_sqlalchemy(self) -> psycopg.Connection[Any]:
-        """Return the connection that is handed over, or one of the pool where a host begins another transaction."""
+        """Return the connection handed over, or one of the pool if the host begins another transaction."""
         handed_over: psycopg.Connection[Any] | None = getattr(self._handed_over, "driver", None)
         if handed_over is not None:
             self._handed_over.driver = None
@@ -312,12 +318,12 @@ class Database:
 
     @property
     def _response_timeout(self) -> float:
-        """For how long an answer may be outstanding: the server keeps the first limit, unless it is frozen."""
+        """Seconds that an answer may take. Unless it is frozen, the server itself ends a statement earlier."""
         return self.settings.statement_timeout + self.settings.network_timeout
 
     def _connection_parameters(self) -> dict[str, Any]:
         parameters = connection_parameters(self.url)
-        # The server's name for a whole number of seconds; psycopg takes none below two.
+        # libpq takes a whole number of seconds, psycopg at least two.
         seconds = {"connect_timeout": max(2, math.ceil(self.settings.connect_timeout))}
         parameters = {**CONNECTION_DEFAULTS, **seconds, **parameters, "client_encoding": "UTF8"}
         if self.settings.pooler:
@@ -326,7 +332,7 @@ class Database:
 
 
 def _limit(connection: Connection, limits: str) -> None:
-    """Set *limits* in a transaction that begins; one that is handed over has them, or has failed and can take none."""
+    """Execute *limits* in a new transaction; one that is handed over has them already, or has failed."""
     driver = driver_connection(connection)
     if driver.info.transaction_status == TransactionStatus.IDLE:
         driver.execute(limits)
@@ -352,7 +358,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _close_all() -> None:
-    # Later, as Python takes itself apart, a pool that was left open would wait in vain for its threads, twenty seconds.
+    # Later in the shutdown of Python, a pool that is still open would wait 20 seconds for its threads.
     for database in list(_databases):
         database.close()
 
@@ -362,12 +368,12 @@ atexit.register(_close_all)
 
 def check_server(connection: psycopg.Connection[Any]) -> None:
     """
-    Refuse a server that this package cannot work with.
+    Check that this package supports the server.
 
     Raises:
-        ConfigurationError: it is older than PostgreSQL 15, or the database's encoding is not UTF8.
+        ConfigurationError: the server is older than PostgreSQL 15, or the encoding of the database is not UTF8.
     """
     if connection.info.server_version < _OLDEST_SERVER:
-        raise ConfigurationError("the server is older than PostgreSQL 15, the first version that audiocatalog supports")
+        raise ConfigurationError("the server is older than PostgreSQL 15: upgrade it, or use another server")
     if connection.info.parameter_status("server_encoding") != "UTF8":
         raise ConfigurationError("the database must have the encoding UTF8: create it with ENCODING 'UTF8'")

@@ -1,4 +1,4 @@
-"""The one place where driver errors become ours."""
+"""The translation of driver errors into the errors of audiocatalog."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from audiocatalog.errors import (
 )
 from audiocatalog.models.redaction import DEBUGGING
 
-# Whole SQLSTATEs first, then their two-letter classes: the first entry that fits decides.
+# A whole SQLSTATE takes precedence over its two-letter class.
 _CLASS_BY_SQLSTATE: dict[str, type[CatalogError]] = {
     "26000": StaleStatement,
     "40001": TransientConflict,
@@ -70,64 +70,71 @@ _OUTSIDE_THE_STATEMENT = (
     *(TransientConflict, StaleStatement, DatabaseUnavailable, PoolTimeout, QueryTimeout, OperationCancelled),
     *(TransactionAborted, UnitOfWorkEnded, PermissionDenied),
 )
-# What refuses a value of a track; in a table of the host's, it is a ConstraintViolation like any other.
+# For our tables, these SQLSTATEs mean InvalidInput; for the host's own tables, ConstraintViolation.
 _INVALID_TRACK = ("23502", "23514")
 _DESCRIPTION: dict[type[CatalogError], str] = {
-    StaleStatement: "the schema changed under a running service; run the unit of work again",
-    TransientConflict: "the server gave way to another transaction; run the unit of work again",
+    StaleStatement: "the schema changed while the service was running; run the unit of work again",
+    TransientConflict: "the transaction conflicted with another one; run the unit of work again",
     CommitOutcomeUnknown: (
-        "the connection was lost during COMMIT; the work may or may not have been kept: read it again, or repeat it "
-        "with its id or operation id"
+        "the connection was lost during COMMIT, so the transaction may or may not be committed; read the track again, "
+        "or repeat the call with its id or operation id"
     ),
     QueryTimeout: (
-        "the statement was ended: it ran into its time limit; ask for less, or allow more (statement_timeout, "
-        "work.allow)"
+        "the statement reached its timeout; ask for less, or raise the timeout (statement_timeout, "
+        "work.set_statement_timeout)"
     ),
-    OperationCancelled: "the statement was ended: somebody cancelled it on the server",
-    TransactionAborted: "an earlier error ended this transaction on the server; nothing of it was kept",
+    OperationCancelled: "the statement was cancelled on the server",
+    TransactionAborted: (
+        "an earlier error ended this transaction, and the server rolled it back; let errors leave the unit of work, "
+        "then run it again"
+    ),
     PermissionDenied: (
         "the database role lacks a privilege for this; as the owner of the tables, run `audiocatalog roles --grant "
-        "ROLE` for a service's own role, or `audiocatalog roles --apply` again after an upgrade"
+        "ROLE` for the role of a service, or repeat `audiocatalog roles --apply` after an upgrade"
     ),
     SchemaMismatch: "the database's schema does not fit this version of audiocatalog; run `audiocatalog upgrade`",
     ConfigurationError: "the server refused the connection: check user, password and database name in the URL",
-    DatabaseUnavailable: "the database cannot be reached or cannot work now",
+    DatabaseUnavailable: "the database cannot be reached or cannot work now; try again later",
     ConstraintViolation: "a constraint of the database refused a row",
     CatalogInternalError: "an unexpected database error; its cause says more",
 }
-_READ_ONLY = "the server is read-only now: a standby, or one that is set so (default_transaction_read_only)"
-_IDLED = "the unit of work did nothing for longer than idle_timeout, so the server ended it; nothing of it was kept"
-#: What the server says in these classes, and nothing but names and reasons: no value of a row, no part of a statement.
-_TOLD = ("08", "0A", "25", "26", "40", "42501", "53", "55", "57", "58", "XX")
-#: What a connection that is refused names, which may be as secret as the password.
+_READ_ONLY = "the server is read-only: connect to the primary, or unset default_transaction_read_only on the server"
+_IDLED = (
+    "the unit of work sent nothing for longer than idle_timeout, so the server rolled it back; end it sooner, or raise "
+    "idle_timeout"
+)
+#: SQLSTATE classes whose messages hold only names and reasons, no values of rows and no parts of statements.
+_SAFE_CLASSES = ("08", "0A", "25", "26", "40", "42501", "53", "55", "57", "58", "XX")
+#: The names in a refused connection's message, which may be as secret as the password.
 _NAMED = re.compile(r"\b(user|role|database|value:?) \"[^\"]*\"|(?<=no such )(user|database): \S+")
 _SILENT = (
-    "the server left a call unanswered for longer than its time limit and network_timeout; the connection was closed"
+    "the server did not answer within the statement's timeout plus network_timeout, so the connection was closed; try "
+    "again later"
 )
-_UNPROVEN = (
-    "the server does not prove by TLS who it is, as the URL demands: check sslmode and sslrootcert in the URL, and the "
-    "server's certificate"
-)
-_NO_SUCH_HOST = "no such host: check the one in the URL"
-#: What is to be done about a connection that could not be made.
+_UNPROVEN = "TLS verification failed: check sslmode and sslrootcert in the URL, and the server's certificate"
+_NO_SUCH_HOST = "no such host: check the host in the URL"
+#: Advice about a connection that could not be made.
 _ADVICE = (
     (
         re.compile("Connection refused|No such file"),
-        "nothing listens there: check host and port, and that the server runs",
+        "nothing listens there: check host and port, and whether the server runs",
     ),
     (re.compile("resolve host|translate host name"), _NO_SUCH_HOST),
     (
         re.compile(r"(?:session|server) is (?:not )?(?:read-only|in hot standby mode)"),
-        "no host of the URL is in the state that its target_session_attrs asks for",
+        "no host of the URL fits its target_session_attrs: check it, and whether a primary is running",
     ),
-    (re.compile("timeout expired|connection timeout"), "the server did not answer within connect_timeout"),
+    (
+        re.compile("timeout expired|connection timeout"),
+        "the server did not answer within connect_timeout: check host and port, or try again later",
+    ),
     (
         re.compile("too many (?:clients|connections)|remaining connection slots"),
-        "the server has no connection left: make pools smaller, or raise its max_connections",
+        "the server has no free connection: make pools smaller, or raise its max_connections",
     ),
 )
-_UNREADABLE = "a value of the server's cannot be read; in a unit of work, leave DateStyle as the catalogue has set it"
-#: The object that a role may not use, in the server's English message: its kind and its name, which are no data.
+_UNREADABLE = "a value from the server cannot be read: do not change DateStyle in a unit of work"
+#: The kind and name of the object that a role may not use, in the server's English message.
 _REFUSED = re.compile(r"(?:permission denied for|must be owner of) (\w+(?: \w+)* \S+)$")
 _CANCELLED = "canceling statement due to user request"
 _IN_OUR_FUNCTION = "PL/pgSQL function audiocatalog_"
@@ -140,7 +147,7 @@ _OUR_KEYS = (
     "uq_audio_track_status_changes_track_id_operation_id",
 )
 _SHARD_SUFFIX = re.compile(r"_\d+$")
-# Connection errors carry no SQLSTATE (psycopg issue 242), so these, and only these, are told apart by their text.
+# Only connection errors are classified by their text, because they carry no SQLSTATE (psycopg issue 242).
 _TLS_TEXT = re.compile(r"certificate|does not support SSL")
 _CONFIGURATION_TEXT = re.compile(
     r"\w+ authentication failed|no password supplied|is not permitted to log in|pg_hba\.conf rejects"
@@ -149,31 +156,31 @@ _CONFIGURATION_TEXT = re.compile(
 )
 
 
-# psycopg raises NotImplementedError for a value that it cannot read, such as a time in another style than ISO, and
-# Python raises UnicodeError for a host whose name cannot be looked up, such as a..b.
+# psycopg raises NotImplementedError for a value that it cannot read, such as a time in a style other than ISO. Python
+# raises UnicodeError for an impossible host name, such as a..b.
 _DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeError, NotImplementedError)
 
 
-class AnothersConnection(psycopg.InterfaceError):
-    """Say that a forked child has used a connection of its parent's; nothing was sent."""
+class ForkedConnectionError(psycopg.InterfaceError):
+    """The use of a parent's connection in a forked child; nothing was sent."""
 
 
-class ServerSilent(psycopg.OperationalError):
-    """Say that the server left a call unanswered for so long that the connection was given up."""
+class ServerUnresponsive(psycopg.OperationalError):
+    """A response timeout, after which the connection was closed."""
 
 
 def over_its_limit(error: psycopg.errors.QueryCanceled) -> None:
     """
-    Note that the statement which *error* ended had run for as long as it may.
+    Mark *error*, which cancelled a statement, as a timeout.
 
-    A limit that strikes while the server reads or ends a statement ends it at the next moment when it may be ended; by
-    then the server has forgotten why, and says that a user asked for it.
+    If a timeout strikes while the server reads or ends a statement, the server cancels it later. By then it has lost
+    the reason, and reports a cancellation by a user.
     """
     error.over_its_limit = True  # type: ignore[attr-defined]
 
 
 class translated:  # noqa: N801  # Used as a function is; a generator would cost a microsecond in every call.
-    """Turn every driver error raised inside into the error of ours that says what it means."""
+    """A context that raises every driver error as an error of ours."""
 
     __slots__ = ("_handled", "_operation", "_phase")
 
@@ -186,19 +193,19 @@ class translated:  # noqa: N801  # Used as a function is; a generator would cost
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is not None and isinstance(error, _DRIVER_ERRORS):
-            if (signal := interrupt_behind(error, self._handled)) is not None:
+            if (signal := underlying_interrupt(error, self._handled)) is not None:
                 raise signal
             raise from_driver(error, operation=self._operation, phase=self._phase) from cause_of(error)
 
 
 class translated_for_host(translated):  # noqa: N801  # Used as a function is.
-    """Turn an error of a statement of the host's own into the one that ``of_host`` returns for it."""
+    """A context that raises an error of the host's own statement as ``of_host`` returns it."""
 
     __slots__ = ()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception) and isinstance(error, _DRIVER_ERRORS):
-            if (signal := interrupt_behind(error, self._handled)) is not None:
+            if (signal := underlying_interrupt(error, self._handled)) is not None:
                 raise signal
             told = of_host(error, operation=self._operation, phase=self._phase)
             if told is not error:
@@ -207,11 +214,11 @@ class translated_for_host(translated):  # noqa: N801  # Used as a function is.
 
 def of_host(error: Exception, *, operation: str, phase: Phase = "statement") -> Exception:
     """
-    Return the error to raise for the *error* of a statement that the host has run by its session.
+    Return the error to raise for the *error* of the host's own statement.
 
-    For a cause outside the statement, it is an error of ours, and its own cause is the driver's error in full: a
-    conflict, a lost connection, a limit, a missing right, and at COMMIT a constraint. Any other error is about the
-    statement, which the host has to mend, and is returned unchanged.
+    If the cause lies outside the statement, return an error of ours, with the driver's full error as its cause: a
+    conflict, a lost connection, a timeout, a missing privilege, and at COMMIT a constraint. Any other error is about
+    the statement itself, and is returned unchanged.
     """
     ours = from_driver(error, operation=operation, phase=phase)
     if isinstance(ours, ConstraintViolation | InvalidInput) or (ours.sqlstate or "").startswith("23"):
@@ -220,7 +227,7 @@ def of_host(error: Exception, *, operation: str, phase: Phase = "statement") -> 
 
 
 def _refused_at_commit(error: CatalogError, operation: str) -> ConstraintViolation:
-    """Return the error for a constraint that was deferred until COMMIT; none of ours is."""
+    """Return the error for a deferred constraint of the host; none of ours is deferred."""
     return ConstraintViolation(
         f"{operation}: {_DESCRIPTION[ConstraintViolation]}",
         operation=operation,
@@ -230,12 +237,12 @@ def _refused_at_commit(error: CatalogError, operation: str) -> ConstraintViolati
     )
 
 
-def interrupt_behind(error: BaseException, handled: BaseException | None = None) -> BaseException | None:
+def underlying_interrupt(error: BaseException, handled: BaseException | None = None) -> BaseException | None:
     """
-    Return what is no error, such as KeyboardInterrupt, and has led to *error*, or None.
+    Return the interrupt, such as KeyboardInterrupt, that led to *error*, or None.
 
-    A signal comes anywhere, also while the driver or a lock cleans up, which then stumbles over it. What the caller has
-    *handled* before is his own business.
+    A signal can arrive while the driver or a lock cleans up, and cause an error there. The exception *handled*, which
+    the caller was already handling, is ignored.
     """
     link: BaseException | None = error
     while link is not None and link is not handled:
@@ -246,23 +253,23 @@ def interrupt_behind(error: BaseException, handled: BaseException | None = None)
 
 
 def cause_of(error: BaseException) -> psycopg.Error | None:
-    """Return what is told of the driver's *error* as the cause of ours."""
+    """Return the cause to attach to our error for the driver's *error*: a copy without data."""
     original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-    return without_data(original) if isinstance(original, psycopg.Error) else None
+    return redacted(original) if isinstance(original, psycopg.Error) else None
 
 
-def without_data(original: psycopg.Error) -> psycopg.Error:
+def redacted(original: psycopg.Error) -> psycopg.Error:
     """
-    Return an error of the same class as *original*, fit for a log.
+    Return a copy of *original* without data, for logs.
 
-    What the server says of a row, a statement or a parameter quotes them; names, SQLSTATE and place do not.
-    ``AUDIOCATALOG_DEBUG`` leaves it as it is.
+    The server's messages about rows, statements and parameters quote them, so only names, SQLSTATE and source function
+    are kept. With ``AUDIOCATALOG_DEBUG``, return *original* itself.
     """
     if DEBUGGING:
         return original
     state, diag = original.sqlstate, original.diag
     if state is None:
-        # The client's own words are of hosts and sockets; only a parameter that cannot be sent is quoted.
+        # The client's own messages are about hosts and sockets. Only a DataError quotes a parameter.
         said = "a value that cannot be sent" if isinstance(original, psycopg.DataError) else str(original)
         text = _NAMED.sub(lambda match: match[1] or match[2], said.replace("\n", " "))
     else:
@@ -272,7 +279,7 @@ def without_data(original: psycopg.Error) -> psycopg.Error:
             "column": diag.column_name,
             "in": diag.source_function,
         }
-        said = f": {diag.message_primary}" if diag.message_primary and state.startswith(_TOLD) else ""
+        said = f": {diag.message_primary}" if diag.message_primary and state.startswith(_SAFE_CLASSES) else ""
         text = state + said + "".join(f", {name} {value}" for name, value in facts.items() if value)
     copy = type(original)(printable(text, _LONGEST_CAUSE))
     copy.sqlstate = state
@@ -280,7 +287,7 @@ def without_data(original: psycopg.Error) -> psycopg.Error:
 
 
 def from_driver(error: Exception, *, operation: str, phase: Phase = "statement") -> CatalogError:
-    """Return the error of ours for *error*, by phase, SQLSTATE and constraint, never by the text of a statement."""
+    """Return the error of ours for *error*, chosen by phase, SQLSTATE and constraint."""
     original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if isinstance(original, psycopg.Error) and original.sqlstate is not None:
         return _from_server(original, original.sqlstate, operation, phase)
@@ -289,9 +296,10 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
     if isinstance(original, psycopg.DataError | UnicodeEncodeError):
         return InvalidInput(Problem("text", "no text that PostgreSQL cannot store"), operation=operation)
 
-    if isinstance(original, AnothersConnection):
+    if isinstance(original, ForkedConnectionError):
         return UnitOfWorkEnded(
-            f"{operation}: this unit of work was begun before the fork, and belongs to the parent", operation=operation
+            f"{operation}: the parent process began this unit of work before the fork; begin another one",
+            operation=operation,
         )
 
     kind: type[CatalogError] = CatalogInternalError
@@ -302,7 +310,7 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
         kind = TransactionAborted
     elif isinstance(original, psycopg.ProgrammingError) and phase == "connect":
         kind = ConfigurationError
-        description = "a parameter of the database URL is wrong"
+        description = "a parameter of the database URL is wrong; check those after the question mark"
     elif isinstance(original, psycopg.OperationalError):
         kind = _lost(original, phase)
         description = _advice(original, kind)
@@ -310,11 +318,11 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
 
 
 def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: Phase) -> CatalogError:
-    """Classify what the server said."""
+    """Return the error of ours for an error that the server sent."""
     name = original.diag.constraint_name
     # Citus appends a shard's number to the names of our tables and constraints.
     constraint = (_SHARD_SUFFIX.sub("", name) if _OUR_NAME.match(name) else name) if name else None
-    # It tells neither name where the shard lies on another machine.
+    # If the shard lies on another machine, Citus sends neither name.
     named = constraint or original.diag.table_name
     ours = named is None or _OUR_NAME.match(named) is not None
     if sqlstate.startswith(_INVALID_INPUT) or (ours and sqlstate in _INVALID_TRACK):
@@ -322,23 +330,23 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
         return InvalidInput(problem, operation=operation, sqlstate=sqlstate, constraint=constraint)
     kind = _CLASS_BY_SQLSTATE.get(sqlstate) or _CLASS_BY_SQLSTATE.get(sqlstate[:2], CatalogInternalError)
     if sqlstate == "23505" and constraint in _OUR_KEYS:
-        # Our own statements meet a duplicate key only when they lost a race; run again, they find the winner's row.
+        # Our own statements get a duplicate key only if they lose a race. A retry finds the other row.
         kind = TransientConflict
     elif sqlstate == "0A000" and original.diag.source_function == "RevalidateCachedQuery":
-        # Of all that the server does not support, this alone passes: a plan whose result type has changed.
+        # A retry helps only if the result type of a cached plan has changed.
         kind = StaleStatement
     elif sqlstate == "42804" and _IN_OUR_FUNCTION in (original.diag.context or ""):
-        # A function keeps its plans; after a change of a column's type, they fit no more on this connection.
+        # After a change of a column's type, the cached plans of a function no longer fit on this connection.
         kind = StaleStatement
     elif (
         sqlstate == "57014"
         and original.diag.message_primary == _CANCELLED
         and not getattr(original, "over_its_limit", False)
     ):
-        # In another language than English, it cannot be told from a time-out.
+        # If the server's messages are not in English, a cancellation counts as a timeout.
         kind = OperationCancelled
     elif kind is DatabaseUnavailable and phase == "commit" and original.diag.severity_nonlocalized != "ERROR":
-        # An ERROR ends the transaction and nothing else: then it is known that nothing was kept.
+        # A severity of ERROR, unlike FATAL, ends only the transaction, so it is known to be rolled back.
         kind = CommitOutcomeUnknown
     description = {"25P03": _IDLED, "25006": _READ_ONLY}.get(sqlstate, _DESCRIPTION[kind])
     if kind is PermissionDenied and (refused := _REFUSED.match(original.diag.message_primary or "")):
@@ -349,7 +357,7 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
 
 
 def _lost(original: psycopg.OperationalError, phase: Phase) -> type[CatalogError]:
-    """Classify a connection that failed without an SQLSTATE: refused, or lost before or while committing."""
+    """Return the class of error for a connection that failed without an SQLSTATE."""
     said = str(original)
     if phase == "connect" and (refusal(said) or _CONFIGURATION_TEXT.search(said) or _TLS_TEXT.search(said)):
         return ConfigurationError
@@ -357,9 +365,9 @@ def _lost(original: psycopg.OperationalError, phase: Phase) -> type[CatalogError
 
 
 def _advice(original: psycopg.OperationalError, kind: type[CatalogError]) -> str | None:
-    """Return what more can be said of a connection that failed."""
+    """Return advice about a failed connection, if there is any."""
     if kind is DatabaseUnavailable:
-        if isinstance(original, ServerSilent):
+        if isinstance(original, ServerUnresponsive):
             return _SILENT
         return next((advice for text, advice in _ADVICE if text.search(str(original))), None)
     if kind is not ConfigurationError:

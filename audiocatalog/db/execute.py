@@ -1,4 +1,4 @@
-"""Operations carried out on a connection of psycopg, whoever holds it."""
+"""The execution of operations on a connection of psycopg."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NUMBERED: Final = re.compile(r"\$([0-9]+)")
 
 
 def run(driver: Driver, operation: Operation[_Result], name: str) -> _Result:
-    """Carry *operation* out on *driver*, within the transaction that is under way there; errors name it *name*."""
+    """Run *operation* in the current transaction of *driver* and return its result; errors name it *name*."""
     return carry_out(driver, Execution(operation), name)
 
 
@@ -45,9 +45,13 @@ def carry_out(
     """
     Send each statement of *execution* on *driver* until the operation ends, and return its result.
 
-    *phase* is "commit" where each statement is its own transaction: a lost answer to one that writes leaves the outcome
-    open. If *repeatable*, a StaleStatement leaves the statement to be sent again on another connection, unless a
-    transaction with earlier statements has ended with it.
+    - *phase*: "commit" if each statement is its own transaction. Then the outcome of a writing statement is unknown if
+      its answer is lost.
+    - *repeatable*: whether the caller can send a statement again on another connection. A StaleStatement is then
+      raised, unless it ended a transaction with earlier statements.
+
+    Raises:
+        CatalogError: what a driver error means, unless the operation handles it.
     """
     while (request := execution.request) is not None:
         try:
@@ -67,7 +71,7 @@ def send(driver: Driver, request: Request, name: str, phase: Phase = "statement"
     Send one statement with its values, and return its rows.
 
     Raises:
-        CatalogError: what the driver's error means; its operation is *name*.
+        CatalogError: what the driver's error means, with *name* as its operation.
     """
     statement, values = request
     if isinstance(statement, Statement):
@@ -90,7 +94,7 @@ def _send(driver: Driver, statement: Statement, values: Sequence[Any]) -> Rows:
     if not statement.writes:
         return rows
     if rows and isinstance(driver, PooledConnection):
-        driver.mark = rows[-1][-1]  # Of the last row: the first may have come before anything was written.
+        driver.mark = rows[-1][-1]  # The first row may have been returned before the statement wrote.
         driver.wrote_history |= statement.writes_history
     return [row[:-1] for row in rows]
 
@@ -107,11 +111,11 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
     """
     Execute *statement* with its settings in one round trip.
 
-    Inside a transaction, a savepoint restores the settings, and the transaction if the time runs out. What surrounds
-    the statement is never prepared: a prepared ROLLBACK could not be executed where it is needed.
+    Inside a transaction, a savepoint restores the settings, and after a timeout the transaction. The statements around
+    it are never prepared: a prepared ROLLBACK cannot be executed in a failed transaction.
     """
     settings = settings_call({**statement.settings, "statement_timeout": milliseconds(statement.timeout)}, local=True)
-    # psycopg would look for placeholders in so long a statement anew each time.
+    # psycopg would search this long statement for placeholders at each execution.
     sql, names = numbered(statement.sql)
     cursor = raw_cursor(driver)
     is_alone = driver.autocommit
@@ -129,15 +133,15 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
     except (psycopg.Error, IndexError) as error:
         late = leave_pipeline(driver, error)
         if not is_alone and driver.info.transaction_status == TransactionStatus.INERROR:
-            # There is none where the transaction was given up before the search began.
+            # If the transaction had failed before the search, there is no savepoint.
             with suppress(psycopg.Error):
                 driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
                 driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
         if late is not None:
             raise late from error
         if isinstance(error, IndexError):
-            # An error at the end of the transaction came together with the last answers, and psycopg 3.3, which expects
-            # one answer fewer, has dropped it. A search that only reads can meet nothing there but its time limit.
+            # psycopg 3.3 drops an error that arrives with the last answers at the end of the transaction. A search
+            # only reads, so the only error that it can get there is its timeout.
             raise psycopg.errors.QueryCanceled("the statement was ended with its transaction") from None
         raise
 

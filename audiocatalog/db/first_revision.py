@@ -1,9 +1,9 @@
 """
-The state of revision 0001 that made a database: until the first release, that revision is edited in place.
+The checksum of the revision 0001 that made a database.
 
-A database that was made before such an edit has the same revision number and another schema. So an upgrade leaves a
-checksum of the revision and its SQL files with the version table, and a connection compares it with this package's.
-With the first release, revision 0001 no longer changes, and this module goes.
+Until the first release, that revision is edited in place, so two databases at revision 0001 may have different schemas.
+An upgrade stores a checksum of the revision and its SQL files as the comment of the version table. Each new pool
+compares it with the checksum of this package. This module is removed with the first release.
 """
 
 from __future__ import annotations
@@ -27,39 +27,38 @@ _FILE_OF_FUNCTIONS: Final = re.compile(r'"(\w+\.sql)"')
 
 
 def mark_database() -> str:
-    """Return the statement by which revision 0001, in its own transaction, says which text of it was run."""
+    """Return the statement that stores the checksum; revision 0001 runs it in its own transaction."""
     return f"COMMENT ON TABLE {VERSION_TABLE} IS '{_mark()}'"
 
 
 def check_first_revision(connection: psycopg.Connection[Any]) -> None:
     """
-    Refuse a database that another text of revision 0001 has made.
+    Check that this package's text of revision 0001 made the database.
 
     Raises:
-        SchemaMismatch: the mark differs or is missing. The message says what to do.
+        SchemaMismatch: the checksum differs or is missing. The message says what to do.
     """
     expected = _mark()
     row = connection.execute(_READ_MARK, [VERSION_TABLE]).fetchone()
     if row is not None and expected is not None and row[0] != expected:
         raise SchemaMismatch(
-            f"another state of revision {FIRST_REVISION} made this database than the one of this code: until the first "
-            "release, that revision is edited in place. Make the database anew: export it with the code that made it, "
-            "by `audiocatalog export --all`, drop it, run `audiocatalog upgrade`, and import again. From the first "
-            "release on, upgrades keep the data"
+            f"this database was made by an earlier text of revision {FIRST_REVISION}, which is edited in place until "
+            "the first release. Make the database anew: export it with the code that made it (`audiocatalog export "
+            "--all`), drop it, run `audiocatalog upgrade`, and import the export. From the first release on, upgrades "
+            "keep the data"
         )
 
 
 @functools.cache
 def _mark() -> str | None:
     """
-    Return a checksum of revision 0001 and the SQL files it names, the same in a wheel and a checkout.
+    Return the checksum of revision 0001 and the SQL files it names, the same in a wheel and a checkout.
 
-    It is None where the files cannot be read: in a package that was frozen into one file, nothing can be compared.
+    Return None if the files cannot be read, as in a package frozen into one file.
     """
     folder = config_path().parent / "alembic"
     try:
         (revision,) = (folder / "versions").glob(f"{FIRST_REVISION}_*.py")
-        # Line ends are read alike everywhere.
         source = revision.read_text(encoding="utf-8")
         files = sorted(set(_FILE_OF_FUNCTIONS.findall(source)))
         texts = [source, *((folder / "functions" / name).read_text(encoding="utf-8") for name in files)]

@@ -1,11 +1,11 @@
 """
-The roles that may execute our functions, and the schema in which the functions look for the tables.
+The EXECUTE privileges of our functions, and the schema in which the functions find the tables.
 
-PostgreSQL lets every role execute a new function, and those of ours that are SECURITY DEFINER write with their owner's
-rights. So each revision ends with ``SECURE_FUNCTIONS``, in the transaction that creates its functions.
+PostgreSQL lets every role execute a new function, and our SECURITY DEFINER functions write with the rights of their
+owner. So each revision ends with ``SECURE_FUNCTIONS``, in the transaction that creates its functions.
 
-Such a function also keeps the name of the schema that it works in. After ``ALTER SCHEMA ... RENAME``, or in a copy of
-the schema, it would go on working in the schema that bears the old name: in another catalogue.
+A SECURITY DEFINER function also stores the name of its schema. After ``ALTER SCHEMA ... RENAME``, or in a copy of the
+schema, it would write to the schema that has the old name, which may be another catalogue.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import psycopg
 
 from audiocatalog.errors import SchemaMismatch, printable
 
-#: Take EXECUTE on our functions from PUBLIC; give a new function the grantees of its version before; have the functions
-#: work in the schema that they lie in. What belongs to a role that the session is no member of is left alone. Done
-#: again, it changes nothing. It is one statement without a percent sign, so that Alembic prints it as it is.
+#: A statement that revokes EXECUTE on our functions from PUBLIC, gives a new version of a function the grantees of the
+#: previous one, and sets the search path of each function to its own schema. It skips functions of roles that the
+#: session is no member of. It is idempotent, and has no percent sign, because Alembic would double it.
 SECURE_FUNCTIONS: Final = r"""
 DO $secure$
 DECLARE
@@ -32,7 +32,7 @@ BEGIN
         coalesce(f.proacl, pg_catalog.acldefault('f', f.proowner)) AS acl,
         pg_catalog.regexp_replace(f.proname::text, '_v[0-9]+$', '') AS stem,
         pg_catalog.substring(f.proname::text, '_v([0-9]+)$')::integer AS number,
-        -- Also what a savepoint of this transaction has made is no older than the transaction.
+        -- The age is negative for rows of a savepoint of this transaction.
         pg_catalog.age(f.xmin) <= 0 AS is_new
       FROM pg_catalog.pg_proc AS f JOIN pg_catalog.pg_namespace AS n ON n.oid = f.pronamespace
       WHERE pg_catalog.starts_with(f.proname::text, 'audiocatalog_')
@@ -54,7 +54,7 @@ BEGIN
       AND before.number = (
         SELECT pg_catalog.max(o.number) FROM ours AS o
         WHERE o.pronamespace = ours.pronamespace AND o.stem = ours.stem AND o.number < ours.number)
-      -- What the revision itself has granted is what it wants.
+      -- The grants of the revision itself take precedence.
       AND NOT EXISTS (SELECT FROM granted AS g WHERE g.oid = ours.oid AND g.grantee <> 0)
     GROUP BY ours.signature, before.grantee
     UNION ALL
@@ -67,8 +67,8 @@ BEGIN
   END LOOP;
 END
 $secure$"""
-#: Each function that works with its owner's rights, as this session finds it: its name, the schema that it lies in, the
-#: one where the session finds the tracks, and the search path that it works with.
+#: Each SECURITY DEFINER function that the session finds: its name, its schema, the schema where the session finds the
+#: tracks, and the function's search path.
 _READ_PINS: Final = """
 SELECT f.proname::text, n.nspname::text,
   (SELECT s.nspname::text FROM pg_class AS t JOIN pg_namespace AS s ON s.oid = t.relnamespace
@@ -88,22 +88,22 @@ _NAME: Final = re.compile(r'"((?:[^"]|"")*)"|([^,\s"]+)')
 
 def check_pins(connection: psycopg.Connection[Any]) -> None:
     """
-    Refuse functions that would work in another schema than the one where *connection* finds the tracks.
+    Check that the functions work in the schema where *connection* finds the tracks.
 
     Raises:
-        SchemaMismatch: the schema was renamed or copied, or holds only one of tables and functions. The message says
-            what to do.
+        SchemaMismatch: the schema was renamed or copied, or it holds the tables without the functions or the reverse.
+            The message says what to do.
     """
     for name, lies_in, tracks_in, path in connection.execute(_READ_PINS).fetchall():
         if lies_in != tracks_in:
             where = "nowhere" if tracks_in is None else f"in '{printable(tracks_in)}'"
             raise SchemaMismatch(
                 f"this connection finds the function {name} in the schema '{printable(lies_in)}', but the tracks "
-                f"{where}: set a search_path that names the schema of one catalogue alone"
+                f"{where}: set a search_path that names the schema of only one catalogue"
             )
         pinned = _names_in(path or "")
         if pinned != [lies_in, "pg_temp"]:
-            there = f"the schema '{printable(pinned[0])}'" if pinned else "any schema that its caller names"
+            there = f"the schema '{printable(pinned[0])}'" if pinned else "the search_path of its caller"
             raise SchemaMismatch(
                 f"the function {name} in the schema '{printable(lies_in)}' works in {there}, because the schema was "
                 "renamed or copied: run `audiocatalog upgrade` with this URL, as the owner of the functions"
@@ -112,21 +112,21 @@ def check_pins(connection: psycopg.Connection[Any]) -> None:
 
 def check_public(connection: psycopg.Connection[Any]) -> None:
     """
-    Refuse functions of ours that every role may execute, such as a restore without its grants leaves them.
+    Check that PUBLIC may execute none of our functions, as after a restore without grants.
 
     Raises:
-        SchemaMismatch: there are some. The message says what to do.
+        SchemaMismatch: PUBLIC may execute a function. The message says what to do.
     """
     names = [name for (name,) in connection.execute(_READ_PUBLIC).fetchall()]
     if names:
         others = f" and {len(names) - 1} more functions" if len(names) > 1 else ""
         raise SchemaMismatch(
             f"every role of the server may execute {names[0]}{others}: run `audiocatalog upgrade` as their owner, "
-            "which takes this right away, then `audiocatalog roles --apply`, or `audiocatalog roles --grant ROLE` for "
+            "which revokes this right, then `audiocatalog roles --apply`, or `audiocatalog roles --grant ROLE` for "
             "each role of a service"
         )
 
 
 def _names_in(path: str) -> list[str]:
-    """Return the names of a search path as the server writes it."""
+    """Return the schema names in a search path."""
     return [quoted.replace('""', '"') or plain for quoted, plain in _NAME.findall(path)]

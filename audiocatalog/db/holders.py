@@ -14,7 +14,7 @@ _INSIDE: Final = ("audiocatalog.", "contextlib", "tenacity")
 
 
 def describe_holder(connection: PooledConnection) -> str:
-    """Return who holds *connection*, and where it was taken if that was noted."""
+    """Return the thread that holds *connection*, and where it was taken if debug_pool is on."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     thread = printable(names.get(connection.held_by, "which has ended"))
     return f"thread {thread}" + (f", taken in {connection.held_at}" if connection.held_at else "")

@@ -1,4 +1,4 @@
-"""The session that a unit of work lends to its host: for the host's own rows, and for reading the catalogue's."""
+"""The session that a unit of work offers its host, to write the host's rows and read the catalogue's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from audiocatalog.models.tables import Track
 
 _TABLES: Final = frozenset(Base.metadata.tables) | {VERSION_TABLE}
 _TRACKS: Final = Track.__tablename__
-#: What to call instead of writing a track by a statement.
+#: The call that replaces a statement that writes a track.
 _VERBS: Final[Mapping[str, str]] = {
     "insert": "use save() or bulk_save()",
     "update": "use save(..., replace=True) for its content and update_status() for its status",
@@ -31,12 +31,11 @@ class HostSession(LinkingSession):
     """
     A session that links the catalogue's objects by their ids, and refuses to write them.
 
-    Raises, when it flushes:
-        WriteRefused: an object of the catalogue was added, changed or deleted.
+    A flush raises WriteRefused if an object of the catalogue was added, changed or deleted.
     """
 
     def links(self, state: InstanceState[Any]) -> bool:
-        """Tell whether the object of *state* is a row of the catalogue: it needs no session, and many may share it."""
+        """Return whether the object of *state* is a row of the catalogue, which several sessions may share."""
         return state.key is not None and issubclass(state.class_, Base)
 
 
@@ -50,10 +49,10 @@ def _refuse_to_flush(session: Session, *_: object) -> None:
 
 def refuse_writes(compiled: object, driver: psycopg.Connection[Any]) -> None:
     """
-    Refuse a *compiled* statement that writes a table of the catalogue; a text is not looked into.
+    Check that a *compiled* statement writes no table of the catalogue; SQL given as text is not checked.
 
     Raises:
-        WriteRefused: its target, or that of one of its CTEs, is such a table.
+        WriteRefused: the target of the statement or of one of its CTEs is such a table.
     """
     if isinstance(compiled, SQLCompiler):
         for statement in _statements_of(compiled):
@@ -70,7 +69,7 @@ def _statements_of(compiled: SQLCompiler) -> Iterator[object]:
 
 
 def _is_ours(table: TableClause, driver: psycopg.Connection[Any]) -> bool:
-    """Tell whether *table* is one of ours, not another of the same name in a schema of the host's."""
+    """Return whether *table* is one of ours, rather than one of the same name in a schema of the host."""
     if table.name not in _TABLES:
         return False
     if table.schema is None:
@@ -83,5 +82,5 @@ def _refusal(table: str, kind: str) -> WriteRefused:
     if table == _TRACKS:
         message = f"a session may not {kind} a track: {_VERBS[kind]}"
     else:
-        message = f"a session may not write {table}: save(), update_status() and the calls for claims do"
+        message = f"a session may not write {table}: use save(), update_status() and the calls for claims"
     return WriteRefused(message, operation="session")

@@ -1,4 +1,4 @@
-"""What is told of the catalogue's work: to a hook for metrics, and to the logger ``audiocatalog``."""
+"""Observations of the catalogue's calls, for a metrics hook and for the logger ``audiocatalog``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from audiocatalog.errors import CatalogError
 from audiocatalog.models.redaction import DEBUGGING
 
 LOGGER: Final = logging.getLogger("audiocatalog")
-# A host that has set up no logging gets none of ours: what matters is raised.
+# Without this, a host that has not set up logging would get our warnings on stderr.
 LOGGER.addHandler(logging.NullHandler())
 
 
@@ -26,19 +26,19 @@ LOGGER.addHandler(logging.NullHandler())
 def warn_of_debugging() -> None:
     """Log once that reprs and errors show data."""
     if DEBUGGING:
-        LOGGER.warning(
-            "AUDIOCATALOG_DEBUG is on: what objects and errors print holds data; it is for development alone"
-        )
+        LOGGER.warning("AUDIOCATALOG_DEBUG is on: reprs and errors show data; unset it outside development")
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     """
-    How one call went, under the name of the method; or one ``unit_of_work``, from its first moment to its last.
+    The result of one call or one unit of work.
 
-    *duration* is in seconds. *waited* is how many of them a unit of work waited for its connection; None of a call.
-    *error* is the name of the class of the error that the caller got, and *sqlstate* the server's code for it; both are
-    None if it went well.
+    - *operation*: the name of the method, or ``unit_of_work``.
+    - *duration*: seconds.
+    - *waited*: seconds that a unit of work waited for its connection; None for a call.
+    - *error*: the class name of the error that the caller got; None on success.
+    - *sqlstate*: the server's code for that error, if it has one.
     """
 
     operation: str
@@ -53,10 +53,10 @@ Hook = Callable[[Observation], None]
 
 class Observer:
     """
-    Tell *hook* of everything, and the log of calls that take *slow_after* seconds and units that are rolled back.
+    A reporter that passes every observation to *hook*.
 
-    Every record has ``operation``, ``duration``, ``error`` and ``sqlstate`` as attributes, for structured logs. None
-    holds data.
+    It logs calls that take at least *slow_after* seconds, and units of work that are rolled back. For structured logs,
+    every record has the attributes ``operation``, ``duration``, ``error`` and ``sqlstate``. No record holds data.
     """
 
     def __init__(self, hook: Hook | None, *, slow_after: float) -> None:
@@ -65,24 +65,24 @@ class Observer:
 
     def call(self, name: str, *, is_long: bool = False) -> _Call:
         """
-        Return a context that observes what is done in it as the call *name*.
+        Return a context that observes its block as the call *name*.
 
-        A call that *is_long* takes as long as its caller's own work, so that its time does not count as slow.
+        A call that *is_long* includes the caller's own work, so it is never logged as slow.
         """
         return _Call(self, name, is_long=is_long)
 
     def call_ended(self, operation: str, began: float, error: BaseException | None, *, is_long: bool = False) -> None:
-        """Report a call, and log it if it was slow, unless *is_long* says that it may take any time."""
+        """Report a call that began at *began*, and log it if it was slow and not *is_long*."""
         duration = perf_counter() - began
         if duration >= self._slow_after and not is_long:
             LOGGER.warning("%s took %.3f s", operation, duration, extra=_facts(operation, duration, error))
-        self._tell(operation, duration, None, error)
+        self._notify(operation, duration, None, error)
 
     def unit_ended(self, began: float, waited: float | None, error: BaseException | None) -> None:
-        """Tell of a unit of work; one that was rolled back leaves one line in the log."""
+        """Report a unit of work, and log it if it was rolled back."""
         duration = perf_counter() - began
         if error is not None:
-            # Another exception's attributes of these names may hold anything.
+            # The attributes of a foreign exception may hold data.
             ours = error if isinstance(error, CatalogError) else None
             sqlstate, operation = _sqlstate_of(error), (ours and ours.operation) or "unit_of_work"
             LOGGER.log(
@@ -94,10 +94,10 @@ class Observer:
                 sqlstate or "no SQLSTATE",
                 extra=_facts(operation, duration, error),
             )
-        self._tell("unit_of_work", duration, waited, error)
+        self._notify("unit_of_work", duration, waited, error)
 
-    def tries_again(self, error: BaseException | None, tries: int, pause: float) -> None:
-        """Tell the log that a unit of work will be run again."""
+    def retrying(self, error: BaseException | None, tries: int, pause: float) -> None:
+        """Log that a unit of work will be run again after *pause* seconds."""
         LOGGER.info(
             "try %d of a unit of work ended in %s; the next begins in %.3f s",
             tries,
@@ -109,18 +109,18 @@ class Observer:
             },
         )
 
-    def _tell(self, operation: str, duration: float, waited: float | None, error: BaseException | None) -> None:
+    def _notify(self, operation: str, duration: float, waited: float | None, error: BaseException | None) -> None:
         if self._hook is None:
             return
         name = None if error is None else type(error).__name__
         try:
             self._hook(Observation(operation, duration, waited, name, _sqlstate_of(error)))
-        except Exception as failure:  # noqa: BLE001  # Whatever counts the work must not undo it.
+        except Exception as failure:  # noqa: BLE001  # A failing hook must not fail the call.
             LOGGER.warning("the hook that observes the catalogue failed: %s", type(failure).__name__)
 
 
 class _Call:
-    """A call that is observed from the beginning of a ``with`` block to its end."""
+    """A context that observes one call."""
 
     __slots__ = ("_began", "_is_long", "_name", "_observer")
 
@@ -139,7 +139,7 @@ class _Call:
 
 
 def log_slow_statements(engine: Engine, slow_after: float) -> None:
-    """Log what the host executes by its session if it takes *slow_after* seconds; its text may hold data."""
+    """Log statements of the host's session that take *slow_after* seconds, without their text, which may hold data."""
 
     def begin(connection: Connection, *_: object) -> None:
         connection.info["audiocatalog_began"] = perf_counter()

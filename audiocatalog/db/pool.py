@@ -1,4 +1,4 @@
-"""A fair pool of connections in which no place can be lost."""
+"""A first-come, first-served pool of connections that never loses a place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Final
 from weakref import ref
 
 from audiocatalog.db.connection import PooledConnection, is_alive
-from audiocatalog.db.error_translation import interrupt_behind
+from audiocatalog.db.error_translation import underlying_interrupt
 from audiocatalog.db.holders import describe_holder, place_in_the_callers_code
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.db.pool_parts import Lock, Maker, Turn
@@ -31,35 +31,39 @@ from audiocatalog.errors import (
 from audiocatalog.operations.monitoring import PoolStats
 
 _CLOSED: Final = "this catalogue has been closed"
-# After a failed attempt to connect, the next one follows after this time, as long as somebody waits for it.
+# The pause after a failed attempt to connect, if a caller still waits.
 _RECONNECT_SECONDS: Final = 0.5
-# An error that another attempt cannot mend is raised for every caller of this time, without another attempt.
+# An error that a retry cannot help is raised for every caller within this time, without another attempt.
 _SHARED_SECONDS: Final = 1.0
-# Waiting callers look at this interval for what does not wake them, such as a place whose holder has vanished.
-_LOOK_SECONDS: Final = 0.1
+# Waiting callers poll at this interval for what does not wake them, such as a place whose holder has vanished.
+_POLL_SECONDS: Final = 0.1
 # At most this many threads connect at the same time.
-_MOST_MAKERS: Final = 3
+_MAX_MAKERS: Final = 3
 _WAITS_KEPT: Final = 1000
 _RENEWAL_SECONDS: Final = 0.25
 # A connection that was idle for this time is closed.
-_MOST_IDLE_SECONDS: Final = 600.0
+_MAX_IDLE_SECONDS: Final = 600.0
 
 
 class Pool:
     """
-    A pool of at most *size* connections, which *connect* makes.
+    A pool of connections to one server.
 
-    Callers are served in the order in which they ask. At most *searches* connections are lent to searches at a time.
-    *recycle* seconds, less a little at random, are the life of a connection. With *debug*, the pool notes where each
-    connection was taken.
+    - *connect*: returns a new connection.
+    - *size*: the maximum number of connections.
+    - *searches*: the maximum number of connections lent to searches at a time.
+    - *recycle*: seconds after which a connection is replaced, minus up to 5 % jitter.
+    - *debug*: whether the pool records where each connection was taken.
 
-    **Nothing is counted.** An interrupt (a signal, an exception thrown into a thread, a killed greenlet) can end a
-    caller between any two steps, and a counter would stay wrong until the process ends. So the pool looks at what there
-    is. It alone owns the idle connections, it knows lent connections by weak references, and it knows threads that
-    connect by their being alive. When a caller vanishes, its connection is collected, and its place is free.
+    Callers are served in the order in which they ask.
 
-    **No step shares a connection.** A connection leaves the idle ones by one atomic ``popitem``. The lock keeps the
-    order and the bounds; each block under it leaves the pool in order at every call, where an interrupt may end it.
+    **The pool keeps no counters.** An interrupt (a signal, an exception thrown into a thread, a killed greenlet) can
+    end a caller between any two steps, and a counter would stay wrong until the process ends. Instead, the pool owns
+    the idle connections, holds weak references to lent ones, and checks which connecting threads are alive. When a
+    caller vanishes, its connection is collected and its place is free.
+
+    **No two callers get the same connection.** One atomic ``popitem`` takes it from the idle ones. The lock only keeps
+    the order and the limits. An interrupt may end a block under the lock at any call, so the pool is valid at each.
     """
 
     def __init__(
@@ -73,18 +77,18 @@ class Pool:
     ) -> None:
         self._connect = connect
         self._size = size
-        self._most_searches = searches
+        self._max_searches = searches
         self._recycle = recycle
         self._debug = debug
         self._lock = Lock()
-        #: In the order of their return; a dict, because adding twice or removing twice does no harm.
+        #: In the order of their return. It is a dict, so that an interrupted step can be repeated.
         self._idle: dict[PooledConnection, None] = {}
-        self._line: dict[Turn, None] = {}
+        self._queue: dict[Turn, None] = {}
         self._known: list[ref[PooledConnection]] = []
         self._makers: list[Maker] = []
         self._waits: deque[float] = deque(maxlen=_WAITS_KEPT)
-        self._untold: deque[CatalogError] = deque(maxlen=_MOST_MAKERS)
-        #: When the last attempt to connect failed, if it did, and why.
+        self._unlogged: deque[CatalogError] = deque(maxlen=_MAX_MAKERS)
+        #: When and why the last attempt to connect failed, or None.
         self._failure: tuple[float, CatalogError] | None = None
         self._has_worked = False
         self._generation = 0
@@ -93,15 +97,16 @@ class Pool:
 
     def take(self, timeout: float, *, searching: bool = False) -> PooledConnection:
         """
-        Return a living connection within *timeout* seconds; *searching* says that it is for a search.
+        Return a working connection within *timeout* seconds; *searching* says that it is for a search.
 
         Raises:
-            PoolTimeout: all connections are in use; it says by whom.
-            TooManySearches: other searches hold all connections that searches may have.
-            DatabaseUnavailable: no further connection could be made.
-            CatalogError: why the last attempt to make one has failed.
+            PoolTimeout: all connections are in use. The message names the thread that has held one longest.
+            TooManySearches: searches hold all connections that they may have.
+            ConfigurationError: the catalogue is closed, or its server refuses the connection.
+            DatabaseUnavailable: no new connection could be made.
+            CatalogError: the last attempt to connect failed with this error.
         """
-        handled = sys.exception()  # What the caller is dealing with already is its own business.
+        handled = sys.exception()  # The exception that the caller was already handling is ignored.
         began = monotonic()
         turn: Turn | None = None
         connection: PooledConnection | None = None
@@ -110,33 +115,33 @@ class Pool:
                 if (connection := self._take_idle(searching=searching)) is None:
                     turn = Turn(began, began + timeout, searching=searching)
                     connection = self._wait(turn, timeout)
-                    turn = None  # It must not be given back twice.
+                    turn = None  # Otherwise the connection would be given back twice.
                 if is_alive(connection):
                     break
-                connection.hang_up()
+                connection.disconnect()
                 connection.close()
             connection.mark, connection.wrote_history = None, False
             connection.held_at = place_in_the_callers_code() if self._debug else None
             connection.waited = monotonic() - began
             self._waits.append(connection.waited)
         except BaseException as error:
-            self._lock.let_go()
+            self._lock.release()
             if turn is not None:
                 self._leave(turn)
             if connection is not None:
                 connection.close()
-            # A lock that is interrupted as it is waited for may raise an error of its own.
-            if (signal := interrupt_behind(error, handled)) is None or signal is error:
+            # A signal during a wait for the lock may make the lock raise an error of its own.
+            if (signal := underlying_interrupt(error, handled)) is None or signal is error:
                 raise
             raise signal from None
         return connection
 
     def give_back(self, connection: PooledConnection) -> None:
-        """Take *connection* back, whatever state it is in. Giving it back twice does no harm."""
+        """Take *connection* back in any state; doing so twice does no harm."""
         try:
             self._take_back(connection)
         except BaseException:
-            self._lock.let_go()
+            self._lock.release()
             raise
 
     def _take_back(self, connection: PooledConnection) -> None:
@@ -146,7 +151,7 @@ class Pool:
         now = monotonic()
         is_old = connection.generation != self._generation or connection.expires_at <= now
         if is_old or self._closed:
-            connection.hang_up()
+            connection.disconnect()
         makers: list[Maker] = []
         stale: PooledConnection | None = None
         with self._lock:
@@ -155,22 +160,26 @@ class Pool:
                 makers = self._makers_missing(spare=is_old)
             elif connection.held_since is not None:
                 connection.idle_since = now
-                # These two have no call between them: nothing can interrupt them.
+                # No call separates these two lines, so no interrupt can.
                 connection.held_since = None
                 self._idle[connection] = None
                 self._serve()
                 stale = self._stale(now)
         if self._closed:
-            connection.hang_up()
+            connection.disconnect()
         if stale is not None:
-            stale.hang_up()
+            stale.disconnect()
         self._start(makers)
 
     def warm(self, timeout: float) -> None:
         """
-        Open every connection within *timeout* seconds, so that no caller waits for it.
+        Open every connection within *timeout* seconds, so that no caller waits for one.
 
-        Raises as ``take`` does.
+        Raises:
+            PoolTimeout: all connections are in use.
+            ConfigurationError: the catalogue is closed, or its server refuses the connection.
+            DatabaseUnavailable: a connection could not be made.
+            CatalogError: the last attempt to connect failed with this error.
         """
         deadline = monotonic() + timeout
         taken: list[PooledConnection] = []
@@ -182,37 +191,37 @@ class Pool:
                 connection.close()
 
     def renew(self) -> None:
-        """Replace every connection: the idle ones now, the others when they come back."""
+        """Replace every connection: idle ones now, the others when they are given back."""
         with self._lock:
             if monotonic() < self._renewed + _RENEWAL_SECONDS:
-                return  # All that were made before are gone already; the others were as bad from the beginning.
+                return  # All older connections are already gone, and newer ones would be replaced for nothing.
             self._renewed = monotonic()
             self._generation += 1
             idle = list(self._idle)
             self._idle.clear()
         for connection in idle:
-            connection.hang_up()
+            connection.disconnect()
 
     def close(self) -> None:
-        """Close the pool, and every connection as it comes back."""
+        """Close the pool: idle connections now, the others when they are given back."""
         with self._lock:
             self._closed = True
             idle = list(self._idle)
             self._idle.clear()
-            self._tell(list(self._line), ConfigurationError(_CLOSED))
+            self._fail(list(self._queue), ConfigurationError(_CLOSED))
         for connection in idle:
-            connection.hang_up()
+            connection.disconnect()
 
     def abandon(self) -> None:
-        """Leave everything as it is, in a forked child: threads and connections are the parent's, and none is here."""
+        """Stop using the pool in a forked child: its connections belong to the parent, its threads run only there."""
         self._closed = True
 
-    def figures(self) -> PoolStats:
-        """Return how the pool stands."""
+    def stats(self) -> PoolStats:
+        """Return the pool's current numbers."""
         with self._lock:
             living = self._living()
             held = sorted((since, id(one), one) for one in living if (since := one.held_since) is not None)
-            waiting = len(self._line)
+            waiting = len(self._queue)
         waits = sorted(self._waits.copy())
         return PoolStats(
             size=self._size,
@@ -224,89 +233,89 @@ class Pool:
             oldest_held=monotonic() - held[0][0] if held else None,
             oldest_holder=describe_holder(held[0][2]) if held else None,
             searching=sum(one.is_searching for *_, one in held),
-            most_searches=self._most_searches,
+            most_searches=self._max_searches,
         )
 
     # Taking turns
 
     def _take_idle(self, *, searching: bool) -> PooledConnection | None:
-        """Return the idle connection that was used last; while there is one, no caller waits that could have it."""
+        """Return the idle connection that was used last; no waiting caller could have it."""
         me, now = threading.get_ident(), monotonic()
         with self._lock:
-            if not self._idle or (searching and self._searching() >= self._most_searches):
+            if not self._idle or (searching and self._searching() >= self._max_searches):
                 return None
             connection, _ = self._idle.popitem()
             connection.is_searching, connection.held_by, connection.held_since = searching, me, now
             return connection
 
     def _wait(self, turn: Turn, timeout: float) -> PooledConnection:
-        """Stand in line until *turn* comes, and return its connection."""
+        """Wait in the queue for *turn*, and return its connection."""
         with self._lock:
             if self._closed:
                 raise ConfigurationError(_CLOSED)
-            self._line[turn] = None
+            self._queue[turn] = None
         while not turn.has_come:
-            self._serve_the_line()
+            self._serve_queue()
             left = turn.deadline - monotonic()
-            if left <= 0 or turn.gate.acquire(timeout=min(left, _LOOK_SECONDS)):
+            if left <= 0 or turn.gate.acquire(timeout=min(left, _POLL_SECONDS)):
                 break
         with self._lock:
-            self._line.pop(turn, None)
+            self._queue.pop(turn, None)
         if turn.connection is not None:
             return turn.connection
-        raise self._why_in_vain(turn, timeout) if turn.error is None else _again(turn.error)
+        raise self._timeout_error(turn, timeout) if turn.error is None else _copy_of(turn.error)
 
     def _leave(self, turn: Turn) -> None:
-        """Leave the line, and give back what came meanwhile."""
+        """Leave the queue, and give back a connection that was assigned meanwhile."""
         with self._lock:
-            self._line.pop(turn, None)
+            self._queue.pop(turn, None)
         if (connection := turn.connection) is not None:
             turn.connection = None
             connection.close()
 
-    def _serve_the_line(self) -> None:
-        """Give idle connections to waiting callers, and make missing ones; a place that was lost is regained here."""
+    def _serve_queue(self) -> None:
+        """Give idle connections to waiting callers and start to make missing ones; this also reuses lost places."""
         with self._lock:
             self._serve()
             makers = self._makers_missing()
-            self._refuse_the_line()
-        while self._untold:
-            with suppress(IndexError):  # Another caller has just told it.
-                LOGGER.warning("a connection could not be made: %s", self._untold.popleft())
+            self._fail_queue()
+        while self._unlogged:
+            with suppress(IndexError):  # Another caller has just logged it.
+                LOGGER.warning("a connection could not be made: %s", self._unlogged.popleft())
         self._start(makers)
 
     def _serve(self) -> None:
         now = monotonic()
-        while self._idle and (turn := self._next_in_line(now)) is not None:
+        while self._idle and (turn := self._next_turn(now)) is not None:
             connection, _ = self._idle.popitem()
             connection.is_searching, connection.held_by, connection.held_since = turn.is_searching, turn.thread, now
             turn.connection = connection
-            self._line.pop(turn, None)
+            self._queue.pop(turn, None)
             turn.call()
 
-    def _next_in_line(self, now: float) -> Turn | None:
-        may_search = self._searching() < self._most_searches if self._line else False
-        for turn in list(self._line):
+    def _next_turn(self, now: float) -> Turn | None:
+        may_search = self._searching() < self._max_searches if self._queue else False
+        for turn in list(self._queue):
             if now > turn.deadline + _SHARED_SECONDS:
-                self._line.pop(turn, None)  # Its caller was interrupted, even as it left the line.
+                self._queue.pop(turn, None)  # Its caller was interrupted while it left the queue.
             elif may_search or not turn.is_searching:
                 return turn
         return None
 
-    def _tell(self, turns: list[Turn], error: CatalogError) -> None:
+    def _fail(self, turns: list[Turn], error: CatalogError) -> None:
         for turn in turns:
             turn.error = error
-            self._line.pop(turn, None)
+            self._queue.pop(turn, None)
             turn.call()
 
-    def _refuse_the_line(self) -> None:
-        """Tell those who wait why the last attempt to connect failed, if the next would too and no connection lives."""
+    def _fail_queue(self) -> None:
+        """Raise the last connection error in waiting callers, if a retry cannot help and no connection is open."""
         if self._failure is None or not self._failure_is_final or self._living() or self._makers_under_way():
             return
         failed, error = self._failure
-        self._tell([turn for turn in self._line if turn.began < failed + _SHARED_SECONDS], error)
+        self._fail([turn for turn in self._queue if turn.began < failed + _SHARED_SECONDS], error)
 
-    # What there is
+    # Open connections
 
     def _living(self) -> list[PooledConnection]:
         return [one for known in list(self._known) if (one := known()) is not None and not one.closed]
@@ -315,9 +324,9 @@ class Pool:
         return sum(one.is_searching and one.held_since is not None for one in self._living())
 
     def _stale(self, now: float) -> PooledConnection | None:
-        """Take the connection that has been idle longest out of the pool, if that is too long."""
+        """Take the connection that has been idle longest out of the pool, if it has been idle too long."""
         oldest = next(iter(self._idle), None)
-        if oldest is None or oldest.idle_since > now - _MOST_IDLE_SECONDS:
+        if oldest is None or oldest.idle_since > now - _MAX_IDLE_SECONDS:
             return None
         self._idle.pop(oldest, None)
         return oldest
@@ -331,26 +340,26 @@ class Pool:
 
     @property
     def _failure_is_final(self) -> bool:
-        """Whether another attempt would fail as the last one did; of a server never seen, this is taken to be so."""
+        """Whether a retry cannot help. Before the first success, every failure counts as final."""
         return self._failure is not None and not (self._failure[1].retryable and self._has_worked)
 
     def _makers_missing(self, *, spare: bool = False) -> list[Maker]:
-        """Return threads, not started yet, that make the connections which those who wait need, or a *spare* one."""
-        # Whether the server is there, one attempt tells.
-        most = _MOST_MAKERS if self._failure is None and self._has_worked else 1
+        """Return unstarted threads that make connections for waiting callers, or a *spare* one."""
+        # After a failure, a single attempt finds out whether the server is back.
+        most = _MAX_MAKERS if self._failure is None and self._has_worked else 1
         room = min(self._size - len(self._living()), most) - len(self._makers_under_way())
-        if self._closed or room <= 0 or not (self._line or spare):
+        if self._closed or room <= 0 or not (self._queue or spare):
             return []
-        able = list(self._line)
+        able = list(self._queue)
         if self._failure is not None:
             failed, _ = self._failure
             if self._failure_is_final:
-                # Each caller may try once: a server counts wrong passwords, and locks the account.
+                # Each caller gets one attempt: a server may lock an account after several wrong passwords.
                 able = [turn for turn in able if turn.began >= failed + _SHARED_SECONDS]
             elif monotonic() < failed + _RECONNECT_SECONDS:
                 return []
         searches = sum(turn.is_searching for turn in able)
-        too_many = max(0, searches - max(0, self._most_searches - self._searching()))
+        too_many = max(0, searches - max(0, self._max_searches - self._searching()))
         wanted = len(able) - too_many + spare - len(self._makers)
         makers = [Maker(self._make) for _ in range(min(wanted, room))]
         self._makers += makers
@@ -369,7 +378,7 @@ class Pool:
                 ) from None
 
     def _make(self, maker: Maker) -> None:
-        """Make one connection, in a thread of its own: no caller waits for it longer than it may."""
+        """Make one connection in a thread of its own, so that no caller waits beyond its timeout."""
         with self._lock:
             others = [other for other in self._makers_under_way() if other is not maker]
             if self._closed or len(self._living()) + len(others) >= self._size:
@@ -381,8 +390,8 @@ class Pool:
         except CatalogError as error:
             self._note_failure(error, maker)
             return
-        except BaseException as error:  # noqa: BLE001  # Otherwise no caller would hear of it.
-            # Its text may quote what was to be connected with.
+        except BaseException as error:  # noqa: BLE001  # Otherwise no caller would get the error.
+            # The error's own text may quote a connection parameter.
             told = f"connect: an unexpected {kind_of(error)}"
             self._note_failure(CatalogInternalError(told, operation="connect", phase="connect"), maker)
             return
@@ -401,49 +410,49 @@ class Pool:
         if connection.home is None:
             connection.close()
         else:
-            del connection  # Otherwise this thread would still hold it if its caller vanishes.
-            self._serve_the_line()
+            del connection  # Otherwise this thread would keep it alive after its caller vanishes.
+            self._serve_queue()
 
     def _note_failure(self, error: CatalogError, maker: Maker) -> None:
-        # A caller logs it: if this thread did, Python would keep a record of the thread for ever.
-        self._untold.append(error)
-        # The error is kept, but not its frames, which hold the parameters.
+        # A caller logs the error: if this thread did, Python would keep a record of the thread for ever.
+        self._unlogged.append(error)
+        # The frames of the traceback hold the connection parameters.
         error.__traceback__ = None
         with self._lock:
             maker.has_ended = True
             self._failure = monotonic(), error
-            self._refuse_the_line()
+            self._fail_queue()
 
-    def _why_in_vain(self, turn: Turn, timeout: float) -> CatalogError:
-        """Return why no connection was to be had: all are in use, or one that is missing could not be made."""
-        figures = self.figures()
-        if turn.is_searching and figures.searching >= self._most_searches:
+    def _timeout_error(self, turn: Turn, timeout: float) -> CatalogError:
+        """Return the error for a caller whose *timeout* ended: all connections are in use, or none could be made."""
+        stats = self.stats()
+        if turn.is_searching and stats.searching >= self._max_searches:
             return TooManySearches(
-                f"search: {figures.searching} searches of this catalogue were running for {timeout:g} s, as many as "
-                "max_searches allows: try again later, make searches cheaper, or raise max_searches and pool_size",
+                f"search: {stats.searching} searches, the limit set by max_searches, were running for {timeout:g} s: "
+                "try again later, make searches cheaper, or raise max_searches and pool_size",
                 operation="search",
                 phase="connect",
             )
-        if figures.connections < self._size:
+        if stats.connections < self._size:
             if self._failure is not None:
-                return _again(self._failure[1])
+                return _copy_of(self._failure[1])
             return DatabaseUnavailable(
                 f"connect: no new connection could be made within {timeout:g} s", operation="connect", phase="connect"
             )
         holder = ""
-        if figures.oldest_held is not None:
-            holder = f"; the oldest has been held for {figures.oldest_held:.1f} s by {figures.oldest_holder}"
-        advice = "" if self._debug else ", or find who keeps one with debug_pool=True"
+        if stats.oldest_held is not None:
+            holder = f"; the oldest has been held for {stats.oldest_held:.1f} s by {stats.oldest_holder}"
+        advice = "" if self._debug else ", or set debug_pool=True to see which code holds connections"
         return PoolTimeout(
-            f"none of {self._size} connections became free within {timeout:g} s ({figures.in_use} in use, "
-            f"{figures.waiting + 1} waiting{holder}): end units of work sooner, or raise pool_size{advice}",
+            f"none of {self._size} connections became free within {timeout:g} s ({stats.in_use} in use, "
+            f"{stats.waiting + 1} waiting{holder}): end units of work sooner, or raise pool_size{advice}",
             operation="connect",
             phase="connect",
         )
 
 
-def _again(error: CatalogError) -> CatalogError:
-    """Return a copy of *error* for another thread to raise: each writes into its own."""
+def _copy_of(error: CatalogError) -> CatalogError:
+    """Return a copy of *error* for another thread: each thread writes into the error that it raises."""
     told = copy.copy(error)
     told.__cause__ = error.__cause__
     return told

@@ -1,4 +1,4 @@
-"""The parts of a pool that survive an interrupt: a place in the line, a thread that connects, the lock."""
+"""The parts of a pool that survive an interrupt: a place in the queue, a thread that connects, the lock."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from weakref import ref
 from audiocatalog.db.connection import PooledConnection
 from audiocatalog.errors import CatalogError
 
-# A thread that is not alive this long after it was made was never started: its starter was interrupted.
+# A thread that does not run this long after it was created was never started: the starting thread was interrupted.
 _START_SECONDS: Final = 1.0
-# The lock is held for microseconds: a caller that cannot have it for this time replaces it.
+# The lock is held for microseconds, so a caller that waits this long replaces it.
 _LOCK_SECONDS: Final = 2.0
 
 
 class Turn:
-    """The place in the line of a caller that began at *began* and waits until *deadline*."""
+    """A caller's place in the queue: it began to wait at *began* and gives up at *deadline*."""
 
     __slots__ = ("began", "connection", "deadline", "error", "gate", "is_searching", "thread")
 
@@ -36,11 +36,11 @@ class Turn:
 
     @property
     def has_come(self) -> bool:
-        """Whether there is a connection, or a reason why there will be none."""
+        """Whether the caller has got a connection or an error."""
         return self.connection is not None or self.error is not None
 
     def call(self) -> None:
-        """Wake the caller; one that was called is no longer in the line."""
+        """Wake the caller, which is no longer in the queue."""
         self.gate.release()
 
 
@@ -48,8 +48,8 @@ class Maker:
     """
     A thread that makes one connection.
 
-    ``threading.Thread.start`` waits until the new thread runs. That wait never ends if an exception that is thrown into
-    the starting thread hits the new one at its start, as can happen in CPython. ``start`` here does not wait.
+    ``threading.Thread.start`` waits until the new thread runs. In CPython, an exception thrown into the starting thread
+    can hit the new one at its start; then that wait never ends. ``start`` here does not wait.
     """
 
     def __init__(self, make: Callable[[Maker], None]) -> None:
@@ -60,7 +60,7 @@ class Maker:
 
     def start(self) -> None:
         """
-        Begin.
+        Start the thread.
 
         Raises:
             RuntimeError: the system allows this process no further thread.
@@ -68,13 +68,13 @@ class Maker:
         _thread.start_new_thread(self._run, ())
 
     def is_under_way(self, now: float) -> bool:
-        """Tell whether it is at work or about to be, and not left unstarted by an interrupt."""
+        """Return whether the thread runs or is about to, rather than left unstarted by an interrupt."""
         if self.has_ended:
             return False
         return now < self._born + _START_SECONDS if self._life is None else self._life() is not None
 
     def _run(self) -> None:
-        life = _Life()  # Nothing else holds it, so that it ends with the thread, however that ends.
+        life = _Life()  # Nothing else refers to it, so it is collected when the thread ends.
         self._life = ref(life)
         try:
             self._make(self)
@@ -83,17 +83,17 @@ class Maker:
 
 
 class _Life:
-    """What lives as long as a thread does."""
+    """An object that lives as long as its thread."""
 
     __slots__ = ("__weakref__",)
 
 
 class Lock:
     """
-    A lock that an interrupt cannot leave locked, and that a handler of signals may take again.
+    A reentrant lock that an interrupt cannot leave locked; signal handlers may take it again.
 
-    A signal may be handled right after the lock was taken, before Python has entered the ``with`` block; then it is
-    released here. If all else fails, a caller that waits too long for it replaces it. Even without the lock, the pool
+    A signal can arrive after the lock was taken and before Python has entered the ``with`` block; then the lock is
+    released here. As a last resort, a caller that waits too long replaces the lock. Even without the lock, the pool
     gives no connection to two callers.
     """
 
@@ -115,11 +115,11 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.let_go()
+        self.release()
 
-    def let_go(self) -> None:
-        """Release the lock if this thread has it: an interrupt can hit the very step that was to release it."""
+    def release(self) -> None:
+        """Release the lock if this thread has it; an interrupt may have hit the step that should have released it."""
         try:  # noqa: SIM105  # The steps of `suppress` itself could be interrupted before the lock is released.
             self._lock.release()
         except RuntimeError:
-            pass  # It was not taken, or has been replaced meanwhile.
+            pass  # This thread does not hold it, or another caller has replaced it.

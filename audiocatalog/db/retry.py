@@ -1,4 +1,4 @@
-"""Units of work that are run again: on conflicts and lost connections, and never if they may have been kept."""
+"""Retries of units of work, after conflicts and lost connections, but never after a possible commit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from audiocatalog.db.commit_outcome import Outcome, Trace, find_outcome
+from audiocatalog.db.commit_outcome import Outcome, TransactionRef, find_outcome
 from audiocatalog.db.connection import PooledConnection
 from audiocatalog.db.database import Database
 from audiocatalog.db.execute import run
@@ -15,25 +15,25 @@ from audiocatalog.db.observer import Observer
 from audiocatalog.db.transaction import Transaction
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, DatabaseUnavailable, PoolTimeout
 
-# It is imported by the first unit of work that is run: a process that never runs one need not wait for it.
+# Only `run` imports it, because the import is slow and many processes never need it.
 if TYPE_CHECKING:
     import tenacity
 
 _Result = TypeVar("_Result")
 _Unit = TypeVar("_Unit")
 OpenTransaction = Callable[[], AbstractContextManager[Transaction]]
-#: What may be done twice is tried again for so many seconds; a server that restarts is back by then.
-_PATIENCE: Final = 60.0
+#: Work that may be done twice is retried for this time, in which a restarting server comes back.
+_RETRY_SECONDS: Final = 60.0
 _PAUSES: Final = {"multiplier": 0.01, "max": 1.0}
-# However late it is, a server that is there has this time to answer.
-_LEAST_WAIT: Final = 1.0
+# Even after the deadline, a server has this time to answer.
+_MIN_WAIT: Final = 1.0
 
 
 class Runner(Generic[_Unit]):
     """
-    Runs units of work on *database* again where that can help.
+    A runner that retries units of work on *database*.
 
-    *begin* returns a new unit of work on the transaction that it is given, observed or not.
+    *begin* returns a new unit of work on the given transaction; its second argument says whether it is observed.
     """
 
     def __init__(
@@ -47,12 +47,17 @@ class Runner(Generic[_Unit]):
         self._begin = begin
         self._pool_timeout = database.settings.pool_timeout
 
-    def run_patiently(self, unit: Callable[[_Unit], _Result], stopped: Callable[[], bool] = lambda: False) -> _Result:
-        """Run *unit*, which may be done twice, again for a minute while there is no room for it."""
+    def run_with_retry(self, unit: Callable[[_Unit], _Result], stopped: Callable[[], bool] = lambda: False) -> _Result:
+        """
+        Run *unit*, which may be done twice, with retries for one minute, or until *stopped* returns True.
+
+        Raises:
+            CatalogError: the error of the last attempt.
+        """
         return self.run(
             unit,
-            _PATIENCE,
-            # A server that has just come back may answer although the pool has no connection to it yet.
+            _RETRY_SECONDS,
+            # While the server restarts, the pool may have no connection, and a COMMIT may lose its answer.
             lambda error: not stopped() and (error.retryable or isinstance(error, PoolTimeout | CommitOutcomeUnknown)),
             observed=False,
         )
@@ -65,7 +70,13 @@ class Runner(Generic[_Unit]):
         *,
         observed: bool = True,
     ) -> _Result:
-        """Run *unit* in units of work of its own until one succeeds, or an error comes that another try cannot help."""
+        """
+        Run *unit* in a unit of work of its own, with retries for *deadline* seconds while *may_help* returns True.
+
+        Raises:
+            CommitOutcomeUnknown: the transaction may be committed, or the host committed a part of it by its session.
+            CatalogError: the error of the last attempt.
+        """
         import tenacity
 
         end = monotonic() + deadline
@@ -73,19 +84,19 @@ class Runner(Generic[_Unit]):
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, CatalogError) and may_help(error)),
             stop=tenacity.stop_before_delay(deadline),
             wait=tenacity.wait_random_exponential(**_PAUSES),
-            before_sleep=self._tell_of_another_try,
+            before_sleep=self._log_retry,
             reraise=True,
         )
         result: _Result = tries(self._run_once, unit, end, observed=observed)
         return result
 
     def _run_once(self, unit: Callable[[_Unit], _Result], end: float, *, observed: bool) -> _Result:
-        """Run *unit* once, and find out what became of it if its COMMIT is not answered."""
+        """Run *unit* once, and look up the outcome if its COMMIT is not answered."""
         given: list[Transaction] = []
 
         @contextmanager
         def transaction() -> Iterator[Transaction]:
-            with self._database.transaction(self._what_is_left_until(end)) as one:
+            with self._database.transaction(self._seconds_until(end)) as one:
                 given.append(one)
                 yield one
 
@@ -96,28 +107,28 @@ class Runner(Generic[_Unit]):
                 has_ended = True
         except CommitOutcomeUnknown as error:
             kept = None
-            # Else it is not this unit's COMMIT that was lost, but one that it made otherwise, or nobody can tell.
+            # Otherwise, a COMMIT inside the unit was lost, or its transaction has no known identity.
             if has_ended and error.trace is not None:
-                with suppress(CatalogError):  # There may be nobody left to ask.
-                    kept = self.outcome_of(Trace(*error.trace), end - monotonic())
+                with suppress(CatalogError):  # The server may still be down.
+                    kept = self.outcome_of(TransactionRef(*error.trace), end - monotonic())
             if kept is None:
                 raise
             if not kept and not any(one.host_has_committed for one in given):
                 raise DatabaseUnavailable(
-                    "run: the connection was lost before the work was committed; nothing of it was kept",
+                    "run: the connection was lost before COMMIT, and the server rolled the work back; run it again",
                     operation="run",
                     phase="commit",
                 ) from error.__cause__
             if not kept:
-                raise _kept_in_part(error) from error.__cause__
+                raise _partly_committed(error) from error.__cause__
         except CatalogError as error:
             if error.retryable and any(one.host_has_committed for one in given):
-                raise _kept_in_part(error) from error.__cause__
+                raise _partly_committed(error) from error.__cause__
             raise
         return result
 
-    def outcome_of(self, trace: Trace, deadline: float) -> bool | None:
-        """Return whether a transaction was committed, None if that cannot be known within *deadline* seconds."""
+    def outcome_of(self, trace: TransactionRef, deadline: float) -> bool | None:
+        """Return whether a transaction was committed, or None if that is still unknown after *deadline* seconds."""
         import tenacity
 
         tries = tenacity.Retrying(
@@ -125,7 +136,7 @@ class Runner(Generic[_Unit]):
             | tenacity.retry_if_exception(
                 lambda error: isinstance(error, CatalogError) and (error.retryable or isinstance(error, PoolTimeout))
             ),
-            stop=tenacity.stop_before_delay(max(deadline, _LEAST_WAIT)),
+            stop=tenacity.stop_before_delay(max(deadline, _MIN_WAIT)),
             wait=tenacity.wait_random_exponential(**_PAUSES),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome is not None else None,
         )
@@ -133,25 +144,25 @@ class Runner(Generic[_Unit]):
         outcome: Outcome | None = tries(self._ask, trace, end)
         return {"committed": True, "aborted": False}.get(outcome or "")
 
-    def _ask(self, trace: Trace, end: float) -> Outcome | None:
-        with self._database.autocommit(self._what_is_left_until(end)) as driver:
+    def _ask(self, trace: TransactionRef, end: float) -> Outcome | None:
+        with self._database.autocommit(self._seconds_until(end)) as driver:
             if isinstance(driver, PooledConnection) and driver.response_timeout is not None:
-                driver.response_timeout = min(driver.response_timeout, max(end - monotonic(), _LEAST_WAIT))
+                driver.response_timeout = min(driver.response_timeout, max(end - monotonic(), _MIN_WAIT))
             return run(driver, find_outcome(trace), "run")
 
-    def _what_is_left_until(self, end: float) -> float:
-        """Return how long to wait for a connection, if all is to be over by *end*."""
-        return min(self._pool_timeout, max(end - monotonic(), _LEAST_WAIT))
+    def _seconds_until(self, end: float) -> float:
+        """Return how long to wait for a connection with a deadline at *end*."""
+        return min(self._pool_timeout, max(end - monotonic(), _MIN_WAIT))
 
-    def _tell_of_another_try(self, state: tenacity.RetryCallState) -> None:
+    def _log_retry(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
-        self._observer.tries_again(error, state.attempt_number, state.next_action.sleep if state.next_action else 0.0)
+        self._observer.retrying(error, state.attempt_number, state.next_action.sleep if state.next_action else 0.0)
 
 
-def _kept_in_part(error: CatalogError) -> CommitOutcomeUnknown:
+def _partly_committed(error: CatalogError) -> CommitOutcomeUnknown:
     return CommitOutcomeUnknown(
-        "run: the unit of work had committed by its session before it failed, so it is not run again; "
-        "what came after that commit was not kept",
+        "run: the unit of work had committed by its session before it failed, so it is not retried; the changes after "
+        "that commit were rolled back: repeat only those",
         operation="run",
         phase=error.phase,
         sqlstate=error.sqlstate,

@@ -1,4 +1,4 @@
-"""Which schema this code works with: its own revision, and the next one, which is made to work with it."""
+"""The check of the schema: this code works with its own revision and the next one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 #: The revision that the next deploy brings while this code is still running.
 NEXT_REVISION: Final = f"{int(SCHEMA_REVISION) + 1:0{len(SCHEMA_REVISION)}}"
 _READ_REVISIONS: Final = f"SELECT version_num FROM {VERSION_TABLE} ORDER BY 1"  # noqa: S608  # A constant of ours.
-# A role finds nothing in a schema that it may not use, as if nothing were there.
+# A schema that the role may not use looks empty to it.
 _IS_OUT_OF_REACH: Final = f"""
 SELECT EXISTS (
   SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -26,7 +26,7 @@ _REVISION: Final = re.compile(r"[0-9]{4}")
 
 
 def config_path() -> Path:
-    """Return the path of ``alembic.ini``: the repository's where the package lies in it, else the wheel's."""
+    """Return the path of ``alembic.ini``, in the repository if the package lies in it, otherwise in the wheel."""
     package = Path(__file__).resolve().parents[1]
     if (package.parent / "pyproject.toml").exists():
         return package.parent / "alembic.ini"
@@ -35,12 +35,12 @@ def config_path() -> Path:
 
 def check_schema(connection: psycopg.Connection[Any]) -> None:
     """
-    Refuse a schema that this code cannot work with.
+    Check that this code works with the schema.
 
     Raises:
-        PermissionDenied: the role may not use the schema that holds it.
-        SchemaMismatch: it is missing, older than this code, or newer by more than one revision. The message says
-            whether to upgrade the schema or to deploy newer code.
+        PermissionDenied: the role may not use the schema that holds the tables.
+        SchemaMismatch: the tables are missing, older than this code, or newer by more than one revision. The message
+            says whether to upgrade the schema or to deploy newer code.
     """
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [VERSION_TABLE]).fetchone()
     rows = connection.execute(_READ_REVISIONS).fetchall() if row and row[0] else []
@@ -48,30 +48,30 @@ def check_schema(connection: psycopg.Connection[Any]) -> None:
         hidden = connection.execute(_IS_OUT_OF_REACH).fetchone()
         if hidden and hidden[0]:
             raise PermissionDenied(
-                "connect: the database role may not use the schema that the search_path names; as its owner, run "
-                "`audiocatalog roles --grant ROLE`",
+                "connect: the database role may not use the schema of the search_path; as the owner of the schema, "
+                "run `audiocatalog roles --grant ROLE`",
                 operation="connect",
             )
         raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
     if len(rows) > 1:
         raise SchemaMismatch(
-            f"the table {VERSION_TABLE} names {len(rows)} revisions, {_listed(rows)}, where it should name one: "
-            "leave the one that the schema is at"
+            f"the table {VERSION_TABLE} names {len(rows)} revisions, {_listed(rows)}, instead of one: delete all rows "
+            "but that of the schema's revision"
         )
     found = str(rows[0][0])
     if not _REVISION.fullmatch(found):
         raise SchemaMismatch(
-            f"the table {VERSION_TABLE} names the revision '{printable(found)}', which is none of audiocatalog's: "
-            "restore the one that the schema is at"
+            f"the table {VERSION_TABLE} names the revision '{printable(found)}', which audiocatalog does not have: "
+            "restore the schema's revision"
         )
     if found < SCHEMA_REVISION:
         raise SchemaMismatch(
-            f"the schema is at revision {found}, this code needs {SCHEMA_REVISION}: run `audiocatalog upgrade`"
+            f"the schema is at revision {found}, and this code needs {SCHEMA_REVISION}: run `audiocatalog upgrade`"
         )
     if found > NEXT_REVISION:
         raise SchemaMismatch(
-            f"the schema is at revision {found}, this code is too old for it and works with {SCHEMA_REVISION} and "
-            f"{NEXT_REVISION}: deploy a newer one"
+            f"the schema is at revision {found}, and this code only works with {SCHEMA_REVISION} and {NEXT_REVISION}: "
+            "deploy a newer version of audiocatalog"
         )
 
 

@@ -1,4 +1,4 @@
-"""Where the database is, and within which sizes and time limits it is worked with."""
+"""The URL of the database, and the sizes and timeouts of its connections."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _HOST: Final = re.compile(r"[^:\[\]]+(?::[0-9]+)?")
 _SEVERAL_HOSTS: Final = re.compile(
     r"(?P<before>[\w+]+://(?:[^@/?]*@)?)(?P<hosts>(?=[^@/?]*,)[^@/?]*+)(?P<after>(?:[/?].*)?)$", re.DOTALL
 )
-# A dead peer is noticed after 15 seconds: keepalives cover waiting for an answer, the user time-out covers sending.
+# A dead peer is noticed after 15 seconds: keepalives cover waiting for an answer, tcp_user_timeout covers sending.
 CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 3,
     "keepalives": 1,
@@ -55,29 +55,30 @@ _HOW_TO_NAME_A_DATABASE: Final = (
 
 def parse_url(url: str | URL) -> URL:
     """
-    Return *url* for psycopg 3; ``postgresql://`` and ``postgresql+psycopg://`` are the same.
+    Return *url* for psycopg 3; ``postgresql://`` and ``postgresql+psycopg://`` mean the same.
 
-    Several hosts stand as libpq has them, ``postgresql://user@first:5432,second:5432/name``; with
-    ``?target_session_attrs=read-write``, whichever of them takes writes is connected to.
+    It may name several hosts, as for libpq: ``postgresql://user@first:5432,second:5432/name``. With
+    ``?target_session_attrs=read-write``, libpq connects to the host that accepts writes.
 
     Raises:
-        ConfigurationError: it is no URL of a PostgreSQL database. The message does not repeat it: it holds a password.
+        ConfigurationError: *url* is no URL of a PostgreSQL database. The message does not repeat the URL, because it
+            may hold a password.
     """
     several = _SEVERAL_HOSTS.match(url) if isinstance(url, str) else None
     try:
         parsed = make_url(url if several is None else several["before"] + several["after"])
-    # A port that is no number is a bare ValueError, anything else that is malformed an ArgumentError.
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001  # A wrong port raises ValueError, any other fault ArgumentError.
         raise ConfigurationError(
-            "the database URL cannot be read; it looks like postgresql://user:password@host:5432/name, "
+            "the database URL cannot be read: write it as postgresql://user:password@host:5432/name, "
             "with every special character of the password percent-encoded"
         ) from None
-    # An @ that is not encoded ends the password too soon: what follows would stand in the open, as a host's name.
+    # After an unencoded @, the rest of the password would be taken for the host, and be shown in messages.
     if any("@" in part for part in (parsed.host or "", parsed.database or "", several["after"] if several else "")):
-        raise ConfigurationError("the database URL holds one @ too many; in a password it is written %40")
+        raise ConfigurationError("the database URL holds one @ too many: write each @ of the password as %40")
     if several is not None and not all(_HOST.fullmatch(host) for host in several["hosts"].split(",")):
         raise ConfigurationError(
-            "of several hosts in the database URL, each is a name or an IPv4 address, and maybe a port"
+            "a host of the database URL cannot be read: if it names several, write each as a name or an IPv4 address, "
+            "with an optional port"
         )
     if several is not None:
         parsed = parsed.update_query_dict({"host": several["hosts"].split(",")})
@@ -87,7 +88,7 @@ def parse_url(url: str | URL) -> URL:
 
 
 def is_unverified(url: URL) -> bool:
-    """Tell whether *url* leads to another machine by a connection that does not prove to whom."""
+    """Return whether *url* leads to another machine without verifying that machine's identity."""
     hosts = url.query.get("host") or url.host or ""
     named = [hosts] if isinstance(hosts, str) else hosts
     remote = [host for host in named if host and not host.startswith("/") and not _IS_LOCAL.match(host)]
@@ -96,10 +97,9 @@ def is_unverified(url: URL) -> bool:
 
 def the_environment(environment: Mapping[str, str] | None) -> Mapping[str, str]:
     """
-    Return *environment*, or the process's if None.
+    Return *environment*, or that of the process if None.
 
-    The process's is no function's default argument: ``help`` and ``inspect.signature`` print defaults, and it holds
-    passwords.
+    ``os.environ`` is no default argument, because ``help`` and ``inspect.signature`` would print its passwords.
     """
     return os.environ if environment is None else environment
 
@@ -107,10 +107,10 @@ def the_environment(environment: Mapping[str, str] | None) -> Mapping[str, str]:
 def url_from_environment(environment: Mapping[str, str] | None = None) -> URL:
     """
     Return the URL in ``AUDIOCATALOG_DATABASE_URL``, or the one made of ``DB_HOST``, ``DB_PORT``, ``DB_NAME``,
-    ``DB_USER`` and ``DB_PASSWORD``. *environment* is the process's if None.
+    ``DB_USER`` and ``DB_PASSWORD``. If *environment* is None, the environment of the process is read.
 
     Raises:
-        ConfigurationError: neither is there, or it is malformed.
+        ConfigurationError: the variables are missing or malformed.
     """
     environment = the_environment(environment)
     if url := environment.get("AUDIOCATALOG_DATABASE_URL"):
@@ -133,10 +133,10 @@ def url_from_environment(environment: Mapping[str, str] | None = None) -> URL:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """
-    Hold the sizes and time limits of a catalogue's connections, all times in seconds; ``Catalog`` says what each does.
+    The sizes and timeouts of a catalogue's connections; ``Catalog`` describes each. All times are in seconds.
 
     Raises:
-        ConfigurationError: names the setting that is out of its range.
+        ConfigurationError: a setting is out of its range; the error names it.
     """
 
     pool_size: int = 5
@@ -175,30 +175,30 @@ class Settings:
 
     @property
     def searches(self) -> int:
-        """How many searches may run at once: unless it is set, three in four of the pool, and not its last place."""
+        """The maximum of concurrent searches: max_searches, or three quarters of pool_size, at most pool_size - 1."""
         if self.max_searches is not None:
             return self.max_searches
         return max(1, self.pool_size - max(1, self.pool_size // 4))
 
     def of_the_session(self, server_version: int = 0) -> dict[str, str]:
         """
-        Return what a server of *server_version* (such as 170004) is told for a session, whatever its own defaults.
+        Return the settings of a session on a server of *server_version*, such as 170004.
 
-        These are time limits, and every setting by which a database, a role or a host could change an answer.
+        They are the timeouts, and every setting by which a database, a role or a host could change a result.
         """
         settings = {
-            # How values are written and read.
+            # The formats of values.
             "TimeZone": "UTC",
             "DateStyle": "ISO, YMD",
             "IntervalStyle": "postgres",
             "extra_float_digits": "1",
             "array_nulls": "on",
             "standard_conforming_strings": "on",
-            # Moves and claims wait for a lock and then read what its holder wrote, which is a new snapshot's.
+            # Moves and claims wait for a lock, then need a new snapshot to read what the lock's holder wrote.
             "default_transaction_isolation": "read committed",
-            # A search counts what it finds; with a limit, the index would leave out any part of it.
+            # With a limit, the index would return a random part of the hits, and totals would be wrong.
             "gin_fuzzy_search_limit": "0",
-            # An error ends a statement, or a savepoint, and the session goes on.
+            # The session must survive an error.
             "exit_on_error": "off",
             "statement_timeout": milliseconds(self.statement_timeout),
             "lock_timeout": milliseconds(self.lock_timeout),
@@ -211,19 +211,19 @@ class Settings:
         return settings
 
     def of_a_transaction(self, server_version: int = 0) -> dict[str, str]:
-        """Return what of it is set for each transaction behind a pooler, which sets the isolation as it begins."""
+        """Return the settings of each transaction behind a pooler; BEGIN sets its isolation level."""
         outside = ("default_transaction_isolation", "idle_session_timeout")
         return {name: value for name, value in self.of_the_session(server_version).items() if name not in outside}
 
 
 def settings_from_environment(environment: Mapping[str, str] | None = None) -> dict[str, int | float | bool]:
     """
-    Return the settings that *environment* holds, such as ``AUDIOCATALOG_POOL_SIZE``, as the arguments of ``Catalog``.
+    Return the settings in *environment*, such as ``AUDIOCATALOG_POOL_SIZE``, as arguments of ``Catalog``.
 
-    *environment* is the process's if None.
+    If *environment* is None, the environment of the process is read.
 
     Raises:
-        ConfigurationError: a variable cannot be read.
+        ConfigurationError: a variable cannot be read; the error names its setting.
     """
     environment = the_environment(environment)
     found = {}

@@ -1,4 +1,4 @@
-"""One transaction on one connection: the driver's own, until the host asks for a session."""
+"""A transaction on one connection, run by the driver until the host asks for a session."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session
 
-from audiocatalog.db.commit_outcome import Trace, note_mark, trace_of
+from audiocatalog.db.commit_outcome import TransactionRef, note_mark, transaction_ref
 from audiocatalog.db.connection import PooledConnection
 from audiocatalog.db.error_translation import translated, translated_for_host
 from audiocatalog.db.host_session import refuse_writes
@@ -20,7 +20,7 @@ from audiocatalog.db.observer import LOGGER
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, TransactionAborted
 from audiocatalog.operations.operation import milliseconds, settings_call
 
-#: In a session's ``info``: whether a COMMIT was sent, whether one is unanswered, and whether it has executed anything.
+#: Keys of a session's ``info``: whether a COMMIT was sent, whether one is unanswered, whether a statement was executed.
 COMMITTED: Final = "audiocatalog_committed"
 COMMITTING: Final = "audiocatalog_committing"
 EXECUTED: Final = "audiocatalog_executed"
@@ -28,20 +28,20 @@ _SESSION: Final = "audiocatalog_session"
 
 
 class Transaction(ABC):
-    """One transaction: on the driver's connection, until the host asks for a session on the same connection."""
+    """A transaction on the driver's connection, or of a session on the same connection."""
 
-    #: For how many seconds the connection was waited for.
+    #: Seconds that the unit of work waited for the connection.
     waited: float | None = None
 
     @property
     @abstractmethod
     def driver(self) -> psycopg.Connection[Any]:
-        """The connection of the driver, once what the host has added to its session is written: reads must see it."""
+        """The driver's connection. The host's session is flushed first, so that reads see its changes."""
 
     @property
     @abstractmethod
     def host_has_committed(self) -> bool:
-        """Whether the host sent a COMMIT by its session before the transaction was ended here."""
+        """Whether the host sent a COMMIT by its session before this transaction ended."""
 
     @property
     def host_is_committing(self) -> bool:
@@ -50,37 +50,38 @@ class Transaction(ABC):
 
     @abstractmethod
     def with_session(self) -> SessionTransaction:
-        """Return this transaction as one of a session; from then on, only that one is used."""
+        """Return this transaction as one of a session, which replaces it from then on."""
 
     @abstractmethod
     def commit(self, *, traced: bool = False) -> None:
         """
-        Commit; if it is *traced*, so that it can be found out whether it took place if the answer is lost.
+        Commit. If *traced*, the outcome can be looked up if the answer is lost.
 
         Raises:
-            TransactionAborted: the server has given the transaction up, and would answer by rolling back.
-            CommitOutcomeUnknown: the connection was lost before the answer came.
+            TransactionAborted: an earlier error has aborted the transaction, and COMMIT would roll back.
+            CommitOutcomeUnknown: the connection was lost before the answer arrived.
+            CatalogError: what another error of the driver means.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give the connection back; what was not committed is rolled back."""
+        """Roll back what was not committed, and give the connection back."""
 
     def set_statement_timeout(self, seconds: float) -> None:
-        """Let each further statement of the transaction take *seconds*."""
+        """Set the timeout of each further statement of the transaction to *seconds*."""
         driver = self.driver
         with translated("set_statement_timeout"):
             driver.execute(settings_call({"statement_timeout": milliseconds(seconds)}, local=True))
         if isinstance(driver, PooledConnection):
-            # Never less than usual: a savepoint that is rolled back gives the server its old limit back.
+            # Never less than the default: a rollback to a savepoint restores the old timeout on the server.
             driver.response_timeout = max(driver.response_timeout or 0.0, seconds + driver.network_timeout)
             driver.limit = seconds
 
     def roll_back(self) -> None:
-        """Roll back in whatever state the connection is; a failure is only logged, so as not to hide what led here."""
+        """Roll back in any state of the connection; a failure is only logged, so that it hides no earlier error."""
         try:
             if (driver := self._under_way()) is not None:
-                driver.response_timeout = driver.network_timeout  # There is nothing in a rollback that takes time.
+                driver.response_timeout = driver.network_timeout  # A rollback is fast on the server.
             self._roll_back()
         except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, CatalogError) as error:
             LOGGER.debug("rolling back failed: %s", type(error).__name__)
@@ -90,11 +91,11 @@ class Transaction(ABC):
 
     @abstractmethod
     def _under_way(self) -> PooledConnection | None:
-        """Return the connection of the transaction, if one is under way and the connection is the pool's."""
+        """Return the connection of the pool on which the transaction is open, or None."""
 
 
 class DriverTransaction(Transaction):
-    """A transaction on *driver*, without a session, which would cost more than most of what the package does."""
+    """A transaction on *driver* without a session, which costs more than most calls of the package."""
 
     def __init__(self, driver: PooledConnection, open_session: Callable[[PooledConnection], Session]) -> None:
         self._driver = driver
@@ -103,36 +104,36 @@ class DriverTransaction(Transaction):
         self.waited = driver.waited
 
     def begin(self, settings: str | None) -> None:
-        """Leave autocommit, and set what holds for this transaction alone, where *settings* is a statement."""
+        """Leave autocommit, and execute the statement *settings* if there is one."""
         self._driver.autocommit = False
         if settings is not None:
             self._driver.execute(settings)
 
     @property
     def driver(self) -> PooledConnection:
-        """The connection."""
+        """The driver's connection."""
         return self._driver
 
     @property
     def host_has_committed(self) -> bool:
-        """Whether the host did so by the session that goes on with this transaction."""
+        """Whether the host sent a COMMIT by the session that continues this transaction."""
         return self._successor is not None and self._successor.host_has_committed
 
     def with_session(self) -> SessionTransaction:
-        """Return the transaction of a session on the same connection, which belongs to the session from then on."""
+        """Return the transaction of a session, which owns the connection from then on."""
         if self._successor is None:
             with translated("session"):
                 self._successor = SessionTransaction(self._open_session(self._driver), waited=self.waited)
         return self._successor
 
-    def commit(self, *, traced: bool = False) -> None:  # noqa: ARG002  # What was sent has left its mark anyhow.
-        """Commit; an error about a lost answer always tells which transaction it was."""
+    def commit(self, *, traced: bool = False) -> None:  # noqa: ARG002  # Every statement of ours returns its mark.
+        """Commit; a CommitOutcomeUnknown always carries the identity of the transaction."""
         try:
             with translated("commit", "commit"):
                 refuse_to_commit_an_aborted_transaction(self._driver)
                 self._driver.commit()
         except CommitOutcomeUnknown as error:
-            error.trace = trace_of(self._driver)
+            error.trace = transaction_ref(self._driver)
             raise
 
     def close(self) -> None:
@@ -152,7 +153,7 @@ class DriverTransaction(Transaction):
 
 
 class SessionTransaction(Transaction):
-    """A transaction of *session*, which has its connection."""
+    """A transaction of *session*, which owns its connection."""
 
     def __init__(self, session: Session, *, waited: float | None = None) -> None:
         self.session = session
@@ -161,7 +162,7 @@ class SessionTransaction(Transaction):
 
     @property
     def driver(self) -> psycopg.Connection[Any]:
-        """The connection of the session, after a flush."""
+        """The connection of the session, which is flushed first."""
         with translated_for_host("flush"):
             self.session.flush()
         with translated("session"):
@@ -169,7 +170,7 @@ class SessionTransaction(Transaction):
 
     @property
     def host_has_committed(self) -> bool:
-        """Whether the host did so."""
+        """Whether the host sent a COMMIT by this session."""
         return COMMITTED in self.session.info if self._host_had_committed is None else self._host_had_committed
 
     @property
@@ -200,22 +201,22 @@ class SessionTransaction(Transaction):
         self.session.close()
 
     def _roll_back(self) -> None:
-        # A rollback expires what the session holds; the host's objects stay readable as they are.
+        # A rollback expires the objects of a session. Expunged first, the host's objects stay readable.
         self.session.expunge_all()
         self.session.rollback()
 
-    def _trace(self) -> Trace | None:
-        """Ask for the mark of what the session has written; COMMIT is not sent yet: what fails may be tried again."""
-        # The host may have ended its session's transaction, and begun another on another connection.
+    def _trace(self) -> TransactionRef | None:
+        """Return the identity of the session's transaction, before COMMIT is sent, so that a failure can be retried."""
+        # The host may have ended this transaction and begun another one, on another connection.
         driver = self._under_way()
         if driver is None:
             return None
         refuse_to_commit_an_aborted_transaction(driver)
         with translated("commit"):
             note_mark(driver)
-        # A hook of the host's may still write; if nothing else has, it is not known by what mark.
+        # A hook of the host may still write, after the mark was read. `commit` looks at this flag to find out.
         self.session.info[EXECUTED] = False
-        return trace_of(driver)
+        return transaction_ref(driver)
 
     def _under_way(self) -> PooledConnection | None:
         if not self.session.in_transaction():
@@ -226,7 +227,7 @@ class SessionTransaction(Transaction):
 
 
 def watch_commits(session: Session) -> None:
-    """Have ``before_commit`` know of *session*, whose host may commit by itself, with hooks of its own."""
+    """Let ``before_commit`` find *session*, because its host may commit without the unit of work."""
     event.listen(session, "after_begin", _note_session)
     event.listen(session, "after_commit", _note_answer)
 
@@ -241,7 +242,12 @@ def _note_answer(session: Session) -> None:
 
 
 def before_commit(connection: Connection) -> None:
-    """Refuse a COMMIT that would roll back, and note that one is about to be sent."""
+    """
+    Record that a COMMIT is about to be sent.
+
+    Raises:
+        TransactionAborted: the COMMIT would roll back.
+    """
     refuse_to_commit_an_aborted_transaction(driver_connection(connection))
     session: Session | None = connection.info.get(_SESSION)
     if session is not None:
@@ -249,7 +255,12 @@ def before_commit(connection: Connection) -> None:
 
 
 def before_execution(connection: Connection, *details: Any) -> None:  # noqa: ANN401  # What SQLAlchemy's event tells.
-    """Refuse a statement of the host's that writes a table of ours, and note that it has something executed."""
+    """
+    Record that the host executes a statement.
+
+    Raises:
+        WriteRefused: the statement writes a table of ours.
+    """
     _cursor, _statement, _parameters, context, _executemany = details
     refuse_writes(context.compiled, driver_connection(connection))
     session: Session | None = connection.info.get(_SESSION)
@@ -264,15 +275,15 @@ def driver_connection(connection: Connection) -> psycopg.Connection[Any]:
 
 def refuse_to_commit_an_aborted_transaction(driver: psycopg.Connection[Any]) -> None:
     """
-    Refuse to commit what the server has given up: it would answer COMMIT by rolling back, without an error.
+    Check that the transaction is not aborted; otherwise the server would answer COMMIT by rolling back, without error.
 
     Raises:
-        TransactionAborted: it has.
+        TransactionAborted: an earlier error has aborted it.
     """
     if driver.info.transaction_status == TransactionStatus.INERROR:
         raise TransactionAborted(
-            "nothing was kept: an error inside the unit of work was caught and the work went on, "
-            "but the server had already rolled everything back",
+            "an error inside the unit of work was caught, but it had aborted the transaction, so the server rolled "
+            "everything back: let errors leave the unit of work, then run it again",
             operation="commit",
             phase="commit",
         )

@@ -58,7 +58,7 @@ class BuildIndexConcurrently(MigrateOperation):
 
         >>> op.build_index_concurrently("ix_audio_tracks_rating", "audio_tracks", ["rating", "id"])  # doctest: +SKIP
         """
-        with operations.get_context().autocommit_block(), _patiently(operations):
+        with operations.get_context().autocommit_block(), _long_lock_wait(operations):
             valid = _is_valid(operations, name, table)
             if valid is False:
                 operations.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_quoted(operations, name)}")
@@ -86,7 +86,7 @@ class DropIndexConcurrently(MigrateOperation):
 
         >>> op.drop_index_concurrently("ix_audio_tracks_rating")  # doctest: +SKIP
         """
-        with operations.get_context().autocommit_block(), _patiently(operations):
+        with operations.get_context().autocommit_block(), _long_lock_wait(operations):
             operations.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_quoted(operations, name)}")
 
 
@@ -170,7 +170,7 @@ def filled_in(text: str, version: int, columns: Mapping[str, Mapping[str, str]])
 
 
 @contextmanager
-def _patiently(operations: Operations) -> Iterator[None]:
+def _long_lock_wait(operations: Operations) -> Iterator[None]:
     """
     Let concurrent operations wait for the transactions before them, as they must.
 
@@ -178,7 +178,7 @@ def _patiently(operations: Operations) -> Iterator[None]:
     invalid index and the whole work to be done again.
     """
     migrator: Migrator | None = operations.get_context().opts.get("migrator")
-    lock_timeout = "0" if migrator is None else f"{round(migrator.patience * 1000)}ms"
+    lock_timeout = "0" if migrator is None else f"{round(migrator.lock_timeout * 1000)}ms"
     with (
         _limits(operations, lock_timeout=lock_timeout, statement_timeout="0"),
         nullcontext() if migrator is None else migrator.watching(),

@@ -21,7 +21,7 @@ from audiocatalog.db.schema_check import config_path as config_path  # noqa: PLC
 from audiocatalog.db.settings import parse_url
 from audiocatalog.db.transaction import driver_connection
 from audiocatalog.errors import SchemaMismatch, TransientConflict
-from audiocatalog.migrations.migrator import connected, only_migrator
+from audiocatalog.migrations.migrator import connected, exclusive_migrator
 from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 from audiocatalog.models.tables import DOMAINS
 
@@ -123,7 +123,7 @@ def current(url: str | URL) -> str | None:
 @contextmanager
 def migrating(url: URL, *, timeout: float) -> Iterator[Connection]:
     """Give a connection to work on as the only migrator of its database, for what else changes the schema."""
-    with only_migrator(url, timeout=timeout) as migrator:
+    with exclusive_migrator(url, timeout=timeout) as migrator:
         yield migrator.connection
 
 

@@ -96,7 +96,7 @@ FROM pg_stat_progress_create_index WHERE pid = :pid""")
 _LONGEST_PAUSE: Final = 2.0
 
 
-class Steps:
+class RetryableSteps:
     """
     Hand out the steps of a migration one at a time, so that the one that failed is tried again, and no other.
 
@@ -139,17 +139,17 @@ class Steps:
 
 
 class Migrator:
-    """Run migrations on *connection* while *guard* keeps others out; wait for each lock for *patience* seconds."""
+    """Migrations on *connection*, while the session of *lock_connection* holds the lock of migrators."""
 
-    def __init__(self, connection: Connection, guard: Connection, patience: float) -> None:
+    def __init__(self, connection: Connection, lock_connection: Connection, lock_timeout: float) -> None:
         self.connection = connection
-        self.patience = patience
+        self.lock_timeout = lock_timeout
         #: The limits of each statement, to which a revision that allows itself more goes back.
         self.limits = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in LIMITS}
         connection.commit()
-        self._guard = guard
+        self._lock_connection = lock_connection
         self._pid = driver_connection(connection).info.backend_pid
-        self._own = [self._pid, driver_connection(guard).info.backend_pid]
+        self._own = [self._pid, driver_connection(lock_connection).info.backend_pid]
 
     def run(self, migration: MigrationContext, run_next: Callable[[], None]) -> None:
         """
@@ -164,29 +164,29 @@ class Migrator:
                 revision 0001 has made the database.
             TransientConflict: a step did not get them within the migrator's patience. Those before it are done.
         """
-        steps = Steps(migration)
+        steps = RetryableSteps(migration)
         try:
             self._take_all(steps, run_next)
             # Not for those commands that only compare or print, nor for the way back.
             if "destination_rev" in migration.opts and not steps.go_back:
                 self._secure_functions()
         except PermissionDenied as error:
-            raise self._explained(error) from error.__cause__
+            raise self._with_advice(error) from error.__cause__
 
-    def _take_all(self, steps: Steps, run_next: Callable[[], None]) -> None:
+    def _take_all(self, steps: RetryableSteps, run_next: Callable[[], None]) -> None:
         while True:
             tries = tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(TransientConflict),
-                stop=tenacity.stop_before_delay(self.patience),
+                stop=tenacity.stop_before_delay(self.lock_timeout),
                 # Each try may hold up everybody for as long as the lock's limit: more rarely, the longer it takes.
                 wait=tenacity.wait_exponential(multiplier=0.2, max=_LONGEST_PAUSE) + tenacity.wait_random(0, 0.2),
-                before_sleep=lambda state: self._before_another_try(steps, state),
+                before_sleep=lambda state: self._before_retry(steps, state),
                 reraise=True,
             )
             try:
                 tries(self._try, run_next)
             except TransientConflict as error:
-                raise self._given_up(steps, tries.statistics["attempt_number"], error) from error
+                raise self._lock_failure(steps, tries.statistics["attempt_number"], error) from error
             if not steps.advance():
                 return
 
@@ -198,10 +198,10 @@ class Migrator:
             check_pins(driver_connection(self.connection))
             self.connection.commit()
 
-    def _explained(self, error: PermissionDenied) -> PermissionDenied:
+    def _with_advice(self, error: PermissionDenied) -> PermissionDenied:
         """Return *error* with what an upgrade needs: often, it is the schema that nothing may be created in."""
         self.connection.rollback()
-        schema, may_create = self._guard.exec_driver_sql(_READ_SCHEMA).one()
+        schema, may_create = self._lock_connection.exec_driver_sql(_READ_SCHEMA).one()
         message = f"{str(error).partition(';')[0]}: upgrade as the role that owns the tables and functions"
         if schema is not None and not may_create:
             message = (
@@ -224,8 +224,8 @@ class Migrator:
 
     def _try(self, run_next: Callable[[], None]) -> None:
         with translated("upgrade"):
-            # Without the guard's session its lock is gone, and another migrator may be at work.
-            self._guard.exec_driver_sql("SELECT 1")
+            # Without the lock_connection's session its lock is gone, and another migrator may be at work.
+            self._lock_connection.exec_driver_sql("SELECT 1")
             # What failed before may have left a transaction and its own limits.
             self.connection.rollback()
             for name, value in self.limits.items():
@@ -233,43 +233,43 @@ class Migrator:
             self.connection.commit()
             run_next()
 
-    def _before_another_try(self, steps: Steps, state: tenacity.RetryCallState) -> None:
+    def _before_retry(self, steps: RetryableSteps, state: tenacity.RetryCallState) -> None:
         self.connection.rollback()
         LOGGER.warning(
             "%s waits for a lock, try %d: %s",
             steps.current,
             state.attempt_number,
-            self._who_is_in_the_way(),
+            self._blocking_session(),
             extra={"operation": "upgrade", "attempt": state.attempt_number},
         )
-        self._have_autovacuum_give_way()
+        self._cancel_autovacuum()
 
-    def _given_up(self, steps: Steps, tries: int, error: TransientConflict) -> TransientConflict:
+    def _lock_failure(self, steps: RetryableSteps, tries: int, error: TransientConflict) -> TransientConflict:
         self.connection.rollback()
         return TransientConflict(
-            f"{steps.current} did not get its locks within {self.patience:g} s, {tries} tries: "
-            f"{self._who_is_in_the_way()}; end that transaction or wait for its end, and upgrade again",
+            f"{steps.current} did not get its locks within {self.lock_timeout:g} s, {tries} tries: "
+            f"{self._blocking_session()}; end that transaction or wait for its end, and upgrade again",
             operation="upgrade",
             sqlstate=error.sqlstate,
         )
 
-    def _who_is_in_the_way(self) -> str:
+    def _blocking_session(self) -> str:
         with translated("upgrade"):
-            found = self._guard.execute(_OLDEST_HOLDER, {"own": self._own}).one_or_none()
+            found = self._lock_connection.execute(_OLDEST_HOLDER, {"own": self._own}).one_or_none()
         if found is None:
             return "whoever held it has ended"
         age = "" if found.age is None else f", for {found.age:.1f} s"
         return f"process {found.pid} ({found.name}) uses {found.tables}{age}"
 
-    def _have_autovacuum_give_way(self) -> None:
+    def _cancel_autovacuum(self) -> None:
         """
         Wait long enough for autovacuum to give way, in a mode for which no reader and no writer has to wait.
 
         It does so for whoever has waited for `deadlock_timeout`, which a migration never does.
         """
         with translated("upgrade"):
-            for table in self._guard.execute(_BEING_VACUUMED, {"own": self._own}).scalars().all():
-                self._guard.exec_driver_sql(
+            for table in self._lock_connection.execute(_BEING_VACUUMED, {"own": self._own}).scalars().all():
+                self._lock_connection.exec_driver_sql(
                     "DO $$BEGIN"
                     " PERFORM set_config('lock_timeout', (2000 + setting::int)::text, true) FROM pg_settings"
                     "  WHERE name = 'deadlock_timeout';"
@@ -282,7 +282,7 @@ class Migrator:
         pause = 1.0
         while not done.wait(pause):
             try:
-                found = self._guard.execute(_PROGRESS, {"pid": self._pid}).one_or_none()
+                found = self._lock_connection.execute(_PROGRESS, {"pid": self._pid}).one_or_none()
             except Exception:  # noqa: BLE001  # Whatever it is, the migration itself will meet it.
                 return
             if found is not None:
@@ -294,7 +294,7 @@ class Migrator:
 
 
 @contextmanager
-def only_migrator(url: URL, *, timeout: float) -> Iterator[Migrator]:
+def exclusive_migrator(url: URL, *, timeout: float) -> Iterator[Migrator]:
     """
     Give a migrator, the only one of its database.
 
@@ -305,13 +305,13 @@ def only_migrator(url: URL, *, timeout: float) -> Iterator[Migrator]:
         ConfigurationError: there is no schema to work in.
         TransientConflict: another migrator has been at work for *timeout* seconds.
     """
-    with translated("upgrade"), connected(url) as guard:
-        check_server(driver_connection(guard))
-        _check_schema_exists(guard)
-        _take(guard, LOCK_KEY, timeout)
+    with translated("upgrade"), connected(url) as lock_connection:
+        check_server(driver_connection(lock_connection))
+        _check_schema_exists(lock_connection)
+        _take(lock_connection, LOCK_KEY, timeout)
         with connected(url, autocommit=False) as connection:
             _take(connection, _SESSION_KEY, timeout)
-            yield Migrator(connection, guard, timeout)
+            yield Migrator(connection, lock_connection, timeout)
 
 
 @contextmanager

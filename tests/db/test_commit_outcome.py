@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from audiocatalog import Catalog, TrackMetadata
-from audiocatalog.db.commit_outcome import _SERVER, Outcome, Trace, find_outcome
+from audiocatalog.db.commit_outcome import _SERVER, Outcome, TransactionRef, find_outcome
 from audiocatalog.db.execute import run
 from audiocatalog.operations.operation import TRANSACTION_MARK
 from tests.support.databases import libpq
@@ -17,7 +17,7 @@ from tests.support.databases import libpq
 ANOTHER_SERVER = "00000001 of another cluster"
 
 
-def ask(connection: psycopg.Connection[Any], trace: Trace) -> Outcome | None:
+def ask(connection: psycopg.Connection[Any], trace: TransactionRef) -> Outcome | None:
     return run(connection, find_outcome(trace), "run")
 
 
@@ -39,19 +39,23 @@ def one(connection: psycopg.Connection[Any], statement: str) -> str:
     return str(row[0])
 
 
-def write(writing: psycopg.Connection[Any], server: str | None = None, *, wrote_history: bool = False) -> Trace:
+def write(
+    writing: psycopg.Connection[Any], server: str | None = None, *, wrote_history: bool = False
+) -> TransactionRef:
     """Write something of the host's own in a transaction, which goes on, and name it."""
     writing.execute("CREATE TEMPORARY TABLE written AS SELECT 1")
-    return Trace(server or one(writing, f"SELECT {_SERVER}"), one(writing, f"SELECT {TRANSACTION_MARK}"), wrote_history)
+    return TransactionRef(
+        server or one(writing, f"SELECT {_SERVER}"), one(writing, f"SELECT {TRANSACTION_MARK}"), wrote_history
+    )
 
 
-def of_another_server(trace: Trace) -> Trace:
+def of_another_server(trace: TransactionRef) -> TransactionRef:
     return trace._replace(server=ANOTHER_SERVER)
 
 
 def test_a_transaction_that_had_written_nothing_has_kept_nothing(asking: psycopg.Connection[Any]) -> None:
-    assert ask(asking, Trace("a server", None, wrote_history=False)) == "aborted"
-    assert ask(asking, Trace(None, None, wrote_history=False)) == "aborted"
+    assert ask(asking, TransactionRef("a server", None, wrote_history=False)) == "aborted"
+    assert ask(asking, TransactionRef(None, None, wrote_history=False)) == "aborted"
 
 
 def test_of_a_server_without_a_name_nothing_is_known(
@@ -95,7 +99,7 @@ def test_rows_of_the_history_prove_a_commit_to_another_server(
 ) -> None:
     catalog.bulk_save([{"title": "Kept", "audio_path": "a"}])
     xact_id, at = asking.execute("SELECT xact_id, at FROM audio_track_status_changes").fetchone() or (None, None)
-    found = Trace(ANOTHER_SERVER, f"{xact_id}|{at}|{at}", wrote_history=True)
+    found = TransactionRef(ANOTHER_SERVER, f"{xact_id}|{at}|{at}", wrote_history=True)
     assert ask(asking, found) == "committed"
     earlier = found._replace(mark=f"{xact_id}|2001-01-01+00|2001-01-02+00")
     assert ask(asking, earlier) == "aborted"
@@ -107,4 +111,4 @@ def test_rows_of_the_edits_prove_it_too(catalog: Catalog, asking: psycopg.Connec
     with catalog.unit_of_work() as work:
         work.save(TrackMetadata(title="Second"), id=track.id, audio_path="a", replace=True)
     xact_id, at = asking.execute("SELECT xact_id, at FROM audio_track_edits").fetchone() or (None, None)
-    assert ask(asking, Trace(ANOTHER_SERVER, f"{xact_id}|{at}|{at}", wrote_history=True)) == "committed"
+    assert ask(asking, TransactionRef(ANOTHER_SERVER, f"{xact_id}|{at}|{at}", wrote_history=True)) == "committed"

@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
-from audiocatalog.db.commit_outcome import Trace
+from audiocatalog.db.commit_outcome import TransactionRef
 from audiocatalog.models.ids import new_id
 from tests.support.databases import libpq
 from tests.support.proxy import Proxy, proxied
@@ -198,7 +198,7 @@ def test_what_became_of_a_commit_is_asked_again_only_after_errors_that_may_pass(
         return answer
 
     monkeypatch.setattr("audiocatalog.db.retry.run", ask)
-    trace = Trace("a server", "1|2|3", wrote_history=True)
+    trace = TransactionRef("a server", "1|2|3", wrote_history=True)
     assert catalog._runner.outcome_of(trace, 60.0) is True
     with pytest.raises(errors.SchemaMismatch):
         catalog._runner.outcome_of(trace, 60.0)

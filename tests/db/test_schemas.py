@@ -321,7 +321,7 @@ class TestFirstRevision:
         with Catalog(url) as catalog:
             calls = (catalog.count_by_status, lambda: migrations.upgrade(url), lambda: migrations.check(url))
             for call in (*calls, lambda: grant_sql(url, "nobody"), lambda: roles_sql(url)):
-                with pytest.raises(SchemaMismatch, match="another state of revision 0001 made this database") as caught:
+                with pytest.raises(SchemaMismatch, match="made by an earlier text of revision 0001") as caught:
                     call()
                 for advice in (
                     "export it with the code that made it",

@@ -211,7 +211,7 @@ def test_a_thread_that_was_never_started_or_died_is_not_waited_for(database_url:
     with Catalog(database_url, pool_size=1, pool_timeout=5.0) as catalog:
         catalog.warm_up()
         pool = catalog._database._opened_pool()
-        catalog._database._take().hang_up()
+        catalog._database._take().disconnect()
         died = Maker(lambda _: sys.exit())
         died.start()
         pool._makers += [Maker(pool._make), died]

@@ -40,13 +40,13 @@ FOUND: list[tuple[list[str], str | None]] = [
     ([f"{int(SCHEMA_REVISION) - 1:04}"], rf"this code needs {SCHEMA_REVISION}: run `audiocatalog upgrade`"),
     ([SCHEMA_REVISION], None),
     ([NEXT_REVISION], None),
-    ([AFTER_NEXT], rf"too old for it and works with {SCHEMA_REVISION} and {NEXT_REVISION}: deploy a newer one"),
-    (["9999"], r"deploy a newer one"),
+    ([AFTER_NEXT], rf"only works with {SCHEMA_REVISION} and {NEXT_REVISION}: deploy a newer version"),
+    (["9999"], r"deploy a newer version"),
     ([SCHEMA_REVISION, NEXT_REVISION], rf"names 2 revisions, {SCHEMA_REVISION} and {NEXT_REVISION}"),
-    (["5c1a9e33b7d0"], r"'5c1a9e33b7d0', which is none of audiocatalog's"),
-    ([""], r"'', which is none of audiocatalog's"),
-    (["١٢٣٤"], r"which is none of audiocatalog's"),
-    (["\x1b[31m\n"], r"'\\x1b\[31m\\n', which is none"),
+    (["5c1a9e33b7d0"], r"'5c1a9e33b7d0', which audiocatalog does not have"),
+    ([""], r"'', which audiocatalog does not have"),
+    (["١٢٣٤"], r"which audiocatalog does not have"),
+    (["\x1b[31m\n"], r"'\\x1b\[31m\\n', which audiocatalog does not have"),
 ]
 
 

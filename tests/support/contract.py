@@ -33,7 +33,7 @@ from audiocatalog import (
     UnitOfWork,
     errors,
 )
-from audiocatalog.db.commit_outcome import trace_of
+from audiocatalog.db.commit_outcome import transaction_ref
 from audiocatalog.search.results import SearchPage
 from tests.support.databases import TABLES, libpq
 from tests.support.waiting import wait_until, wait_until_blocked
@@ -162,7 +162,7 @@ class _Round:
         with self.catalog.unit_of_work() as work:
             save(work, "traced", TrackMetadata(title="Traced"), status=COMPLETED)
             driver: Any = work._open().driver
-            lost.trace = tuple(trace_of(driver))
+            lost.trace = tuple(transaction_ref(driver))
         self.note("was_committed", lambda: self.catalog.was_committed(lost))
 
     def move(self) -> None:
