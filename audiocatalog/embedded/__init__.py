@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own for demos, tests and small catalogues (extra: embedded)."""
+"""A private PostgreSQL server for demos, tests and small catalogues (extra: embedded)."""
 
 from audiocatalog.embedded.server import EmbeddedPostgres
 

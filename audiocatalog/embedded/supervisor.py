@@ -1,14 +1,13 @@
 """
-Run one PostgreSQL for the process that starts this script, and take it away together with that process.
+A supervisor that runs one PostgreSQL server for its parent process, the owner, and stops it with the owner.
 
-``python -I -S supervisor.py JOB`` makes the cluster, starts the server and writes one JSON object to its
-standard output: ``{"pid": …, "socket": …}`` or ``{"problem": …, "details": …}``. Then it waits. As soon as its owner
-writes to the pipe on its standard input, closes it, or ends in whatever way, it stops the server and removes every
-temporary folder.
+``python -I -S supervisor.py JOB`` creates the cluster, starts the server and writes one JSON object to its standard
+output: ``{"pid": …, "socket": …}`` or ``{"problem": …, "details": …}``. Then it waits. When the owner writes to the
+pipe on its standard input, closes it, or ends, the supervisor stops the server and removes every temporary folder.
 
-It is a process of its own because nothing inside the owner outlives SIGKILL, and because a server which the kernel
-ties to the owner would be tied to the one thread that started it. Everything is imported at the top, from the
-standard library alone: once root has become `nobody`, the interpreter's own folders may be closed to this process.
+It is a process of its own because nothing inside the owner survives SIGKILL, and because the kernel would tie a server
+to the owner's thread instead of to the owner. It imports everything at the top, and only the standard library: after
+root has become `nobody`, the interpreter's folders may be closed to it.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from typing import TYPE_CHECKING, NamedTuple
 try:
     import ctypes
 except ImportError:
-    # Some Pythons are built without it. They lose no more than `_tied_to_this_process`.
+    # Some Pythons are built without ctypes. They only lose `_tied_to_this_process`.
     ctypes = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Nothing here survives a power cut, and no test or demo needs that.
+#: Settings for speed; data does not survive a power cut, which tests and demos do not need.
 _FAST_SETTINGS = {
     "autovacuum": "off",
     "checkpoint_timeout": "1h",
@@ -60,7 +59,7 @@ _TICK_SECONDS = 0.25
 
 
 class Job(NamedTuple):
-    """Say what to run and for which process; *data* is None for a temporary cluster."""
+    """What to run, and for which *owner* process; *data* is None for a temporary cluster."""
 
     owner: int
     binaries: str
@@ -70,14 +69,14 @@ class Job(NamedTuple):
     settings: dict[str, str]
 
     def owner_left(self, seconds: float) -> bool:
-        """Wait at most *seconds* for the owner to speak, to close the pipe or to end, and say whether it did."""
-        # The pipe says so at once, but a forked child of the owner may hold it open: so ask for the parent as well.
+        """Wait at most *seconds* for the owner to write, close the pipe or end, and return whether it did."""
+        # A forked child of the owner may hold the pipe open, so the parent process is checked as well.
         readable, _, _ = select.select([0], [], [], seconds)
         return bool(readable) or os.getppid() != self.owner
 
 
 class Folders(NamedTuple):
-    """Say where the programs, the cluster and the socket are."""
+    """The folders of the programs, the cluster and the socket."""
 
     binaries: Path
     data: Path
@@ -85,12 +84,12 @@ class Folders(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """The file to which the server writes; a kept cluster collects all its runs there."""
+        """The server's log; in a kept cluster, each run appends to it."""
         return self.data / "server.log"
 
 
 class Problem(Exception):
-    """Say why there is no server and what to do about it; *details* is what the failed program wrote."""
+    """A reason why there is no server, with advice; *details* is the output of the failed program."""
 
     def __init__(self, problem: str, details: str = "") -> None:
         super().__init__(problem)
@@ -98,10 +97,10 @@ class Problem(Exception):
 
 
 def main(job: Job) -> None:
-    """Run the server until its owner has left, and leave nothing behind."""
+    """Run the server until its owner has left, then remove all temporary folders."""
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: sys.exit(1))
-    # An owner may ignore this signal; inherited, that would hide how initdb ended.
+    # If the owner ignores SIGCHLD, this process inherits that, and would not get initdb's exit code.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with contextlib.ExitStack() as cleanup:
         try:
@@ -109,7 +108,7 @@ def main(job: Job) -> None:
         except Problem as problem:
             _report(problem=str(problem), details=problem.details)
         except OSError as error:
-            _report(problem=f"{error}. Mend that.", details="")
+            _report(problem=f"{error}. Correct this and try again.", details="")
         finally:
             for number in _STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
@@ -129,8 +128,8 @@ def _serve(job: Job, cleanup: contextlib.ExitStack) -> None:
     cleanup.callback(_stop, server, gently=job.durable or job.data is not None)
     _wait_until_ready(server, folders, job, already_logged)
     _report(pid=server.pid, socket=str(folders.socket))
-    # The end of our output tells the owner that the report is complete.
-    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - what is wanted is its descriptor.
+    # The end of the output tells the owner that the report is complete.
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - dup2 needs the descriptor.
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
     while server.poll() is None and not job.owner_left(_TICK_SECONDS):
@@ -143,7 +142,7 @@ def _report(**facts: object) -> None:
 
 
 def _become_nobody(job: Job, cleanup: contextlib.ExitStack) -> Path:
-    """Turn from root, as which PostgreSQL refuses to run, into `nobody`, and return binaries for that user."""
+    """Change from root to `nobody`, because PostgreSQL refuses to run as root, and return binaries for that user."""
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
@@ -154,20 +153,20 @@ def _become_nobody(job: Job, cleanup: contextlib.ExitStack) -> Path:
     os.setgroups([])
     os.setegid(nobody.pw_gid)
     os.seteuid(nobody.pw_uid)
-    tempfile.gettempdir()  # The first call settles for a folder that is writable: `nobody` has to make it.
+    tempfile.gettempdir()  # The first call picks a writable folder, which has to be writable for `nobody`.
     runnable = os.access(Path(job.binaries, "postgres"), os.X_OK, effective_ids=True)
     os.seteuid(0)
     binaries = Path(job.binaries) if runnable else _copy_binaries(Path(job.binaries), nobody, cleanup)
     os.setgid(nobody.pw_gid)
     os.setuid(nobody.pw_uid)
     if job.data is not None and not os.access(job.data, os.R_OK | os.W_OK | os.X_OK):
-        msg = f"The server of root runs as `nobody`, who cannot use {job.data}. Name a folder outside closed homes."
+        msg = f"The server of root runs as `nobody`, which cannot use {job.data}. Name a folder open to other users."
         raise Problem(msg)
     return binaries
 
 
 def _copy_binaries(binaries: Path, nobody: pwd.struct_passwd, cleanup: contextlib.ExitStack) -> Path:
-    """Copy an installation in a closed folder, keeping the layout by which its programs find their libraries."""
+    """Copy an installation out of a closed folder, with the layout by which its programs find their libraries."""
     installation, package = binaries.parent, binaries.parent.parent
     libraries = package.parent / f"{package.name}.libs"
     copy = _temporary_folder(cleanup, _plain_parent())
@@ -175,7 +174,7 @@ def _copy_binaries(binaries: Path, nobody: pwd.struct_passwd, cleanup: contextli
         if part.is_dir():
             target = copy / part.relative_to(package.parent)
             shutil.copytree(part, target, ignore=shutil.ignore_patterns("*.a", "pgxs", "pkgconfig"))
-    # The top comes last: until then nobody else can reach into a tree that root is still writing.
+    # The top folder comes last, so that no other user can reach into the tree while root is writing it.
     for folder, _, files in os.walk(copy, topdown=False):
         for name in (*files, ""):
             os.chown(Path(folder, name), nobody.pw_uid, nobody.pw_gid)
@@ -183,7 +182,7 @@ def _copy_binaries(binaries: Path, nobody: pwd.struct_passwd, cleanup: contextli
 
 
 def _plain_parent() -> str:
-    """Return a folder for temporary files whose path needs no quoting and leaves room in a socket's 103 bytes."""
+    """Return a folder for temporary files with a path that needs no quoting and fits a socket's 103 bytes."""
     usual = tempfile.gettempdir()
     return usual if re.fullmatch(r"[\w/.-]{1,60}", usual, re.ASCII) else "/tmp"  # noqa: S108 - mkdtemp follows.
 
@@ -195,7 +194,7 @@ def _temporary_folder(cleanup: contextlib.ExitStack, parent: str) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, again if need be: the children of a killed server write for a moment after its end."""
+    """Remove a folder, with retries for 5 seconds: the children of a killed server write after its end."""
     deadline = time.monotonic() + 5
     shutil.rmtree(folder, ignore_errors=True)
     while folder.exists() and time.monotonic() < deadline:
@@ -205,19 +204,19 @@ def _remove(folder: Path) -> None:
 
 def _claim(data: Path, job: Job) -> int:
     """
-    Lock the data folder for this server and return the lock's descriptor, for the server to inherit.
+    Lock the data folder and return the lock's descriptor, which the server inherits.
 
-    The lock ends with the last process of the server. One that is just going away is waited for.
+    The lock ends with the last process of the server. A previous server that is stopping is waited for.
     """
     folder = os.open(data, os.O_RDONLY)
-    patience = time.monotonic() + _PREDECESSOR_SECONDS
+    deadline = time.monotonic() + _PREDECESSOR_SECONDS
     while True:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid, state = _read_pid_file(data)
-            if state != "stopping" and time.monotonic() > patience:
-                msg = f"{data} is in use by another server (process {pid}). Stop that one, or name another folder."
+            if state != "stopping" and time.monotonic() > deadline:
+                msg = f"{data} is in use by another server (process {pid}). Stop that server, or name another folder."
                 raise Problem(msg) from None
         except OSError:
             break  # Some network file systems have no locks. PostgreSQL's own check remains.
@@ -230,7 +229,7 @@ def _claim(data: Path, job: Job) -> int:
 
 
 def _read_pid_file(data: Path) -> tuple[int, str]:
-    """Return the process id and the state in postmaster.pid, or 0 and nothing where it has none yet."""
+    """Return the process id and the state in postmaster.pid, or 0 and an empty string."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
         return int(lines[0]), lines[7].strip() if len(lines) > 7 else ""  # noqa: PLR2004 - it is the eighth line.
@@ -239,15 +238,15 @@ def _read_pid_file(data: Path) -> tuple[int, str]:
 
 
 def _remove_stale_pid_file(data: Path) -> None:
-    """Remove a postmaster.pid whose number now belongs to another program, which PostgreSQL takes for a server."""
+    """Remove a postmaster.pid whose process is another program, because PostgreSQL would take it for a server."""
     pid, _ = _read_pid_file(data)
-    with contextlib.suppress(OSError):  # No such process, or a system without /proc: PostgreSQL decides.
+    with contextlib.suppress(OSError):  # Without the process or /proc, PostgreSQL decides.
         if Path(f"/proc/{pid}/comm").read_text().strip() not in {"postgres", "postmaster"}:
             (data / "postmaster.pid").unlink()
 
 
 def _create_cluster(folders: Folders, job: Job) -> None:
-    """Make the cluster unless there is one, and refuse one of another major version."""
+    """Create the cluster, unless there is one; raise Problem if another major version made it."""
     data = folders.data
     if (data / "PG_VERSION").exists():
         made_by = (data / "PG_VERSION").read_text().strip()
@@ -271,12 +270,12 @@ def _create_cluster(folders: Folders, job: Job) -> None:
         preexec_fn=_tied_to_this_process(signal.SIGTERM),
     )
     if done.returncode != 0:
-        msg = f"initdb could not make a cluster in {data}. Mend what it says, or name an empty folder."
+        msg = f"initdb could not create a cluster in {data}. Correct what it reports, or name an empty folder."
         raise Problem(msg, done.stdout.decode(errors="replace"))
 
 
 def _locale_options(version: int) -> list[str]:
-    """Return initdb's options for sorting by code point and Unicode character classes, whatever the system's locale."""
+    """Return initdb's options for sorting by code point and Unicode character classes, on any system."""
     if version >= 17:  # noqa: PLR2004 - the first with locales of its own.
         return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     for name in ("C.UTF-8", "en_US.UTF-8"):
@@ -308,13 +307,13 @@ def _start(folders: Folders, job: Job, lock: int) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=output,
             pass_fds=[lock],
-            # On SIGQUIT the server ends at once and takes its children along, should this process be killed.
+            # If this process is killed, the server gets SIGQUIT, and ends at once with its children.
             preexec_fn=_tied_to_this_process(signal.SIGQUIT),  # noqa: PLW1509 - this process has one thread.
         )
 
 
 def _tied_to_this_process(number: signal.Signals) -> Callable[[], None] | None:
-    """Return what a child does before its program starts, so that Linux sends it *number* when this process ends."""
+    """Return a preexec_fn by which Linux sends the child the signal *number* when this process ends."""
     if sys.platform != "linux" or ctypes is None:
         return None
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
@@ -335,12 +334,12 @@ def _wait_until_ready(server: subprocess.Popen[bytes], folders: Folders, job: Jo
         if job.owner_left(0.005):
             sys.exit(1)
     outcome = "did not become ready in time" if server.returncode is None else f"ended with code {server.returncode}"
-    msg = f"The server {outcome}. Mend what its log says."
+    msg = f"The server {outcome}. Correct what its log reports."
     raise Problem(msg, folders.log.read_bytes()[already_logged:].decode(errors="replace"))
 
 
 def _stop(server: subprocess.Popen[bytes], *, gently: bool) -> None:
-    """Stop the server, *gently* so that its data can be kept, and ever more firmly if it does not end."""
+    """Stop the server, *gently* if its data is kept, and by stronger signals if it does not end."""
     for number, seconds in ((signal.SIGINT, 60), (signal.SIGQUIT, 10), (signal.SIGKILL, 10)):
         if gently or number != signal.SIGINT:
             server.send_signal(number)

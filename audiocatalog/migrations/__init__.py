@@ -1,4 +1,4 @@
-"""The schema of a database: upgrades and checks, as ``alembic`` does them, from an installed package."""
+"""Upgrades and checks of a database's schema, from an installed package."""
 
 from audiocatalog.migrations.commands import check, config_path, current, upgrade
 

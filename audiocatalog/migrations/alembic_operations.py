@@ -1,8 +1,8 @@
 """
-What revisions do to tables that are in use, as operations of Alembic's ``op``.
+Operations of Alembic's ``op`` for tables in use.
 
-They are here and not in the revisions because they look before they act: at what a build that was broken off has left.
-A revision that calls them still imports nothing of this package.
+They are not written in the revisions, because they first check what an interrupted build has left. A revision that
+calls them still imports nothing of this package.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from audiocatalog.models.characters import CHARACTERS
 
 @Operations.register_operation("long_step")
 class LongStep(MigrateOperation):
-    """Stand for statements that take longer than others may."""
+    """A longer timeout for some statements."""
 
     @classmethod
     def long_step(cls, operations: Operations, seconds: int = 3600) -> AbstractContextManager[None]:
         """
-        Let statements run for *seconds* instead of 5.
+        Let statements in a ``with`` block run for *seconds* instead of 5.
 
-        Only for what keeps neither readers nor writers waiting, such as ``VALIDATE CONSTRAINT``.
+        Use it only for statements that block neither readers nor writers, such as ``VALIDATE CONSTRAINT``.
 
         >>> with op.long_step(600):  # doctest: +SKIP
         ...     op.execute("ALTER TABLE audio_tracks VALIDATE CONSTRAINT ck_audio_tracks_rating_range")
@@ -39,7 +39,7 @@ class LongStep(MigrateOperation):
 
 @Operations.register_operation("build_index_concurrently")
 class BuildIndexConcurrently(MigrateOperation):
-    """Stand for the building of an index while its table is in use."""
+    """The build of an index on a table in use."""
 
     @classmethod
     def build_index_concurrently(
@@ -51,10 +51,10 @@ class BuildIndexConcurrently(MigrateOperation):
         **options: Any,  # noqa: ANN401
     ) -> None:
         """
-        Build an index on a *table* that is being read and written; *options* are those of ``op.create_index``.
+        Build an index on a *table* in use; *options* are those of ``op.create_index``.
 
-        It must be alone in its revision. An invalid leftover of its name is dropped first, a valid index of that name
-        on that table is kept: the revision may have been broken off before or after the index was finished.
+        It must be alone in its revision, which may be interrupted and run again. So an invalid index of this name is
+        dropped first, and a valid one on this table is kept.
 
         >>> op.build_index_concurrently("ix_audio_tracks_rating", "audio_tracks", ["rating", "id"])  # doctest: +SKIP
         """
@@ -66,7 +66,7 @@ class BuildIndexConcurrently(MigrateOperation):
                 operations.create_index(
                     name, table, columns, postgresql_concurrently=True, if_not_exists=True, **options
                 )
-        # In a transaction again, without which the revision is not marked as done.
+        # This statement runs in a transaction again; if it fails, the revision is not marked as done.
         index, of_table = _quoted(operations, name), _quoted(operations, table)
         operations.execute(
             f"DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_index WHERE indisvalid AND indexrelid = to_regclass('{index}')"
@@ -77,12 +77,12 @@ class BuildIndexConcurrently(MigrateOperation):
 
 @Operations.register_operation("drop_index_concurrently")
 class DropIndexConcurrently(MigrateOperation):
-    """Stand for the dropping of an index while its table is in use."""
+    """The drop of an index of a table in use."""
 
     @classmethod
     def drop_index_concurrently(cls, operations: Operations, name: str) -> None:
         """
-        Drop an index of a table that is being read and written, if it is there; it must be alone in its revision.
+        Drop an index of a table in use, if it exists; it must be alone in its revision.
 
         >>> op.drop_index_concurrently("ix_audio_tracks_rating")  # doctest: +SKIP
         """
@@ -92,15 +92,15 @@ class DropIndexConcurrently(MigrateOperation):
 
 @Operations.register_operation("add_track_column")
 class AddTrackColumn(MigrateOperation):
-    """Stand for a new column of the tracks, whose domain checks its values."""
+    """A new column of the tracks, with a domain that checks its values."""
 
     @classmethod
     def add_track_column(cls, operations: Operations, column: str, data_type: str, rule: str) -> None:
         """
-        Add a nullable *column* to the tracks, which may be in use, with a domain as its type and *rule* as its CHECK.
+        Add a nullable *column* to the tracks, with a new domain as its type and *rule* as the domain's CHECK.
 
-        PostgreSQL rewrites a table for a column whose domain has a CHECK, so the CHECK comes after the column. It is
-        NOT VALID: no value is there that could break it, and looking for one would block writers.
+        PostgreSQL rewrites the table for a column whose domain has a CHECK, so the CHECK is added after the column. It
+        is NOT VALID, because the column is empty and validation would block writers.
 
         >>> op.add_track_column("label", "varchar(200)", "audiocatalog_visible_v1(VALUE)")  # doctest: +SKIP
         """
@@ -112,12 +112,12 @@ class AddTrackColumn(MigrateOperation):
 
 @Operations.register_operation("drop_track_column")
 class DropTrackColumn(MigrateOperation):
-    """Stand for the dropping of such a column."""
+    """The drop of a column of the tracks."""
 
     @classmethod
     def drop_track_column(cls, operations: Operations, column: str) -> None:
         """
-        Drop a *column* of the tracks and its domain, and with them all of its values.
+        Drop a *column* of the tracks with all of its values, and its domain.
 
         >>> op.drop_track_column("label")  # doctest: +SKIP
         """
@@ -127,7 +127,7 @@ class DropTrackColumn(MigrateOperation):
 
 @Operations.register_operation("create_functions")
 class CreateFunctions(MigrateOperation):
-    """Stand for the creation of the functions of a file."""
+    """The creation of the functions in a file."""
 
     @classmethod
     def create_functions(
@@ -136,25 +136,25 @@ class CreateFunctions(MigrateOperation):
         """
         Run a *file* of functions, in which a blank line ends a statement; a released file never changes.
 
-        In the file, ``{version}`` stands for *version*, and ``{fields: new_NAME TYPE}`` for a list of what follows the
-        colon, once for each name and type in *fields*. ``{separators_v1}`` stands for a class of characters, as does
-        each other name in ``CHARACTERS``.
+        In the file, ``{version}`` stands for *version*. ``{fields: new_NAME TYPE}`` stands for a comma-separated list
+        of the text after the colon, once for each name and type in *fields*. ``{separators_v1}``, and each other name
+        in ``CHARACTERS``, stands for a class of characters.
 
-        At the end of the revision, PUBLIC loses the right to execute them, and the roles that may execute
-        ``audiocatalog_x_v1`` may execute a new ``audiocatalog_x_v2``. Until then, PUBLIC has that right within the
-        transaction, so this must not be called within an ``autocommit_block``.
+        At the end of the revision, EXECUTE is revoked from PUBLIC, and a new ``audiocatalog_x_v2`` gets the grantees of
+        ``audiocatalog_x_v1``. Until then, PUBLIC has the right within the transaction, so do not call this in an
+        ``autocommit_block``.
 
         >>> op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")  # doctest: +SKIP
         """
         for statement in filled_in(Path(file).read_text(encoding="utf-8"), version, columns).split("\n\n"):
             if "CREATE FUNCTION" in statement or "CREATE OR REPLACE FUNCTION" in statement:
-                # A colon begins no parameter here.
+                # SQLAlchemy would take a colon for the beginning of a parameter.
                 operations.execute(text(statement.strip().removesuffix(";").replace(":", r"\:")))
 
 
 def filled_in(text: str, version: int, columns: Mapping[str, Mapping[str, str]]) -> str:
     """
-    Return the *text* of functions for these *columns*.
+    Return *text* with its placeholders replaced, as ``create_functions`` describes.
 
     >>> filled_in("f_v{version}({fields: new_NAME TYPE})", 2, {"fields": {"title": "text", "year": "integer"}})
     'f_v2(new_title text, new_year integer)'
@@ -172,10 +172,10 @@ def filled_in(text: str, version: int, columns: Mapping[str, Mapping[str, str]])
 @contextmanager
 def _long_lock_wait(operations: Operations) -> Iterator[None]:
     """
-    Let concurrent operations wait for the transactions before them, as they must.
+    Let a concurrent operation wait for the transactions before it.
 
-    Nobody reads or writes behind them, so that there is no hurry; but the wait is a lock's, and its end leaves an
-    invalid index and the whole work to be done again.
+    No reader or writer waits behind it, so a long wait does no harm. A lock timeout would leave an invalid index, and
+    all work would have to be repeated.
     """
     migrator: Migrator | None = operations.get_context().opts.get("migrator")
     lock_timeout = "0" if migrator is None else f"{round(migrator.lock_timeout * 1000)}ms"
@@ -188,7 +188,7 @@ def _long_lock_wait(operations: Operations) -> Iterator[None]:
 
 @contextmanager
 def _limits(operations: Operations, **limits: str) -> Iterator[None]:
-    """Set *limits* for what is inside; a try that fails leaves them to the next one to set back."""
+    """Set *limits* in a ``with`` block; after a failure, the next attempt restores them."""
     migrator: Migrator | None = operations.get_context().opts.get("migrator")
     before = LIMITS if migrator is None else migrator.limits
     for name, value in limits.items():
@@ -199,7 +199,7 @@ def _limits(operations: Operations, **limits: str) -> Iterator[None]:
 
 
 def _is_valid(operations: Operations, name: str, table: str) -> bool | None:
-    """Return whether the index of that *table* is valid, None if it is not there; printed SQL takes it for invalid."""
+    """Return whether the index of *table* is valid, None if there is none; printed SQL assumes an invalid one."""
     if operations.get_context().as_sql:
         return False
     find = text(

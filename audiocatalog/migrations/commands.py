@@ -1,4 +1,4 @@
-"""The schema of a database, brought up to date from an installed package as ``alembic upgrade head`` does it."""
+"""Upgrades and checks of a database's schema, from an installed package."""
 
 from __future__ import annotations
 
@@ -29,35 +29,37 @@ from audiocatalog.models.tables import DOMAINS
 if TYPE_CHECKING:
     from alembic.config import Config
 
-# Alembic keeps the migration under way in a global of its module, so that two threads would share one.
+# Alembic keeps the current migration in a module global, so two threads would share it.
 _ALEMBIC_IS_GLOBAL: Final = threading.Lock()
 _READ_SECONDS: Final = 30.0
 _READ_DOMAINS: Final = """
 SELECT typname, format_type(typbasetype, typtypmod), conname::text, pg_get_constraintdef(pg_constraint.oid)
 FROM pg_type LEFT JOIN pg_constraint ON contypid = pg_type.oid
 WHERE typtype = 'd' AND typname = ANY (%(names)s) AND pg_type_is_visible(pg_type.oid)"""
-#: The server writes a CHECK in words of its own, but keeps the texts and numbers that stand in it, and their order.
+#: The server rewrites the expression of a CHECK, but keeps its strings and numbers, and their order.
 _LITERAL: Final = re.compile(r"'[^']*'|\b\d+\b")
 
 
 def upgrade(url: str | URL, revision: str = "head", *, lock_timeout: float = 300.0) -> None:
     """
-    Bring the schema of the database at *url* to *revision*; do nothing if it is there.
+    Upgrade the schema of the database at *url* to *revision*; do nothing if it is there already.
 
-    Several upgrades at once are safe: one works, the others wait up to *lock_timeout* seconds and find it done. Running
-    services are safe too: no statement waits for a table's lock, and everybody else behind it, for longer than 0.1
-    seconds at a time. A revision is tried again for up to *lock_timeout* seconds, and the log says who is in its way.
-    A schema that is one revision ahead of this package is left as it is. Use the server's own URL, not a pooler's.
+    Concurrent upgrades are safe: one works, and the others wait for at most *lock_timeout* seconds. Running services
+    are safe too: a statement waits for a table's lock, and makes others wait behind it, for at most 0.1 seconds at a
+    time. Then its revision is retried for at most *lock_timeout* seconds, and the log names the session that holds the
+    lock. A schema that is one revision ahead of this package is left unchanged.
+
+    Use the URL of the server itself, not of a pooler.
 
     Raises:
-        ConfigurationError: the URL is wrong, the server too old, or its encoding not UTF8.
+        ConfigurationError: the URL is wrong, the server is too old, or the encoding of the database is not UTF8.
         DatabaseUnavailable: the server cannot be reached.
-        PermissionDenied: the role may not create tables.
-        SchemaMismatch: the database stands at a revision that this package does not know, or another state of revision
-            0001 has made it; or its functions work in another schema and belong to another role.
-        TransientConflict: another migrator worked for longer than *lock_timeout*, or a revision did not get its locks.
-            The revisions before it are done.
-        QueryTimeout: a statement of a migration ran for longer than its limit.
+        PermissionDenied: the role lacks a right, such as CREATE on the schema.
+        SchemaMismatch: this package does not know the revision of the database, an earlier text of revision 0001 made
+            the database, or its functions work in another schema and belong to another role.
+        TransientConflict: another migrator worked for longer than *lock_timeout*, or a revision did not get its locks
+            in that time. The revisions before it are committed.
+        QueryTimeout: a statement of a migration reached its timeout.
 
     >>> upgrade("postgresql://owner@localhost/music")  # doctest: +SKIP
     """
@@ -71,9 +73,10 @@ def check(url: str | URL) -> None:
     Compare the database at *url* with the models.
 
     Raises:
-        SchemaMismatch: Alembic sees a difference; a column's length, range or list of values is another; the functions
-            work in another schema than the connection's; or every role of the server may execute them, as after a
-            restore without its grants.
+        SchemaMismatch: Alembic finds a difference; the length, range or values of a column differ; the functions work
+            in another schema than the connection; or every role of the server may execute them, as after a restore
+            without grants.
+        ConfigurationError: the URL is wrong.
         DatabaseUnavailable: the server cannot be reached.
     """
     from alembic import command
@@ -85,17 +88,23 @@ def check(url: str | URL) -> None:
         rows = connection.exec_driver_sql(_READ_DOMAINS, {"names": [domain.name for domain in DOMAINS]}).all()
         found = {(name, kind, constraint, *_LITERAL.findall(rule or "")) for name, kind, constraint, rule in rows}
         if found != {_described(domain, connection.dialect) for domain in DOMAINS}:
-            raise SchemaMismatch("what the columns of the database take is not what this package takes")
+            raise SchemaMismatch(
+                "the types or rules of the database's columns differ from those of this package: run `audiocatalog "
+                "upgrade`, or undo a change made by hand"
+            )
         check_pins(driver_connection(connection))
         check_public(driver_connection(connection))
 
 
 def current(url: str | URL) -> str | None:
     """
-    Return the revision of the database at *url*, None if it holds no schema of ours.
+    Return the revision of the database at *url*, or None if it holds no audiocatalog schema.
 
     Raises:
+        ConfigurationError: the URL is wrong.
         DatabaseUnavailable: the server cannot be reached.
+        SchemaMismatch: the version table names more than one revision.
+        TransientConflict: a migration held the version table for 30 seconds.
     """
     from alembic.runtime.migration import MigrationContext
     from alembic.util import CommandError
@@ -106,10 +115,10 @@ def current(url: str | URL) -> str | None:
                 context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
                 return context.get_current_revision()
             except CommandError:
-                check_schema(driver_connection(connection))  # It says what is wrong.
+                check_schema(driver_connection(connection))  # Its error says what is wrong.
                 raise
 
-    # It is read with the short limit of those who change it.
+    # The connection has the short lock timeout of a migration.
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientConflict),
         stop=tenacity.stop_before_delay(_READ_SECONDS),
@@ -122,13 +131,13 @@ def current(url: str | URL) -> str | None:
 
 @contextmanager
 def migrating(url: URL, *, timeout: float) -> Iterator[Connection]:
-    """Give a connection to work on as the only migrator of its database, for what else changes the schema."""
+    """Yield a connection that holds the lock of migrators, for other changes of the schema."""
     with exclusive_migrator(url, timeout=timeout) as migrator:
         yield migrator.connection
 
 
 def _described(domain: DOMAIN, dialect: Dialect) -> tuple[str | None, ...]:
-    """Return name, type and constraint of *domain*, and what its CHECK holds the value against."""
+    """Return name, type and constraint of *domain*, and the literals in its CHECK."""
     kind = domain.data_type.compile(dialect).lower().replace("varchar", "character varying")
     return domain.name, kind, domain.constraint_name, *_LITERAL.findall(str(domain.check))
 
@@ -138,7 +147,7 @@ def _run(url: str | URL, run: Callable[[Config], None], lock_timeout: float) -> 
     from alembic.util import CommandError
 
     config = Config(config_path(), stdout=io.StringIO())
-    # Not as an option of the file: there, a % in the password would be taken for an interpolation.
+    # An option of the file would interpolate a % in the password.
     config.attributes["url"] = parse_url(url)
     config.attributes["lock_timeout"] = lock_timeout
     with translated("upgrade"), _ALEMBIC_IS_GLOBAL:
@@ -146,8 +155,9 @@ def _run(url: str | URL, run: Callable[[Config], None], lock_timeout: float) -> 
             run(config)
         except CommandError as error:
             with connected(parse_url(url)) as connection:
-                check_schema(driver_connection(connection))  # It says what is wrong, if it is that.
+                check_schema(driver_connection(connection))  # Its error is more precise, if it raises one.
             raise SchemaMismatch(
-                f"the database's schema does not fit this package, which knows revisions up to {SCHEMA_REVISION}",
+                f"the database's schema does not fit this package, which knows revisions up to {SCHEMA_REVISION}: run "
+                "`audiocatalog upgrade`, or install the version that fits",
                 operation="upgrade",
             ) from error

@@ -1,4 +1,4 @@
-"""The rights of the application, or of the search, for a role that exists already; no owner changes."""
+"""Grants of the application's or the search's rights to an existing role."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from audiocatalog.migrations.roles import (
     search_grants,
 )
 
-#: What a role is for: to work with tracks, or only to search.
+#: The purpose of a role: to work with tracks, or only to search.
 Rights = Literal["app", "search"]
 
 _LOCK_SECONDS: Final = 60.0
 _HEAD: Final = (
-    "The rights of audiocatalog for one role. Run this again after an upgrade that adds a table or a function: a new "
-    "version of a function inherits the grants of the version before it, nothing else does."
+    "The rights of audiocatalog for one role. Run this again after an upgrade that adds a table or a function. Only a "
+    "new version of a function inherits the grants of the version before it."
 )
-_REACH: Final = "The role reaches the tables."
+_REACH: Final = "The role can reach the tables."
 _WHAT: Final = {
-    "app": "It reads everything, and calls what saves and moves tracks.",
-    "search": "It reads tracks and words.",
+    "app": "The role reads everything, and calls the functions that save and move tracks.",
+    "search": "The role reads tracks and words.",
 }
 _READ_ROLE: Final = """
 SELECT has_database_privilege(oid, current_database(), 'CONNECT'), has_schema_privilege(oid, %(schema)s, 'USAGE')
@@ -43,11 +43,12 @@ FROM pg_roles WHERE rolname = %(role)s"""
 
 def grant_sql(url: str | URL, role: str, rights: Rights = "app") -> str:
     """
-    Return the statements of ``grant_rights`` as a script; change nothing.
+    Return the statements of ``grant_rights`` as a script, without executing them.
 
     Raises:
-        ConfigurationError: there is no such role.
-        SchemaMismatch: the database holds no schema of ours, or another.
+        ConfigurationError: the server has no such role.
+        SchemaMismatch: the database holds no audiocatalog schema, or one of another version.
+        TransientConflict: an upgrade is running.
         DatabaseUnavailable: the server cannot be reached.
     """
     with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
@@ -56,16 +57,16 @@ def grant_sql(url: str | URL, role: str, rights: Rights = "app") -> str:
 
 def grant_rights(url: str | URL, role: str, rights: Rights = "app") -> str:
     """
-    Give an existing *role* the rights of the application, or those of the search, and return the statements.
+    Grant an existing *role* the rights of the application or the search, and return the statements.
 
-    Owners stay as they are, with or without the three roles of ``audiocatalog roles --apply``. Run it again after an
-    upgrade that adds a table or a function.
+    No owner changes, so it works with or without the three roles of ``audiocatalog roles --apply``. Run it again after
+    an upgrade that adds a table or a function.
 
     Raises:
-        ConfigurationError: there is no such role.
+        ConfigurationError: the server has no such role.
         PermissionDenied: the role of *url* does not own our tables and functions.
-        SchemaMismatch: the database holds no schema of ours, or another.
-        TransientConflict: an upgrade is under way, or a lock could not be had.
+        SchemaMismatch: the database holds no audiocatalog schema, or one of another version.
+        TransientConflict: an upgrade is running, or a lock was not granted in time.
         DatabaseUnavailable: the server cannot be reached.
 
     >>> grant_rights("postgresql://owner@localhost/music", "uploads")  # doctest: +SKIP
@@ -79,19 +80,19 @@ def grant_rights(url: str | URL, role: str, rights: Rights = "app") -> str:
 
 
 def _sections(driver: psycopg.Connection[Any], role: str, rights: Rights) -> list[Section]:
-    # Nothing here is given to an owner: there need not be one of ours.
+    # These grants need no owner role.
     layout = read_layout(driver, owner="")
     found = driver.execute(_READ_ROLE, {"schema": layout.schema, "role": role}).fetchone()
     if found is None:
         raise ConfigurationError(
-            "roles: the server has no role of this name; create it first (CREATE ROLE ... LOGIN)", operation="roles"
+            "roles: the server has no role of this name: create it first (CREATE ROLE ... LOGIN)", operation="roles"
         )
     grants = application_grants if rights == "app" else search_grants
     return [(_REACH, _reach(layout, role, *found)), (_WHAT[rights], grants(layout, role))]
 
 
 def _reach(layout: Layout, role: str, may_connect: bool, may_use: bool) -> list[sql.Composed]:  # noqa: FBT001
-    """Return the grants without which a role finds no table; the owner of the tables may not be able to give them."""
+    """Return the missing grants on database and schema; the owner of the tables may lack the right to grant them."""
     place = sql.Identifier(layout.database), sql.Identifier(layout.schema)
     kinds = ("GRANT CONNECT ON DATABASE {} TO {}", "GRANT USAGE ON SCHEMA {} TO {}")
     wanted = zip(kinds, place, (may_connect, may_use), strict=True)

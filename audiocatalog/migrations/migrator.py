@@ -1,4 +1,4 @@
-"""How a migration gets its locks: one migrator at a time, every wait short, and what was refused tried again."""
+"""The locks of a migration: one migrator at a time, a short lock timeout, and retries."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from audiocatalog.operations.advisory_locks import holder_of
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext, RevisionStep
 
-#: The key of the advisory lock that a migrator holds: any number, as long as it is always the same.
+#: The key of the advisory lock that a migrator holds. Its value is arbitrary, but must never change.
 LOCK_KEY: Final = 0x6175_6469_6F63_6174  # "audiocat"
-# Held by the migrating session itself: when its client is killed, it may still be building an index for a while.
+# The migrating session itself holds this one: after its client is killed, it may go on building an index for a while.
 _SESSION_KEY: Final = LOCK_KEY + 1
-#: A statement that waits for a table's lock has all others wait behind it, so it soon gives up, to be tried again.
+#: All other statements wait behind one that waits for a table's lock, so it gives up soon and is retried.
 LIMITS: Final = {"lock_timeout": "100ms", "statement_timeout": "5s"}
-# Whatever the role or the database says, and unless the one who migrates says otherwise: in the URL, in PGOPTIONS or in
-# a service file, all of which libpq reads. So these are set by statements, and not by `options`, which would hide them.
+# These override the settings of the role and the database, but not those that the caller gives libpq in the URL, in
+# PGOPTIONS or in a service file. So they are set by statements: the parameter `options` would replace the caller's.
 _SETTINGS: Final = {
     **LIMITS,
-    # A migrator may pause between two tries, but not within a transaction, whose locks keep everybody out. Should its
-    # machine be gone, the server looks for it, instead of keeping locks for hours.
+    # A migrator may pause between two attempts, but not in a transaction, whose locks block all readers. If its machine
+    # fails, the server has to notice, instead of keeping the locks for hours.
     "idle_in_transaction_session_timeout": "10s",
     "idle_session_timeout": "0",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "2",
-    # It came with PostgreSQL 17.
+    # PostgreSQL 17 introduced this setting.
     "transaction_timeout": "0",
-    # So a session notices within a second that its client was killed, which a server on Windows cannot do.
+    # The session ends within a second after its client was killed. A server on Windows does not support this.
     "client_connection_check_interval": "1s",
-    # What a revision means, and what is compared with the models, must be the same everywhere.
+    # A revision must have the same effect, and a comparison with the models the same result, on every server.
     "default_transaction_isolation": "read committed",
     "standard_conforming_strings": "on",
     "backslash_quote": "safe_encoding",
@@ -68,7 +68,7 @@ _SETTINGS: Final = {
     "TimeZone": "UTC",
     "extra_float_digits": "1",
 }
-# The server knows the settings of plpgsql only once that is loaded, and keeps them for it until then.
+# The server lists the settings of plpgsql only after it has loaded the language, but accepts them before.
 _PREPARE_SESSION: Final = """
 SELECT set_config(wanted.name, wanted.value, false)
 FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) LEFT JOIN pg_settings AS known ON known.name = wanted.name
@@ -84,7 +84,7 @@ FROM (
     WHERE granted AND relation IN ({_OUR_TABLES}) AND NOT pid = ANY (:own) GROUP BY pid
 ) AS holders JOIN pg_stat_activity USING (pid)
 ORDER BY xact_start NULLS LAST LIMIT 1""")  # noqa: S608  # A constant of ours.
-# What a role may not see of other sessions is null, the type of an autovacuum worker among it.
+# Columns of other sessions that the role may not read are null; backend_type is one of them.
 _BEING_VACUUMED: Final = text(f"""
 SELECT DISTINCT relation::regclass::text FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE granted AND mode = 'ShareUpdateExclusiveLock' AND relation IN ({_OUR_TABLES}) AND NOT pid = ANY (:own)
@@ -98,23 +98,23 @@ _LONGEST_PAUSE: Final = 2.0
 
 class RetryableSteps:
     """
-    Hand out the steps of a migration one at a time, so that the one that failed is tried again, and no other.
+    The steps of a migration, given to Alembic one at a time, so that only a failed step is retried.
 
-    The steps are found once: what a relative target such as ``+2`` means must not change with every try.
+    The steps are computed once, because a relative target such as ``+2`` would mean another revision at each attempt.
     """
 
     def __init__(self, migration: MigrationContext) -> None:
-        # Alembic asks this function for the steps whenever it runs, and has no public name for it.
+        # Alembic calls this function for the steps at each run, and has no public name for it.
         self._find = migration._migrations_fn or (lambda *_: ())  # noqa: SLF001
         self._left: deque[RevisionStep] | None = None
-        #: Whether a revision is taken back.
+        #: Whether the migration is a downgrade.
         self.go_back = False
         migration._migrations_fn = self  # noqa: SLF001
 
     def __call__(self, heads: tuple[str, ...], migration: MigrationContext) -> list[RevisionStep]:
         """Return the next step alone, or none."""
         if not all(heads):
-            # Alembic would fail an assertion.
+            # Alembic would fail with an AssertionError.
             raise SchemaMismatch(f"the table {VERSION_TABLE} names no revision: restore the one that the schema is at")
         if self._left is None:
             newer = heads == (NEXT_REVISION,) and migration.opts.get("destination_rev") == "head"
@@ -128,11 +128,11 @@ class RetryableSteps:
 
     @property
     def current(self) -> str:
-        """What is being tried, in Alembic's words."""
+        """The current step, as Alembic logs it."""
         return self._left[0].short_log if self._left else "the migration"
 
     def advance(self) -> bool:
-        """Strike the step that has succeeded; return whether one is left."""
+        """Remove the current step, and return whether another one follows."""
         if self._left:
             self._left.popleft()
         return bool(self._left)
@@ -144,7 +144,7 @@ class Migrator:
     def __init__(self, connection: Connection, lock_connection: Connection, lock_timeout: float) -> None:
         self.connection = connection
         self.lock_timeout = lock_timeout
-        #: The limits of each statement, to which a revision that allows itself more goes back.
+        #: The timeouts of each statement, which are restored after a step with longer ones.
         self.limits = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in LIMITS}
         connection.commit()
         self._lock_connection = lock_connection
@@ -153,21 +153,22 @@ class Migrator:
 
     def run(self, migration: MigrationContext, run_next: Callable[[], None]) -> None:
         """
-        Take one step after the other by *run_next*, each in its own transaction, and each until it has its locks.
+        Run each step by *run_next* in its own transaction, with retries until it gets its locks.
 
-        At last, our functions are secured, also where no step was to be taken: the schema may have been renamed, copied
-        or restored without its grants.
+        At the end, our functions are secured, even if there was no step: the schema may have been renamed, copied or
+        restored without grants.
 
         Raises:
-            PermissionDenied: the role lacks a right; the message says which.
-            SchemaMismatch: the functions work in another schema, and are not this role's to change; or another state of
-                revision 0001 has made the database.
-            TransientConflict: a step did not get them within the migrator's patience. Those before it are done.
+            PermissionDenied: the role lacks a right; the message names it.
+            SchemaMismatch: the functions work in another schema, and another role owns them; or an earlier text of
+                revision 0001 made the database.
+            TransientConflict: a step did not get its locks within the lock timeout. The steps before it are committed.
+            QueryTimeout: a statement reached its timeout.
         """
         steps = RetryableSteps(migration)
         try:
             self._take_all(steps, run_next)
-            # Not for those commands that only compare or print, nor for the way back.
+            # Commands that only compare or print, and downgrades, must not change the functions.
             if "destination_rev" in migration.opts and not steps.go_back:
                 self._secure_functions()
         except PermissionDenied as error:
@@ -178,7 +179,7 @@ class Migrator:
             tries = tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(TransientConflict),
                 stop=tenacity.stop_before_delay(self.lock_timeout),
-                # Each try may hold up everybody for as long as the lock's limit: more rarely, the longer it takes.
+                # Each attempt may block other sessions for the whole lock timeout, so attempts become rarer.
                 wait=tenacity.wait_exponential(multiplier=0.2, max=_LONGEST_PAUSE) + tenacity.wait_random(0, 0.2),
                 before_sleep=lambda state: self._before_retry(steps, state),
                 reraise=True,
@@ -199,20 +200,20 @@ class Migrator:
             self.connection.commit()
 
     def _with_advice(self, error: PermissionDenied) -> PermissionDenied:
-        """Return *error* with what an upgrade needs: often, it is the schema that nothing may be created in."""
+        """Return *error* with advice; often, the role may not create objects in the schema."""
         self.connection.rollback()
         schema, may_create = self._lock_connection.exec_driver_sql(_READ_SCHEMA).one()
         message = f"{str(error).partition(';')[0]}: upgrade as the role that owns the tables and functions"
         if schema is not None and not may_create:
             message = (
-                f"upgrade: the database role lacks CREATE on the schema '{printable(schema)}': run it as the owner of "
-                "that schema, or give the role this right (GRANT CREATE ON SCHEMA ... TO ...)"
+                f"upgrade: the database role lacks CREATE on the schema '{printable(schema)}': upgrade as the owner of "
+                "that schema, or grant the role this right (GRANT CREATE ON SCHEMA ... TO ...)"
             )
         return PermissionDenied(message, operation="upgrade", sqlstate=error.sqlstate)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Log how far an index is and for whom it waits: after a second, and then ever more rarely."""
+        """Log the progress of an index build and the process that it waits for, at growing intervals from 1 to 30 s."""
         done = threading.Event()
         watcher = threading.Thread(target=self._watch, args=[done], name="audiocatalog-migrator", daemon=True)
         watcher.start()
@@ -224,9 +225,9 @@ class Migrator:
 
     def _try(self, run_next: Callable[[], None]) -> None:
         with translated("upgrade"):
-            # Without the lock_connection's session its lock is gone, and another migrator may be at work.
+            # If the session of the lock has ended, so has its lock, and another migrator may be working.
             self._lock_connection.exec_driver_sql("SELECT 1")
-            # What failed before may have left a transaction and its own limits.
+            # A failed attempt may have left a transaction and other timeouts.
             self.connection.rollback()
             for name, value in self.limits.items():
                 self.connection.exec_driver_sql(f"SET {name} = '{value}'")
@@ -236,7 +237,7 @@ class Migrator:
     def _before_retry(self, steps: RetryableSteps, state: tenacity.RetryCallState) -> None:
         self.connection.rollback()
         LOGGER.warning(
-            "%s waits for a lock, try %d: %s",
+            "%s waits for a lock, attempt %d: %s",
             steps.current,
             state.attempt_number,
             self._blocking_session(),
@@ -247,7 +248,7 @@ class Migrator:
     def _lock_failure(self, steps: RetryableSteps, tries: int, error: TransientConflict) -> TransientConflict:
         self.connection.rollback()
         return TransientConflict(
-            f"{steps.current} did not get its locks within {self.lock_timeout:g} s, {tries} tries: "
+            f"{steps.current} did not get its locks within {self.lock_timeout:g} s, {tries} attempts: "
             f"{self._blocking_session()}; end that transaction or wait for its end, and upgrade again",
             operation="upgrade",
             sqlstate=error.sqlstate,
@@ -257,15 +258,15 @@ class Migrator:
         with translated("upgrade"):
             found = self._lock_connection.execute(_OLDEST_HOLDER, {"own": self._own}).one_or_none()
         if found is None:
-            return "whoever held it has ended"
+            return "the transaction that held it has ended"
         age = "" if found.age is None else f", for {found.age:.1f} s"
         return f"process {found.pid} ({found.name}) uses {found.tables}{age}"
 
     def _cancel_autovacuum(self) -> None:
         """
-        Wait long enough for autovacuum to give way, in a mode for which no reader and no writer has to wait.
+        Make autovacuum end by waiting for its lock, in a mode that blocks neither readers nor writers.
 
-        It does so for whoever has waited for `deadlock_timeout`, which a migration never does.
+        Autovacuum ends when another session has waited for `deadlock_timeout`; a migration gives up before.
         """
         with translated("upgrade"):
             for table in self._lock_connection.execute(_BEING_VACUUMED, {"own": self._own}).scalars().all():
@@ -283,27 +284,28 @@ class Migrator:
         while not done.wait(pause):
             try:
                 found = self._lock_connection.execute(_PROGRESS, {"pid": self._pid}).one_or_none()
-            except Exception:  # noqa: BLE001  # Whatever it is, the migration itself will meet it.
+            except Exception:  # noqa: BLE001  # The migration itself will raise it.
                 return
             if found is not None:
                 phase, percent, blocker = found
                 share = "" if percent is None else f", {percent} %"
-                who = "" if blocker is None else f", for the transaction of process {blocker}"
-                LOGGER.warning("building an index: %s%s%s", phase, share, who, extra={"operation": "upgrade"})
+                waits_for = "" if blocker is None else f", for the transaction of process {blocker}"
+                LOGGER.warning("building an index: %s%s%s", phase, share, waits_for, extra={"operation": "upgrade"})
             pause = min(2 * pause, 30.0)
 
 
 @contextmanager
 def exclusive_migrator(url: URL, *, timeout: float) -> Iterator[Migrator]:
     """
-    Give a migrator, the only one of its database.
+    Yield a migrator while no other one works on the database.
 
-    The lock is held on a connection of its own, and polled for: waiting inside the server would be a deadlock with
-    ``CREATE INDEX CONCURRENTLY``, which waits for every transaction, also that of the one who waits for the lock.
+    The lock is held on a connection of its own, and polled for. A wait inside the server would be a deadlock with
+    ``CREATE INDEX CONCURRENTLY``, which waits for every transaction, including the one that waits for the lock.
 
     Raises:
-        ConfigurationError: there is no schema to work in.
-        TransientConflict: another migrator has been at work for *timeout* seconds.
+        ConfigurationError: the server is too old, its encoding is not UTF8, or the search_path names no schema.
+        DatabaseUnavailable: the server cannot be reached.
+        TransientConflict: another migrator has worked for *timeout* seconds.
     """
     with translated("upgrade"), connected(url) as lock_connection:
         check_server(driver_connection(lock_connection))
@@ -316,17 +318,17 @@ def exclusive_migrator(url: URL, *, timeout: float) -> Iterator[Migrator]:
 
 @contextmanager
 def connected(url: URL, *, autocommit: bool = True) -> Iterator[Connection]:
-    """Give a connection of its own, with the limits of a migration, to where libpq leads by *url*."""
+    """Yield a connection to the server of *url*, outside any pool, with the timeouts of a migration."""
     parameters: dict[str, Any] = {**CONNECTION_DEFAULTS, **connection_parameters(url), "client_encoding": "UTF8"}
     engine = create_engine(
-        url.difference_update_query(["host", "port"]),  # SQLAlchemy reads not all that libpq takes.
+        url.difference_update_query(["host", "port"]),  # SQLAlchemy cannot read every form that libpq accepts.
         poolclass=NullPool,
         creator=lambda: psycopg.connect(**parameters),
         hide_parameters=True,
         use_native_hstore=False,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
     )
-    # Before SQLAlchemy asks the server anything.
+    # This listener runs before SQLAlchemy's own queries.
     event.listen(engine, "connect", _prepare, insert=True)
     try:
         with translated("connect", "connect"):
@@ -346,36 +348,36 @@ def _prepare(driver: psycopg.Connection[Any], _: object) -> None:
 def _check_schema_exists(connection: Connection) -> None:
     if connection.exec_driver_sql("SELECT current_schema()").scalar_one() is None:
         raise ConfigurationError(
-            "upgrade: search_path names no schema that the role may use: create it (CREATE SCHEMA ...) "
-            "or name another in the URL, in PGOPTIONS or in the settings of the role",
+            "upgrade: search_path names no schema that the role may use: create one (CREATE SCHEMA ...), or name "
+            "another one in the URL, in PGOPTIONS or in the settings of the role",
             operation="upgrade",
             field="search_path",
         )
 
 
 def _take(connection: Connection, key: int, timeout: float) -> None:
-    """Take an advisory lock for the life of the session."""
+    """Take the advisory lock *key* until the session ends; poll for at most *timeout* seconds."""
 
     def take() -> bool:
         taken = connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({key})").scalar_one()
         connection.commit()
         return bool(taken)
 
-    def who() -> str:
+    def find_holder() -> str:
         holder = run(driver_connection(connection), holder_of(key), "upgrade")
         connection.commit()
         return holder
 
-    def tell(state: tenacity.RetryCallState) -> None:
+    def log_wait(state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1:
             LOGGER.warning(
-                "waiting for another upgrade to end: %s holds its lock", who(), extra={"operation": "upgrade"}
+                "waiting for another upgrade to end: %s holds its lock", find_holder(), extra={"operation": "upgrade"}
             )
 
-    def give_up(_: tenacity.RetryCallState) -> Any:  # noqa: ANN401
+    def fail(_: tenacity.RetryCallState) -> Any:  # noqa: ANN401
         raise TransientConflict(
-            f"another upgrade has been running for {timeout:g} s: {who()} holds its lock; wait until it has ended, or "
-            "end it",
+            f"another upgrade has been running for {timeout:g} s: {find_holder()} holds its lock; wait until it has "
+            "ended, or end it",
             operation="upgrade",
         )
 
@@ -383,8 +385,8 @@ def _take(connection: Connection, key: int, timeout: float) -> None:
         retry=tenacity.retry_if_result(lambda taken: not taken),
         stop=tenacity.stop_before_delay(timeout),
         wait=tenacity.wait_random(0.1, 0.3),
-        before_sleep=tell,
-        retry_error_callback=give_up,
+        before_sleep=log_wait,
+        retry_error_callback=fail,
     )(take)
 
 

@@ -1,8 +1,9 @@
-"""Three roles of the database: who may change the schema, who may work with the tracks, and who may only search.
+"""
+Three roles of the database: the owner of the schema, the application, and the search.
 
-The statements name exactly what is ours; what else lies in the database is left alone. Run them again after each
-upgrade: what a migration adds belongs to the role that ran it, and no other role may use it before. A new version of a
-function is the exception: it inherits the grants of the version before it.
+The statements only concern objects of audiocatalog. Run them again after each upgrade: a new object belongs to the role
+that ran the migration, and no other role may use it. Only a new version of a function inherits the grants of the
+version before it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from audiocatalog.models.sql_names import (
 )
 from audiocatalog.models.tables import DOMAINS
 
-#: What the statements of this package call: they write tracks, tasks and history with the rights of their owner.
+#: Functions that this package calls to write tracks, tasks and history, with the rights of their owner.
 LIFECYCLE_FUNCTIONS: Final = (
     *(f"audiocatalog_{name}_v1" for name in ("move", "begin", "renew", "give_up", "release_expired")),
     *(f"audiocatalog_{name}_v{CONTENT_VERSION}" for name in ("save", "replace", "claim", "complete", "stage", "load")),
@@ -55,9 +56,9 @@ INNER_FUNCTIONS: Final = (
     LEGAL_MOVE_FUNCTION,
     LEGAL_TASK_FUNCTION,
 )
-#: What an import with --restore calls: only the owner may say that a track is older than its history.
+#: Functions that an import with --restore calls: only the owner may set the time at which a track was created.
 OWNER_FUNCTIONS: Final = ("audiocatalog_restore_v1",)
-#: What searches call, and columns that are made for searching: whoever writes a track needs them too.
+#: Functions that searches and generated columns call; a role that writes tracks needs them too.
 SEARCH_FUNCTIONS: Final = (
     FOLD_FUNCTION,
     WORDS_FUNCTION,
@@ -78,9 +79,9 @@ _LONGEST_NAME: Final = 63
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 _HAS_MAINTAIN: Final = 170000
 _HAS_SET_OPTION: Final = 160000
-#: The comment by which an owner that was made here is known again.
+#: The comment on an owner role that marks it as created by this module.
 _MARK: Final = "Owns the schema of audiocatalog; made by audiocatalog roles."
-#: The warnings by which the server says that it did not grant or revoke what it was told to.
+#: The SQLSTATEs of the warnings that a GRANT or REVOKE had no effect.
 _NOT_DONE: Final = {"01006", "01007"}
 _LOCK_SECONDS: Final = 60.0
 
@@ -88,11 +89,11 @@ _LOCK_SECONDS: Final = 60.0
 @dataclass(frozen=True, slots=True)
 class RoleNames:
     """
-    Name the three roles.
+    The names of the three roles.
 
     Raises:
-        InvalidInput: a name has other characters than letters, digits, ``_``, ``.`` and ``-``, or more than 63, is
-            reserved, or stands there twice.
+        InvalidInput: a name is longer than 63 characters, has characters other than letters, digits, ``_``, ``.`` and
+            ``-``, is reserved, or is used twice.
     """
 
     owner: str = "audiocatalog_owner"
@@ -107,7 +108,7 @@ class RoleNames:
                 rule = "a letter or _, then up to 62 letters, digits, _, . or -"
                 problems.append(Problem(field.name, rule, _LONGEST_NAME))
             elif name.startswith("pg_") or name in {"public", "none"}:
-                problems.append(Problem(field.name, "a name that PostgreSQL does not keep for itself"))
+                problems.append(Problem(field.name, "a name that PostgreSQL does not reserve"))
         if not problems and len({self.owner, self.app, self.search}) < len(dataclasses.fields(self)):
             problems.append(Problem("owner", "three different names for the three roles"))
         if problems:
@@ -115,29 +116,31 @@ class RoleNames:
 
 
 class Layout(NamedTuple):
-    """Where our objects are, which of them the owner does not own yet, and what the server can do."""
+    """The place and owners of our objects, and the abilities of the server and the role."""
 
     database: str
     schema: str
     #: The signatures of the functions by their names.
     functions: dict[str, str]
-    #: What stands behind ``ALTER`` for each object of another owner.
+    #: Kind and name of each object of another owner, for ``ALTER ... OWNER TO``.
     foreign: Sequence[sql.Composable]
     server_version: int
-    #: Whether the one who runs this may give objects to the owner, and change what it grants by default.
+    #: Whether the current role may give objects to the owner, and change the owner's default privileges.
     is_member: bool
-    #: Whether the owner was made for us, so that its default privileges may be changed.
+    #: Whether the owner role was created for audiocatalog, so that its default privileges may be changed.
     is_our_owner: bool
 
 
 def roles_sql(url: str | URL, names: RoleNames | None = None, *, revoke_temporary: bool = False) -> str:
     """
-    Return the statements that give the database at *url* its three roles, as a script; change nothing.
+    Return the statements that create and grant the three roles as a script, without executing them.
 
-    With *revoke_temporary*, they also take from every other role the right to make temporary tables in this database.
+    With *revoke_temporary*, they also revoke the right to make temporary tables in this database from PUBLIC.
 
     Raises:
-        SchemaMismatch: it holds no schema of ours, or another.
+        ConfigurationError: the URL is wrong.
+        SchemaMismatch: the database holds no audiocatalog schema, or one of another version.
+        TransientConflict: an upgrade is running.
         DatabaseUnavailable: the server cannot be reached.
 
     >>> print(roles_sql("postgresql://localhost/music"))  # doctest: +SKIP
@@ -151,14 +154,14 @@ def roles_sql(url: str | URL, names: RoleNames | None = None, *, revoke_temporar
 
 def apply_roles(url: str | URL, names: RoleNames | None = None, *, revoke_temporary: bool = False) -> str:
     """
-    Execute what ``roles_sql`` returns, all of it or nothing, and return it; done again, it changes nothing.
+    Execute the statements of ``roles_sql`` in one transaction, and return them; it is idempotent.
 
     Raises:
-        PermissionDenied: the role of *url* may not create roles, or not grant on our objects or their schema.
-        ConfigurationError: the role for the application or the search is a superuser or a member of the owner's, whom
-            grants do not limit.
-        SchemaMismatch: the database holds no schema of ours, or another.
-        TransientConflict: an upgrade is under way, or a lock could not be had.
+        PermissionDenied: the role of *url* may not create roles, or may not grant on our objects or their schema.
+        ConfigurationError: the URL is wrong; or the role for the application or the search is a superuser or a member
+            of the owner's role, so that grants do not limit it.
+        SchemaMismatch: the database holds no audiocatalog schema, or one of another version.
+        TransientConflict: an upgrade is running, or a lock was not granted in time.
         DatabaseUnavailable: the server cannot be reached.
     """
     names = names or RoleNames()
@@ -176,7 +179,8 @@ def execute(driver: psycopg.Connection[Any], sections: Iterable[Section]) -> Non
     Execute the statements of *sections*, without committing.
 
     Raises:
-        PermissionDenied: the server has only warned that it did not do one of them.
+        PermissionDenied: the server has warned that a statement had no effect.
+        psycopg.Error: the server has refused a statement.
     """
     warnings: list[str | None] = []
     driver.add_notice_handler(lambda diagnostic: warnings.append(diagnostic.sqlstate))
@@ -186,7 +190,7 @@ def execute(driver: psycopg.Connection[Any], sections: Iterable[Section]) -> Non
     if _NOT_DONE.intersection(warnings):
         raise PermissionDenied(
             "roles: this database role may not grant on all objects of audiocatalog or on their schema; nothing "
-            "was changed: run it as a superuser, or as the owner of the database and the schema",
+            "was changed: run this as a superuser, or as the owner of the database and the schema",
             operation="roles",
         )
 
@@ -199,8 +203,8 @@ def _refuse_roles_without_limits(driver: psycopg.Connection[Any], names: RoleNam
     ).fetchone()
     if row is not None:
         raise ConfigurationError(
-            f"the role {row[0]} is a superuser or a member of {names.owner}, so that no grant limits it; nothing was "
-            "changed: name another role, or take that away from it",
+            f"the role {row[0]} is a superuser or a member of {names.owner}, so grants do not limit it; nothing was "
+            "changed: use another role, or revoke these rights from it",
             operation="roles",
         )
 
@@ -232,10 +236,11 @@ ORDER BY 1 DESC, 2, 3"""
 
 def read_layout(driver: psycopg.Connection[Any], owner: str) -> Layout:
     """
-    Return where our objects are, and which of them *owner* does not own.
+    Return the place of our objects, and which of them *owner* does not own.
 
     Raises:
-        SchemaMismatch: the database holds no schema of ours, or another. The message says what to do.
+        SchemaMismatch: the database holds no audiocatalog schema, or one of another version. The message says what to
+            do.
     """
     right = "SET" if driver.info.server_version >= _HAS_SET_OPTION else "MEMBER"
     values = {"right": right, "owner": owner, "ours": RoleNames().owner, "mark": _MARK}
@@ -264,43 +269,43 @@ def read_layout(driver: psycopg.Connection[Any], owner: str) -> Layout:
     return Layout(database, schema, functions, foreign, server_version, is_member, is_our_owner)
 
 
-#: What is to be said of some statements, and these.
+#: A comment, and the statements that it describes.
 Section = tuple[str, Sequence[sql.Composed]]
 
 _HEAD: Final = (
-    "The roles of audiocatalog. Run this again after each upgrade, or `audiocatalog roles --apply`: what a migration "
-    "adds belongs to whoever ran it, and the other roles have no rights to it before."
+    "The roles of audiocatalog. Run this again after each upgrade, or run `audiocatalog roles --apply`: a new object "
+    "belongs to the role that ran the migration, and the other roles have no rights to it yet."
 )
 _NO_LOGIN: Final = (
-    "None of the roles can log in. Give them a password (ALTER ROLE ... LOGIN PASSWORD ...), or make your own login "
-    "roles members of them (GRANT ... TO ...)."
+    "These roles cannot log in. Give them a password (ALTER ROLE ... LOGIN PASSWORD ...), or make your own login roles "
+    "members of them (GRANT ... TO ...)."
 )
-_MEMBER: Final = "Only a member of the owner can give it objects."
+_MEMBER: Final = "Only a member of the owner role can give it objects."
 _OWNER: Final = (
-    "The owner runs migrations, and the functions that write the history run with its rights. No service logs in as it "
-    "or as a member of it."
+    "The owner runs migrations, and the functions that write the history run with its rights. Services must not log in "
+    "as the owner, or as a member of it."
 )
 _DEFAULTS: Final = (
-    "Whatever function the owner creates later, in a revision or by hand, no other role may execute before it is "
-    "granted. This holds for this database, and for the owner alone."
+    "No other role may execute a function that the owner creates later, until it is granted. This holds only for this "
+    "database and this owner."
 )
 _TEMPORARY: Final = "No other role may fill the disk with temporary tables of this database."
-_NOBODY: Final = (
-    "Nobody else has more rights than those below. Whoever may create functions in the schema could have the owner "
-    "call them."
+_REVOKED: Final = (
+    "All other rights are revoked. A role with the right to create functions in the schema could make the owner call "
+    "them."
 )
 _APP: Final = (
-    "The application reads everything, replaces the content of tracks, and calls what saves and moves them. It counts "
-    "the words for searches anew."
+    "The application reads everything, calls the functions that save and move tracks, and refreshes the words for "
+    "searches."
 )
 _SEARCH: Final = (
-    "The search reads tracks and words. That it is read-only holds for sessions that log in as this very role; what it "
-    "may not write, it may not in any session."
+    "The search reads tracks and words. Sessions that log in as this role are read-only; members of it that log in as "
+    "themselves are not, but have no right to write."
 )
 
 
 def script(head: str, sections: Iterable[Section]) -> str:
-    """Return the statements as psql takes them, in one transaction."""
+    """Return the statements as a script for psql, in one transaction."""
     lines = [*_comment(head), "BEGIN;"]
     for comment, statements in sections:
         if statements:
@@ -314,7 +319,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> Iterator[Section]:
-    """Give the statements in their order, with what is to be said of them."""
+    """Yield the statements in their order, with comments."""
     schema = sql.Identifier(layout.schema)
     owner, app, search = (sql.Identifier(name) for name in (names.owner, names.app, names.search))
     both = sql.SQL(", ").join((app, search))
@@ -329,14 +334,14 @@ def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> It
     membership = [] if layout.is_member else [sql.SQL("GRANT {} TO CURRENT_USER{}").format(owner, options)]
     yield _MEMBER, membership
     if layout.is_our_owner:
-        # Only the form without IN SCHEMA can take away what PUBLIC is given by default.
+        # Only the form without IN SCHEMA can revoke the default privileges of PUBLIC.
         defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC"
         yield _DEFAULTS, [sql.SQL(defaults).format(owner)]
     yield (
         _OWNER,
         [
             sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(layout.database), all_three),
-            # Functions of the owner make the table that many tracks are copied into.
+            # A function of the owner makes the temporary table for bulk saves.
             sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(sql.Identifier(layout.database), owner),
             sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, all_three),
             sql.SQL("GRANT CREATE ON SCHEMA {} TO {}").format(schema, owner),
@@ -344,7 +349,7 @@ def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> It
         ],
     )
     yield (
-        _NOBODY,
+        _REVOKED,
         [
             sql.SQL("REVOKE CREATE ON SCHEMA {} FROM {}").format(schema, everybody),
             sql.SQL("REVOKE ALL ON TABLE {} FROM {}").format(_tables(layout, TABLES), everybody),
@@ -360,7 +365,7 @@ def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> It
 
 
 def application_grants(layout: Layout, role: str) -> list[sql.Composed]:
-    """Return the statements that give *role* what a service needs which works with tracks."""
+    """Return the grants for the *role* of a service that works with tracks."""
     app = sql.Identifier(role)
     words, counts = (_tables(layout, (name,)) for name in ("audio_search_words", "audio_search_counts"))
     called = (*LIFECYCLE_FUNCTIONS, *SEARCH_FUNCTIONS, VISIBLE_FUNCTION)
@@ -376,7 +381,7 @@ def application_grants(layout: Layout, role: str) -> list[sql.Composed]:
 
 
 def search_grants(layout: Layout, role: str) -> list[sql.Composed]:
-    """Return the statements that give *role* what a service needs which only searches."""
+    """Return the grants for the *role* of a service that only searches."""
     search = sql.Identifier(role)
     return [
         sql.SQL("GRANT SELECT ON TABLE {} TO {}").format(_tables(layout, _SEARCH_TABLES), search),
@@ -385,8 +390,8 @@ def search_grants(layout: Layout, role: str) -> list[sql.Composed]:
 
 
 def _creation(name: str, mark: str | None = None) -> sql.Composed:
-    """Return a statement that creates a role, unless it is there, with *mark* as its comment."""
-    # The name holds neither a quote nor a dollar sign: RoleNames has seen to that.
+    """Return a statement that creates a role with *mark* as its comment, unless it exists."""
+    # RoleNames allows neither quotes nor dollar signs in the name.
     comment = sql.SQL("" if mark is None else "COMMENT ON ROLE {} IS {}; ").format(sql.Identifier(name), mark)
     return sql.SQL(
         "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN CREATE ROLE {} NOLOGIN; {}END IF; "

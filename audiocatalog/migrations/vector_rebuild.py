@@ -1,10 +1,10 @@
 """
-A new version of the search vector, filled beside the old one while everybody works (docs/adr/0013).
+The online rebuild of the search vectors, for a new version of them (docs/adr/0013).
 
-The table has two columns for vectors. A revision gives the one that is not in use the functions of the new version;
-from then on, whatever is written gets a vector there. Here those follow that were written before: each is set to what
-it is, a few at a time, so that PostgreSQL computes its vector. Then the indexes are built. Whatever is interrupted is
-begun again and goes on, for what remains to be done is told by the table itself.
+The table has two columns for vectors. A revision gives the unused one the functions of the new version; from then on,
+every written row gets a vector there. The rebuild updates the older rows in small batches, without changing them, so
+that PostgreSQL computes their vectors. Then it builds the indexes. An interrupted rebuild can be repeated: it finds the
+remaining rows in the table itself.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from audiocatalog.migrations.migrator import LOCK_KEY, connected
 from audiocatalog.models.sql_names import SAMPLES
 from audiocatalog.operations.advisory_locks import holder_of
 
-#: Held by the session that rebuilds; migrations may run meanwhile, except while it builds or drops an index.
+#: The lock of the rebuilding session. Migrations may run meanwhile, except while it builds or drops an index.
 _REBUILD_KEY: Final = LOCK_KEY + 2
 _POLL_INTERVAL: Final = 0.2
-#: So many tracks are looked at, without a lock, before those among them that need it are filled.
+#: The number of tracks that are read, without a lock, before those that need a vector are filled.
 _WINDOW: Final = 8192
-#: Neighbours share a page, and each leaves its old version there, until its transaction has ended: so one of so many is
-#: filled at a time. Then the next find room on the page, and their versions there write no index.
+#: Every fourth track is filled, then the next ones. Neighbours share a page, and each update leaves an old row version
+#: there until its transaction ends. With the stride, the next updates find room on the page, and write no index.
 _STRIDE: Final = 4
-# A batch holds up those who write one of its tracks, for as long as it takes.
+# A batch blocks writers of its tracks for its whole duration.
 _BATCH_SECONDS: Final = 0.04
 _SMALLEST_BATCH: Final = 20
 _LARGEST_BATCH: Final = 2000
@@ -46,9 +46,9 @@ _SHORTEST_PAUSE: Final = 2.0**-7
 _LONGEST_PAUSE: Final = 1.0
 _SAMPLED: Final = 2000
 _LAST_ID: Final = UUID(int=2**128 - 1)
-# Nothing here waits for a lock that others would queue behind, so that it may wait as long as it takes. A batch that a
-# crash takes back is filled the next time, so that none waits for the disk while it holds its locks. The last one is
-# for a session whose client was killed: it shall not build an index to the end.
+# No other session queues behind the locks of a rebuild, so it has no timeouts. The next run repeats a batch that was
+# lost in a crash, so a commit need not wait for the disk while it holds locks. With the last setting, the session stops
+# an index build after its client was killed.
 _PREPARE_SESSION: Final = """
 SELECT set_config(name, value, false)
 FROM (VALUES ('lock_timeout', '0'), ('statement_timeout', '0'), ('transaction_timeout', '0'), ('jit', 'off'),
@@ -68,12 +68,12 @@ FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
 JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
 WHERE indrelid = 'audio_tracks'::regclass AND attname = %s AND starts_with(relname, 'ix_audio_tracks_search_vector')
 ORDER BY relname"""
-#: The function that makes the vectors of a version, or none for the column that is not in use.
+#: The function that makes the vectors of a column, with its version; the unused column has none.
 _FUNCTION: Final = re.compile(r"\baudiocatalog_(?:search_vector_(v[0-9]+)|no_vector)\(")
 _COUNT: Final = """
 SELECT CASE WHEN reltuples > 0 THEN reltuples::bigint ELSE (SELECT count(*) FROM audio_tracks) END
 FROM pg_class WHERE oid = 'audio_tracks'::regclass"""
-# Who has written the table, or may do so by a function that was replaced meanwhile: a statement keeps it to its end.
+# The transactions that write the table: a running statement may still use a function that was replaced meanwhile.
 _WRITERS: Final = """
 SELECT virtualtransaction FROM pg_locks
 WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -83,7 +83,7 @@ WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE da
 
 
 class Progress(NamedTuple):
-    """Say what is done now, and how many *tracks* it has come by, None where it does not go from track to track."""
+    """The current step, and the number of *tracks* it has processed, None if it does not work track by track."""
 
     step: str
     tracks: int | None = None
@@ -95,11 +95,13 @@ _Report = Callable[[Progress], None]
 @dataclass(frozen=True, slots=True)
 class VectorPlan:
     """
-    Say what remains to be done for one column of vectors.
+    The remaining work for one column of vectors.
 
-    *is_spare* tells that no version uses it: it is emptied. *tracks* is about how many there are, *size* how many bytes
-    of disk what is missing may take, the server's log apart. *to_drop* are indexes that were not finished, or that are
-    of another version, *to_build* those that are missing.
+    - *is_spare*: whether no version uses the column; then it is emptied.
+    - *tracks*: the approximate number of tracks.
+    - *size*: the approximate bytes of disk that missing vectors and indexes will take, without the WAL.
+    - *to_drop*: the names of unfinished indexes, and of indexes of another version.
+    - *to_build*: the names of missing indexes.
     """
 
     column: str
@@ -112,7 +114,7 @@ class VectorPlan:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """Say what was done for one column: how many *tracks* were looked at and *filled*, which indexes were built."""
+    """The result for one column: numbers of tracks read and *filled*, names of indexes, and the duration in seconds."""
 
     column: str
     tracks: int
@@ -124,10 +126,13 @@ class Rebuilt:
 
 def plan_rebuild(url: str | URL, *, everything: bool = False) -> list[VectorPlan]:
     """
-    Return what ``rebuild`` would do to the database at *url*, a plan for each column of vectors; change nothing.
+    Return a plan for each column of vectors that ``rebuild`` would change in the database at *url*; change nothing.
+
+    With *everything*, the plans include columns that are complete.
 
     Raises:
-        SchemaMismatch: it holds no schema of ours.
+        SchemaMismatch: the database holds no audiocatalog schema.
+        ConfigurationError: the URL is wrong.
         DatabaseUnavailable: the server cannot be reached.
     """
     with _session(parse_url(url)) as driver, translated("rebuild"):
@@ -143,20 +148,25 @@ def rebuild(
     report: _Report = lambda _: None,
 ) -> list[Rebuilt]:
     """
-    Fill each column of vectors with what its functions make now, and build its indexes, while services work.
+    Fill each column of vectors by its current functions, and build its indexes, while services work.
 
-    Columns that are complete are left alone, unless *everything* shall be looked at. No more than *rate* tracks are
-    filled in a second. Nobody is blocked, but those who write a track that is being filled, for some 40 ms. Ended at
-    any moment, it goes on when it is run again. *timeout* is for other rebuilds and upgrades, in seconds; transactions
-    that hold tracks, or are older than an index, are waited for as long as they take. *report* is called now and then.
+    - *everything*: whether to check columns that are complete, too.
+    - *rate*: the maximum number of tracks to fill in a second; None for no limit.
+    - *timeout*: the seconds to wait for other rebuilds and upgrades. Transactions that hold tracks or are older
+      than an index are waited for without a timeout.
+    - *report*: called with the progress after each step and each 8192 tracks.
 
-    Use the URL of the owner of the tables, and the server's own, not that of a pooler.
+    Readers are not blocked, and a writer of a track that is being filled waits for about 40 ms. An interrupted rebuild
+    continues when it is run again.
+
+    Use a URL with the owner of the tables, of the server itself and not of a pooler.
 
     Raises:
+        ConfigurationError: the URL is wrong.
         PermissionDenied: the role of *url* does not own the tables.
-        SchemaMismatch: the database holds no schema of ours, or was upgraded meanwhile.
-        TransientConflict: another rebuild or an upgrade is at work.
-        DatabaseUnavailable: the server cannot be reached, or went away.
+        SchemaMismatch: the database holds no audiocatalog schema, or was upgraded meanwhile.
+        TransientConflict: another rebuild or an upgrade is running.
+        DatabaseUnavailable: the server cannot be reached, or the connection was lost.
 
     >>> rebuild("postgresql://owner@localhost/music")  # doctest: +SKIP
     """
@@ -166,32 +176,31 @@ def rebuild(
 
 
 class _Vector:
-    """One column for vectors, as the table has it now."""
+    """A column of vectors in the table."""
 
     def __init__(self, driver: psycopg.Connection[Any], column: str, expression: str, version: str | None) -> None:
         self.driver = driver
         self.column = column
         self.expression = expression
         self.is_spare = version is None
-        #: What is true of a row whose vector is not what the column's functions make. What is null was never computed,
-        #: so that a column that is filled for the first time is not compared in vain.
+        #: The condition for a row whose vector is out of date. A null vector is known to be, so it is not compared.
         self.differs = f"{column} IS DISTINCT FROM {expression}"
         if not self.is_spare:
             self.differs = f"({column} IS NULL OR {self.differs})"
-        #: The shares of the table that have an index of their own, by the names of these.
+        #: The names of the column's indexes, each with the N of its sample of 1 in N tracks.
         self.shares = {} if version is None else index_names(version)
 
     def to_drop(self) -> list[str]:
-        """Return the indexes that were not finished, and those of another version."""
+        """Return the names of unfinished indexes, and of indexes of another version."""
         return [name for name, is_valid in self._indexes() if not is_valid or name not in self.shares]
 
     def to_build(self) -> list[str]:
-        """Return the indexes that are missing."""
+        """Return the names of the missing indexes."""
         valid = {name for name, is_valid in self._indexes() if is_valid}
         return [name for name in self.shares if name not in valid]
 
     def is_complete(self) -> bool:
-        """Return whether nothing is to be done: the indexes of a version are built when all its vectors are there."""
+        """Return whether there is nothing to do: a used column has its indexes only after all vectors are filled."""
         if self.to_drop() or self.to_build():
             return False
         return not self.is_spare or not _one(
@@ -200,11 +209,11 @@ class _Vector:
 
     def compute(self, tracks: Sequence[UUID]) -> set[UUID]:
         """
-        Have the server compute the vectors of *tracks*, and return those for which it did.
+        Make the server compute the vectors of *tracks*, and return the ids of the updated ones.
 
-        A track that somebody else holds is passed over, so that nobody waits behind it for the others. What is set is
-        the title, for every vector is made of it, to what it is when the track is locked: under READ COMMITTED, an
-        update goes on from the version that was committed last.
+        Tracks that another transaction holds are skipped, so that no writer waits behind a blocked batch. The update
+        sets the title, from which every vector is made, to itself. Under READ COMMITTED, it uses the last committed
+        version of the row.
         """
         rows = self.driver.execute(
             f"""
@@ -217,7 +226,7 @@ class _Vector:
         return {track for (track,) in rows}
 
     def due_among(self, tracks: Collection[UUID]) -> list[UUID]:
-        """Return those of *tracks* that are still there, with another vector than they should have."""
+        """Return the ids of those *tracks* that still exist and whose vector is out of date."""
         query = f"SELECT id FROM audio_tracks WHERE id = ANY (%s) AND {self.differs} ORDER BY id"
         return [track for (track,) in self.driver.execute(query, [list(tracks)])] if tracks else []
 
@@ -234,15 +243,16 @@ class _Vector:
                 f"SELECT coalesce(avg(pg_column_size({self.expression})), 0)::float8 "
                 f"FROM audio_tracks TABLESAMPLE SYSTEM ({share})",
             )
-            # The indexes take half as much as the vectors, and these find some room on their pages.
+            # The indexes take half the size of the vectors.
             size = round(1.5 * tracks * width)
         return VectorPlan(self.column, self.is_spare, tracks, size, self.to_drop(), self.to_build())
 
 
 def index_names(version: str) -> dict[str, int]:
     """
-    Return the names of the indexes on the vectors of a *version*, such as ``v2``, each with the share of the tracks it
-    holds: one of so many.
+    Return the names of the indexes on the vectors of a *version*, such as ``v2``.
+
+    The value of each name is the N of its sample of 1 in N tracks.
     """
     suffix = "" if version == "v1" else f"_{version}"
     return {
@@ -252,7 +262,7 @@ def index_names(version: str) -> dict[str, int]:
 
 
 def _rebuilt(vector: _Vector, rate: float | None, timeout: float, report: _Report) -> Rebuilt:
-    """Do what there is to do for one column."""
+    """Do the remaining work for one column."""
     driver, begin = vector.driver, time.monotonic()
     report(Progress("waiting for transactions that write tracks"))
     _await_writers(driver)
@@ -278,7 +288,7 @@ def _rebuilt(vector: _Vector, rate: float | None, timeout: float, report: _Repor
 
 
 class _Window(NamedTuple):
-    """Hold the ids of those *due* among some *tracks* that follow each other."""
+    """The ids of those *due* among a number of consecutive *tracks*."""
 
     tracks: int
     due: list[UUID]
@@ -297,14 +307,14 @@ def _windows(driver: psycopg.Connection[Any], differs: str) -> Iterator[_Window]
 
 
 class _Pace:
-    """Find out how many tracks can be filled in the time of a batch, and wait where a rate is not to be exceeded."""
+    """The adaptive size of batches, and the pauses for a maximum rate."""
 
     def __init__(self, rate: float | None) -> None:
         self._size = _SMALLEST_BATCH
         self._rate = rate
 
     def batches(self, due: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
-        """Give those that are *due*, a few at a time, and see how long each batch takes."""
+        """Yield batches of the tracks that are *due*; the size follows the measured duration of each batch."""
         start = 0
         while start < len(due):
             batch = due[start : start + self._size]
@@ -319,7 +329,7 @@ class _Pace:
 
 
 def _fill(vector: _Vector, due: list[UUID], pace: _Pace, report: _Report) -> int:
-    """Have the vectors of those that are *due* computed, each when nobody else holds it; return how many were."""
+    """Fill the tracks that are *due*, retry locked ones with backoff, and return how many were filled."""
     filled, pause = 0, _SHORTEST_PAUSE
     while due:
         left = set(due)
@@ -351,15 +361,15 @@ def _read_vectors(driver: psycopg.Connection[Any]) -> list[_Vector]:
     ]
     if not found:
         raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
-    # The spare first, which gives back what it takes.
+    # The unused column comes first, because emptying it frees space.
     return sorted(found, key=lambda vector: not vector.is_spare)
 
 
 def _await_writers(driver: psycopg.Connection[Any]) -> None:
     """
-    Wait for those who may be writing tracks by functions that were replaced since their statement began.
+    Wait for the transactions that may still write tracks by functions that were replaced.
 
-    What they write is seen when they end; whoever comes later uses the new ones.
+    Later transactions use the new functions.
     """
     writers = {transaction for (transaction,) in driver.execute(_WRITERS)}
     while writers := writers & {transaction for (transaction,) in driver.execute(_WRITERS)}:
@@ -368,7 +378,7 @@ def _await_writers(driver: psycopg.Connection[Any]) -> None:
 
 @contextmanager
 def _session(url: URL) -> Iterator[psycopg.Connection[Any]]:
-    """Give a connection where every statement is its own transaction, without the limits of a service."""
+    """Yield a connection in autocommit mode, without the timeouts of a service."""
     with connected(url) as connection:
         driver = driver_connection(connection)
         with translated("rebuild"):
@@ -380,9 +390,9 @@ def _session(url: URL) -> Iterator[psycopg.Connection[Any]]:
 @contextmanager
 def _holding(driver: psycopg.Connection[Any], key: int, timeout: float) -> Iterator[None]:
     """
-    Hold an advisory lock, in the session that does the work: if only the client has died, it may still be at it.
+    Hold an advisory lock in the working session, which may go on working after its client has died.
 
-    It is polled for: to wait inside the server would be a deadlock with somebody else's concurrent index.
+    The lock is polled for: a wait inside the server would be a deadlock with another session's concurrent index build.
     """
     deadline = time.monotonic() + timeout
     while not _one(driver, f"SELECT pg_try_advisory_lock({key})"):

@@ -385,7 +385,7 @@ def test_folders_that_the_server_cannot_reach_stay_closed(monkeypatch: pytest.Mo
     for path in used:
         assert not path.is_relative_to(home)
         assert not path.exists()
-    with pytest.raises(ConfigurationError, match=r"`nobody`, who cannot use .*outside closed homes"):
+    with pytest.raises(ConfigurationError, match=r"`nobody`, which cannot use .*open to other users"):
         EmbeddedPostgres(home / "kept").start()
     assert modes_above(binaries / "postgres") == before
 

@@ -168,4 +168,4 @@ def test_autovacuum_gives_way_to_an_upgrade(caplog: pytest.LogCaptureFixture) ->
             wait_until(lambda: connection.execute(vacuum).fetchone(), within=60)
             upgrade(url, lock_timeout=30.0)
         assert revision_of(url) == HEAD
-    assert f"{NOW} -> {RATED} waits for a lock, try 1" in caplog.text
+    assert f"{NOW} -> {RATED} waits for a lock, attempt 1" in caplog.text

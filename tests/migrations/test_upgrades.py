@@ -65,7 +65,7 @@ def test_an_upgrade_behind_a_long_transaction_makes_nobody_wait(current: str, ca
             holder = report.info.backend_pid
             report.commit()
     assert revision_of(current) == HEAD
-    assert f"upgrade {NOW} -> {RATED} waits for a lock, try 4: process {holder} (a long report)" in (caplog.text)
+    assert f"upgrade {NOW} -> {RATED} waits for a lock, attempt 4: process {holder} (a long report)" in (caplog.text)
     assert "uses audio_tracks" in caplog.text
 
 
