@@ -200,7 +200,7 @@ def test_a_place_in_the_line_that_nobody_stands_in_costs_nothing(database_url: s
         pool = catalog._database._opened_pool()
         with catalog.unit_of_work():
             for began in (time.monotonic() - 60, time.monotonic()):
-                pool._line[Turn(began, began + 5.0, searching=False)] = None
+                pool._queue[Turn(began, began + 5.0, searching=False)] = None
         # The second one was given a connection, which nobody takes.
         assert catalog.find(uuid4()) is None
         assert catalog.pool_stats().waiting == 0
