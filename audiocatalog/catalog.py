@@ -54,10 +54,10 @@ class Catalog(Methods):
     - *max_searches*: at most this many of them run searches at the same time; three in four by default
     - *pool_timeout*: a caller waits at most this long for a connection
     - *pool_recycle*: the age at which a connection is replaced, minus some jitter
-    - *connect_timeout*: for connecting to one host
-    - *statement_timeout*: for one statement
-    - *search_timeout*: for one statement of a search
-    - *lock_timeout*: for waiting for a lock
+    - *connect_timeout*: the timeout for the connection to one host
+    - *statement_timeout*: the timeout of one statement
+    - *search_timeout*: the timeout of one statement of a search
+    - *lock_timeout*: the timeout of one wait for a lock
     - *idle_timeout*: the server ends a unit of work that sends no statement for this long
     - *network_timeout*: the connection is closed if the answer is this much later than the statement's timeout
     - *slow_after*: a call that takes longer is logged in ``audiocatalog``, as is a unit of work that is rolled back
@@ -65,7 +65,7 @@ class Catalog(Methods):
     - *debug_pool*: records where in the code each connection is taken, at about 10 microseconds each
     - *max_attempts*: a track is tried this often before it is FAILED
     - *retry_delay*: the delay after the first try of a track, doubled after each further try
-    - *longest_retry_delay*: the limit of that delay
+    - *longest_retry_delay*: the maximum of that delay
     - *notify*: sends a notification for each waiting track, for workers that *listen*
     - *observe*: a function that is called with an ``Observation`` after every call and unit of work, in its thread
 
@@ -157,7 +157,7 @@ class Catalog(Methods):
             url_from_environment(environment),
             actor=actor or environment.get("AUDIOCATALOG_ACTOR") or "audiocatalog",
             password=password,
-            **settings_from_environment(environment),  # type: ignore[arg-type]  # Checked by Settings.
+            **settings_from_environment(environment),  # type: ignore[arg-type]  # Settings checks the types.
         )
 
     def __enter__(self) -> Self:

@@ -83,7 +83,7 @@ class UnitOfWork(Methods):
         waited = transaction.waited
         try:
             failure = self._end(transaction, error)
-        except BaseException as interrupted:  # noqa: BLE001  # Raised after the connection is back in the pool.
+        except BaseException as interrupted:  # noqa: BLE001  # It is raised when the connection is back in the pool.
             failure = interrupted
         try:
             # The scope needs the failure, because some failures mean that the pool must replace all connections.

@@ -44,7 +44,7 @@ def escaped(text: str) -> str:
     return re.sub(_UNPRINTABLE, _written_out, text)
 
 
-def json_text(value: Any, *, ascii_only: bool = False) -> str:  # noqa: ANN401  # Whatever JSON can hold.
+def json_text(value: Any, *, ascii_only: bool = False) -> str:  # noqa: ANN401  # JSON takes many types.
     r"""
     Return *value* as one line of JSON that is safe to print; a parser gets equal values.
 

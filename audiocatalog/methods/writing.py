@@ -21,7 +21,7 @@ class Writing(Calls):
         metadata: TrackMetadata,
         *,
         audio_path: str,
-        id: UUID | str | None = None,  # noqa: A002  # The column's name, which callers know.
+        id: UUID | str | None = None,  # noqa: A002  # Callers know the column by this name.
         thumbnail_path: str | None = None,
         status: TrackStatus | StatusName = TrackStatus.COMPLETED,
         replace: bool = False,

@@ -59,7 +59,7 @@ class Base(DeclarativeBase):
         key = tuple(self.__dict__.get(column.name) for column in type(self).__mapper__.primary_key)
         return hash(key[0] if len(key) == 1 else key)
 
-    def __init__(self, **values: Any) -> None:  # noqa: ANN401  # Columns of every type.
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401  # Columns have many types.
         """Set the named columns, for example in a test's factory."""
         for name, value in values.items():
             if name not in type(self).__mapper__.attrs:

@@ -76,8 +76,8 @@ class RetryPolicy:
     The limit of tries of a track, and the delays between them.
 
     - *most*: at most this many tries
-    - *delay*: seconds after the first try, doubled after each further try
-    - *longest*: the limit of the delay, in seconds
+    - *delay*: the delay after the first try in seconds, doubled after each further try
+    - *longest*: the maximum of the delay, in seconds
     - *spread*: the share of the delay that is jitter, so that retries spread out
     """
 

@@ -52,7 +52,7 @@ def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | N
     # An object can set its __class__ to str; only its type is reliable.
     if not issubclass(type(value), str):
         return Problem(field, f"text, not {kind_of(value)}")
-    text = str.__str__(value)  # The characters of a subclass, such as a member of an enum.
+    text = str.__str__(value)  # A subclass, such as an enum, may have a __str__ of its own.
     if len(text) <= limit.characters * _NFC_SHRINKS_AT_MOST:
         if "\0" in text:
             return Problem(field, "no NUL character")
@@ -71,7 +71,7 @@ def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
     # bool is a subclass of int, but True is not a year.
     if not issubclass(type(value), int) or isinstance(value, bool):
         return Problem(field, f"{rule}, not {kind_of(value)}", tuple(limit))
-    number = int.__index__(value)  # type: ignore[arg-type]  # The number of a subclass, such as a member of an enum.
+    number = int.__index__(value)  # type: ignore[arg-type]  # The value may be of a subclass, such as an enum.
     return number if limit.lowest <= number <= limit.highest else Problem(field, rule, tuple(limit))
 
 
@@ -106,7 +106,7 @@ def required(field: str, cleaned: object) -> object:
 
 
 def clean_actor(actor: object, field: str = "actor") -> str:
-    """Return *actor*, the author of a change, in NFC, or raise InvalidInput if it breaks its rule or is invisible."""
+    """Return *actor*, the author of a change, in NFC, or raise InvalidInput if it breaks its rule."""
     return str(_refused(required(field, clean_text(field, actor, CHANGE_LIMITS["actor"]))))
 
 

@@ -77,7 +77,7 @@ class TrackMetadata:
     album: str | None = _text(1000)
     genre: str | None = _text(200, is_facet=True)
     year: int | None = _whole(1000, 9999, "year")
-    duration: float | None = _number(0.0, 31_536_000.0, "s")  # A year of sound.
+    duration: float | None = _number(0.0, 31_536_000.0, "s")  # The maximum is one year.
     channels: int | None = _whole(1, 256, "ch")
     sample_rate: int | None = _whole(1, 100_000_000, "Hz")  # DSD1024 runs at 45 MHz.
     bitrate: int | None = _whole(1, 2_000_000_000, "bit/s")
@@ -206,7 +206,7 @@ class TrackRecord:
         self,
         metadata: TrackMetadata,
         audio_path: str,
-        id: UUID | str | None = None,  # noqa: A002  # The column's name, which callers know.
+        id: UUID | str | None = None,  # noqa: A002  # Callers know the column by this name.
         thumbnail_path: str | None = None,
         status: TrackStatus | StatusName = TrackStatus.COMPLETED,
     ) -> None:
@@ -334,7 +334,7 @@ class ExportedRecord:
         cls,
         metadata: TrackMetadata,
         audio_path: str,
-        id: UUID | str | None,  # noqa: A002  # The column's name, which callers know.
+        id: UUID | str | None,  # noqa: A002  # Callers know the column by this name.
         thumbnail_path: str | None,
         *,
         status: TrackStatus,

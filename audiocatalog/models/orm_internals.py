@@ -36,7 +36,7 @@ def refuse_unloaded(mapper: Mapper[Any]) -> None:
             mapper.class_manager[attribute.key].impl.callable_ = _raise_for(name)
 
 
-def _raise_for(name: str) -> Any:  # noqa: ANN401  # A protocol that SQLAlchemy keeps to itself.
+def _raise_for(name: str) -> Any:  # noqa: ANN401  # SQLAlchemy's protocol for this is private.
     def refuse(_: object, passive: PassiveFlag) -> LoaderCallableStatus:
         if not passive & PassiveFlag.SQL_OK:
             return LoaderCallableStatus.PASSIVE_NO_RESULT  # SQLAlchemy asks for loaded values alone.

@@ -20,19 +20,19 @@ def discreetly(show: Repr) -> Repr:
     return _shown if DEBUGGING else show
 
 
-def _shown(self: Any) -> str:  # noqa: ANN401  # The __repr__ of dataclasses, named tuples and mapped classes.
+def _shown(self: Any) -> str:  # noqa: ANN401  # Dataclasses, named tuples and mapped classes share it.
     """Return the fields of *self* that are set, with their values."""
     values = ((name, getattr(self, name)) for name in _names_of(self))
     return f"<{type(self).__name__} {', '.join(f'{name}={value!r}' for name, value in values if _is_set(value))}>"
 
 
 @discreetly
-def discreet(self: Any) -> str:  # noqa: ANN401  # Likewise.
+def discreet(self: Any) -> str:  # noqa: ANN401  # The same classes share it.
     """Return the names of the fields of *self* that are set, without their values."""
     return f"<{type(self).__name__}: {', '.join(name for name in _names_of(self) if _is_set(getattr(self, name)))}>"
 
 
-def _names_of(one: Any) -> list[str]:  # noqa: ANN401  # Likewise.
+def _names_of(one: Any) -> list[str]:  # noqa: ANN401  # It takes objects of the same classes.
     if dataclasses.is_dataclass(one):
         return [field.name for field in dataclasses.fields(one)]
     return [*(getattr(one, "_fields", None) or (name for name in vars(one) if not name.startswith("_")))]

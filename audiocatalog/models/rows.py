@@ -13,12 +13,12 @@ from audiocatalog.models.metadata import CONTENT_COLUMNS, TrackRecord
 from audiocatalog.models.orm_internals import make_row
 from audiocatalog.models.tables import SaveOutcome, StatusChange, Track
 
-TRACKS: Final[Table] = Track.__table__  # type: ignore[assignment]  # A mapped class has a Table, typed FromClause.
+TRACKS: Final[Table] = Track.__table__  # type: ignore[assignment]  # SQLAlchemy types the Table as FromClause.
 
 #: Every column except those for searches, which no reader needs.
 TRACK_COLUMNS: Final = ("id", "status", *CONTENT_COLUMNS, "created_at", "updated_at", "version")
 
-CHANGES: Final[Table] = StatusChange.__table__  # type: ignore[assignment]  # A mapped class has a Table.
+CHANGES: Final[Table] = StatusChange.__table__  # type: ignore[assignment]  # SQLAlchemy types it as FromClause.
 
 #: The columns that a reader of the history gets.
 CHANGE_COLUMNS: Final = tuple(column.name for column in CHANGES.columns if column is not CHANGES.c.xact_id)

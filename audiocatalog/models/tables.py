@@ -258,8 +258,8 @@ class Task(Base):
     """
     The remaining work on a track that is not COMPLETED; the SQL functions that move tracks write it.
 
-    Claims need an index on it. It is a table of its own, because with such an index on the tracks, each change of
-    status would write all indexes of the tracks, also those for searches.
+    Claims need an index on these columns. With such an index on the tracks, each change of status would write all
+    indexes of the tracks, also those for searches. So this is a table of its own.
     """
 
     __tablename__ = "audio_track_tasks"

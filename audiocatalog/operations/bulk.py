@@ -46,7 +46,7 @@ from audiocatalog.operations.operation import TRANSACTION_MARK, Copy, Operation,
 from audiocatalog.status import TrackStatus
 
 BATCH: Final = 5_000
-#: A whole batch may take this many seconds, a smaller batch its share. It usually takes about one.
+#: A whole batch may take this many seconds, a smaller batch its share. A batch usually takes about one second.
 _STATEMENT_SECONDS: Final = 60.0
 #: A part of a batch that was too slow may take this many seconds, or its share of the above if that is more.
 _PART_SECONDS: Final = 1.0

@@ -273,7 +273,7 @@ def _metadata_json(metadata: Sequence[TrackMetadata | None]) -> str | None:
 
 
 def _ended(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], operation: str) -> list[StatusChange | ClaimLost]:
-    """Return for each claim the change by which *operation* ended it, or an error if it is lost or ended otherwise."""
+    """Return for each claim the change by which *operation* ended it, or an error if the claim is lost."""
     changes = {place - 1: change_of(values) for place, *values in rows}
     outcomes: list[StatusChange | ClaimLost] = []
     for place, claim in enumerate(claims):

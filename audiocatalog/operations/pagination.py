@@ -15,7 +15,7 @@ def write_cursor(parts: Sequence[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def read_cursor(value: object) -> Any:  # noqa: ANN401  # Callers write what they like.
+def read_cursor(value: object) -> Any:  # noqa: ANN401  # A caller may pass any text.
     """Return the content of a cursor, which is any JSON value, or raise ValueError if *value* is no cursor."""
     try:
         text = str.encode(value + "=" * (-len(value) % 4))  # type: ignore[arg-type]

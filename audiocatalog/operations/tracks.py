@@ -39,7 +39,7 @@ REPLACE: Final = Statement(
 )
 
 
-def get(id: UUID | str) -> Operation[Track]:  # noqa: A002  # The public name of the argument, here and below.
+def get(id: UUID | str) -> Operation[Track]:  # noqa: A002  # The public methods use this name, also below.
     """
     Return the track with *id*.
 
@@ -128,7 +128,7 @@ def parse_ids(values: Iterable[UUID | str], operation: str) -> list[UUID]:
             identifiers[parse_id(value)] = None
         except InvalidInput as error:
             ((field, rule, _),) = error.problems
-            raise InvalidInput(Problem(field, f"{rule}, at place {place}"), operation=operation) from None
+            raise InvalidInput(Problem(field, f"{rule}, at position {place}"), operation=operation) from None
         if len(identifiers) > MAX_TRACKS:
             raise InvalidInput(Problem("ids", f"at most {MAX_TRACKS:,} ids", MAX_TRACKS), operation=operation)
     return list(identifiers)
