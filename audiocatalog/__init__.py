@@ -1,4 +1,4 @@
-"""The catalogue of an audio pipeline: save tracks, find them, search them, move them through their statuses."""
+"""A catalogue of audio tracks in PostgreSQL, with searches, bulk loads and a status for each track."""
 
 import importlib as _importlib
 import typing as _typing

@@ -1,1 +1,1 @@
-"""What can be asked of the database: SQL out, rows in."""
+"""Operations on the database: generators that yield statements and are sent rows."""

@@ -81,7 +81,7 @@ class Snapshot(NamedTuple):
         return snapshot
 
     def covers(self, other: Snapshot) -> bool:
-        """Return whether every transaction that had ended at *other* had ended at this one."""
+        """Return whether every transaction that had ended at *other* had also ended at this snapshot."""
         still_running = set(other.running)
         return self.xmax >= other.xmax and all(xid >= other.xmax or xid in still_running for xid in self.running)
 
