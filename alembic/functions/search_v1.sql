@@ -1,33 +1,33 @@
--- How text becomes words and names, for stored tracks and for queries alike. Version 1.
+-- The functions that turn text into words and names, for tracks and for queries. Version 1.
 --
--- Every function is immutable and depends on no setting of a session: what it calls is bound when it is created (BEGIN
--- ATOMIC) or named with its schema, and patterns are written as E'' strings. So it survives pg_dump and can feed a stored
--- generated column. What runs for every row is in PL/pgSQL, whose plans are kept: the SQL functions around it are inlined
--- into every statement anew.
--- A released version never changes: a successor gets a new name and is introduced beside it.
+-- Every function is immutable and depends on no setting of a session, so that it survives pg_dump and can be used in a
+-- stored generated column: called functions are bound at creation (BEGIN ATOMIC) or qualified with their schema, and
+-- patterns are E'' strings. The functions that run for every row are in PL/pgSQL, because PostgreSQL caches their plans
+-- and inlines SQL functions into every statement again.
+-- A released version never changes. Its successor gets a new name and exists beside it.
 --
--- Nothing follows the locale of the database: ASCII is lowered under COLLATE "C", other letters by a table, characters
--- are told apart by code points, and vectors and queries are written out, for the text parser and the dictionaries of
--- PostgreSQL take their letters and cases from the locale.
+-- The locale of the database has no influence: ASCII is lowered under COLLATE "C", other letters by a table, characters
+-- are classified by code points, and vectors and queries are written as text, because the text parser and the
+-- dictionaries of PostgreSQL depend on the locale.
 -- In this file, a blank line ends a statement.
 
--- Fold case, accents, ligatures, full width and typographic punctuation, and drop what cannot be seen but blanks.
+-- Fold case, accents, ligatures, full width and typographic punctuation, and drop invisible characters except blanks.
 CREATE FUNCTION audiocatalog_fold_v1(value text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 BEGIN
-  -- One byte for each character is ASCII: nothing but case to fold.
+  -- Text with one byte for each character is ASCII, in which only case is folded.
   IF pg_catalog.octet_length(value) <> pg_catalog.char_length(value) THEN
-    -- An accent that stands alone is an apostrophe, and would decompose to a space; marks of trade to letters.
-    -- Marks in a row are put into their order one by one, in the square of their number: so a row of them ends after 30.
+    -- NFKD would decompose a lone accent to a space and trade marks to letters, so they are replaced before.
+    -- Normalisation of consecutive marks takes quadratic time, so a run of them is cut after 30.
     IF pg_catalog.char_length(value) > 100 THEN
       value := pg_catalog.regexp_replace(value COLLATE "C",
         E'[^\u0001-\u02ff\u0370-\u0482\u048a-\u0590\u1100-\u11ff\u1e00-\u20cf\u2100-\u2cee\u2e00-\u3029\u3030-\u3098'
         '\u309b-\ua66e\uac00-\ufb1d\ufb1f-\ufe1f\ufe30-\uff9d\uffa0-\uffff]{30}',
         E'\\&\ufdd0', 'g');
     END IF;
-    -- Decompose, drop the marks of Latin, Greek, Cyrillic, Hebrew and Arabic and what is invisible, and compose again,
-    -- which puts Hangul syllables and voiced kana back together.
+    -- Decompose, drop marks of Latin, Greek, Cyrillic, Hebrew and Arabic and invisible characters, and compose again,
+    -- so that Hangul syllables and voiced kana stay one character.
     value := pg_catalog.replace(normalize(
       pg_catalog.regexp_replace(
         normalize(pg_catalog.translate(value, '´™℠🅪🅫🅬', '''®®®®®'), NFKD) COLLATE "C",
@@ -38,7 +38,7 @@ BEGIN
         '\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]',
         '', 'g'),
       NFKC), E'\ufdd0', '');
-    -- A table is read from its beginning for every character, so each waits for a letter of its own.
+    -- translate() scans its table for every character, so each call is guarded by a check for its letters.
     IF value COLLATE "C" ~
       E'[\u00c6-\u02ee\u055a\u05f3\u05f4\u1e9e\u2010-\u2032\u2212\u2c65\u2c66\ua78b\ua78c]'
     THEN
@@ -63,7 +63,7 @@ BEGIN
         'абвгдежзиклмнопрстуфхцчшщъыьэюяђѕіјљњћџғҗқңүұҳһәө'
         'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
     END IF;
-    -- Rarer capitals of Latin, Greek and Cyrillic.
+    -- These are the rarer capitals of Latin, Greek and Cyrillic.
     IF value COLLATE "C" ~
       E'[\u0181-\u01bc\u01e4-\u01f7\u021c-\u0224\u023b-\u024e\u0370-\u037f\u03cf-\u03ff\u0460-\u0480'
       '\u04fa-\u052e\u1efa-\u1efe\u2132\u2183\u2c60-\u2c7f\ua640-\ua66c\ua680-\ua69a\ua722-\ua7dc\ua7f5'
@@ -77,7 +77,7 @@ BEGIN
         'ҧҩҫҭҵҷҹҽҿӏӄӆӈӊӌӎӕӡӷӻӽӿԁԃԅԇԉԋԍԏԑԓԕԗԙԛԝԟԡԣԥԧԩԫԭԯỻỽỿⅎↄⱡɫᵽɽⱨⱪⱬɑɱɐɒⱳⱶȿɀꙁꙃꙅꙇꙉꙋꙍꙏꙑꙓꙕꙗꙙꙛꙝꙟꙡꙣꙥꙧꙩꙫꙭꚁꚃꚅꚇꚉꚋꚍꚏꚑꚓꚕ'
         'ꚗꚙꚛꜣꜥꜧꜩꜫꜭꜯꜳꜵꜷꜹꜻꜽꜿꝁꝃꝅꝇꝉꝋꝍꝏꝑꝓꝕꝗꝙꝛꝝꝟꝡꝣꝥꝧꝩꝫꝭꝯꝺꝼᵹꝿꞁꞃꞅꞇɥꞑꞓꞗꞙꞛꞝꞟꞡꞣꞥꞧꞩɦɜɡɬɪʞʇʝꭓꞵꞷꞹꞻꞽꞿꟁꟃꞔʂᶎꟈꟊɤꟍ꟏ꟑꟓꟕꟗꟙꟛƛꟶ');
     END IF;
-    -- Capitals of Georgian, Cherokee, Glagolitic, Coptic and the scripts beyond the first plane.
+    -- These are the capitals of Georgian, Cherokee, Glagolitic, Coptic and the scripts beyond the first plane.
     IF value COLLATE "C" ~
       E'[\u10a0-\u10cd\u13a0-\u13f5\u1c89-\u1cbf\u2c00-\u2c2f\u2c80-\u2cf2\U00010400-\U00010427'
       '\U000104b0-\U000104d3\U00010570-\U00010595\U00010c80-\U00010cb2\U00010d50-\U00010d65'
@@ -102,12 +102,15 @@ BEGIN
 END
 $$;
 
--- Return the words of folded text on up to three lines. The first parts them by spaces: apostrophes vanish, other
--- punctuation parts, and the characters of scripts that are written without spaces stand alone, so that a phrase of
--- them is a substring. The second spells words that hold punctuation in one piece, plain (acdc) and, as names do, with
--- $ ! @ read as letters (P!nk is pink), and words that are nothing but punctuation (!!!) by their code, behind a = that
--- nobody can type. The third parts words at their apostrophes as well (rock n roll). Words of more than 200 characters
--- are cut into pieces, for a vector holds none beyond 2,046 bytes.
+-- Return the words of folded text, separated by spaces, on up to three lines:
+--
+-- 1. All words. Apostrophes are dropped and other punctuation separates words. In scripts without spaces, each character
+--    is a word, so that a phrase of them is a substring.
+-- 2. Words with punctuation, joined: plain (acdc), and with $ ! @ as letters (P!nk is pink). A word of punctuation alone
+--    (!!!) is =symbol: and its bytes in hexadecimal; no typed word contains =.
+-- 3. Words with apostrophes, split there (rock n roll).
+--
+-- Words of more than 200 characters are cut into pieces, because a word of a vector has at most 2,046 bytes.
 CREATE FUNCTION audiocatalog_words_v1(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -136,12 +139,12 @@ BEGIN
       IF piece = word OR pg_catalog.char_length(piece) > 200 THEN
         CONTINUE;
       ELSIF piece = '' THEN
-        -- Brackets and quotes around a sign are not a part of it, unless there is nothing else.
+        -- Brackets and quotes around a sign are not part of it, unless it consists of them.
         joined := joined || (' =symbol:' || pg_catalog.encode(pg_catalog.convert_to(pg_catalog.left(
           coalesce(nullif(pg_catalog.btrim(word, '()[]{}"'), ''), word), 50), 'UTF8'), 'hex'));
         CONTINUE;
       END IF;
-      -- Punctuation at the ends of a word parts nothing, and apostrophes close up.
+      -- Punctuation at the ends of a word separates nothing, and apostrophes are dropped.
       closed := pg_catalog.btrim(
         pg_catalog.regexp_replace(pg_catalog.replace(word, '''', '') COLLATE "C", separators, ' ', 'g'));
       IF closed <> piece THEN
@@ -155,7 +158,7 @@ BEGIN
       END IF;
       IF word COLLATE "C" ~ '[$!@]' THEN
         IF pg_catalog.strpos(word, '$') > 0 THEN
-          -- Those beside no letter and no other dollar stay signs, which are dropped.
+          -- A dollar without a letter or another dollar beside it stays a sign, which is dropped.
           word := pg_catalog.replace(pg_catalog.regexp_replace(word COLLATE "C", pg_catalog.replace(
             '(?<![^-])[$]+(?![^-])', '-', pg_catalog.replace(signs, E'\u0001-\u002f', E'\u0001-\u0023\u0025-\u002f')
           ), ' ', 'g'), '$', 's');
@@ -184,9 +187,9 @@ BEGIN
 END
 $$;
 
--- Return folded text as a name to compare as a whole: no spaces, no punctuation, $ ! @ read as letters where they stand
--- beside letters or digits (Ke$ha) or between them (P!nk, M@tt), at most 200 characters. AC/DC, ac dc and acdc are one
--- name. Text of nothing but punctuation is a name as it stands.
+-- Return folded text as a name, for comparison as a whole: its first 200 characters without spaces and punctuation. AC/DC,
+-- ac dc and acdc are one name. $ beside a letter or digit (Ke$ha) and ! @ between two (P!nk, M@tt) are read as letters.
+-- Text of punctuation alone keeps its punctuation.
 CREATE FUNCTION audiocatalog_name_v1(folded text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -201,7 +204,7 @@ BEGIN
   BEGIN
     IF name COLLATE "C" ~ '[$!@]' THEN
       IF pg_catalog.strpos(name, '$') > 0 THEN
-        -- Those beside no letter and no other dollar stay signs, which are dropped.
+        -- A dollar without a letter or another dollar beside it stays a sign, which is dropped.
         name := pg_catalog.replace(pg_catalog.regexp_replace(name COLLATE "C", pg_catalog.replace(
           '(?<![^-])[$]+(?![^-])', '-', pg_catalog.replace(signs, E'\u0001-\u002f', E'\u0001-\u0023\u0025-\u002f')
         ), ' ', 'g'), '$', 's');
@@ -223,9 +226,9 @@ BEGIN
 END
 $$;
 
--- Number and weigh the words of a track and return them as a vector: title A, artist B, album C, genre and year D. A gap
--- between two fields keeps phrases inside one. The initials of an artist's words are there (=initials:nin), and album
--- and genre are there as whole names too, for filters, as no word begins: =genre:hiphop.
+-- Return the search vector of a track: its words with their positions and weights (title A, artist B, album C, genre and
+-- year D). A gap between two fields keeps phrases inside one. The vector also contains the initials of the artist
+-- (=initials:nin) and, for filters, the names of album and genre (=genre:hiphop).
 CREATE FUNCTION audiocatalog_weigh_v1(
   title text, artist text, album text, genre text, year integer, album_name text, genre_name text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -237,8 +240,8 @@ DECLARE
   written text := '';
   parts text[];
 BEGIN
-  -- What is appended to is copied, so it is put aside before it is long: the cost grows with the words, not their square.
-  -- No word holds a quote or a backslash: both are punctuation.
+  -- An append copies the whole text, so it is collected in parts of about 2,000 bytes to keep the cost linear.
+  -- No word contains a quote or a backslash, because both are punctuation.
   FOREACH word IN ARRAY pg_catalog.string_to_array(pg_catalog.translate(coalesce(title, ''), E'\n', ' '), ' ') LOOP
     IF word <> '' THEN
       place := place + 1;
@@ -302,7 +305,7 @@ BEGIN
 END
 $$;
 
--- Return what a search looks into.
+-- Return the search vector of a track's fields.
 CREATE FUNCTION audiocatalog_search_vector_v1(title text, artist text, album text, genre text, year integer)
 RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -317,17 +320,18 @@ BEGIN ATOMIC
     audiocatalog_name_v1(audiocatalog_fold_v1(genre)));
 END;
 
--- Return nothing, for the column that no version keeps its vectors in. The revision that brings the next version gives
--- this function another name and a body; a later one gives the function of this version this name and this body.
+-- Return NULL, for the spare vector column. The revision with the next version renames this function and gives it a body;
+-- a later revision gives the function of this version this name and this body.
 CREATE FUNCTION audiocatalog_no_vector(title text, artist text, album text, genre text, year integer)
 RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN NULL::tsvector;
 
--- Return what finds a term, given as its words: its pieces in a row, or one of its joined spellings, or its pieces with
--- apostrophes parting too; a phrase by its pieces alone. A ~ stands behind each piece and a ^ behind the last of each
--- spelling, in place of a field's weight and the mark of a prefix. A run of more than 16 pieces is sought as several, for
--- the server compares the places of all of them with each other. Empty for a term without words.
+-- Return the tsquery of a term as text, given the lines of audiocatalog_words_v1: the words in sequence, or a joined
+-- spelling, or the words split at apostrophes; for a phrase, only the words in sequence. Each word is followed by ~ and
+-- the last one of each spelling by ^; the caller replaces them by the weight of a field and the mark of a prefix. Long
+-- sequences are split into runs of 8 words, because the server compares all positions with each other. Return an empty
+-- text for a term without words.
 CREATE FUNCTION audiocatalog_spell_v1(words text, phrase boolean) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -369,7 +373,7 @@ BEGIN
       last := piece;
     END LOOP;
     IF place > 0 THEN
-      -- Behind other pieces, a short one is no beginning: too many words begin so.
+      -- After other words, a word of 1 or 2 characters is not a prefix, because too many words match it.
       alternatives := alternatives || CASE alternatives WHEN '' THEN '' ELSE ' | ' END || written || run
         || CASE WHEN place > 1 AND pg_catalog.char_length(last) < 3 THEN '~' ELSE '^' END;
     END IF;
@@ -378,9 +382,9 @@ BEGIN
 END
 $$;
 
--- Return a word and what people make of it: what is left without each of its letters, so that two words that share one of
--- these differ by a letter left out, added, changed or exchanged with its neighbour, or by two; of a Hangul word also its
--- parts of two syllables and more.
+-- Return a word and its variants with one letter deleted. Two words that share a variant differ by at most two edits: a
+-- letter inserted, deleted, replaced or swapped with its neighbour (the method is called symmetric delete). The variants
+-- of a Hangul word include its parts of at least two syllables.
 CREATE FUNCTION audiocatalog_slips_v1(word text) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$

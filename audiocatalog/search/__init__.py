@@ -1,10 +1,11 @@
-"""How tracks are searched: what was typed becomes a request, a statement answers it, and its rows become a page.
+"""The search for tracks.
 
-``query`` parses the text, ``filters`` what narrows it, and ``request`` holds both, checked. ``reading`` is the SQL that
-reads the words, ``statement`` looks for them as they were typed, ``widening`` for what else may have been meant, and
-``listing`` in another order. ``page``, ``highlights`` (by ``folding``) and ``explanation`` are what callers get,
-``vocabulary`` counts the words. Nothing in here holds a connection: ``audiocatalog.search.search`` and
-``audiocatalog.search.explaining`` do.
+- ``query``, ``request``: the parsed text, and the checked arguments;
+- ``terms_sql``: the SQL that folds and splits the words of the query;
+- ``typed_sql``, ``corrected_sql``, ``sorted_sql``: the statements, by relevance, for corrections and in another order;
+- ``search``, ``explanation``, ``vocabulary``: the operations;
+- ``results``, ``highlights``, ``folding``: the page that callers get.
 
-The words themselves, of stored tracks and of queries, are made by SQL functions: alembic/functions/search_v1.sql.
+Nothing in this package holds a connection. SQL functions make the words of tracks and of queries:
+alembic/functions/search_v1.sql.
 """

@@ -8,14 +8,14 @@ from typing import Final
 from audiocatalog.search.corrections import ALL_WORDS_STAGES, MAX_MISSING
 from audiocatalog.search.typed_sql import CANDIDATE, SAMPLE_TARGET, Shape, page_ctes, sample_ctes, select_page
 
-#: Fewer samples than for words that match: these seldom do.
+#: Fewer samples than for the words as typed, because corrections seldom match many tracks.
 _SAMPLES: Final = (64, 8)
 _PARTIAL_SAMPLE_TARGET: Final = 10
 _MAX_TRACKS_BY_NAME: Final = 50
 _MAX_TRACKS_BY_PAIR: Final = 20
 
-# Names that were meant, as a whole; how many of the words are there, the informative ones more; how much of the text
-# the names make up; and how alike they are in length. Below 10 in all.
+# Counts names that may be meant, the weights of the words that match, the share of the query that the names cover, and
+# how similar their lengths are. The sum is below 10.
 _SCORED: Final = """
   SELECT t.id, false AS accented,
     CASE
@@ -42,8 +42,8 @@ _SCORED: Final = """
 
 @lru_cache(maxsize=256)
 def corrected_sql(shape: Shape) -> str:
-    """Return the statement for tracks that hold words like the typed ones, or some of them."""
-    # What is named by the text with its hyphens may hold what its variant as a query excludes.
+    """Return the statement for tracks with similar words, or with some of the words."""
+    # A track that is named by the text with its hyphens may contain the words that the query excludes.
     meets = f"""((t.search_vector @@ (SELECT excluded FROM asked)) IS NOT TRUE
       OR (ARRAY[t.title_name, t.artist_name] && (SELECT literal FROM asked)
         AND (t.title LIKE ANY (%(hyphened)s::text[]) OR t.artist LIKE ANY (%(hyphened)s::text[]))))
@@ -85,7 +85,7 @@ named_well AS MATERIALIZED (
 
 
 def _named(meets: str) -> str:
-    """Return the tracks whose title, artist or both are among the names that may be meant."""
+    """Return the SELECT of the tracks whose title, artist or both are names that may be meant."""
 
     def by(names: str, column: str, other: str) -> str:
         return f"""SELECT found.* FROM asked, unnest(asked.{names}) AS meant(name) CROSS JOIN LATERAL ({CANDIDATE}

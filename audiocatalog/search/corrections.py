@@ -1,7 +1,7 @@
-"""What else may have been meant, where nothing matches what was typed: like words, joined or parted ones, fewer words.
+"""Corrections of a query without matches: similar words, joined or split words, fewer words.
 
-The server tells which words it knows that look like the typed ones; this module chooses among them and writes the
-statement of the second round trip.
+The first statement returns the words of the vocabulary that are similar to the typed ones. This module chooses among
+them and makes the parameters of the second statement.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from audiocatalog.search.query import Term
 from audiocatalog.search.terms_sql import MAX_NAME_WORDS, mark_of
 from audiocatalog.search.typed_sql import MAX_WORDS
 
-#: So many alternatives are tried in all, shared among the words; where every word is in doubt, fewer.
+#: The maximum of alternatives, shared among the words: for doubtful words, and if every word is corrected.
 _MAX_ALTERNATIVES: Final = 60
 _MAX_ALTERNATIVES_OF_ALL: Final = 30
-#: So many words may be missing from a track.
+#: The maximum of words that a track may lack.
 MAX_MISSING: Final = 3
-#: Which ones, is tried for the words that tell most.
+#: The words that a track may lack are chosen among this many rarest ones.
 _MAX_INFORMATIVE: Final = 6
-#: Words of more letters may differ by edit operations.
+#: Longer words may have an edit distance of 2, others of 1.
 _MAX_ONE_EDIT_LENGTH: Final = 5
-#: A word is in doubt if a like one is so many times as frequent.
+#: A word of the vocabulary is doubtful if a similar one is this many times as frequent.
 _DOUBT_RATIO: Final = 20
-#: Shorter beginnings are left out: an index reads every word that begins so, once for each way to leave others out.
+#: Shorter prefixes are not searched for, because the index reads every word with the prefix once for each stage.
 _MIN_PREFIX_LENGTH: Final = 3
-#: A word that was found, if it is no shorter than this and a like one is so many times as frequent.
+#: A matching word looks mistyped if it has this many letters and a similar one is this many times as frequent.
 _MIN_MISTYPED_LENGTH: Final = 6
 _MISTYPED_RATIO: Final = 100
-#: In so many ways a text is read as names, one word exchanged for another in each.
+#: The maximum of variants of the query for the comparison of names, each with one word replaced.
 _MAX_VARIANTS: Final = 48
-#: Stages that look for all words; those behind look for fewer, and are content with fewer tracks.
+#: The number of stages that require all words; later ones require fewer.
 ALL_WORDS_STAGES: Final = 2
-#: What lies between a name and its possessive: less than a slip.
+#: The distance between a name and its possessive; less than one edit, because users omit the apostrophe on purpose.
 _POSSESSIVE: Final = 0.5
-#: Above every hit that holds other words than were typed.
+#: Added to the score of hits as typed, so that they precede corrected ones.
 AS_TYPED: Final = 100.0
 
 
 class Alternative(NamedTuple):
-    """Say which *words* (one, or two in a row) may be meant, how far away, and how many tracks hold them."""
+    """One word or two that may be meant, the edit distance from the typed word, and the number of tracks with them."""
 
     words: str
     edit_distance: float
@@ -57,9 +57,9 @@ class Alternative(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class CorrectableTerm:
     """
-    Hold one *word* that was typed and what else may be meant by it, best first.
+    A typed word and its alternatives, best first.
 
-    *mark* binds it to a field; *is_prefix* says that it may go on.
+    *mark*: the suffix that limits it to a field in a tsquery. *is_prefix*: whether longer words match too.
     """
 
     word: str
@@ -69,12 +69,12 @@ class CorrectableTerm:
 
     @property
     def best(self) -> str:
-        """The word, or what is most likely meant by it."""
+        """The best alternative, or the word itself."""
         return self.alternatives[0].words if self.alternatives else self.word
 
     @property
     def is_sure(self) -> bool:
-        """Whether the catalogue knows the word, and no like word that is far more frequent."""
+        """Whether the vocabulary has the word, and no similar word that is far more frequent."""
         if any(other.edit_distance == _POSSESSIVE for other in self.alternatives):
             return False
         frequent = max((other.tracks for other in self.alternatives[1:] if other.edit_distance <= 1), default=0)
@@ -86,7 +86,7 @@ class CorrectableTerm:
 
     @property
     def looks_mistyped(self) -> bool:
-        """Whether even a word that was found looks like a slip or a possessive of a far more frequent one."""
+        """Whether a matching word looks like a typo or the possessive of a far more frequent one."""
         return any(
             other.edit_distance == _POSSESSIVE
             or (
@@ -99,18 +99,18 @@ class CorrectableTerm:
 
     @property
     def weight(self) -> float:
-        """How much the word tells: the rarer, the more; next to nothing if nobody knows it."""
+        """The information of the word: high if it is rare, close to 0 if the vocabulary lacks it."""
         tracks = sum(alternative.tracks for alternative in self.alternatives)
         return 1.0 / (2.0 + math.log(1 + tracks)) if tracks else 0.02
 
     @property
     def highlighted(self) -> WantedWords:
-        """What to mark in a hit."""
+        """The words to highlight in a hit."""
         spellings = [(self.word,), *(tuple(other.words.split()) for other in self.alternatives)]
         return WantedWords(tuple(dict.fromkeys(spellings)), is_prefix=self.is_prefix)
 
     def query(self, max_alternatives: int) -> str:
-        """Return what finds the word or one of its *max_alternatives* likely alternatives."""
+        """Return the tsquery for the word or one of its first *max_alternatives* alternatives."""
         found = [f"'{self.word}'{self.mark}"]
         if self.is_prefix and len(self.word) >= _MIN_PREFIX_LENGTH:
             found.append(f"'{self.word}':*{self.mark.removeprefix(':')}")
@@ -125,9 +125,10 @@ def correctable_terms(
     terms: Sequence[Term], words: Sequence[str], similar: Iterable[Sequence[Any]]
 ) -> list[CorrectableTerm]:
     """
-    Return the words of the term *terms*, each with what may be meant by it.
+    Return the words of *terms* with their alternatives.
 
-    *words* are those of each term as the server wrote them, *similar* its words that look like them.
+    *words*: the words of each term, as the server splits them. *similar*: rows of a word, a similar one of the
+    vocabulary, and its number of tracks.
     """
     alternatives = _alternatives(similar)
     found: list[CorrectableTerm] = []
@@ -161,13 +162,13 @@ def _alternatives(similar: Iterable[Sequence[Any]]) -> Mapping[str, tuple[Altern
 
 
 def _edit_distance(word: str, meant: str) -> float | None:
-    """Return the edit distance between two words, None if it is too large."""
+    """Return the edit distance between two words; None if it is too large."""
     if word == meant:
         return 0.0
-    # People leave out the apostrophe of a possessive, and name a band by its members.
+    # Users omit the apostrophe of a possessive, and name a band in the plural.
     if word in {f"{meant}s", f"{meant}es"}:
         return _POSSESSIVE
-    # A part of a Hangul word stands for the word.
+    # Hangul words are also found by a part of them.
     if "\uac00" <= word[0] <= "\ud7a3" and word in meant:
         return 1.0
     most = 1 if len(word) <= _MAX_ONE_EDIT_LENGTH else 2
@@ -181,9 +182,10 @@ def _portion(whole: int, words: Sequence[CorrectableTerm]) -> int:
 
 def _stages(meant: Sequence[CorrectableTerm]) -> list[str | None]:
     """
-    Return what is sought, each only where the one before found nothing.
+    Return the tsqueries of the stages; each is evaluated only if the one before found nothing.
 
-    All words, those in doubt widened; all words widened; then, of the words that tell most, all but one, two, three.
+    The stages require all words, with alternatives of the doubtful ones; all words, with alternatives of each; then all
+    but one, two and three of the rarest words.
     """
     careful = [one.query(0 if one.is_sure else _portion(_MAX_ALTERNATIVES, meant)) for one in meant]
     bold = [one.query(_portion(_MAX_ALTERNATIVES_OF_ALL, meant)) for one in meant]
@@ -197,7 +199,7 @@ def _stages(meant: Sequence[CorrectableTerm]) -> list[str | None]:
 
 
 def excluded_query(terms: Sequence[Term], words: Sequence[str]) -> str | None:
-    """Return what finds the excluded *terms*, whose words the server has written; None if there is none."""
+    """Return the tsquery for the excluded *terms*, given the words of each; None without words."""
     found = []
     for term, written in zip(terms, words, strict=True):
         mark = mark_of(term)
@@ -215,10 +217,10 @@ def corrected_parameters(
     typed_hits: Sequence[tuple[UUID, float]] = (),
 ) -> dict[str, Any]:
     """
-    Return what the statement is executed with, besides the page.
+    Return the parameters of the corrected statement, besides those of the page.
 
-    *literal* is every word of a text that excludes something: its hyphens may belong to a name after all. The few
-    *typed_hits*, with their scores, hold the words as they were typed and stand before all others.
+    *literal*: every word of a query with exclusions, because a hyphen may belong to a name. *typed_hits*: the ids and
+    scores of the hits as typed, which precede the corrected ones.
     """
     typed = [one.word for one in correctable]
     best = [one.best.replace(" ", "") for one in correctable]
@@ -241,7 +243,7 @@ def corrected_parameters(
         "exact": [
             one.query(sum(other.edit_distance <= _POSSESSIVE for other in one.alternatives)) for one in correctable
         ],
-        # One word may be a part of a name; of several, a whole name says enough.
+        # One word may be part of a longer name; if a name has several words, no other search is needed.
         "names_suffice": len(correctable) > 1,
         "weights": [one.weight for one in correctable],
         "stages": _stages([one for one in correctable if one.alternatives] or correctable),
@@ -262,13 +264,13 @@ def corrected_parameters(
 
 
 def _with_articles(names: Iterable[str]) -> Iterable[str]:
-    """Return *names* with the article that people leave out or add."""
+    """Return *names* with and without the article."""
     for name in names:
         yield from (name, f"the{name}", name.removeprefix("the") or name)
 
 
 def _runs(words: Sequence[str]) -> Iterable[str]:
-    """Return every run of *words* as one name."""
+    """Return every run of adjacent words as one name."""
     words = words[:MAX_NAME_WORDS]
     for first in range(len(words)):
         for last in range(first + 1, len(words) + 1):
@@ -276,7 +278,7 @@ def _runs(words: Sequence[str]) -> Iterable[str]:
 
 
 def _pairs(words: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """Return every two runs of *words* that stand side by side, with up to one word before or three behind them."""
+    """Return every two adjacent runs of *words*, with at most one word before or three after them."""
     words = words[:MAX_NAME_WORDS]
     for first in range(min(2, len(words))):
         for last in range(max(len(words) - MAX_MISSING, first + 2), len(words) + 1):

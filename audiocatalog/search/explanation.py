@@ -1,4 +1,4 @@
-"""Why a track stands where it stands in a search, or why it is not there."""
+"""The explanation of a track's position in a search, or of its absence."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from audiocatalog.search.request import Request
 from audiocatalog.search.results import Explanation, TermExplanation
 from audiocatalog.search.search import find_candidates
 from audiocatalog.search.terms_sql import TERMS_CTE, terms_of
-from audiocatalog.search.typed_sql import TIERS
+from audiocatalog.search.typed_sql import MAX_BOOSTED, TIERS
 
-#: A track's place is looked for among this many candidates.
+#: A track that is ranked lower than this is explained as absent.
 _MAX_CANDIDATES: Final = 10_000
 _WEIGHTS: Final = {"title": "A", "artist": "B", "album": "C", "genre or year": "D"}
-#: Leaders of an artist and a title of the same name stand this much above the rest.
+#: The tier of each score that the boost for an exact name makes.
 _BOOSTED: Final = {130: 90, 120: 100, 110: 90}
 
 
 def explain(query: str, id: UUID | str, *, filters: SearchFilters | None, timeout: float) -> Operation[Explanation]:  # noqa: A002
     """
-    Explain the place of a track in a search, as ``Catalog.explain`` describes it.
+    Explain the position of a track in a search, as ``Catalog.explain`` describes it.
 
     Raises:
         TrackNotFound: no track has this id.
-        InvalidInput: an argument breaks its rule, or the query has no words.
+        InvalidInput: an argument is invalid, or the query has no words.
+        QueryTimeout: a statement took longer than *timeout* seconds.
     """
     track_id = parse_id(id)
     request = Request.make(query, filters=filters, timeout=timeout)
@@ -62,7 +63,7 @@ def explain(query: str, id: UUID | str, *, filters: SearchFilters | None, timeou
 
 @lru_cache(maxsize=256)
 def explanation_sql(conditions: tuple[str, ...]) -> str:
-    """Return the statement that tells for track ``id`` in which fields each term is, and which conditions it meets."""
+    """Return the statement for the conditions that a track meets and for the fields that contain each term."""
     found = ", ".join(
         f"CASE WHEN field IN ('', '{weight}') AND spelling <> '' THEN t.search_vector @@ "
         f"replace(replace(spelling, '~', ':{weight}'), '^', ':{weight}' || prefix_mark)::tsquery END"
@@ -79,7 +80,7 @@ FROM audio_tracks AS t WHERE t.id = %(id)s"""
 
 
 def explain_terms(terms: list[Term], found: list[list[Any]]) -> tuple[TermExplanation, ...]:
-    """Return the *terms* with what ``explanation_sql`` tells of each."""
+    """Return the explanations of *terms*; *found* is the answer of ``explanation_sql``."""
     return tuple(
         TermExplanation(
             f"{term.field}:{term.text}" if term.field else term.text,
@@ -91,24 +92,24 @@ def explain_terms(terms: list[Term], found: list[list[Any]]) -> tuple[TermExplan
 
 
 def reason_of_place(position: int, total: int, score: float, *, is_corrected: bool, suggestion: str | None) -> str:
-    """Say why a hit stands where it stands."""
+    """Return the reason for the position of a hit."""
     if is_corrected:
-        meant = f" (read as {suggestion!r})" if suggestion else ""
-        return f"hit {position} of {total}: no track holds all words as they were typed; {TIERS[0]}{meant}"
+        meant = f" (searched for {suggestion!r})" if suggestion else ""
+        return f"hit {position} of {total}: no track contains all words as typed; {TIERS[0]}{meant}"
     leading = next((tier for least, tier in _BOOSTED.items() if least <= score < least + 10), None)
     if leading is not None:
-        return f"hit {position} of {total}: {TIERS[leading]}, and it is one of the first of that name"
+        return f"hit {position} of {total}: {TIERS[leading]}, and it is among the first {MAX_BOOSTED} of that name"
     return f"hit {position} of {total}: {TIERS[max(tier for tier in TIERS if tier <= score)]}"
 
 
 def reason_of_absence(terms: tuple[TermExplanation, ...], unmet: tuple[str, ...], sample: int) -> str:
-    """Say why a track is not among the hits."""
+    """Return the reason why a track is not a hit."""
     if unmet:
-        return f"not found: it does not meet {', '.join(unmet)}"
+        return f"not found: the track does not meet these conditions: {', '.join(unmet)}"
     if excluded := [one.term for one in terms if one.excluded and one.fields]:
-        return f"not found: it holds what the query excludes: {', '.join(map(repr, excluded))}"
+        return f"not found: the track contains what the query excludes: {', '.join(map(repr, excluded))}"
     if missing := [one.term for one in terms if not one.excluded and not one.fields]:
-        return f"not found: it does not hold {', '.join(map(repr, missing))}"
+        return f"not found: the track does not contain {', '.join(map(repr, missing))}"
     if sample > 1:
-        return f"not looked at: the words are so common that one in {sample} of their tracks stands for all"
-    return "not found: others match what was typed more closely, so it was not looked at"
+        return f"not ranked: these words are so common that only 1 in {sample} matching tracks is ranked; add a word"
+    return "not ranked: other tracks match the query more closely; add a word"

@@ -1,8 +1,8 @@
 """
-How text becomes words, told with the place of every character.
+Folding and splitting of text into words, with the position of every character, for highlights.
 
-The twin of ``audiocatalog_fold_v1`` and ``audiocatalog_words_v1`` in ``alembic/functions/search_v1.sql``: the server
-finds with those, and what it found is marked with these. A test compares the two for every character there is.
+These functions mirror ``audiocatalog_fold_v1`` and ``audiocatalog_words_v1`` in ``alembic/functions/search_v1.sql``,
+by which the server finds tracks. A test compares both for every character of Unicode.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 from audiocatalog.models.characters import ALONE, BLANKS, SEPARATORS
 from audiocatalog.search.results import Span
 
-#: The marks of Latin, Greek, Cyrillic, Hebrew and Arabic, the Arabic stretch, what is invisible but no blank, and the
-#: noncharacter that ends a row of marks in SQL.
+#: The characters that folding drops: marks of Latin, Greek, Cyrillic, Hebrew and Arabic, the Arabic tatweel, invisible
+#: characters that are not blanks, and the noncharacter that ends a run of marks in SQL.
 VANISHING: Final = (
     r"\u00ad\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u061c"
     r"\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u08ca-\u08e1\u08e3-\u08ff"
@@ -26,9 +26,9 @@ VANISHING: Final = (
     r"\u20d0-\u20ff\ufdd0\ufe00-\ufe0f\ufe20-\ufe2f\ufeff\ufff0-\ufffb\U0001bca0-\U0001bca3"
     r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-#: Signs that decompose to a space or to letters, and what stands for them.
+#: Replacements for signs that NFKD would decompose to a space or to letters.
 SIGNS: Final = str.maketrans("´™℠🅪🅫🅬", "'®®®®®")
-#: The first and last of the scripts that have rarer capitals.
+#: Ranges of code points with capitals that are not listed in PLAIN one by one.
 CAPITALS: Final = (
     (0x0180, 0x058F),  # Latin, Greek, Cyrillic
     (0x10A0, 0x10FF),  # Georgian
@@ -44,7 +44,7 @@ CAPITALS: Final = (
     (0x16E40, 0x16E7F),  # Medefaidrin
     (0x1E900, 0x1E943),  # Adlam
 )
-#: Letters that no decomposition brings to their plain form, and typographic apostrophes and hyphens.
+#: Plain forms of capitals, of letters that do not decompose, and of typographic apostrophes and hyphens.
 PLAIN: Final = (
     str.maketrans(
         {
@@ -74,10 +74,10 @@ PLAIN: Final = (
     )
 )
 
-#: A longer word is cut into pieces, and is not spelled in one piece; longer symbols are known by their beginning.
+#: Longer words are cut into pieces; of a longer symbol, the first characters count.
 LONGEST_WORD: Final = 200
 LONGEST_SYMBOL: Final = 50
-#: Marks in a row are put into their order one by one, in the square of their number, so a row of them ends here.
+#: Normalisation of consecutive marks takes quadratic time, so a run of them is cut here.
 MAX_MARKS: Final = 30
 
 _VANISHING = re.compile(f"[{VANISHING}]")
@@ -86,7 +86,7 @@ _WORD = re.compile(f"(?![{SEPARATORS}])[{ALONE}]|[^{SEPARATORS}{ALONE}]{{1,{LONG
 _TERM_WITH_PUNCTUATION = re.compile(f"(?<![^{BLANKS}])[^{SEPARATORS}]*+[^{BLANKS}]+")
 _AROUND_SIGNS: Final = '()[]{}"'
 _SIGN = re.compile("[$!@]")
-# What stands for letters beside letters or digits: Ke$ha, Bo$$; or between two: P!nk, M@tt.
+# Signs that are read as letters: $ beside a letter or digit (Ke$ha), ! and @ between two (P!nk, M@tt).
 _DOLLARS = re.compile(rf"(?<=[^{SEPARATORS}])\$+|(?<!\$)\$++(?=[^{SEPARATORS}])")
 _EXCLAMATION_MARK = re.compile(f"(?<=[^{SEPARATORS}])!(?=[^{SEPARATORS}])")
 _AT_SIGN = re.compile(f"(?<=[^{SEPARATORS}])@(?=[^{SEPARATORS}])")
@@ -96,9 +96,9 @@ _WRITTEN_WORD = re.compile(r"[^ \n]+")
 
 class Folded(NamedTuple):
     """
-    Hold folded *text* and where its characters come from.
+    Folded text with the origin of its characters.
 
-    The one at *i* was made of the original's characters from ``starts[i]`` up to ``ends[i]``.
+    The character ``text[i]`` comes from the original's characters ``starts[i]`` up to, not including, ``ends[i]``.
     """
 
     text: str
@@ -106,12 +106,12 @@ class Folded(NamedTuple):
     ends: Sequence[int]
 
     def words(self) -> Iterator[tuple[str, int, int]]:
-        """Go through the words between spaces, each with the start and end of what it covers of the original."""
+        """Yield each word with its start and end in the original."""
         for word in _WRITTEN_WORD.finditer(self.text):
             yield word.group(), self.starts[word.start()], self.ends[word.end() - 1]
 
 
-#: Words that follow each other, each the characters in one span of folded text.
+#: Consecutive words, as spans of folded text.
 Line = tuple[Folded, list[Span]]
 
 
@@ -134,20 +134,20 @@ def fold(text: str) -> Folded:
 
 def tokenize(text: str) -> Folded:
     r"""
-    Return the words of *text*, each between spaces, as ``audiocatalog_words_v1`` finds them.
+    Return the words of *text* with a space before and after each, as ``audiocatalog_words_v1`` splits them.
 
-    Words on one line follow each other in the text. The first line holds the split words; each spelling in one piece,
-    and each term that is parted at its apostrophes too, has a line of its own.
+    Words on one line are consecutive in the text. The first line holds the split words. Each joined spelling, and each
+    term that is also split at its apostrophes, has a line of its own.
 
     >>> tokenize("AC/DC rule").text
     ' ac dc rule \n acdc \n'
 
     """
-    # Nearly all that a catalogue holds is short, and names repeat.
+    # Nearly all texts are short, and names repeat, so short ones are cached.
     return _tokenize_short(text) if len(text) <= LONGEST_WORD else _tokenize(text)
 
 
-# Where the characters of text come from that only got a space before it.
+# The origins of characters if folding only put a space before the text.
 _SHIFTED_STARTS: Final = range(-1, LONGEST_WORD + 1)
 _SHIFTED_ENDS: Final = range(LONGEST_WORD + 2)
 
@@ -160,7 +160,7 @@ def _tokenize_short(text: str) -> Folded:
 
 
 def _tokenize(text: str) -> Folded:
-    """Read text of any length, with nothing remembered."""
+    """Tokenize text without the cache."""
     folded = fold(text)
     closed = folded
     if "'" in folded.text:
@@ -169,7 +169,7 @@ def _tokenize(text: str) -> Folded:
 
 
 def _spellings(folded: Folded) -> Iterator[Line]:
-    """Yield the further spellings of terms that hold punctuation."""
+    """Yield the other spellings of terms with punctuation."""
     text = folded.text
     lettered = _with_signs_as_letters(folded)
     for term in _TERM_WITH_PUNCTUATION.finditer(text):
@@ -178,7 +178,7 @@ def _spellings(folded: Folded) -> Iterator[Line]:
         if not runs:
             yield _word(_symbol(folded, *_bare(folded.text, start, end)))
         elif sum(end - start for start, end in runs) <= LONGEST_WORD:
-            # Between two runs, apostrophes have closed up already, and other punctuation has parted them.
+            # The first line already joins runs at apostrophes and splits them at other punctuation.
             parted = [bool(text[end:start].strip("'")) for (_, end), (start, _) in pairwise(runs)]
             if any(parted):
                 yield _word(_together(folded, runs))
@@ -189,7 +189,7 @@ def _spellings(folded: Folded) -> Iterator[Line]:
 
 
 def _with_signs_as_letters(folded: Folded) -> Folded:
-    """Read $ ! @ as letters where names do."""
+    """Replace $ ! @ by s, i, a where names use them as letters."""
     text = folded.text
     if not _SIGN.search(text):
         return folded
@@ -198,12 +198,12 @@ def _with_signs_as_letters(folded: Folded) -> Folded:
 
 
 def _word(folded: Folded) -> Line:
-    """Return a line of all *folded* text as one word."""
+    """Return a line with all *folded* text as one word."""
     return folded, [(0, len(folded.text))]
 
 
 def _together(folded: Folded, spans: Sequence[Span]) -> Folded:
-    """Put the characters in *spans* together."""
+    """Join the characters in *spans*."""
     text, starts, ends = folded
     return Folded(
         "".join([text[start:end] for start, end in spans]),
@@ -213,7 +213,7 @@ def _together(folded: Folded, spans: Sequence[Span]) -> Folded:
 
 
 def _bare(text: str, start: int, end: int) -> Span:
-    """Return where a sign stands without the brackets and quotes around it, unless it is nothing else."""
+    """Return the span of a sign without the brackets and quotes around it, unless it consists of those."""
     sign = text[start:end]
     bare = sign.strip(_AROUND_SIGNS)
     if bare:
@@ -223,14 +223,14 @@ def _bare(text: str, start: int, end: int) -> Span:
 
 
 def _symbol(folded: Folded, start: int, end: int) -> Folded:
-    """Return the word for a name that is nothing but punctuation: its code."""
+    """Return the word for a name of punctuation alone: ``=symbol:`` and its bytes in hexadecimal."""
     codes = [sign.encode().hex() for sign in folded.text[start:end]]
     codes[0] = f"=symbol:{codes[0]}"
     return _placed(zip(codes, folded.starts[start:end], folded.ends[start:end], strict=True))
 
 
 def _written(lines: Iterable[Line]) -> Folded:
-    """Write *lines* of words, given by their spans in folded text, with a space before and after each."""
+    """Write *lines* with a space before and after each word."""
     written: list[str] = []
     written_starts: list[int] = []
     written_ends: list[int] = []
@@ -248,7 +248,7 @@ def _written(lines: Iterable[Line]) -> Folded:
 
 
 def _placed(pieces: Iterable[tuple[str, int, int]]) -> Folded:
-    """Put *pieces* of folded text together, each made of the original from its start up to its end."""
+    """Join *pieces*, each folded text with its start and end in the original."""
     text: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -258,12 +258,12 @@ def _placed(pieces: Iterable[tuple[str, int, int]]) -> Folded:
             starts += repeat(start, len(piece))
             ends += repeat(end, len(piece))
         elif ends:
-            ends[-1] = end  # What vanishes belongs to the character that it stood on.
+            ends[-1] = end  # A dropped mark belongs to the character before it.
     return Folded("".join(text), starts, ends)
 
 
 def _folded_clusters(text: str) -> Iterator[tuple[str, int, int]]:
-    """Fold each character of *text* together with the marks that may change it."""
+    """Yield each character of *text*, folded together with the marks after it, and its start and end."""
     start = 0
     for end in range(1, len(text) + 1):
         if end < len(text) and end - start <= MAX_MARKS and _attaches(text[end]):
@@ -274,23 +274,23 @@ def _folded_clusters(text: str) -> Iterator[tuple[str, int, int]]:
             for at, letter in enumerate(letters, start):
                 yield letter, at, at + 1
         else:
-            # One character, or several that were composed, such as a Hangul syllable, or put into another order.
+            # The cluster was composed, such as a Hangul syllable, or reordered, so it cannot be split.
             yield folded, start, end
         start = end
 
 
 @lru_cache(maxsize=4096)
 def _folded(cluster: str) -> str:
-    """Fold *cluster* as a part of text that is not all ASCII."""
+    """Fold *cluster*, which is part of a text with other characters than ASCII."""
     kept = _VANISHING.sub("", unicodedata.normalize("NFKD", cluster.translate(SIGNS)))
     return unicodedata.normalize("NFKC", kept).translate(PLAIN)
 
 
 @lru_cache(maxsize=4096)
 def _attaches(letter: str) -> bool:
-    """Tell whether normalisation may compose *letter* with the one before it, or change their order."""
+    """Return whether normalisation may compose *letter* with the character before it, or reorder them."""
     first = unicodedata.normalize("NFKD", letter)[0]
-    # Marks, the vowels and finals of Hangul, the vowel sign of Kirat Rai, and what vanishes without being a mark.
+    # Marks, vowels and finals of Hangul, the vowel sign of Kirat Rai, and dropped characters that are not marks.
     return (
         unicodedata.category(first).startswith("M")
         or "\u1160" <= first <= "\u11ff"

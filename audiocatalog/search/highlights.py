@@ -1,4 +1,4 @@
-"""Which characters of a track matched what was looked for."""
+"""The characters of a track that match the query."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from audiocatalog.search.results import SEARCHED_FIELDS, Span
 @dataclass(frozen=True, slots=True)
 class WantedWords:
     """
-    Hold one thing that was looked for, as the server spelled it.
+    A term of the query, as the server spells it.
 
-    *spellings* are alternatives, each a run of folded words: ``(("ac", "dc"), ("acdc",))``. With *prefix*, the last
-    word of each may go on. It counts in *fields* only; None stands for all that are searched.
+    - *spellings*: alternatives, each a run of folded words: ``(("ac", "dc"), ("acdc",))``;
+    - *is_prefix*: whether the last word of each spelling is a prefix;
+    - *fields*: the fields to look in; None for every searched field.
     """
 
     spellings: tuple[tuple[str, ...], ...]
     is_prefix: bool = False
     fields: frozenset[str] | None = None
-    #: What to look for where every word stands between spaces, as ``read`` writes them; made once for all hits.
+    #: The spellings with a space around each word, as ``tokenize`` writes them; built once for all hits.
     patterns: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -33,7 +34,7 @@ class WantedWords:
 
 
 def highlights_of(track: Track, wanted: Collection[WantedWords]) -> dict[str, tuple[Span, ...]]:
-    """Return the spans of each field of *track* that match the *wanted* words: in order, none touching another."""
+    """Return the spans of each field of *track* that match *wanted*, in order, without overlaps."""
     found = {}
     for name in SEARCHED_FIELDS:
         text = getattr(track, name)
@@ -43,7 +44,7 @@ def highlights_of(track: Track, wanted: Collection[WantedWords]) -> dict[str, tu
 
 
 def _matches(words: Folded, name: str, wanted: Iterable[WantedWords]) -> list[Span]:
-    """Return where the *wanted* words stand in the field called *name*, in no order."""
+    """Return the spans of the field *name* that match *wanted*, in no order."""
     text, starts, ends = words
     spans = []
     for one in wanted:
@@ -59,18 +60,18 @@ def _matches(words: Folded, name: str, wanted: Iterable[WantedWords]) -> list[Sp
 
 
 def _merged(spans: Iterable[Span], text: str) -> tuple[Span, ...]:
-    """Sort *spans* of *text*, let each take the combining marks behind it, and make one of those that touch."""
+    """Sort *spans* of *text*, extend each over the combining marks after it, and join those that touch."""
     merged = _joined(sorted(spans))
     if not text.isascii():
         limits = [*(start for start, _ in merged[1:]), len(text)]
         merged = _joined(
-            (start, _behind_marks(text, end, limit)) for (start, end), limit in zip(merged, limits, strict=True)
+            (start, _after_marks(text, end, limit)) for (start, end), limit in zip(merged, limits, strict=True)
         )
     return tuple(merged)
 
 
 def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Make one of sorted *spans* that touch or overlap."""
+    """Join those of the sorted *spans* that touch or overlap."""
     joined: list[Span] = []
     for start, end in spans:
         if joined and start <= joined[-1][1]:
@@ -80,8 +81,8 @@ def _joined(spans: Iterable[Span]) -> list[Span]:
     return joined
 
 
-def _behind_marks(text: str, at: int, limit: int) -> int:
-    """Return where the combining marks end that stand in *text* from *at*, at most *limit*."""
+def _after_marks(text: str, at: int, limit: int) -> int:
+    """Return the end of the combining marks of *text* that start at *at*; at most *limit*."""
     while at < limit and unicodedata.category(text[at]).startswith("M"):
         at += 1
     return at

@@ -1,18 +1,18 @@
-"""What somebody typed into a search box, read into terms, exclusions and ranges; every text means something.
+"""The query language: text from a search box, parsed into terms, exclusions and ranges.
 
 ::
 
-    dark side          both words; the last may go on, unless a space follows it
-    "dark side"        a phrase: these words next to each other, in this order
+    dark side          both words; the last is a prefix, unless a space follows it
+    "dark side"        a phrase: these words side by side, in this order
     -live  -"radio edit"  -artist:cher        none of these
-    mono OR stereo     one of the two; binds closer than the space between other terms
+    mono OR stereo     either word; binds closer than the space between other terms
     artist:cher  title:"hey jude"  album:…  genre:…        in this field
     year:1990  year:1990..1999  year:1990..  year:..1999   both ends included
     duration:270  duration:4:30  duration:..4:30  duration:3:00..1:02:03.5   seconds, m:ss or h:mm:ss
-    01890a5d-ac96-774b-bcce-b302099a8057      the track of this id, if nothing else is typed
+    01890a5d-ac96-774b-bcce-b302099a8057      the track with this id, if nothing else is typed
 
-What fits no rule is a word like any other: ``7"``, ``blink-182``, ``Artist - Title``, ``Title: Something``, ``year:x``.
-Case, accents and punctuation stay as typed: the server folds them, for queries and for stored text alike.
+Every text is a valid query. Text that fits no rule is a word: ``7"``, ``blink-182``, ``Artist - Title``, ``year:x``.
+Case, accents and punctuation stay as typed, because the server folds them as it folds stored text.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from audiocatalog.search.results import MAXIMUM_TERMS
 
 MAXIMUM_CHARACTERS: Final = 1000
 
-#: The fields that a term can be bound to.
+#: The fields that a term can be limited to.
 TERM_FIELDS: Final = ("title", "artist", "album", "genre")
 
 _VISIBLE: Final = re.compile(f"[^{INVISIBLE}]")
 _WORD: Final = re.compile(r"\S+")
-#: What closes a phrase, by what opens it; countries differ in which quote comes first.
+#: The closing quotes of each opening quote. Countries differ in which quote comes first.
 _CLOSING: Final[Mapping[str, str]] = {'"': '"', "“": "”", "„": "“”", "”": "”", "«": "»", "»": "«»"}
 _QUOTE: Final = re.compile(f"[{''.join(_CLOSING)}]")
 
@@ -50,10 +50,10 @@ Number = TypeVar("Number", int, float)
 @dataclass(frozen=True, slots=True)
 class Term:
     """
-    Name one thing to look for: a word as typed, which may hold punctuation (AC/DC), or a phrase.
+    A word of the query, as typed and with its punctuation (AC/DC), or a phrase.
 
-    *field* is one of TERM_FIELDS, or None for any of them. A *phrase* is words that stand next to each other in this
-    order, here with one space between them; a *prefix* is a word that may go on.
+    *field*: one of TERM_FIELDS, or None for any field. *is_phrase*: whether *text* is words to match side by side,
+    separated by one space. *is_prefix*: whether longer words match too.
     """
 
     text: str
@@ -63,7 +63,7 @@ class Term:
 
 
 class Range(NamedTuple, Generic[Number]):
-    """Bound a value by *lowest* and *highest*, both included; one of them may be None, an open end."""
+    """The bounds of a number, both included; None is an open end."""
 
     lowest: Number | None
     highest: Number | None
@@ -72,11 +72,14 @@ class Range(NamedTuple, Generic[Number]):
 @dataclass(frozen=True, slots=True)
 class Query:
     """
-    Hold what was typed, as *text* (in NFC, trimmed, empty where nothing is visible) and as what it means.
+    A parsed query.
 
-    A track must meet every group of *groups*, each by one of its alternatives, and no term of *excluded*; its *year*
-    and its *duration* (seconds) must lie within their ranges. *groups* is empty if only ranges narrow the search, and
-    if there is an *id*, to which nothing else applies. *ignored* is how many terms at the end were one too many.
+    - *text*: the query in NFC, trimmed; empty if it has no visible character;
+    - *groups*: a track must match one term of each group; empty if the query has only ranges or an id;
+    - *excluded*: a track must match none of these terms;
+    - *year*, *duration*: the ranges, the duration in seconds;
+    - *id*: the track with this id is the only hit;
+    - *ignored*: the number of terms beyond the limit, which are not searched for.
     """
 
     text: str
@@ -89,12 +92,12 @@ class Query:
 
     @property
     def words(self) -> list[str]:
-        """The words of the text, no more of them than terms and the OR between them."""
+        """The words of the text: at most the 32 terms, and an OR between each two of them."""
         return self.text.split()[: 2 * MAXIMUM_TERMS]
 
     @property
     def is_plain(self) -> bool:
-        """Whether there are words and nothing else, so that the whole text may be a name."""
+        """Whether the query has only words, so that the whole text may be a name."""
         terms = [term for group in self.groups for term in group]
         return (
             0 < len(terms) == len(self.groups)
@@ -105,18 +108,22 @@ class Query:
 
 def parse_query(text: object) -> Query:
     """
-    Read what somebody typed; the only texts that are refused are those that break a limit.
+    Parse the text of a search box.
 
-    Where rules meet: of two ranges of one field, what they have in common counts, and a range that would leave nothing
-    is a word. OR joins wanted terms only; beside an exclusion, a range or another OR, it is a word. A range cannot be
-    excluded: ``-year:1990`` excludes the word. Exclusions without anything to exclude from are words, hyphens and all.
-    Words without a visible character are dropped.
+    If rules overlap:
 
-    The first 32 terms count, wanted or excluded; a phrase that goes on behind them is cut. The words of a phrase count
-    one by one, a range counts as one, and OR between two terms does not count. What is behind them is ignored.
+    - Two ranges of one field are intersected. If the intersection is empty, the second range is a word.
+    - OR beside an exclusion, a range or another OR is a word.
+    - A range cannot be excluded: ``-year:1990`` excludes the word ``year:1990``.
+    - If every term is excluded, the terms are words with a hyphen.
+    - Words without a visible character are dropped.
+
+    At most 32 terms are searched for, excluded ones included. Each word of a phrase is one term, a range is one term,
+    and OR is none. The rest of the query is ignored.
 
     Raises:
-        InvalidInput: *text* is no text, longer than 1,000 characters, or not storable as text.
+        InvalidInput: *text* is not a string, has more than 1,000 characters, or holds a character that cannot be
+            stored.
 
     >>> query = parse_query('artist:cher "believe" -live year:1998..')
     >>> [[term.text for term in alternatives] for alternatives in query.groups], query.excluded
@@ -133,7 +140,7 @@ def parse_query(text: object) -> Query:
     if is_id(trimmed):
         return Query(trimmed, id=UUID(trimmed))
 
-    terms: list[Term | None] = []  # None holds the place of what is not wanted, so that OR does not reach over it.
+    terms: list[Term | None] = []  # None keeps OR from joining terms across a range or an exclusion.
     excluded: list[Term] = []
     ranges: dict[str, Range[Any]] = {}
     parsed, ignored = _first_terms(list(_split_terms(trimmed)))
@@ -157,7 +164,7 @@ _Parsed = tuple[Term, bool]
 
 
 def _first_terms(parsed: Sequence[_Parsed]) -> tuple[list[_Parsed], int]:
-    """Return the terms that count, each with whether it is excluded, and how many are behind them."""
+    """Return the terms within the limit, each with whether it is excluded, and the number of terms beyond it."""
     first: list[_Parsed] = []
     left, ignored, ends_in_or = MAXIMUM_TERMS, 0, False
     for before, (term, is_excluded), after in zip([None, *parsed], parsed, [*parsed[1:], None], strict=False):
@@ -178,13 +185,13 @@ def _first_terms(parsed: Sequence[_Parsed]) -> tuple[list[_Parsed], int]:
 
 
 def _is_alternative(parsed: _Parsed | None) -> bool:
-    """Tell whether OR can join the term that was read to another."""
+    """Return whether OR can join this term to another."""
     return parsed is not None and not parsed[1] and parsed[0] != _OR and not _parse_range(parsed[0], {})
 
 
-def _first_words(text: str, most: int) -> str:
-    """Return the longest beginning of *text* that holds at most *most* terms."""
-    length = bisect_right(range(1, len(text) + 1), most, key=lambda length: _count_terms(text[:length]))
+def _first_words(text: str, maximum: int) -> str:
+    """Return the longest prefix of *text* with at most *maximum* terms."""
+    length = bisect_right(range(1, len(text) + 1), maximum, key=lambda length: _count_terms(text[:length]))
     return " ".join(_visible_words(text[:length]))
 
 
@@ -193,9 +200,9 @@ def _visible_words(text: str) -> list[str]:
 
 
 def _split_terms(text: str) -> Iterator[tuple[Term, bool]]:
-    """Part *text* into words and phrases, and tell of each whether it is excluded."""
+    """Split *text* into words and phrases, each with whether it is excluded."""
     closing = _closing_quotes(text)
-    letters = [0, *accumulate(map(str.isalnum, text))]  # How many letters and digits stand before each place.
+    letters = [0, *accumulate(map(str.isalnum, text))]  # The number of letters and digits before each position.
     place = 0
     while match := _WORD.search(text, place):
         word, (start, place) = match.group(), match.span()
@@ -213,7 +220,7 @@ def _split_terms(text: str) -> Iterator[tuple[Term, bool]]:
 
 
 def _closing_quotes(text: str) -> dict[int, int]:
-    """Return the places of the quotes that could open a phrase, each with the place of the one that would close it."""
+    """Map the position of each quote that can open a phrase to the position of its closing quote."""
     nearest: dict[str, int] = {}
     closing = {}
     for match in reversed(list(_QUOTE.finditer(text))):
@@ -226,7 +233,7 @@ def _closing_quotes(text: str) -> dict[int, int]:
 
 
 def _field_before(word: str) -> str | None:
-    """Return the field that *word* begins with, if something visible follows its colon."""
+    """Return the field before the colon of *word*, if a visible character follows the colon."""
     name, _, rest = word.partition(":")
     field = name.lower()
     return field if field in TERM_FIELDS and _VISIBLE.search(rest) else None
@@ -246,7 +253,7 @@ _NUMBERS: Final[Mapping[str, tuple[re.Pattern[str], Callable[[str], float]]]] = 
 
 
 def _parse_range(term: Term, before: Mapping[str, Range[Any]]) -> dict[str, Range[Any]]:
-    """Return what *term* leaves of the range of its field; nothing if it is no range, or leaves nothing."""
+    """Return the range of *term*, intersected with the ranges *before*; empty if it is a word."""
     name, _, written = term.text.partition(":")
     field = name.lower()
     if term.is_phrase or term.field or field not in _NUMBERS:
@@ -268,12 +275,12 @@ def _parse_range(term: Term, before: Mapping[str, Range[Any]]) -> dict[str, Rang
 
 
 def _count_terms(text: str) -> int:
-    """Return how many terms the server makes of *text*: some signs stand for several words, & among them."""
+    """Return the number of terms that the server makes of *text*; some signs, such as &, are several words."""
     return len(unicodedata.normalize("NFKD", text).replace("&", " and ").split())
 
 
 def _grouped(terms: Sequence[Term | None]) -> Iterator[tuple[Term, ...]]:
-    """Join the terms that OR stands between; None parts."""
+    """Join the terms around each OR; None ends a group."""
     group: list[Term] = []
     joined = False
     for before, term, after in zip([None, *terms], terms, [*terms[1:], None], strict=False):

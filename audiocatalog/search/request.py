@@ -1,4 +1,4 @@
-"""A search as it was asked for, checked and ready for the statements that answer it."""
+"""The checked arguments of a search, as the shape and parameters of a statement."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from audiocatalog.search.terms_sql import term_parameters
 from audiocatalog.search.typed_sql import Shape
 from audiocatalog.status import TrackStatus
 
-# What is left of the time is for the page itself, and for a shorter answer if this one takes too long.
+# The other half of the time is for the page, and for the partial answer after a timeout.
 _SHARE_FOR_CANDIDATES: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Hold what was asked for: the parsed *query*, a statement's *shape* and *parameters*, and where a page begins."""
+    """A checked search: the parsed query, the shape and parameters of its statement, and the start of the page."""
 
     query: Query
     shape: Shape
@@ -33,9 +33,9 @@ class Request:
     order_by: SearchOrder
     limit: int
     cursor: Cursor | None
-    #: What a cursor is bound to.
+    #: Identifies the search; a cursor of another search is rejected.
     identity: str
-    #: What each condition of the shape comes from.
+    #: The filter or range behind each condition of the shape.
     condition_names: tuple[str, ...]
 
     @classmethod
@@ -52,10 +52,10 @@ class Request:
         timeout: float,
     ) -> Self:
         """
-        Return the request that the arguments of a search make.
+        Return the request for the arguments of a search.
 
         Raises:
-            InvalidInput: names the argument that breaks its rule.
+            InvalidInput: an argument is invalid; the error names it.
         """
         parsed = parse_query(query)
         check_page(limit, offset)
@@ -64,10 +64,10 @@ class Request:
         if filters is not None and not isinstance(filters, SearchFilters):
             raise InvalidInput(Problem("filters", f"SearchFilters, not {kind_of(filters)}"), operation="search")
         if after is not None and offset:
-            raise InvalidInput(Problem("offset", "0 where `after` says where the page begins"), operation="search")
+            raise InvalidInput(Problem("offset", "0, because `after` sets where the page begins"), operation="search")
         narrowed = filters or SearchFilters()
         if not (parsed.text or narrowed.given):
-            # An empty box: everything that can be played.
+            # An empty search box lists every track that can be played.
             narrowed = SearchFilters(status=TrackStatus.COMPLETED)
         conditions, parameters = narrowed.conditions()
         names = narrowed.given
@@ -77,7 +77,7 @@ class Request:
                 conditions, names = (*conditions, condition), (*names, field)
                 parameters |= named
         if not parsed.groups and order == "relevance":
-            # Without words no track is more relevant than another: the newest come first.
+            # Without words, no track is more relevant than another.
             order = "newest"
         identity = _identity(query, narrowed, order)
         cursor = None if after is None else Cursor.parse(after, identity)
@@ -88,9 +88,9 @@ class Request:
 
 def _identity(query: object, filters: SearchFilters, order_by: SearchOrder) -> str:
     """
-    Return what tells a search from others, the same in every process: its filters with their values.
+    Return text that identifies the search, the same in every process.
 
-    The repr of filters says only which of them are given.
+    The repr of SearchFilters does not contain values.
     """
     _, values = filters.conditions()
     narrowed = sorted((name, sorted(value) if isinstance(value, list) else value) for name, value in values.items())
@@ -98,7 +98,7 @@ def _identity(query: object, filters: SearchFilters, order_by: SearchOrder) -> s
 
 
 def _page_parameters(cursor: Cursor | None, order_by: SearchOrder, limit: int, offset: int) -> dict[str, Any]:
-    """Return the page as the statements take it: one hit more than asked for tells that there is another page."""
+    """Return the parameters of the page; one more hit than asked for shows whether a next page exists."""
     key: Sequence[Any] = cursor.key if cursor else ()
     parameters: dict[str, Any] = {
         "limit": limit + 1,
@@ -129,7 +129,7 @@ def _score(value: object) -> float:
 def _name(value: object) -> str:
     text = clean_text("after", value, TextLimit(_LONGEST_NAME))
     if isinstance(text, Problem):
-        raise ValueError  # noqa: TRY004  # One error for all that makes no key.
+        raise ValueError  # noqa: TRY004  # Callers expect one error for every invalid key.
     return text or ""
 
 
@@ -145,13 +145,13 @@ def _time(value: object) -> str:
     return datetime.fromisoformat(value).isoformat()
 
 
-# What a key of each type of column looks like, as the server writes it and takes it back.
+# Checks of a key by the type of its column; they return it as the server writes it.
 _CHECKED: Final[Mapping[str, Callable[[object], str]]] = {"varchar": _name, "int": _year, "timestamptz": _time}
 _LONGEST_NAME: Final = 200
 
 
 def _displayed(duration: tuple[float | None, float | None] | None) -> tuple[float | None, float | None] | None:
-    """Let a length of whole seconds stand for all that is shown as it: 4:30 is anything below 4:31."""
+    """Extend an end of whole seconds to every duration that is displayed the same: 4:30 includes 4:30.9."""
     if duration is None or duration[1] is None or duration[1] != int(duration[1]):
         return duration
     return duration[0], duration[1] + 0.999

@@ -1,4 +1,4 @@
-"""What a search returns: a page of hits, what is true of all of them, and the way to the next page."""
+"""The results of a search: hits, facets, pages and their cursors, explanations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from audiocatalog.models.sql_names import SAMPLES
 from audiocatalog.models.tables import Track
 from audiocatalog.operations.pagination import read_cursor, write_cursor
 
-#: The fields that a search looks into.
+#: The fields that words are searched in.
 SEARCHED_FIELDS: Final = ("title", "artist", "album", "genre")
-#: The metadata by which the hits can be counted.
+#: The metadata fields that can be a facet.
 FACET_FIELDS: Final = tuple(name for name, field in FIELDS.items() if field.is_facet)
-#: What can be counted among the hits; a decade is named by its first year.
+#: The facets of a search. The value of a decade is its first year.
 FACETS: Final = cast("tuple[FacetName, ...]", (*FACET_FIELDS, "decade", "status"))
 
 MAXIMUM_TERMS: Final = 32
@@ -29,13 +29,13 @@ MAXIMUM_OFFSET: Final = 10_000
 Span = tuple[int, int]
 
 
-#: The orders in which hits are listed; the track's id comes last in each.
+#: The orders of hits; equal hits are ordered by id.
 #:
-#: - relevance: exactness first, then closeness
+#: - relevance: best match first
 #: - title: A to Z, then by artist
 #: - artist: A to Z, then by title; unknown artists last
-#: - year: the latest first; unknown years last
-#: - newest: the newest in the catalogue first
+#: - year: latest first; unknown years last
+#: - newest: latest created first
 SearchOrder = Literal["relevance", "title", "artist", "year", "newest"]
 SEARCH_ORDERS: Final[tuple[SearchOrder, ...]] = get_args(SearchOrder)
 
@@ -43,10 +43,10 @@ SEARCH_ORDERS: Final[tuple[SearchOrder, ...]] = get_args(SearchOrder)
 @dataclass(frozen=True, slots=True)
 class Hit:
     """
-    Hold one *track* that a search found.
+    A track that a search found.
 
-    *score* is comparable within one search only: higher is better; it is 0 in a list that is sorted otherwise.
-    *highlights* maps the names of the matched fields to spans ``(start, end)`` of characters of their original text.
+    *score*: higher is better; comparable within one search only, and 0 in other orders than relevance.
+    *highlights*: the matched spans ``(start, end)`` of each field, in characters of its original text.
     """
 
     track: Track
@@ -57,24 +57,24 @@ class Hit:
 
 
 class FacetValue(NamedTuple):
-    """Say how many of the found *tracks* have a *value*."""
+    """A value of a facet, and the number of found tracks with it."""
 
     value: str | int
     tracks: int
 
     @discreetly
     def __repr__(self) -> str:
-        """Return the number alone; the value is data."""
+        """Return the number only, because the value is data."""
         return f"<FacetValue of {self.tracks} tracks>"
 
 
 @dataclass(frozen=True, slots=True)
 class Facet:
     """
-    Hold the most frequent *values* of a field among the found tracks, at most 20.
+    The most frequent values of a field among the found tracks, at most 20.
 
-    Values that a filter does not tell apart, such as Hip Hop and hip-hop, are one, in its most frequent spelling.
-    *is_exact* tells whether the tracks were counted or estimated, *is_complete* whether there are no other values.
+    Values that a filter treats as equal, such as Hip Hop and hip-hop, are one value, in its most frequent spelling.
+    *is_exact*: whether the tracks were counted, not estimated. *is_complete*: whether there are no other values.
     """
 
     values: tuple[FacetValue, ...]
@@ -87,13 +87,16 @@ class Facet:
 @dataclass(frozen=True, slots=True)
 class SearchPage:
     """
-    Hold a page of *hits*, best first, and what is true of all that were found.
+    A page of hits, in the order of the search.
 
-    *total* is exact up to at least 1,000 hits, as *is_total_exact* says; beyond, it is an estimate, or 10,000 for more
-    than that in a list without words. *next_cursor* is what to pass as ``after`` for the page behind this one; None if
-    there is none. *suggestion* is what may have been meant, where the hits hold other words than those that were typed.
-    *facets* holds those that were asked for. *is_partial* tells that time ran out before everything was looked at.
-    *ignored_terms* is how many terms at the end of the query were not looked for: the first 32 count.
+    - *total*: the number of found tracks. It is exact up to at least 1,000; beyond, it is an estimate, or 10,000 if the
+      search has no words;
+    - *is_total_exact*: whether *total* is exact;
+    - *next_cursor*: the value of ``after`` for the next page; None on the last page;
+    - *suggestion*: the corrected query, if the hits do not contain the words as typed;
+    - *facets*: the requested facets by name;
+    - *is_partial*: whether the search ran out of time, so that hits may be missing;
+    - *ignored_terms*: the number of terms after the first 32, which were not searched for.
     """
 
     hits: tuple[Hit, ...]
@@ -108,21 +111,20 @@ class SearchPage:
     __repr__ = discreet
 
     def __iter__(self) -> Iterator[Hit]:
-        """Go through the hits."""
+        """Yield the hits."""
         return iter(self.hits)
 
     def __len__(self) -> int:
-        """Return how many hits this page holds."""
+        """Return the number of hits of this page."""
         return len(self.hits)
 
 
 class Cursor(NamedTuple):
     """
-    Say behind which hit a page begins.
+    The end of a page, after which the next one begins.
 
-    *strategy* is how the hits were found: as typed, corrected, or in an order; *sample* is the sample that they are of;
-    *key* is what the last hit was sorted by. The same search finds them in the same way again, whatever was written
-    in between.
+    *strategy*: "typed", "corrected" or the order. *sample*: the sampling factor of the page. *key*, *id*: the sort key
+    and the id of the last hit. The next page uses the same strategy and sample, so writes in between do not mix pages.
     """
 
     strategy: str
@@ -131,26 +133,26 @@ class Cursor(NamedTuple):
     id: UUID
 
     def text(self, search: str) -> str:
-        """Return the cursor as callers hold it, bound to *search*."""
+        """Return the cursor as text for callers, bound to *search*."""
         return write_cursor([_mark(search), self.strategy, self.sample, self.key, self.id.hex])
 
     @classmethod
     def parse(cls, value: object, search: str) -> Self:
         """
-        Return the cursor that *value* holds.
+        Return the cursor that *value* encodes.
 
         Raises:
-            InvalidInput: it is none, or one of another search.
+            InvalidInput: *value* is not a cursor, or is a cursor of another search.
         """
         try:
             mark, strategy, sample, key, identifier = read_cursor(value)
             cursor = cls(strategy, sample, tuple(key), UUID(hex=identifier))
             known = strategy in {"typed", "corrected", *SEARCH_ORDERS} and sample in {None, 1, *SAMPLES}
         except (TypeError, ValueError, AttributeError):
-            rule = "what the page before gave as `next_cursor`"
+            rule = "the `next_cursor` of the page before"
             raise InvalidInput(Problem("after", rule), operation="search") from None
         if not known or mark != _mark(search):
-            rule = "what a page of the same search gave as `next_cursor`: same query, filters and order_by"
+            rule = "the `next_cursor` of a page with the same query, filters and order_by"
             raise InvalidInput(Problem("after", rule), operation="search")
         return cursor
 
@@ -161,10 +163,10 @@ def _mark(search: str) -> str:
 
 def check_page(limit: object, offset: object) -> None:
     """
-    Refuse a page that lies outside the bounds: 1 to 100 hits, after 0 to 10,000 others.
+    Check the bounds of a page.
 
     Raises:
-        InvalidInput: names ``limit`` or ``offset``, or both.
+        InvalidInput: *limit* is not from 1 to 100, or *offset* is not from 0 to 10,000.
     """
     problems = []
     for name, value, lowest, highest in (("limit", limit, 1, MAXIMUM_LIMIT), ("offset", offset, 0, MAXIMUM_OFFSET)):
@@ -176,10 +178,10 @@ def check_page(limit: object, offset: object) -> None:
 
 def check_facets(facets: object) -> tuple[str, ...]:
     """
-    Return *facets*, each once.
+    Return *facets* without duplicates, in the order of FACETS.
 
     Raises:
-        InvalidInput: they are no collection, or one of them cannot be counted.
+        InvalidInput: *facets* is not a collection, or holds an unknown name.
     """
     if isinstance(facets, str) or not isinstance(facets, list | tuple | set | frozenset):
         raise InvalidInput(Problem("facets", "a list of names"), operation="search")
@@ -190,7 +192,7 @@ def check_facets(facets: object) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class TermExplanation:
-    """The *fields* of the track that hold a *term* of the query; the query may have *excluded* the term."""
+    """A term of the query, the fields of the track that contain it, and whether the query excludes it."""
 
     term: str
     fields: tuple[str, ...]
@@ -202,11 +204,14 @@ class TermExplanation:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """
-    Why the track with *id* stands where it stands in a search.
+    The position of a track in a search, and the reasons.
 
-    *position*: counted from 1; None if the track is not among the hits. *score*: what the hits are sorted by. *reason*:
-    the same in words. *terms*: where each term of the query is. *unmet*: the filters and ranges that the track does not
-    meet. *ignored_terms*: how many terms at the end of the query were not looked for; the first 32 count.
+    - *position*: counted from 1; None if the track is not a hit;
+    - *score*: the score of the hit; None if the track is not a hit;
+    - *reason*: a sentence that explains the position or the absence;
+    - *terms*: the fields of the track that contain each term of the query;
+    - *unmet*: the filters and ranges that the track does not meet;
+    - *ignored_terms*: the number of terms after the first 32, which were not searched for.
     """
 
     id: UUID
@@ -220,11 +225,13 @@ class Explanation:
     __repr__ = discreet
 
     def __str__(self) -> str:
-        """Return it as people read it."""
+        """Return the explanation as lines of text."""
         lines = [self.reason]
         for one in self.terms:
             where = ", ".join(one.fields) or "nowhere"
             lines.append(f"  {'excluded: ' if one.excluded else ''}{one.term!r} in {where}")
         if self.ignored_terms:
-            lines.append(f"  not looked for: the last {self.ignored_terms} of more than {MAXIMUM_TERMS} terms")
+            lines.append(
+                f"  not searched for: the last {self.ignored_terms} terms, beyond the limit of {MAXIMUM_TERMS}"
+            )
         return "\n".join(lines)

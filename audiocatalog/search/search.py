@@ -1,4 +1,4 @@
-"""The search as an operation: at most two round trips, each within a time limit."""
+"""The search as an operation: at most two round trips, each with a timeout."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from audiocatalog.search.terms_sql import terms_of
 from audiocatalog.search.typed_sql import FEW_HITS, MAX_VALUES, search_sql
 
 _TRACK_WIDTH: Final = len(TRACK_COLUMNS)
-#: The columns that tell what is true of all that was found; those of the facets follow.
+#: The first columns of each row, which describe all found tracks; the columns of the facets follow.
 _SUMMARY: Final = ("found", "sampling_factor", "sampled", "timed_out", "words", "few_hits", "similar_words")
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The rows of a statement, and the strategy that found them."""
+    """The rows of a statement, and the strategy of the search."""
 
     rows: Rows
     strategy: str
@@ -48,7 +48,7 @@ class _Answer:
 
 
 def search(request: Request, *, timeout: float) -> Operation[SearchPage]:
-    """Search as ``Catalog.search`` describes it; each statement may take *timeout* seconds."""
+    """Search as ``Catalog.search`` describes it. *timeout*: seconds for each statement."""
     if request.query.id is not None:
         return (yield from _find_by_id(request, request.query.id))
     answer, wanted, suggestion = yield from _find(request, timeout)
@@ -56,7 +56,7 @@ def search(request: Request, *, timeout: float) -> Operation[SearchPage]:
 
 
 class Candidates(NamedTuple):
-    """Every track that a search ranked, best first, with its score."""
+    """The ranked tracks of a search with their scores, best first, and how the search found them."""
 
     scores: Sequence[tuple[UUID, float]]
     sample: int
@@ -65,7 +65,7 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(request: Request, timeout: float) -> Operation[Candidates]:
-    """Return the candidates of a search by relevance."""
+    """Return every track that a search by relevance ranks."""
     answer, _, suggestion = yield from _find(request, timeout)
     return Candidates(
         _scores(request, answer), answer.summary("sampling_factor") or 1, answer.strategy == "corrected", suggestion
@@ -73,7 +73,7 @@ def find_candidates(request: Request, timeout: float) -> Operation[Candidates]:
 
 
 def _find(request: Request, timeout: float) -> Operation[tuple[_Answer, Sequence[WantedWords], str | None]]:
-    """Return the answer, the words to highlight in it, and the suggestion."""
+    """Return the answer, the words to highlight, and the suggestion."""
     excluded_terms = request.query.excluded
     asked = terms_of(request.query)
     terms = asked[: len(asked) - len(excluded_terms)]
@@ -104,9 +104,12 @@ def _scores(request: Request, answer: _Answer) -> Sequence[tuple[UUID, float]]:
 
 def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
     """
-    Look for the words as they were typed; if that takes too long, in a small part of the table.
+    Search for the words as typed; after a timeout, search a small part of the table.
 
     By relevance, that part is the sparsest sample. In another order, it is the first tracks of that order.
+
+    Raises:
+        QueryTimeout: the second statement timed out too.
     """
     has_words = bool(request.query.groups)
     if request.order_by == "relevance":
@@ -116,7 +119,7 @@ def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
     limit = max(request.parameters["limit"], FEW_HITS)
     parameters = request.parameters | {"look_further": False, "limit": limit}
     if request.cursor is not None and request.cursor.strategy == "corrected":
-        # The page belongs to the corrected search, which needs all of the few hits of this one.
+        # The corrected search places every hit of this statement before its own.
         parameters |= {"look_further": True, "after_score": None, "after_id": None, "offset": 0}
     settings = GENERIC_PLAN_SETTINGS if has_words else CUSTOM_PLAN_SETTINGS
     try:
@@ -137,7 +140,7 @@ def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
     return _Answer(rows, strategy, is_partial=True)
 
 
-_TOO_LONG: Final = "search: it took longer than search_timeout; narrow it, or raise the limit"
+_TOO_LONG: Final = "search: it took longer than search_timeout; add words or filters, or raise search_timeout"
 
 
 def _needs_corrections(request: Request, answer: _Answer) -> bool:
@@ -149,7 +152,7 @@ def _needs_corrections(request: Request, answer: _Answer) -> bool:
 
 
 def _find_by_id(request: Request, track_id: UUID) -> Operation[SearchPage]:
-    """Answer a query that is an id."""
+    """Return the page for a query that is an id."""
     track = yield from find(track_id)
     hits = () if track is None or request.cursor else (Hit(track, 0.0, {}),)
     facets = {name: _facet_of(hits[0].track if hits else None, name) for name in request.shape.facets}
@@ -157,7 +160,7 @@ def _find_by_id(request: Request, track_id: UUID) -> Operation[SearchPage]:
 
 
 def _facet_of(track: Track | None, name: str) -> Facet:
-    """Return the facet of one track, or of none."""
+    """Return the facet of a page with *track* only, or with no track."""
     value = None if track is None else getattr(track, "year" if name == "decade" else name)
     if value is None:
         return Facet((), is_exact=True, is_complete=True)
@@ -166,7 +169,7 @@ def _facet_of(track: Track | None, name: str) -> Facet:
 
 
 def _page(request: Request, answer: _Answer, wanted: Sequence[WantedWords], suggestion: str | None) -> SearchPage:
-    """Make a page of the rows: as many as were asked for, and what the others tell."""
+    """Return the page for the rows of *answer*, which may have one row more than the page."""
     first = len(_SUMMARY) + len(request.shape.facets)
     rows = [row for row in answer.rows if row[-_TRACK_WIDTH] is not None]
     hits = []
@@ -208,7 +211,7 @@ def _facets(request: Request, answer: _Answer, factor: int, *, is_exact: bool) -
 
 
 def _wanted_words(terms: Iterable[Term], words: Iterable[str]) -> list[WantedWords]:
-    """Return what to mark: each term in every way it is spelled."""
+    """Return the words to highlight: each term with all its spellings."""
     wanted = []
     for term, written in zip(terms, words, strict=False):
         parted, joined, pieces, *_ = [*written.split("\n"), "", ""]
@@ -222,7 +225,7 @@ def _wanted_words(terms: Iterable[Term], words: Iterable[str]) -> list[WantedWor
 
 
 def _suggestion(correctable: Sequence[CorrectableTerm], rows: Sequence[tuple[Any, ...]]) -> str | None:
-    """Return the typed words with those in doubt replaced by what the first hit holds; None if that changes nothing."""
+    """Return the query with its words corrected to those of the first hit; None if that is the same text."""
     if not rows or rows[0][-_TRACK_WIDTH] is None:
         return None
     track = track_of(rows[0][-_TRACK_WIDTH:])

@@ -1,7 +1,8 @@
-"""The statement that lists what matches in another order than relevance, or lists tracks that filters alone narrow.
+"""The statements for other orders than relevance, and for searches without words.
 
-Where few tracks match, all are found by their words and sorted. Where a sample shows that many do, the table is walked
-in the order that is asked for, and the walk soon has enough. If neither ends in time, the walk goes only so far.
+If few tracks match, the statement finds them by their words and sorts them. If a sample shows that many tracks match,
+it scans an index in the requested order until the page is full. After a timeout, a second statement scans the first
+10,000 tracks of each segment of the order.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from audiocatalog.search.typed_sql import (
     sample_ctes,
 )
 
-#: Tracks that filters alone narrow are counted up to here.
+#: The limit of counting without words.
 COUNTED: Final = 10_000
-#: A walk that has to end in time looks at no more than this many tracks of each stretch.
-_REACHED: Final = 10_000
+#: The maximum of tracks that the second statement reads of each segment.
+_MAX_SCANNED: Final = 10_000
 
 
 class _SortSegment(NamedTuple):
-    """Describe a stretch of the order: which tracks are in it, what they are sorted by, and in which direction."""
+    """A part of an order: the condition of its tracks, the columns that sort them, and the direction."""
 
     among: str
     columns: tuple[str, ...]
     types: tuple[str, ...]
     descending: bool = False
-    #: Columns that are alike in the whole stretch, named so that their index is walked.
+    #: Columns with one value in the whole segment, named so that the planner scans their index in order.
     sorted_by: tuple[str, ...] = ()
 
     @property
@@ -43,8 +44,8 @@ class _SortSegment(NamedTuple):
         direction = " DESC" if self.descending else ""
         return ", ".join(f"t.{column}{direction}" for column in (*self.sorted_by, *self.columns, "id"))
 
-    def behind(self, number: int) -> str:
-        """Return the condition to stand behind the last hit, whose segment and key are parameters."""
+    def after(self, number: int) -> str:
+        """Return the condition of tracks after the last hit, whose segment and key are parameters."""
         names = ", ".join(f"t.{column}" for column in (*self.columns, "id"))
         keys = ", ".join(
             [f"(%(after_key)s::text[])[{place + 1}]::{kind}" for place, kind in enumerate(self.types)]
@@ -68,19 +69,19 @@ _SEGMENTS: Final = {
     ),
     "newest": (_SortSegment("true", ("created_at",), ("timestamptz",), descending=True),),
 }
-# The second stretch of a year has no year to compare with.
+# Tracks without a year have no year to compare, so only their ids order them.
 _NO_YEAR: Final = _SortSegment("t.year IS NULL", (), (), descending=True, sorted_by=("year",))
 
 
 def segments_of(order_by: SearchOrder) -> tuple[_SortSegment, ...]:
-    """Return the stretches of *order_by*, one behind the other."""
+    """Return the segments of *order_by*, in their order."""
     segments = _SEGMENTS[order_by]
     return (segments[0], _NO_YEAR) if order_by == "year" else segments
 
 
 @lru_cache(maxsize=256)
 def sorted_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
-    """Return the statement for tracks that hold the words, or for all that meet the conditions, in this order."""
+    """Return the statement for a page of matching tracks in this order."""
     matches, meets = _conditions(shape, has_words=has_words)
     words = f"t.search_vector @@ (SELECT driving FROM asked) AND {matches}"
     tables, sources = sample_ctes("sample", words, f" AND {meets}") if has_words else ([], [])
@@ -91,38 +92,38 @@ def sorted_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
     )
     tables.append(f"extent AS MATERIALIZED (SELECT {' AND '.join(poor)} AS few)")
     few = "(SELECT few FROM extent)"
-    walks = []
+    scans = []
     for number, segment in enumerate(segments_of(order_by)):
         if has_words:
             found = "(SELECT t.* FROM sample_1 AS s JOIN audio_tracks AS t ON t.id = s.id OFFSET 0) AS t"
-            walks.append(_walk(number, segment, found, few))
-        walks.append(_walk(number, segment, "audio_tracks AS t", f"NOT {few} AND {matches} AND {meets}"))
+            scans.append(_scan(number, segment, found, few))
+        scans.append(_scan(number, segment, "audio_tracks AS t", f"NOT {few} AND {matches} AND {meets}"))
     if has_words:
         counted = "SELECT id, sampling_factor FROM (" + " UNION ALL ".join(sources) + ") AS sources"
     else:
         counted = f"""SELECT t.id, 1 AS sampling_factor{_counted_columns(shape)}
   FROM audio_tracks AS t WHERE {meets} LIMIT {COUNTED + 1}"""
-    return _listed(tables, counted, walks, shape, facets=facet_rows() if has_words else _SOURCE_FACETS)
+    return _listed(tables, counted, scans, shape, facets=facet_rows() if has_words else _SOURCE_FACETS)
 
 
 @lru_cache(maxsize=256)
 def bounded_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
-    """Return the statement for the same among the first tracks in the order *order_by* alone, however many they are."""
+    """Return the statement for a page among the first tracks of the order, for use after a timeout."""
     matches, meets = _conditions(shape, has_words=has_words)
-    tables, walks, sources = [], [], []
+    tables, scans, sources = [], [], []
     for number, segment in enumerate(segments_of(order_by)):
-        tables.append(f"""reached_{number} AS MATERIALIZED (
+        tables.append(f"""scanned_{number} AS MATERIALIZED (
   SELECT t.* FROM (
-    SELECT t.* FROM audio_tracks AS t WHERE {segment.among} AND {segment.behind(number)}
-    ORDER BY {segment.order} LIMIT {_REACHED}
+    SELECT t.* FROM audio_tracks AS t WHERE {segment.among} AND {segment.after(number)}
+    ORDER BY {segment.order} LIMIT {_MAX_SCANNED}
   ) AS t WHERE {matches} AND {meets}
 )""")
-        walks.append(_walk(number, segment, f"reached_{number} AS t", "true"))
-        sources.append(f"SELECT t.id, 1 AS sampling_factor{_counted_columns(shape)} FROM reached_{number} AS t")
-    return _listed(tables, " UNION ALL ".join(sources), walks, shape, facets=_SOURCE_FACETS)
+        scans.append(_scan(number, segment, f"scanned_{number} AS t", "true"))
+        sources.append(f"SELECT t.id, 1 AS sampling_factor{_counted_columns(shape)} FROM scanned_{number} AS t")
+    return _listed(tables, " UNION ALL ".join(sources), scans, shape, facets=_SOURCE_FACETS)
 
 
-#: The facets of what is counted row by row; looked up by their ids, thousands of tracks would be read as a whole table.
+#: Facets of the counted rows themselves; a join of thousands of ids would scan the whole table.
 _SOURCE_FACETS: Final = ",\nfacet_row AS MATERIALIZED (SELECT * FROM source)"
 
 
@@ -131,28 +132,28 @@ def _counted_columns(shape: Shape) -> str:
 
 
 def _conditions(shape: Shape, *, has_words: bool) -> tuple[str, str]:
-    """Return what a track must match, and what it must meet besides."""
+    """Return the condition of the words, and the other conditions."""
     matches = "ts_match_vq(t.search_vector, (SELECT loose FROM asked))" if has_words else "true"
     return matches, f"(t.search_vector @@ (SELECT excluded FROM asked)) IS NOT TRUE{shape.narrowed}"
 
 
-def _walk(number: int, segment: _SortSegment, source: str, gate: str) -> str:
-    """Return the page of a stretch of the order, among the tracks of *source*."""
+def _scan(number: int, segment: _SortSegment, source: str, gate: str) -> str:
+    """Return the first hits of a segment, among the tracks of *source*."""
     keys = "ARRAY[" + ", ".join(f"t.{column}::text" for column in segment.columns) + "]::text[]"
     return f"""(SELECT {number} AS segment, row_number() OVER (ORDER BY {segment.order}) AS place, {keys} AS keys,
     {COLUMNS}
-  FROM {source} WHERE {gate} AND {segment.among} AND {segment.behind(number)}
+  FROM {source} WHERE {gate} AND {segment.among} AND {segment.after(number)}
   ORDER BY {segment.order} LIMIT %(limit)s + %(offset)s)"""
 
 
-def _listed(tables: list[str], counted: str, walks: list[str], shape: Shape, *, facets: str) -> str:
-    """Return the statement that *counts* what is found, and makes one page of all *walks*."""
+def _listed(tables: list[str], counted: str, scans: list[str], shape: Shape, *, facets: str) -> str:
+    """Return the statement that counts the tracks of *counted* and merges *scans* into one page."""
     return f"""
 WITH {TERMS_CTE},{"".join(f"{chr(10)}{table}," for table in tables)}
 source AS MATERIALIZED ({counted}),
 found AS MATERIALIZED (SELECT id FROM source),
 page AS MATERIALIZED (
-  SELECT * FROM ({f"{chr(10)}UNION ALL ".join(walks)}) AS walked
+  SELECT * FROM ({f"{chr(10)}UNION ALL ".join(scans)}) AS scanned
   ORDER BY segment, place LIMIT %(limit)s OFFSET %(offset)s
 ){facets if shape.facets else ""}
 SELECT summary.*, page.*

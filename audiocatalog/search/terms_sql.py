@@ -16,15 +16,15 @@ from typing import Any, Final, NamedTuple
 from audiocatalog.models.sql_names import FOLD_FUNCTION, NAME_FUNCTION, SPELL_FUNCTION, WORDS_FUNCTION
 from audiocatalog.search.query import Query, Term
 
-#: What sorts behind every name that begins with the same characters.
+#: A character that sorts after every other, for the upper bound of a prefix.
 LAST: Final = "chr(1114111)"
 #: The weights of the fields in a search vector.
 _WEIGHT_OF: Final = {None: "", "title": "A", "artist": "B", "album": "C", "genre": "D"}
-#: Beside a word that no more tracks hold, the beginning of another is looked for in those, not in the index.
+#: If another word is in at most this many tracks, a prefix is checked on their rows and not searched in the index.
 _RARE_TRACKS: Final = 2000
-#: Longer texts are no artist and title side by side.
+#: Texts with more words are not compared with an artist and a title side by side.
 MAX_NAME_WORDS: Final = 16
-#: So many words at the end of a text may belong to neither ("lyrics", "full album").
+#: The maximum of words after an artist and a title that belong to neither ("lyrics", "full album").
 _MAX_TRAILING_WORDS: Final = 3
 
 TERMS_CTE: Final = f"""
@@ -41,8 +41,8 @@ term AS MATERIALIZED (
     ) AS folded
   ) AS named
 ),
--- A sign between words, such as the hyphen of "Artist - Title", is sought only where nothing else is. The beginning of
--- a word is left to the check of each row where another word is rare: an index reads all words that begin so.
+-- A sign between words, such as the hyphen of "Artist - Title", is searched for only if the query has no other words.
+-- Beside a rare word, a prefix is checked on the rows, because the index would read every word with this prefix.
 spelled AS MATERIALIZED (
   SELECT clause, included, variant,
     replace(replace(spelling, '~', mark), '^', prefixed_mark) AS loose,
@@ -73,7 +73,7 @@ clause AS MATERIALIZED (
     '(' || string_agg(nullif(driving, ''), ' | ') || ')' AS driving
   FROM spelled WHERE included GROUP BY clause
 ),
--- What was typed as one name: the bare words (variant 0), and the whole text where it holds more (variant 1).
+-- The query as one name: its words without operators (variant 0), and the whole text if that differs (variant 1).
 typed_name AS MATERIALIZED (
   SELECT variant,
     nullif(coalesce(string_agg(name, '' ORDER BY place) FILTER (WHERE NOT symbol),
@@ -94,7 +94,7 @@ asked AS MATERIALIZED (
     (SELECT name FROM typed_name ORDER BY variant LIMIT 1) AS name,
     (SELECT name || CASE WHEN is_prefix THEN {LAST} ELSE '' END FROM typed_name ORDER BY variant LIMIT 1) AS name_end,
     (SELECT name FROM typed_name ORDER BY variant DESC LIMIT 1) AS text_name,
-    -- The Beatles are looked for without their article, and others with it.
+    -- Artists are found with and without their article.
     (SELECT array_agg(artist) FROM (
       SELECT name AS artist FROM typed_name
       UNION SELECT 'the' || name FROM typed_name WHERE names[1] <> 'the'
@@ -103,7 +103,7 @@ asked AS MATERIALIZED (
       WHERE cardinality(names) = 1 AND name ~ '^[a-z]{{2,8}}$' ORDER BY variant LIMIT 1) AS initials
   FROM clause
 ),
--- One name and another: every way to split the words in two, also with some words behind both.
+-- Every way to split the words into two names, with up to three words after them.
 pair AS MATERIALIZED (
   SELECT DISTINCT array_to_string(names[1:middle], '') AS head, tail,
     tail || CASE WHEN (is_prefix OR variant = 1) AND last = cardinality(names) THEN {LAST} ELSE '' END AS tail_end
@@ -116,10 +116,10 @@ pair AS MATERIALIZED (
 
 class _Row(NamedTuple):
     term: Term
-    #: The number of the group that it is an alternative of; None for words that only make names.
+    #: The number of the group; -1 for excluded terms, None for words that are only part of a name.
     clause: int | None
     included: bool
-    #: Which names it is a word of.
+    #: The variant of the name that the word belongs to.
     variant: int | None
 
 
@@ -136,17 +136,17 @@ def _rows(query: Query) -> list[_Row]:
 
 
 def terms_of(query: Query) -> list[Term]:
-    """Return the terms of *query* in the order in which the server is given them, the included ones first."""
+    """Return the terms of *query* in the order of ``term_parameters``: the excluded ones last."""
     return [row.term for row in _rows(query) if row.clause is not None]
 
 
 def mark_of(term: Term) -> str:
-    """Return what stands behind a word of a tsquery to bind it to the field of *term*; empty for any field."""
+    """Return the suffix that limits a word of a tsquery to the field of *term*; empty for any field."""
     return f":{_WEIGHT_OF[term.field]}" if term.field else ""
 
 
 def term_parameters(query: Query) -> dict[str, Any]:
-    """Return *query* as ``TERMS_CTE`` takes it."""
+    """Return the parameters of ``TERMS_CTE``."""
     rows = _rows(query)
     return {
         "texts": [row.term.text for row in rows],
@@ -163,7 +163,7 @@ def term_parameters(query: Query) -> dict[str, Any]:
 
 
 def accented_patterns(words: Iterable[str]) -> list[str]:
-    """Return patterns of LIKE for the *words* whose letters folding would change, in their usual cases."""
+    """Return LIKE patterns for the *words* with accents, in their usual cases."""
     return [
         f"%{form.translate(_ESCAPED)}%"
         for word in words
@@ -173,7 +173,7 @@ def accented_patterns(words: Iterable[str]) -> list[str]:
 
 
 def hyphened_patterns(query: Query) -> list[str] | None:
-    """Return patterns of LIKE for the excluded words behind their hyphens; None if nothing is excluded."""
+    """Return LIKE patterns for the excluded words with their hyphens; None if no word is excluded."""
     if not query.excluded:
         return None
     return [f"%-{form.translate(_ESCAPED)}%" for term in query.excluded for form in _cases(term.text)]
@@ -188,6 +188,6 @@ _FOLDED_LETTERS: Final = frozenset("øłđðħıŋŧəßæœþєґØŁĐÐĦŊŦ
 
 
 def _is_accented(letter: str) -> bool:
-    # Han, kana and Hangul have decompositions too, but no second spelling that people would type instead.
+    # Han, kana and Hangul decompose too, but users do not type them without accents.
     is_alphabetic = "\u00c0" <= letter < "\u0590" or "\u1e00" <= letter < "\u2000"
     return letter in _FOLDED_LETTERS or (is_alphabetic and bool(unicodedata.decomposition(letter)))

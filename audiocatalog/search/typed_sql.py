@@ -1,12 +1,12 @@
-"""The statement that answers a search in one round trip: SQL text, nothing else in here.
+"""The statement for the words as typed, by relevance.
 
-It reads what was typed, collects candidates, scores each of them by one expression and returns a page. Candidates
-come from three places, each of bounded size:
+It collects candidates, scores each by one expression and returns a page. Candidates come from three sources:
 
-- tracks whose title, artist or both as a whole are what was typed, or begin with it, by two B-trees;
-- one in 4,096, in 512, in 64, in 8 tracks that hold the words, each sought only where the sparser one holds too few;
-- every track that holds the words, sought only where one in 8 still holds too few. So common words cost what rare
-  ones do.
+- names: tracks whose title, artist or both are the query, or begin with it, by two B-trees;
+- samples: 1 in 4,096, 512, 64 and 8 tracks with the words; each is read only if the sparser one has fewer than 200;
+- every track with the words, only if the sample of 1 in 8 has fewer than 200.
+
+Each source is bounded, so a common word costs as much as a rare one.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from audiocatalog.models.sql_names import FOLD_FUNCTION, NAME_FUNCTION, SAMPLES,
 from audiocatalog.search.results import FACET_FIELDS
 from audiocatalog.search.terms_sql import LAST, TERMS_CTE
 
-#: The hits in a sample from which on it stands for the whole table.
+#: A sample with this many hits represents the whole table.
 SAMPLE_TARGET: Final = 200
-#: How many tracks are taken by each way to be named.
+#: The maximum of candidates for each comparison of names.
 _MAX_NAMED: Final = 200
 _MAX_NAMED_BY_PAIR: Final = 20
 _MAX_SIMILAR: Final = 200
-#: Of a query of one long word in a script without spaces, so many characters are looked at where nothing matches.
+#: The maximum of words to correct; a long word in a script without spaces is split into many.
 MAX_WORDS: Final = 32
-#: So few hits leave room for what else may have been meant.
+#: A one-word query with at most this many hits may be corrected.
 FEW_HITS: Final = 3
-#: Of an artist and a title of the same name, so many tracks lead the list.
+#: If a name is an artist's and a title's, this many tracks of either get a boost.
 MAX_BOOSTED: Final = 3
-#: How many values a facet tells.
+#: The maximum of values of a facet.
 MAX_VALUES: Final = 20
 
 COLUMNS: Final = ", ".join(f"t.{name}" for name in TRACK_COLUMNS)
@@ -40,24 +40,24 @@ _CANDIDATE_COLUMNS: Final = "t.id, t.title, t.artist, t.title_name, t.artist_nam
 CANDIDATE: Final = f"SELECT {_CANDIDATE_COLUMNS} FROM audio_tracks AS t"
 _ALL_OF: Final = "SELECT * FROM audio_tracks AS t"
 
-#: The tiers of exactness, and what they are called when a hit is explained.
+#: The tiers of the score, with their description in an explanation.
 TIERS: Final = {
-    200: "its names begin with the whole text, signs and all",
-    100: "its title is what was typed",
-    90: "its artist is what was typed",
-    80: "its title and artist are what was typed",
-    70: "its artist has these initials",
-    60: "one of its fields holds all words",
-    50: "its title begins with what was typed",
-    40: "its names begin with what was typed",
-    30: "it holds all words",
-    20: "it holds all words, the last as a beginning",
-    10: "its title and artist were typed, with other words behind",
-    0: "it holds words like those that were typed, or some of them",
+    200: "title and artist begin with the query, punctuation included",
+    100: "the title is the query",
+    90: "the artist is the query",
+    80: "title and artist together are the query",
+    70: "the artist has these initials",
+    60: "one field contains all words",
+    50: "the title begins with the query",
+    40: "title and artist together begin with the query",
+    30: "the track contains all words",
+    20: "the track contains all words, the last as a prefix",
+    10: "the query begins with title and artist",
+    0: "the track contains similar words, or some of the words",
 }
 
-# What was typed is more than its bare words, and names the track all the same: "Bird Sprite -Awakening of Light-".
-# Where a hyphen would exclude a word, the track must hold both: "wonderwall -oasis" names no track.
+# A title may look like a query with operators: "Bird Sprite -Awakening of Light-". The track must contain the word with
+# its hyphen, so that "wonderwall -oasis" excludes a word.
 _IS_NAMED_BY_TEXT: Final = """(asked.text_name <> asked.name
     AND (%(hyphened)s::text[] IS NULL OR t.title LIKE ANY (%(hyphened)s::text[])
       OR t.artist LIKE ANY (%(hyphened)s::text[]))
@@ -80,8 +80,8 @@ CASE
   ELSE 10
 END"""
 
-# Within a tier: the accents as they were typed, then how much of the track's names was typed, then names that stand
-# whole in the text, then how the words stand. Below 10 in all, so that no tier is left.
+# Within a tier, these count in this order: accents as typed, the share of the track's names in the query, names that
+# the query contains, and the rank of the words. The sum is below 10, so a track stays in its tier.
 _SCORED: Final = f"""
   SELECT t.id, t.accented, {_TIER}
     + CASE WHEN t.accented THEN 4.0 ELSE 0.0 END
@@ -95,7 +95,7 @@ _SCORED: Final = f"""
     FROM source OFFSET 0
   ) AS t, (SELECT *, greatest(char_length(name), 1)::float8 AS length FROM asked) AS asked"""
 
-# What is named by the whole text may hold what its reading as a query excludes.
+# A track that is named by the whole text may contain the words that the query excludes.
 _MEETS: Final = f"""(t.search_vector @@ asked.required) IS NOT FALSE
     AND ((t.search_vector @@ asked.excluded) IS NOT TRUE
       OR {_IS_NAMED_BY_TEXT})"""
@@ -103,14 +103,14 @@ _MEETS: Final = f"""(t.search_vector @@ asked.required) IS NOT FALSE
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Say what a statement holds besides the query: SQL *conditions* on ``t``, and *facets* to count."""
+    """The parts of a statement besides the query: SQL conditions on ``t``, and facets to count."""
 
     conditions: tuple[str, ...] = ()
     facets: tuple[str, ...] = ()
 
     @property
     def narrowed(self) -> str:
-        """Return the conditions, each after an AND."""
+        """The conditions, each after an AND."""
         return "".join(f"\n    AND {condition}" for condition in self.conditions)
 
 
@@ -118,10 +118,10 @@ def sample_ctes(
     prefix: str, words: str, narrowed: str, *gates: str, factors: tuple[int, ...] = SAMPLES, enough: int = SAMPLE_TARGET
 ) -> tuple[list[str], list[str]]:
     """
-    Return the tables of the tracks that hold *words*, *narrowed*, sparse samples first, and what to read from them.
+    Return the CTEs of the samples that match *words* and *narrowed*, sparsest first, and the SELECTs to read them.
 
-    Each is sought only if all *gates* are open and no sparser one holds enough, or if ``sample`` names it; none is
-    begun when the time for it is over.
+    The server evaluates a sample only if every gate is true, if no sparser sample has *enough* tracks, and if time is
+    left. The parameter ``sample`` of a later page selects one sample instead.
     """
     tables, sources = [], []
     poor: list[str] = []
@@ -129,7 +129,7 @@ def sample_ctes(
         sampled = f"(uuid_hash(t.id) & {sampling_factor - 1}) = 0 AND " if sampling_factor > 1 else ""
         due = " AND ".join([*gates, *poor, "clock_timestamp() < statement_timestamp() + %(time)s::interval"])
         gate = f"CASE WHEN %(sample)s::int IS NULL THEN (SELECT {due}) ELSE %(sample)s::int = {sampling_factor} END"
-        # A sample is small, so its tracks are narrowed one by one; of the whole table, an index may do that as well.
+        # A sample is small, so conditions are checked row by row; for the whole table, an index may serve them.
         source = (
             f"({_ALL_OF} WHERE {sampled}{words} AND {gate} OFFSET 0) AS t"
             if sampling_factor > 1
@@ -148,7 +148,7 @@ def sample_ctes(
 
 
 def _named(narrowed: str) -> str:
-    """Return the candidates whose names were typed."""
+    """Return the SELECT of the candidates by name."""
 
     def by(names: str, column: str, other: str, limit: int, where: str = "") -> str:
         return f"""SELECT found.* FROM {names} CROSS JOIN LATERAL ({CANDIDATE}
@@ -174,11 +174,11 @@ def _named(narrowed: str) -> str:
     )
 
 
-# Nothing, or next to nothing by a single word: then others may have been meant.
+# True if nothing matched, or if a one-word query matched at most 3 tracks.
 _HAS_FEW_HITS: Final = f"(SELECT count(*) <= CASE WHEN %(is_one_word)s THEN {FEW_HITS} ELSE 0 END FROM found)"
 
-# What the catalogue knows about the words, asked for only then: words like each of them, words that two neighbours make
-# together, and pairs of words that one would part into.
+# Words of the vocabulary that are similar to the typed ones, joined from two adjacent words, or split from one. The
+# server looks them up only if the query may be corrected.
 _LOOKED_UP: Final = "SELECT word, tracks FROM audio_search_words WHERE word"
 _SIMILAR_WORDS: Final = f"""
 CASE WHEN {_HAS_FEW_HITS} OR %(look_further)s THEN (
@@ -208,11 +208,10 @@ CASE WHEN {_HAS_FEW_HITS} OR %(look_further)s THEN (
 
 def page_ctes(scored: str, sources: list[str], facets: tuple[str, ...]) -> str:
     """
-    Return the end of a statement: what is found among the *sources*, and the page that is asked for.
+    Return the CTEs that score the candidates of *sources* and select the page.
 
-    *scored* makes of them ``id, exact, accented, score``, where *exact* tells a track that is named as a whole, by its
-    title (``T``) or its artist (``A``). A name may be both: the leaders of either stand before everything else, those
-    of the artist first if it has more tracks than the title.
+    *scored*: a SELECT of ``id, accented, score, exact``; *exact* is ``T`` if the title is the query, ``A`` if the
+    artist is. If a name is both, the first tracks of either get a boost, a larger one if the artist has more tracks.
     """
     return f"""
 source AS MATERIALIZED (
@@ -242,19 +241,19 @@ page AS MATERIALIZED (
 )""" + (facet_rows() if facets else "")
 
 
-#: What makes two values of a facet one, as the filters have it.
+#: The expressions by which facet values are equal, the same as in filters.
 _SAME: Final = dict.fromkeys(FACET_FIELDS, f"{NAME_FUNCTION}({FOLD_FUNCTION}(value))") | {"artist": "name"}
 
 
-#: What facets count of a track.
+#: The columns that facets are counted by.
 FACET_COLUMNS: Final = ", ".join(
     (*(f"t.{field}" for field in FACET_FIELDS), "t.artist_name", "t.year / 10 * 10 AS decade", "t.status")
 )
 
 
 def facet_rows() -> str:
-    """Return the table of the tracks that facets count."""
-    # Of a sample that stands for the table, its own tracks are counted; the named ones are not of it.
+    """Return the CTE of the tracks that facets count."""
+    # If a sample represents the table, candidates by name are not counted, because they are not part of it.
     return f""",
 facet_row AS MATERIALIZED (
   SELECT {FACET_COLUMNS}
@@ -267,9 +266,9 @@ facet_row AS MATERIALIZED (
 
 def facet_columns(facets: tuple[str, ...]) -> str:
     """
-    Return a column for each of *facets*: pairs of a value and its tracks, the most frequent first.
+    Return a column for each facet: pairs of a value and its number of tracks, most frequent first.
 
-    What a filter takes for one value is one here, in its most frequent spelling.
+    Values that a filter treats as equal are one value, in its most frequent spelling.
     """
     return "".join(
         f""", (SELECT coalesce(jsonb_agg(jsonb_build_array(value, tracks)), '[]') FROM (
@@ -287,7 +286,7 @@ def facet_columns(facets: tuple[str, ...]) -> str:
 
 
 def select_page(words: str, few_hits: str, similar_words: str, facets: tuple[str, ...]) -> str:
-    """Return what a statement tells: the rows of the page, each with what is true of the whole."""
+    """Return the final SELECT: the rows of the page, each with the summary of all found tracks."""
     return f"""
 SELECT summary.*, page.score, {COLUMNS}
 FROM (
@@ -303,7 +302,7 @@ ORDER BY page.score DESC, page.id"""
 
 @lru_cache(maxsize=256)
 def search_sql(shape: Shape) -> str:
-    """Return the statement that looks for what was typed, as it was typed."""
+    """Return the statement for the words as typed."""
     words = """t.search_vector @@ (SELECT driving FROM asked)
     AND ts_match_vq(t.search_vector, (SELECT loose FROM asked))
     AND (t.search_vector @@ (SELECT excluded FROM asked)) IS NOT TRUE"""

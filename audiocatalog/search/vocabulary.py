@@ -1,4 +1,4 @@
-"""The words of all tracks, counted now and then: what is looked at when nothing matches as it was typed."""
+"""The spelling vocabulary: the words of all tracks, counted periodically, by which searches are corrected."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from audiocatalog.operations.operation import (
     settings_call,
 )
 
-#: One count at a time; held to the end of the transaction. Gives whether the lock was had, and its key.
+#: Lets one transaction count at a time. Returns whether it has the lock, and the lock's key.
 LOCK: Final = Statement(
     "SELECT pg_try_advisory_xact_lock(key), key FROM hashtextextended('audiocatalog vocabulary', 0) AS key"
 )
 
-#: Count the words and write what changed by more than a tenth, in the order of the words, so that no row is rewritten
-#: for nothing and two counts cannot wait for each other.
+#: Counts the words. Counts that changed by at most 10 % are not written, to save writes; rows are written in the order
+#: of the words, to avoid deadlocks.
 REFRESH: Final = Statement(
     f"""
 WITH counted AS MATERIALIZED (
@@ -46,12 +46,12 @@ RETURNING at, tracks, words, {TRANSACTION_MARK}""",
     writes_history=False,
 )
 
-#: Tell the planner how many words there are now; a role that does not own the table is only warned.
+#: Updates the planner's statistics. PostgreSQL only warns a role that does not own the table.
 ANALYZE: Final = Statement("ANALYZE audio_search_words", is_command=True)
 
 
 class Vocabulary(NamedTuple):
-    """Tell when the words were counted, in how many *tracks*, and how many different *words* there were."""
+    """A count of the vocabulary: its time, the number of tracks, and the number of distinct words."""
 
     at: datetime
     tracks: int
@@ -60,17 +60,18 @@ class Vocabulary(NamedTuple):
 
 def refresh_vocabulary(*, timeout: float) -> Operation[Vocabulary]:
     """
-    Count the words as ``Catalog.refresh_vocabulary`` describes it, in the transaction that is under way.
+    Count the words in the open transaction, as ``Catalog.refresh_vocabulary`` describes it.
 
     Raises:
-        TransientConflict: another process is counting.
+        TransientConflict: another transaction is counting; retry later.
     """
     yield Statement(settings_call({"statement_timeout": milliseconds(timeout)}, local=True), timeout=timeout), ()
     ((is_locked, key),) = yield LOCK, ()
     if not is_locked:
         holder = yield from holder_of(key)
         raise TransientConflict(
-            f"another count of the words is under way: {holder} holds its lock", operation="refresh_vocabulary"
+            f"another count of the words is under way: {holder} holds its lock; retry when it has ended",
+            operation="refresh_vocabulary",
         )
     (counted,) = yield REFRESH._replace(timeout=timeout), (datetime.now(UTC),)
     yield ANALYZE._replace(timeout=timeout), ()

@@ -377,10 +377,13 @@ class TestExplain:
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
-            (("björk", "--year", "1995"), "not found: it does not meet year"),
-            (("björk", "--format", "mp3", "--artist", "nobody"), "not found: it does not meet format, artist"),
-            (("artist:björk -jóga",), "not found: it holds what the query excludes: 'jóga'"),
-            (("hunter",), "not found: it does not hold 'hunter'"),
+            (("björk", "--year", "1995"), "not found: the track does not meet these conditions: year"),
+            (
+                ("björk", "--format", "mp3", "--artist", "nobody"),
+                "not found: the track does not meet these conditions: format, artist",
+            ),
+            (("artist:björk -jóga",), "not found: the track contains what the query excludes: 'jóga'"),
+            (("hunter",), "not found: the track does not contain 'hunter'"),
         ],
     )
     def test_it_says_why_a_track_is_not_found(
@@ -396,7 +399,7 @@ class TestExplain:
             "id": str(joga),
             "position": None,
             "score": None,
-            "reason": "not found: it does not meet year",
+            "reason": "not found: the track does not meet these conditions: year",
             "terms": [{"term": "björk", "fields": ["artist"], "excluded": False}],
             "unmet": ["year"],
             "ignored_terms": 0,

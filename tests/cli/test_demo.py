@@ -78,7 +78,7 @@ def test_it_tells_a_story_and_leaves_nothing_behind(folder: Path) -> None:
             "no error",
             'did you mean "radiohead idioteque"?',
             "Björk, Hyperballad",
-            "not found: it holds what the query excludes: 'creep'",
+            "not found: the track contains what the query excludes: 'creep'",
             "1990s      7",
             "the two pages hold the same 40",
             "killed by signal 9",

@@ -32,20 +32,20 @@ def dark(work: UnitOfWork) -> dict[str, UUID]:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("title", "its title is what was typed"),
-        ("artist", "its artist is what was typed"),
-        ("both", "its title and artist are what was typed"),
-        ("one field", "one of its fields holds all words"),
-        ("title begins", "its title begins with what was typed"),
-        ("all words", "it holds all words"),
-        ("beginnings", "it holds all words, the last as a beginning"),
+        ("title", "the title is the query"),
+        ("artist", "the artist is the query"),
+        ("both", "title and artist together are the query"),
+        ("one field", "one field contains all words"),
+        ("title begins", "the title begins with the query"),
+        ("all words", "the track contains all words"),
+        ("beginnings", "the track contains all words, the last as a prefix"),
     ],
 )
 def test_a_hit_says_in_which_way_it_is_exact(work: UnitOfWork, dark: dict[str, UUID], kind: str, reason: str) -> None:
     explained = work.explain("dark side", dark[kind])
     order = found(work, "dark side")
     assert (explained.id, explained.position) == (dark[kind], order.index(dark[kind]) + 1)
-    assert explained.reason.removeprefix(f"hit {explained.position} of 7: ").split(", and it is one of")[0] == reason
+    assert explained.reason.removeprefix(f"hit {explained.position} of 7: ").split(", and it is among")[0] == reason
     assert explained.unmet == ()
 
 
@@ -78,8 +78,8 @@ def test_terms_say_in_which_fields_they_are(work: UnitOfWork) -> None:
 def test_initials_and_the_whole_text_are_told(work: UnitOfWork) -> None:
     initials = save(work, title="Hurt", artist="Nine Inch Nails")
     whole = save(work, title="Bird Sprite -Awakening of Light-", artist="Somebody")
-    assert "its artist has these initials" in work.explain("nin ", initials).reason
-    assert "signs and all" in work.explain("Bird Sprite -Awakening of Light-", whole).reason
+    assert "the artist has these initials" in work.explain("nin ", initials).reason
+    assert "punctuation included" in work.explain("Bird Sprite -Awakening of Light-", whole).reason
 
 
 def test_a_widened_hit_says_so(work: UnitOfWork) -> None:
@@ -87,7 +87,7 @@ def test_a_widened_hit_says_so(work: UnitOfWork) -> None:
     count_words(work)
     explained = work.explain("metalica sandman", track)
     assert explained.position == 1
-    assert "no track holds all words as they were typed" in explained.reason
+    assert "no track contains all words as typed" in explained.reason
     assert "'metallica sandman'" in explained.reason
     assert explained.terms == (TermExplanation("metalica", ()), TermExplanation("sandman", ("title",)))
 
@@ -98,15 +98,19 @@ def test_a_widened_hit_says_so(work: UnitOfWork) -> None:
 @pytest.mark.parametrize(
     ("query", "kind", "reason"),
     [
-        ("dark side", "none", "not found: it does not hold 'dark'"),
-        ("dark side ", "title begins", "not found: it does not hold 'side'"),
-        ("title:dark side", "all words", "not found: it does not hold 'title:dark'"),
-        ("dark side -live", "all words", "not found: it holds what the query excludes: 'live'"),
-        ("side -artist:somebody", "none", "not found: it holds what the query excludes: 'artist:somebody'"),
-        ("dark side year:1990..", "all words", "not found: it does not meet year"),
-        ("dark side year:1990..", "title", "not found: it does not meet year"),
-        ("dark side duration:1:41..", "all words", "not found: it does not meet duration"),
-        ("dark side year:1990 duration:5", "all words", "not found: it does not meet year, duration"),
+        ("dark side", "none", "not found: the track does not contain 'dark'"),
+        ("dark side ", "title begins", "not found: the track does not contain 'side'"),
+        ("title:dark side", "all words", "not found: the track does not contain 'title:dark'"),
+        ("dark side -live", "all words", "not found: the track contains what the query excludes: 'live'"),
+        ("side -artist:somebody", "none", "not found: the track contains what the query excludes: 'artist:somebody'"),
+        ("dark side year:1990..", "all words", "not found: the track does not meet these conditions: year"),
+        ("dark side year:1990..", "title", "not found: the track does not meet these conditions: year"),
+        ("dark side duration:1:41..", "all words", "not found: the track does not meet these conditions: duration"),
+        (
+            "dark side year:1990 duration:5",
+            "all words",
+            "not found: the track does not meet these conditions: year, duration",
+        ),
     ],
 )
 def test_an_absent_track_says_what_is_missing(
@@ -121,7 +125,7 @@ def test_an_absent_track_says_which_filters_it_does_not_meet(work: UnitOfWork, d
     filters = SearchFilters(genre="Rock", album="live", status="COMPLETED", year=(1980, None))
     explained = work.explain("dark side duration:..5", dark["all words"], filters=filters)
     assert explained.unmet == ("genre", "year", "duration")
-    assert explained.reason == "not found: it does not meet genre, year, duration"
+    assert explained.reason == "not found: the track does not meet these conditions: genre, year, duration"
     met = work.explain("dark side", dark["all words"], filters=SearchFilters(album="live", year=1973))
     assert (met.position, met.unmet) == (1, ())
 
@@ -152,10 +156,10 @@ def test_a_track_that_others_stand_in_front_of_says_so(work: UnitOfWork) -> None
 def test_it_is_read_as_lines(work: UnitOfWork, dark: dict[str, UUID]) -> None:
     first, *others = str(work.explain("room dark side", dark["all words"])).splitlines()
     assert first.startswith("hit 1 of ")
-    assert first.endswith(": it holds all words")
+    assert first.endswith(": the track contains all words")
     assert others == ["  'room' in artist", "  'dark' in artist", "  'side' in title"]
     assert str(work.explain("dark side -live", dark["all words"])).splitlines() == [
-        "not found: it holds what the query excludes: 'live'",
+        "not found: the track contains what the query excludes: 'live'",
         "  'dark' in artist",
         "  'side' in title",
         "  excluded: 'live' in album",
@@ -206,5 +210,5 @@ def test_a_long_paste_is_explained_by_the_words_that_count(work: UnitOfWork) -> 
     explanation = work.explain(pasted, track)
     assert (explanation.position, explanation.score, explanation.ignored_terms) == (1, page.hits[0].score, 4)
     assert len(explanation.terms) == 32
-    assert str(explanation).endswith("not looked for: the last 4 of more than 32 terms")
+    assert str(explanation).endswith("not searched for: the last 4 terms, beyond the limit of 32")
     assert work.explain("signal paste", track).ignored_terms == 0
