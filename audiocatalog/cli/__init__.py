@@ -1,4 +1,4 @@
-"""The command line `audiocatalog`: its commands and the options that come before them."""
+"""The command `audiocatalog`: its subcommands and the options that precede them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["main"]
 
 
 class _Group(click.Group):
-    """List the commands in a useful order, and report the failures of all of them in one way."""
+    """A group that lists its commands in a useful order and reports every failure in the same form."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Escape letters that the terminal's encoding lacks, then parse *args*."""
+        """Parse *args*, after making output escape the characters that the terminal cannot encode."""
         for stream in (sys.stdout, sys.stderr):
             if reconfigure := getattr(stream, "reconfigure", None):
                 reconfigure(errors="backslashreplace")
@@ -35,7 +35,7 @@ class _Group(click.Group):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; explain an option that stands on the wrong side of it."""
+        """Run the command. If an option of the group follows the command, say where it belongs."""
         with plain_failures():
             try:
                 return super().invoke(ctx)
@@ -50,7 +50,7 @@ class _Group(click.Group):
 
 
 class _Waits(logging.Handler):
-    """Print on stderr what a migration waits for."""
+    """A log handler that prints on stderr what a migration waits for."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
@@ -74,8 +74,8 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--url", metavar="URL", help="The database: postgresql://user:password@host/name.")
-@click.option("--local", metavar="DIR", type=click.Path(file_okay=False), help="Keep the catalogue in a folder.")
-@click.option("--actor", metavar="NAME", help="Who does this, for the history; default: the name of the user.")
+@click.option("--local", metavar="DIR", type=click.Path(file_okay=False), help="Use the catalogue in this folder.")
+@click.option("--actor", metavar="NAME", help="The name that the history records; default: your user name.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
@@ -84,9 +84,15 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
     """
     Keep a catalogue of audio tracks in PostgreSQL.
 
-    The catalogue is in a database, named by --url or by the environment (AUDIOCATALOG_DATABASE_URL, or DB_HOST,
-    DB_PORT, DB_NAME, DB_USER and DB_PASSWORD), or in a folder, named by --local; each command then starts a server
-    on that folder and stops it at its end. These options come before the command:
+    Choose the catalogue in one of three ways:
+
+    \b
+      --url URL     a database on a server of yours
+      --local DIR   a folder; each command starts a server on it and stops it
+      environment   AUDIOCATALOG_DATABASE_URL, or DB_HOST, DB_PORT, DB_NAME,
+                    DB_USER and DB_PASSWORD
+
+    The options precede the command:
 
     \b
       audiocatalog demo
@@ -97,17 +103,16 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
     \b
     Exit codes:
       0    done
-      1    the catalogue refused the command, or failed
-      2    the command line or the settings are wrong
-      3    the import has finished, but refused some rows
+      1    the command failed, or the catalogue refused it
+      2    the command line or a setting is wrong
+      3    the import finished, but refused some rows
       130  interrupted
-      141  the reader of the output closed it
+      141  the program that read the output closed it
     """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
-    # The pools log each failed attempt to connect, and what an interruption left unfinished; the error that is printed
-    # at the end is enough.
+    # The libraries log every failed attempt to connect. The error that is printed at the end is enough.
     for library in ("psycopg", "sqlalchemy"):
         logging.getLogger(library).addHandler(logging.NullHandler())
-    # What an upgrade or a rebuild waits for is said at once: it may be minutes.
+    # An upgrade or a rebuild may wait for minutes, so it says at once what it waits for.
     logger, teller = logging.getLogger("audiocatalog"), _Waits(logging.WARNING)
     logger.addHandler(teller)
     context.call_on_close(lambda: logger.removeHandler(teller))

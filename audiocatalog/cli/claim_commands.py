@@ -1,4 +1,4 @@
-"""The commands claim, complete, fail, renew and release: a worker in any language can be made of them."""
+"""The commands claim, complete, fail, renew and release. A worker in any language can use them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _LEASE: Final = click.option(
     callback=read_span,
     default="5m",
     show_default=True,
-    help="Hold it so long from now: 90s, 5m, 1h30m.",
+    help="The length of the lease from now: 90s, 5m, 1h30m.",
 )
 _TOKEN: Final = click.argument("token", type=click.IntRange(1, 2**63 - 1))
-#: From this width on, a claim and its path fit on one line.
+#: On a terminal at least this wide, a claim and its path fit on one line.
 _WIDE: Final = 132
 
 
@@ -40,23 +40,23 @@ _WIDE: Final = 132
     "--limit", type=click.IntRange(1, MAX_CLAIMS), default=1, show_default=True, help="At most this many tracks."
 )
 @_LEASE
-@click.option("--worker", metavar="NAME", help="Who works on them, for the history; default: the actor.")
+@click.option("--worker", metavar="NAME", help="The worker that the history records; default: the actor.")
 @click.option(
     "--order",
     "order_by",
     type=click.Choice(CLAIM_ORDERS),
     default="oldest",
     show_default=True,
-    help="Which of the waiting tracks.",
+    help="Which waiting tracks come first.",
 )
 @as_json
 @click.pass_obj
 def claim(target: Target, /, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # Values of several types.
     """
-    Take waiting tracks to work on.
+    Claim waiting tracks to work on.
 
-    Each is nobody else's until its lease runs out. End it with `complete`, `fail` or `release`, which take its id and
-    its token; `renew` prolongs the lease. With --json, each claim is one line:
+    No other worker gets a claimed track until its lease expires. End the claim with `complete`, `fail` or `release`,
+    which take its ID and TOKEN. `renew` extends the lease. With --json, each claim is one line:
 
     \b
       audiocatalog claim --json --lease 10m | while read -r claim; do
@@ -85,7 +85,7 @@ def claim(target: Target, /, *, as_json: bool, **options: Any) -> None:  # noqa:
     "file",
     metavar="FILE",
     type=click.File(encoding="utf-8"),
-    help="Store what this file says about the track: one JSON object; - for the standard input.",
+    help="Also store the metadata in this file: one JSON object; - for stdin.",
 )
 @as_json
 @click.pass_obj
@@ -93,7 +93,7 @@ def complete(target: Target, id: UUID, token: int, file: Any, *, as_json: bool) 
     """
     End a claim: the work on its track is done.
 
-    ID and TOKEN are those that `claim` has printed.
+    ID and TOKEN are those that `claim` printed.
     """
     metadata = None if file is None else TrackMetadata.from_mapping(_object_in(file))
     with target.catalog() as catalog:
@@ -104,16 +104,16 @@ def complete(target: Target, id: UUID, token: int, file: Any, *, as_json: bool) 
 @click.command()
 @click.argument("id", type=click.UUID)
 @_TOKEN
-@click.option("--error", metavar="TEXT", required=True, help="What went wrong, for the history and the next try.")
-@click.option("--no-retry", is_flag=True, help="Do not try it again.")
+@click.option("--error", metavar="TEXT", required=True, help="What went wrong, for the history and the next attempt.")
+@click.option("--no-retry", is_flag=True, help="Do not retry: the track is FAILED at once.")
 @as_json
 @click.pass_obj
 def fail(target: Target, id: UUID, token: int, error: str, *, no_retry: bool, as_json: bool) -> None:  # noqa: A002
     """
     End a claim: the work on its track has failed.
 
-    ID and TOKEN are those that `claim` has printed. The track waits for its next try, longer after each one; when it
-    has been tried often enough, or with --no-retry, it is FAILED.
+    ID and TOKEN are those that `claim` printed. The track waits for its next attempt, longer after each failure.
+    After the last attempt, or with --no-retry, it is FAILED.
     """
     with inputs_by_option(), target.catalog() as catalog:
         change = catalog.fail(_claim_of(catalog, target, id, token), error, retry=not no_retry)
@@ -128,9 +128,9 @@ def fail(target: Target, id: UUID, token: int, error: str, *, no_retry: bool, as
 @click.pass_obj
 def renew(target: Target, /, id: UUID, token: int, *, as_json: bool, **options: Any) -> None:  # noqa: A002, ANN401
     """
-    Prolong the lease of a claim, counted from now.
+    Extend the lease of a claim, counted from now.
 
-    ID and TOKEN are those that `claim` has printed.
+    ID and TOKEN are those that `claim` printed.
     """
     with inputs_by_option(), target.catalog() as catalog:
         held = catalog.renew(_claim_of(catalog, target, id, token), **options)
@@ -144,7 +144,7 @@ def renew(target: Target, /, id: UUID, token: int, *, as_json: bool, **options: 
 @click.argument("id", type=click.UUID, required=False)
 @click.argument("token", type=click.IntRange(1, 2**63 - 1), required=False)
 @click.option("--reason", metavar="TEXT", help="Why, for the history.")
-@click.option("--expired", is_flag=True, help="Take back all tracks whose leases have run out.")
+@click.option("--expired", is_flag=True, help="Take back all tracks whose leases have expired.")
 @click.option("--limit", type=click.IntRange(1, MAX_CLAIMS), help="With --expired: at most this many; default: 1000.")
 @as_json
 @click.pass_obj
@@ -162,11 +162,11 @@ def release(
     as_json: bool,
 ) -> None:
     """
-    Give a track back, or take back what dead workers hold.
+    Give a track back, or take tracks back from dead workers.
 
-    ID and TOKEN are those that `claim` has printed: the track waits again at once, as if it had not been tried. With
-    --expired, tracks whose leases have run out wait for their next try, or are FAILED if they have been tried often
-    enough; worker loops do this by themselves.
+    ID and TOKEN are those that `claim` printed. The track waits again at once, and this attempt does not count. With
+    --expired, tracks whose leases have expired wait for their next attempt. Those without attempts left are FAILED.
+    Worker loops do this by themselves.
     """
     if expired:
         if id is not None or reason is not None:
@@ -185,7 +185,7 @@ def release(
 
 
 def _claim_of(catalog: Catalog, target: Target, track_id: UUID, token: int) -> Claim:
-    """Return a claim that has been printed; only its token is asked for, the rest is in the database."""
+    """Return the claim with *token*. The server compares the token alone, so the other fields are placeholders."""
     track, now = catalog.get(track_id), datetime.now(UTC)
     return Claim(track, token, worker=target.who, attempt=1, expires_at=now, last_error=None)
 
@@ -194,14 +194,14 @@ def _object_in(file: Any) -> Mapping[str, Any]:  # noqa: ANN401  # An open text 
     try:
         value = json.load(file)
     except (ValueError, RecursionError):
-        raise Failure(f"--metadata: {file.name} holds no readable JSON") from None
+        raise Failure(f"--metadata: {file.name} is not valid JSON") from None
     if not isinstance(value, dict):
-        raise Failure(f"--metadata: {file.name} holds no JSON object")
+        raise Failure(f"--metadata: {file.name} must hold one JSON object")
     return value
 
 
 def _claim_json(claim: Claim) -> dict[str, Any]:
-    """Return all about *claim* and its track, ready for JSON."""
+    """Return *claim* and the columns of its track, ready for JSON."""
     return output.track_json(claim.track) | {
         "token": claim.token,
         "worker": claim.worker,
@@ -241,8 +241,8 @@ def _print_taken_back(changes: Sequence[StatusChange], *, as_json: bool) -> None
             output.print_json(output.change_json(change))
         return
     if not changes:
-        click.echo("no lease has run out")
+        click.echo("no lease has expired")
         return
     failed = sum(change.to_status == "FAILED" for change in changes)
-    rest = f", of which {failed:,} had been tried often enough and are FAILED" if failed else ""
-    click.echo(f"took {counted(len(changes), 'track')} back{rest}")
+    rest = f"; {failed:,} had no attempts left and became FAILED" if failed else ""
+    click.echo(f"took back {counted(len(changes), 'track')}{rest}")

@@ -24,12 +24,12 @@ from audiocatalog.errors import CatalogError, ConfigurationError, QueryTimeout
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to try for locks, and to wait for another upgrade.",
+    help="Give up after this long without a lock, or behind another upgrade.",
 )
 @as_json
 @click.pass_obj
 def upgrade(target: Target, lock_timeout: float, *, as_json: bool) -> None:
-    """Create the schema of the database, or bring it up to date."""
+    """Create the schema in the database, or upgrade it."""
     with target.database() as url:
         before = migrations.current(url)
         migrations.upgrade(url, lock_timeout=lock_timeout)
@@ -47,7 +47,7 @@ def upgrade(target: Target, lock_timeout: float, *, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def show(target: Target, id: UUID, *, as_json: bool) -> None:  # noqa: A002
-    """Show everything about the track with an ID."""
+    """Show everything about the track with this ID."""
     with target.catalog() as catalog:
         track = catalog.get(id)
     if as_json:
@@ -60,12 +60,12 @@ def show(target: Target, id: UUID, *, as_json: bool) -> None:  # noqa: A002
 @click.argument("id", type=click.UUID)
 @click.argument("new", type=status_choice)
 @click.option("--reason", help="Why, for the history.")
-@click.option("--expected", type=status_choice, help="Move it only from this status.")
-@click.option("--operation-id", type=click.UUID, help="A UUID for this move; a repeated move is done once.")
+@click.option("--expected", type=status_choice, help="Refuse the move unless this is the track's status.")
+@click.option("--operation-id", type=click.UUID, help="A UUID that makes this move safe to repeat.")
 @as_json
 @click.pass_obj
 def status(target: Target, /, id: UUID, new: str, expected: str | None, *, as_json: bool, **options: Any) -> None:  # noqa: A002, ANN401
-    """Move the track with an ID to a NEW status."""
+    """Move the track with this ID to a NEW status."""
     with target.catalog() as catalog:
         start = None if expected is None else TrackStatus(expected)
         change = catalog.update_status(id, TrackStatus(new), expected=start, **options)
@@ -80,7 +80,7 @@ def status(target: Target, /, id: UUID, new: str, expected: str | None, *, as_js
 @as_json
 @click.pass_obj
 def history(target: Target, id: UUID, *, as_json: bool) -> None:  # noqa: A002
-    """Show how the track with an ID moved through its statuses."""
+    """Show how the track with this ID moved through its statuses."""
     with target.catalog() as catalog, catalog.unit_of_work() as work:
         changes = work.history(id)
     if as_json:
@@ -97,19 +97,18 @@ def history(target: Target, id: UUID, *, as_json: bool) -> None:  # noqa: A002
     callback=read_span,
     default="24h",
     show_default=True,
-    help="What happened in this time: 90s, 5m, 1h30m, 7d.",
+    help="Look back over this time: 90s, 5m, 1h30m, 7d.",
 )
 @as_json
 @click.pass_obj
 def stats(target: Target, *, since: timedelta, as_json: bool) -> None:
-    """Count the tracks, and show what happened lately."""
+    """Count the tracks by status, and show recent activity."""
     try:
         with inputs_by_option(), target.catalog() as catalog:
             counts, activity = catalog.count_by_status(), catalog.activity(since, statistics.PARTS)
     except QueryTimeout:
         raise Failure(
-            "there was too much to count: ask for less time by --since, or allow more seconds by "
-            "AUDIOCATALOG_STATEMENT_TIMEOUT"
+            "counting took too long: shorten --since, or raise the seconds in AUDIOCATALOG_STATEMENT_TIMEOUT"
         ) from None
     if as_json:
         output.print_json(statistics.counts_json(counts) | {"activity": statistics.activity_json(activity)})

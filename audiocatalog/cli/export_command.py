@@ -1,4 +1,4 @@
-"""The command `export`: tracks as CSV or JSON Lines, which `import` reads back."""
+"""The command `export`, which writes tracks as CSV or JSON Lines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from audiocatalog.cli.writing import compressed, csv_line, json_line, replaced, 
 from audiocatalog.errors import CatalogError
 from audiocatalog.models.rows import TRACK_COLUMNS
 
-#: What an import takes, the id first, and then what only the owner's import takes, or none.
+#: The fields of an import, the id first, then those that only the schema's owner imports or that no import reads.
 _IMPORTED: Final = ("id", *(name for name in IMPORTED if name != "id"))
 _FIELDS: Final = (*_IMPORTED, *(name for name in TRACK_COLUMNS if name not in IMPORTED))
 _PART: Final = 1000
@@ -44,7 +44,7 @@ def _read_fields(context: click.Context, option: click.Parameter, text: str | No
             fields = ", ".join(_FIELDS)
             raise click.BadParameter(f"there is no field {quoted(name)}, the fields are {fields}", context, option)
         if names.count(name) > 1:
-            raise click.BadParameter(f"the field {name} stands there twice", context, option)
+            raise click.BadParameter(f"the field {name} is named twice", context, option)
     return names
 
 
@@ -55,10 +55,10 @@ def _read_fields(context: click.Context, option: click.Parameter, text: str | No
     "--format",
     "file_format",
     type=click.Choice(get_args(Format)),
-    help="The format; default: that of the name of FILE, jsonl for stdout.",
+    help="The format; default: by the name of FILE, jsonl for stdout.",
 )
-@click.option("--fields", metavar="A,B,...", callback=_read_fields, help="These fields, in this order.")
-@click.option("--all", "everything", is_flag=True, help="All fields, also those that an import does not take.")
+@click.option("--fields", metavar="A,B,...", callback=_read_fields, help="Write these fields, in this order.")
+@click.option("--all", "everything", is_flag=True, help="Write all fields, also created_at, updated_at and version.")
 @click.option(
     "--safe-for-spreadsheets",
     "is_safe",
@@ -83,33 +83,33 @@ def export_file(
     """
     Write the tracks to FILE as CSV or JSON Lines, or to stdout.
 
-    They come in the order of their ids, one at a time, so that there may be any number of them. What `import` takes is
-    written: id, METADATA, audio_path, thumbnail_path and status. It reads them back as they were, but PROCESSING as
-    PENDING. --all adds created_at (which `import --restore` keeps), updated_at and version; --fields chooses. Histories
-    and edits are not part of an export.
+    Tracks are written one at a time in the order of their ids, so memory stays constant. The fields are id, METADATA,
+    audio_path, thumbnail_path and status, and `import` reads all of them back. PROCESSING comes back as PENDING. --all
+    adds created_at (kept by `import --restore`), updated_at and version. --fields chooses fields. Histories and edits
+    are not exported.
 
-    If the name of FILE ends in .gz, it is compressed. FILE appears, or is replaced, when it is complete. Lines end in
-    a line feed, the text is UTF-8, and unknown values are empty in CSV and null in JSON Lines.
+    If the name of FILE ends in .gz, the file is compressed. FILE appears, or is replaced, only when it is complete.
+    Lines end in a line feed, and the text is UTF-8. Unknown values are empty in CSV and null in JSON Lines.
 
-    A spreadsheet runs a cell that begins with = + - or @ as a formula, and titles come from anywhere: use
-    --safe-for-spreadsheets for CSV that is to be opened in one. It puts an apostrophe where such a cell could
-    begin, also behind blanks and quotation marks, and behind a semicolon, a tab or the end of a line, where another
-    spreadsheet may begin a cell. Numbers stay numbers. Do not import such a file again: the apostrophes would stay.
+    A spreadsheet runs a cell that begins with = + - or @ as a formula, and a title may begin with any of these. To
+    open the CSV in a spreadsheet, use --safe-for-spreadsheets. It puts an apostrophe before text that could begin a
+    formula, also after blanks, quotation marks, semicolons, tabs and line ends. Numbers stay numbers. Do not import
+    such a file: the apostrophes would become part of the data.
 
     \b
       audiocatalog export tracks.csv.gz
-      audiocatalog export --status COMPLETED --year 1990..1999 --fields id,title,artist | jq .title
+      audiocatalog export --year 1990..1999 --fields id,title | jq .title
     """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
     if fields is not None and everything:
-        raise click.UsageError("--fields and --all both say what is written: leave one of them out", context)
+        raise click.UsageError("--fields and --all both choose the fields: leave one of them out", context)
     is_stdout = str(file) == "-"
     found = file_format or ("jsonl" if is_stdout else format_of(file))
     if found is None:
         raise click.UsageError(
-            "the name of the file does not end in .csv or .jsonl: say what it is by --format", context
+            "the name of the file does not end in .csv or .jsonl: give the format by --format", context
         )
     if is_safe and found != "csv":
-        raise click.UsageError("--safe-for-spreadsheets goes with CSV: add --format csv", context)
+        raise click.UsageError("--safe-for-spreadsheets works for CSV only: add --format csv", context)
     names = _FIELDS if everything else fields or _IMPORTED
     try:
         with options.inputs_by_option(format="--audio-format"):
@@ -139,7 +139,7 @@ def export_file(
 
 
 def _count(catalog: Catalog) -> int | None:
-    """Return the number of all tracks, None if that takes too long."""
+    """Return the number of all tracks, or None if counting fails."""
     try:
         return sum(count.tracks for count in catalog.count_by_status())
     except CatalogError:
@@ -147,7 +147,7 @@ def _count(catalog: Catalog) -> int | None:
 
 
 class _Rows:
-    """Write *tracks* in a format, and count them."""
+    """A writer of *tracks* in one format, which counts them."""
 
     def __init__(self, tracks: Iterable[Track], file_format: Format, names: Sequence[str], *, is_safe: bool) -> None:
         self.tracks = 0
@@ -157,7 +157,7 @@ class _Rows:
         self._is_csv = file_format == "csv"
 
     def write(self, file: IO[bytes], written: Callable[[], None] = lambda: None) -> None:
-        """Write everything to *file*, and call *written* now and then."""
+        """Write everything to *file*, and call *written* after each part."""
         if self._is_csv:
             file.write(csv_line(self._names).encode())
         while part := list(islice(self._values, _PART)):

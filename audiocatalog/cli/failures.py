@@ -1,4 +1,4 @@
-"""How a command fails: one line on stderr and an exit code, never a traceback; the one place where errors are shown."""
+"""Failures of commands: one line on stderr and an exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from audiocatalog.errors.printing import escaped
 
 #: The exit code of an import that refused some rows and saved all others.
 ROWS_REFUSED: Final = 3
-#: The exit code when the output was closed by its reader: 128 plus the number of SIGPIPE, as in a shell.
+#: The exit code when the reader closed the output: 128 plus the number of SIGPIPE, as in a shell.
 BROKEN_PIPE: Final = 141
 
 
 class Failure(click.ClickException):
-    """End the command with one line on stderr."""
+    """A failure that ends the command with one line on stderr."""
 
     exit_code = 1
 
@@ -34,20 +34,20 @@ class Failure(click.ClickException):
 
 
 class WrongSettings(Failure):
-    """End a command whose options or settings are wrong."""
+    """A failure because of wrong options or settings."""
 
     exit_code = 2
 
 
 class Interrupted(Failure):
-    """End a command that was interrupted; the exit code is 128 plus the number of SIGINT, as in a shell."""
+    """An interruption of the command. The exit code is 128 plus the number of SIGINT, as in a shell."""
 
     exit_code = 130
 
 
 def failure_of(error: CatalogError) -> Failure:
     """Return the failure that reports *error*."""
-    # An error does not repeat the id, which may be one of many; whoever typed it may read it.
+    # Messages of errors leave the id out. The user typed it, so it may be shown here.
     track_id = getattr(error, "track_id", None)
     message = str(error) if track_id is None else f"track {track_id}: {error}"
     return WrongSettings(message) if isinstance(error, ConfigurationError) else Failure(message)
@@ -56,9 +56,9 @@ def failure_of(error: CatalogError) -> Failure:
 @contextmanager
 def plain_failures() -> Iterator[None]:
     """
-    Turn the errors of the catalogue and of the system, a closed pipe and Ctrl-C into failures.
+    Turn errors of the catalogue and of the system, a closed pipe and Ctrl-C into failures.
 
-    Click's own errors repeat arguments and file names, which may hold anything: they are shown as text.
+    Click's own errors repeat arguments and file names, so they are escaped before they are shown.
     """
     try:
         yield
@@ -78,21 +78,21 @@ def plain_failures() -> Iterator[None]:
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as error:
-        # A full disk, say: what is still to be written would fail again at exit.
+        # After a full disk, for example, flushing at exit would fail again.
         _discard_output()
         what = f"{error.filename}: " if error.filename else ""
         raise Failure(f"{what}{error.strerror or error}") from None
 
 
 def tell(line: str) -> None:
-    """Print *line* on stderr, as text that cannot act on a terminal."""
+    """Print *line* on stderr, with control characters escaped."""
     click.echo(escaped(line), err=True)
 
 
 def _discard_output() -> None:
-    """Discard the rest of the output: Python flushes it at exit, and would report the failure again."""
+    """Discard the rest of the output. Otherwise, Python flushes it at exit and reports the failure again."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # Only its descriptor is needed.
-        # One that was closed from the beginning is None.
+        # A stream that was closed at the start is None.
         for stream in filter(None, (sys.stdout, sys.stderr)):
             try:
                 stream.flush()

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their values mean."""
+"""Options that several commands share, and the callbacks that read their values."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from audiocatalog.models.metadata import FIELDS, LIMITS, Unit
 
 as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 status_choice: Final = click.Choice([str(status) for status in TrackStatus], case_sensitive=False)
-whole: Final = click.option("--whole", is_flag=True, help="The last word is complete: do not take it as a beginning.")
+whole: Final = click.option("--whole", is_flag=True, help="The last word is complete: do not match longer words.")
 
 #: The lowest and the highest number that a text stands for.
 _Ends = tuple[float, float]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-#: Arguments of a search that are not called like their options.
+#: The options of arguments whose names differ.
 _ARGUMENTS: Final[Mapping[str, str]] = {"query": "QUERY", "id": "ID", "facets": "--facet"}
-#: What to do where the rule alone does not say it.
+#: Advice for arguments whose rule alone does not help.
 _ADVICE: Final[Mapping[str, str]] = {
-    "after": "it is not of this search: give the QUERY, --whole, the filters and --sort as for the page before it, or "
-    "leave --after out",
+    "after": "the cursor belongs to another search: repeat the QUERY, --whole, the filters and --sort of the page that "
+    "printed it, or leave --after out",
     "lease": "from 10ms to 7d",
     "since": "from 1s to 366d",
 }
@@ -50,7 +50,7 @@ def _thousands(text: str) -> _Ends:
 
 
 def _seconds(text: str) -> _Ends:
-    """Read seconds, or a time as players show it: without a fraction, 4:30 stands for that whole second."""
+    """Read seconds, or a time such as 4:30. Without a fraction, such a time covers the whole second."""
     seconds = 0.0
     for part in text.split(":"):
         seconds = seconds * 60 + float(part)
@@ -73,7 +73,7 @@ def read_span(context: click.Context, option: click.Parameter, text: str) -> tim
 
 
 def _range(read: Callable[[str], _Ends], pattern: str, kind: str) -> Callable[..., Any]:
-    """Return a callback that reads ``A..B``, ``A..``, ``..B`` or ``A``, whose ends match *pattern*."""
+    """Return a callback that reads ``A..B``, ``A..``, ``..B`` or ``A``, with ends that match *pattern*."""
     form = re.compile(rf"({pattern})?(\.\.)?({pattern})?", re.ASCII)
 
     def read_range(context: click.Context, option: click.Parameter, text: str | None) -> Any:  # noqa: ANN401
@@ -100,7 +100,7 @@ def _read_time(context: click.Context, option: click.Parameter, text: str | None
 
 
 class _RangeForm(NamedTuple):
-    """How a number of a range is read, its pattern, what it is called in errors, and an example for the help."""
+    """The reader of a range's ends, their pattern, their name in errors, and an example for the help."""
 
     read: Callable[[str], _Ends]
     pattern: str
@@ -145,7 +145,7 @@ def _range_option(field: str) -> Callable[[_Command], _Command]:
 
 
 def _filters(**names: Sequence[str]) -> Sequence[Callable[[_Command], _Command]]:
-    """Return the options of all filters; *names* are those of an option that is not called like its field."""
+    """Return the options of all filters. *names* are the options whose names differ from their fields."""
     return (
         click.option("--status", type=status_choice, multiple=True, help="Only this status."),
         *(
@@ -153,7 +153,7 @@ def _filters(**names: Sequence[str]) -> Sequence[Callable[[_Command], _Command]]
             for field in TEXT_FILTERS
         ),
         *map(_range_option, RANGE_FILTERS),
-        click.option("--created-since", metavar="TIME", callback=_read_time, help="Only new since 2024-05-31 (UTC)."),
+        click.option("--created-since", metavar="TIME", callback=_read_time, help="Only added since 2024-05-31 (UTC)."),
         click.option(
             "--updated-since", metavar="TIME", callback=_read_time, help="Only changed since 2024-05-31T14:30."
         ),
@@ -161,12 +161,12 @@ def _filters(**names: Sequence[str]) -> Sequence[Callable[[_Command], _Command]]
 
 
 def filters(command: _Command) -> _Command:
-    """Give *command* the options that narrow a search."""
+    """Add the options that narrow a search to *command*."""
     return _with(command, _filters(format=("--format", "--audio-format")))
 
 
 def filters_beside_file_format(command: _Command) -> _Command:
-    """Give *command* the same options, where --format is the format of a file and not of a track."""
+    """Add the same options to *command*, whose --format is that of a file."""
     return _with(command, _filters(format=("--audio-format",)))
 
 
@@ -177,19 +177,19 @@ def _with(command: _Command, options: Sequence[Callable[[_Command], _Command]]) 
 
 
 def filters_of(options: Mapping[str, Any]) -> SearchFilters | None:
-    """Return the filters that are given among *options*, None if there are none."""
+    """Return the filters in *options*, or None if no filter is given."""
     given = {name: value for name, value in options.items() if value not in (None, ())}
     return SearchFilters(**given) if given else None
 
 
 def text_of(words: tuple[str, ...], *, whole: bool) -> str:
-    """Return the query that *words* make: the last one is a beginning unless it is *whole*, which a space says."""
+    """Return *words* as one query. A space at the end says that the last word is *whole*."""
     return " ".join(words) + (" " if whole else "")
 
 
 @contextmanager
 def inputs_by_option(**names: str) -> Iterator[None]:
-    """Let the refusal of a command name the options of the command line, and say what to do; *names* are others."""
+    """Turn ``InvalidInput`` into a failure that names options. *names* maps further arguments to options."""
     arguments = {**_ARGUMENTS, **names}
     try:
         yield
@@ -204,13 +204,13 @@ def inputs_by_option(**names: str) -> Iterator[None]:
 
 @contextmanager
 def refusals_by_option() -> Iterator[None]:
-    """Do so for a search, which may take too long besides."""
+    """Do what ``inputs_by_option`` does, and give advice if the search takes too long."""
     try:
         with inputs_by_option():
             yield
     except QueryTimeout:
         raise Failure(
-            "the search took too long: narrow it, as by --artist or --year, or allow more seconds by "
+            "the search took too long: narrow it, for example by --artist or --year, or raise the seconds in "
             "AUDIOCATALOG_SEARCH_TIMEOUT"
         ) from None
 

@@ -1,4 +1,4 @@
-"""What the commands print on stdout: tables for people, JSON for programs."""
+"""The output of the commands on stdout: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from audiocatalog.errors.printing import escaped, json_text
 from audiocatalog.models.metadata import FIELDS
 from audiocatalog.models.rows import CHANGE_COLUMNS, TRACK_COLUMNS
 
-#: The width of a pipe or a file: lines are not folded, because programs read them one by one.
+#: The width of a pipe or a file. Lines are not wrapped there, because programs read them one by one.
 _ENDLESS: Final = 100_000
-#: Tables are not narrower than this, unless they are made for it, so that no text is cut off; a narrower terminal folds
-#: the lines itself.
+#: The least width of most tables, so that no text is cut off. A narrower terminal wraps the lines itself.
 _NARROWEST: Final = 80
 _WIDE_HISTORY: Final = 100
 _PIECE: Final = 2**14
-#: What is printed for an unknown value.
+#: The text for an unknown value.
 UNKNOWN: Final = "-"
 
 
 class Output(Console):
-    """A terminal with its own width, but at least *least*, or a pipe or file of width *most*."""
+    """A terminal that is at least *least* characters wide, or a pipe or file of width *most*."""
 
     def __init__(self, most: int = _ENDLESS, *, least: int = _NARROWEST) -> None:
         super().__init__(highlight=False, markup=False, emoji=False)
@@ -48,7 +47,7 @@ class Output(Console):
         return beautiful if self.encoding.startswith("utf") else plain
 
     def lay_out(self, table: Table) -> None:
-        """Print *table*; in a pipe or file, without the spaces at the ends of the lines."""
+        """Print *table*. In a pipe or file, lines have no spaces at the end."""
         if self.is_terminal:
             self.print(table)
             return
@@ -57,7 +56,7 @@ class Output(Console):
         click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
     def table(self, *headings: str, right: Sequence[str] = ()) -> Table:
-        """Return an empty table; the columns named by *right* are aligned to the right."""
+        """Return an empty table. The columns in *right* are aligned to the right."""
         table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2), header_style="dim")
         for heading in headings:
             table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
@@ -68,7 +67,7 @@ def print_json(value: object) -> None:
     """Print *value* as one line of JSON, in ASCII unless the output is in Unicode."""
     unicode = (getattr(sys.stdout, "encoding", None) or "ascii").lower().startswith("utf")
     text = json_text(value, ascii_only=not unicode)
-    # In pieces: where Python does not buffer, a long write to a pipe that is closed half-way ends without an error.
+    # Unbuffered, one long write to a pipe that is closed half-way raises no error. Short writes do.
     for start in range(0, len(text), _PIECE):
         click.echo(text[start : start + _PIECE], nl=False)
     click.echo()
@@ -80,7 +79,7 @@ def track_json(track: Track) -> dict[str, Any]:
 
 
 def history_json(change: StatusChange) -> dict[str, Any]:
-    """Return all columns of *change*, and how many seconds the track stayed where it led to, ready for JSON."""
+    """Return all columns of *change* and the seconds that the track stayed in the new status, ready for JSON."""
     return change_json(change) | {"duration": None if change.duration is None else change.duration.total_seconds()}
 
 
@@ -115,9 +114,9 @@ def print_change(change: StatusChange) -> None:
 
 
 def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
-    """Print the moves of a track, and how long it stayed in each status."""
+    """Print the moves of a track and how long it stayed in each status. The last stay ends at *now*."""
     output = Output()
-    # Where a track came from is where it went to before: where there is little room, it is left out.
+    # Each move begins where the last one ended, so narrow terminals leave the first column out.
     is_wide = output.width >= _WIDE_HISTORY
     start = ["from", ""] if is_wide else []
     table = output.table("when (UTC)", *start, "to", "try", "stayed", "who", "why", right=("try",))
@@ -138,17 +137,17 @@ def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
 
 
 def print_health(health: Health) -> None:
-    """Print how the server, the schema, the work in it and the pool stand."""
+    """Print the state of the server, the schema, the claims and the pool."""
     output = Output()
     table = output.table("", "")
     table.show_header = False
     age, stuck = health.vocabulary_age, health.stuck_claims
     facts: Mapping[str, str] = {
         "server": f"PostgreSQL {health.server_version}, {health.server_encoding}",
-        "schema": f"revision {health.schema_revision}, this program knows {health.expected_revision}",
-        "role": "standby, which takes no writes" if health.is_standby else "primary",
+        "schema": f"revision {health.schema_revision}, this program expects {health.expected_revision}",
+        "role": "standby, read-only" if health.is_standby else "primary",
         "vocabulary": "never counted" if age is None else f"counted {time_span(age)} ago",
-        "claims": f"{UNKNOWN if stuck is None else stuck} with a lease that has run out",
+        "claims": f"{UNKNOWN if stuck is None else stuck} with an expired lease",
         "pool": f"{health.pool.connections} of {health.pool.size} connections open, {health.pool.in_use} in use, "
         f"{health.pool.waiting} callers waiting",
     }
@@ -163,7 +162,7 @@ def _move(output: Output, change: StatusChange) -> str:
 
 
 def moment(at: datetime) -> str:
-    """Return a time as people read it."""
+    """Return a time in UTC, to the second."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

@@ -1,4 +1,4 @@
-"""The pages of a search as the command prints them: hits with what matched, counts, and the way to the next page."""
+"""The pages of a search on a terminal: hits with their matches, counts, and the option for the next page."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from audiocatalog.errors.printing import escaped
 from audiocatalog.search.results import MAXIMUM_TERMS, Span
 from audiocatalog.search.sorted_sql import COUNTED
 
-#: From this width on, a hit and its id fit on one line.
+#: On a terminal at least this wide, a hit and its id fit on one line.
 _WIDE: Final = 132
 #: The column of artists is at least as wide as its heading.
 _NARROWEST: Final = len("artist, album")
 _MATCH: Final = "bold underline"
 _PARTIAL: Final = (
-    "time ran out before everything was looked at: narrow the search, or allow more seconds by "
+    "time ran out before all tracks were searched: narrow the search, or raise the seconds in "
     "AUDIOCATALOG_SEARCH_TIMEOUT"
 )
 
 
 def page_json(page: SearchPage) -> dict[str, Any]:
-    """Return *page* with all that it tells, ready for JSON."""
+    """Return all fields of *page*, ready for JSON."""
     return {
         "hits": [track_json(hit.track) | {"score": hit.score, "highlights": dict(hit.highlights)} for hit in page],
         "total": page.total,
@@ -48,7 +48,7 @@ def page_json(page: SearchPage) -> dict[str, Any]:
 
 
 def print_page(page: SearchPage, offset: int | None = 0, output: Output | None = None) -> None:
-    """Print a page, which begins behind *offset* hits, or behind a cursor if that is None."""
+    """Print a page that begins after *offset* hits, or after a cursor if *offset* is None."""
     output = output or Output()
     if page.suggestion:
         output.print(Text.assemble('did you mean "', (escaped(page.suggestion), "bold"), '"?'))
@@ -58,18 +58,20 @@ def print_page(page: SearchPage, offset: int | None = 0, output: Output | None =
         output.print()
     output.print(_place(page, offset))
     if page.next_cursor:
-        # Soft, so that a terminal copies it as one word.
+        # With soft wrapping, a terminal copies the cursor as one word.
         way = f"next page: --after {page.next_cursor}{' (without --offset)' if offset else ''}"
         output.print(Text(way, "dim"), soft_wrap=True)
     if page.is_partial:
         output.print(_PARTIAL, style="yellow")
     if page.ignored_terms:
-        output.print(f"the first {MAXIMUM_TERMS} words were looked for, {page.ignored_terms} were not", style="yellow")
+        output.print(
+            f"the search used the first {MAXIMUM_TERMS} words and ignored {page.ignored_terms}", style="yellow"
+        )
     _print_facets(output, page.facets, is_least=_is_least(page))
 
 
 def _place(page: SearchPage, offset: int | None) -> str:
-    """Say which of how many hits these are."""
+    """Return which hits these are, and of how many."""
     if not page.hits and not page.total:
         return "no hits"
     estimate = f"at least {page.total:,} hits" if _is_least(page) else f"{about(page.total)} hits"
@@ -84,7 +86,7 @@ def _place(page: SearchPage, offset: int | None) -> str:
 
 
 def _is_least(page: SearchPage) -> bool:
-    """Whether the counting ended at its bound, so that there may be more tracks, but no fewer."""
+    """Return whether counting ended at its bound, so that the total is a minimum."""
     return not page.is_total_exact and page.total == COUNTED
 
 
@@ -114,7 +116,7 @@ def _one_line_each(output: Output, page: SearchPage) -> Table:
 
 
 def _two_lines_each(output: Output, page: SearchPage) -> Table:
-    """Return the table for narrow terminals, with album and id on a second line."""
+    """Return a table for narrow terminals, with album and id on a second line."""
     table = output.table("artist, album", "title, id", "year", "length", "status", right=("year", "length"))
     for column in table.columns[2:]:
         column.no_wrap = True
@@ -122,7 +124,7 @@ def _two_lines_each(output: Output, page: SearchPage) -> Table:
     for hit in page:
         table.add_row(_highlighted(hit, "artist"), _highlighted(hit, "title"), *_figures(hit.track))
         table.add_row(_album(hit, ""), Text(str(hit.track.id), "dim"), style="dim")
-    # The layout shrinks the widest column first, the id's, which cannot be narrower: the artists give way instead.
+    # The layout would shrink the column of ids, which is the widest. So the column of artists is limited instead.
     figures = sum(2 + max(len(str(cell)) for cell in (column.header, *column.cells)) for column in table.columns[2:])
     table.columns[0].max_width = max(_NARROWEST, output.width - figures - 2 - (table.columns[1].min_width or 0))
     return table
@@ -134,7 +136,7 @@ def _figures(track: Track) -> tuple[str, str, str]:
 
 
 def _album(hit: Hit, unknown: str) -> Text:
-    """Return the album of a hit, and the genre if that is what matched: it has no column of its own."""
+    """Return the album of a hit, and the genre if that matched, because it has no column of its own."""
     album = _highlighted(hit, "album") if hit.track.album else Text(unknown)
     if "genre" not in hit.highlights:
         return album
@@ -143,7 +145,7 @@ def _album(hit: Hit, unknown: str) -> Text:
 
 
 def _highlighted(hit: Hit, field: str) -> Text:
-    """Return a field of a hit with its matches marked. Escaping changes lengths, so each piece is escaped alone."""
+    """Return a field of a hit with its matches marked. Each piece is escaped alone: escaping changes lengths."""
     value, text, done = getattr(hit.track, field), Text(), 0
     if value is None:
         return Text(UNKNOWN)

@@ -1,4 +1,4 @@
-"""Show on stderr how far a long command is, how fast it goes, and how much time is left."""
+"""The progress of a long command on stderr: how far it is, its speed, and the time left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 class Reporter(Protocol):
-    """Print the progress of a command and other lines on stderr."""
+    """A printer of progress and other lines on stderr."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -27,20 +27,20 @@ class Reporter(Protocol):
     ) -> None: ...
 
     def say(self, line: str) -> None:
-        """Print *line*, without disturbing the progress."""
+        """Print *line* without disturbing the progress."""
 
     def begin(self, verb: str, done: int, position: int | None) -> None:
-        """Begin with what *verb* says; what is *done* before, up to *position*, does not count for its speed."""
+        """Begin the step *verb*. The items *done* before, up to *position*, do not count for its speed."""
 
     def update(self, done: int, position: int | None, refused: int = 0) -> None:
-        """Show that so many are *done*, some of them *refused*, up to *position*, which None leaves unknown."""
+        """Show the number of items *done*, and of those *refused*, up to *position*, if that is known."""
 
 
 def progress_reporter(verb: str, noun: str, size: int | None, clock: Callable[[], float] = time.monotonic) -> Reporter:
     """
-    Return a bar if stderr is a terminal, else a printer of lines.
+    Return a progress bar if stderr is a terminal, else a printer of lines.
 
-    *noun* names what is counted. *size* is the position of the end, None if that is unknown.
+    *noun* names the items. *size* is the position of the end, or None if that is unknown.
     """
     console = Console(stderr=True, highlight=False)
     meter = _Meter(verb, noun, size, clock)
@@ -48,7 +48,7 @@ def progress_reporter(verb: str, noun: str, size: int | None, clock: Callable[[]
 
 
 class _Meter:
-    """Describe how much is done, how fast, and how much time is left."""
+    """A description of progress: the items done, the speed, and the time left."""
 
     def __init__(self, verb: str, noun: str, size: int | None, clock: Callable[[], float]) -> None:
         self.size = size
@@ -80,7 +80,7 @@ class _Meter:
 
 
 class _ProgressLines:
-    """Print a plain line every ten seconds."""
+    """A reporter that prints one line every ten seconds."""
 
     def __init__(self, meter: _Meter) -> None:
         self._meter = meter
@@ -108,7 +108,7 @@ class _ProgressLines:
 
 
 class _ProgressBar:
-    """Draw a progress bar below the other lines."""
+    """A reporter that draws a progress bar below the other lines."""
 
     def __init__(self, console: Console, meter: _Meter) -> None:
         self._meter = meter
@@ -129,7 +129,7 @@ class _ProgressBar:
         self._progress.stop()
 
     def say(self, line: str) -> None:
-        # The terminal wraps the text, so that it can be copied as one line.
+        # With soft wrapping, a terminal copies the text as one line.
         self._progress.console.print(Text(escaped(line)), soft_wrap=True)
 
     def begin(self, verb: str, done: int, position: int | None) -> None:

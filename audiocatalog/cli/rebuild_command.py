@@ -1,4 +1,4 @@
-"""The command rebuild."""
+"""The command `rebuild`, which fills and indexes search vectors."""
 
 from __future__ import annotations
 
@@ -22,25 +22,22 @@ from audiocatalog.migrations.vector_rebuild import rebuild as rebuild_vectors
 
 _NOTHING: Final = "every search vector is complete: nothing to rebuild"
 _MEGABYTE: Final = 1_000_000
-_NO_OWNER: Final = (
-    "this database role does not own the tables of audiocatalog: use the URL of the one that upgrades them"
-)
+_NO_OWNER: Final = "this database role does not own audiocatalog's tables: use the URL of the role that runs `upgrade`"
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Say what is to be done and how much disk it takes; change nothing.")
-@click.option("--all", "everything", is_flag=True, help="Look at each vector, also where nothing seems to be missing.")
-@click.option("--rate", metavar="N", type=click.FloatRange(1), help="Fill no more than N tracks in a second.")
+@click.option("--dry-run", is_flag=True, help="Only print the steps and the disk space they need.")
+@click.option("--all", "everything", is_flag=True, help="Check every vector, also where none seems to be missing.")
+@click.option("--rate", metavar="N", type=click.FloatRange(1), help="Fill at most N tracks a second.")
 @as_json
 @click.pass_obj
 def rebuild(target: Target, *, dry_run: bool, everything: bool, rate: float | None, as_json: bool) -> None:
     """
-    Make the search vectors that an upgrade brought.
+    Build the search vectors that an upgrade introduced.
 
-    It does so while services work: nobody waits who reads, and who writes a track for some 40 ms at the most. Vectors
-    of a new version are filled in beside those that searches use until newer code is deployed, then their indexes are
-    built. A column that an upgrade took out of use is emptied. Interrupted at any moment, it goes on when it is run
-    again.
+    It runs online: readers are not blocked, and writers wait at most about 40 ms. New vectors are filled in beside
+    those that searches use until newer code is deployed. Then their indexes are built. Columns that are no longer used
+    are emptied. If a run is interrupted, the next one continues.
 
     Run it after the upgrade, as the owner of the tables:
 
@@ -70,7 +67,7 @@ def rebuild(target: Target, *, dry_run: bool, everything: bool, rate: float | No
 
 
 class _Screen:
-    """Show on stderr what is to be done, and how far it is."""
+    """The plans of a rebuild and its progress, on stderr."""
 
     def __init__(self, plans: Sequence[VectorPlan]) -> None:
         self._plans = plans
@@ -87,7 +84,7 @@ class _Screen:
         self._reporter.__exit__(None, None, None)
 
     def show(self, progress: Progress) -> None:
-        """Print a line for each step; how many tracks one of many has looked at, the reporter shows in its own way."""
+        """Print a line for each step. For a step that goes through tracks, show its progress."""
         begins = progress.step != self._step
         self._step = progress.step
         if progress.tracks is not None:
@@ -99,7 +96,7 @@ class _Screen:
 
 
 def _planned(plan: VectorPlan) -> str:
-    parts = [f"{plan.column}: {'empty' if plan.is_spare else 'look at'} {about(plan.tracks)} tracks"]
+    parts = [f"{plan.column}: {'empty' if plan.is_spare else 'check'} {about(plan.tracks)} tracks"]
     parts += [f"drop {_indexes(plan.to_drop)}"] if plan.to_drop else []
     parts += [f"build {_indexes(plan.to_build)}"] if plan.to_build else []
     parts += [f"which takes up to {math.ceil(plan.size / _MEGABYTE):,} MB of disk"] if plan.size else []

@@ -1,4 +1,4 @@
-"""The command roles."""
+"""The command `roles`, which prints or grants the rights of database roles."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _NAMED = {"app": "application", "search": "search"}
 
 
 @click.command()
-@click.option("--apply", is_flag=True, help="Execute the statements, all of them or nothing.")
-@click.option("--owner", metavar="NAME", default=_DEFAULTS.owner, show_default=True, help="Who migrates.")
-@click.option("--app", metavar="NAME", default=_DEFAULTS.app, show_default=True, help="Who works with the tracks.")
-@click.option("--search", metavar="NAME", default=_DEFAULTS.search, show_default=True, help="Who only searches.")
+@click.option("--apply", is_flag=True, help="Execute the statements in one transaction.")
+@click.option("--owner", metavar="NAME", default=_DEFAULTS.owner, show_default=True, help="The role of migrations.")
+@click.option("--app", metavar="NAME", default=_DEFAULTS.app, show_default=True, help="The role of services.")
+@click.option("--search", metavar="NAME", default=_DEFAULTS.search, show_default=True, help="The role of searches.")
 @click.option(
     "--revoke-temporary",
     is_flag=True,
-    help="Also take from all other roles the right to make temporary tables in this database.",
+    help="Also revoke the right to create temporary tables from all other roles.",
 )
-@click.option("--grant", metavar="ROLE", help="Instead, give an existing ROLE the application's rights, at once.")
-@click.option("--grant-search", metavar="ROLE", help="Instead, give an existing ROLE the search's rights, at once.")
+@click.option("--grant", metavar="ROLE", help="Instead, grant the application's rights to this ROLE, at once.")
+@click.option("--grant-search", metavar="ROLE", help="Instead, grant the rights of searches to this ROLE, at once.")
 @click.option("--dry-run", is_flag=True, help="With --grant or --grant-search: only print the statements.")
 @as_json
 @click.pass_obj
@@ -45,34 +45,38 @@ def roles(
     **names: str,
 ) -> None:
     """
-    Print the SQL for three roles with few rights.
+    Print the SQL that creates three roles with the least rights.
 
-    None has more than it needs. The owner runs migrations. The application saves, moves, claims and searches tracks; it
-    can neither change the schema nor write the history otherwise than by moving tracks. The search reads what searches
-    need. None can log in before you give it a password, or make login roles of yours its members.
+    \b
+      owner        runs migrations
+      application  saves, moves, claims and searches tracks, but cannot change
+                   the schema or forge the history
+      search       reads what searches need
+
+    No role can log in until you give it a password, or make login roles of yours its members.
 
     Run it with --apply as a superuser, or as the owner of the database with CREATEROLE, and again after each upgrade:
 
     \b
       audiocatalog upgrade && audiocatalog roles --apply
 
-    If your services have roles of their own, give each its rights as the owner of the tables. No owner changes:
+    If your services have their own roles, grant each its rights, as the owner of the tables:
 
     \b
       audiocatalog roles --grant uploads
 
-    Every role may make temporary tables in a database of PostgreSQL, and so fill its disk. --revoke-temporary takes
-    this from all roles but the owner and the superusers; roles that need it must be granted it by name.
+    In PostgreSQL, every role may create temporary tables and so fill the disk. --revoke-temporary revokes this from
+    all roles but the owner and superusers. Grant it by name to roles that need it.
     """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
     if grant is not None or grant_search is not None:
         if grant is not None and grant_search is not None:
-            raise click.UsageError("--grant and --grant-search are two commands: leave one of them out")
+            raise click.UsageError("--grant and --grant-search exclude each other: leave one of them out")
         if revoke_temporary:
-            raise click.UsageError("--revoke-temporary goes with the three roles, not with --grant")
+            raise click.UsageError("--revoke-temporary works for the three roles only: leave it or --grant out")
         _grant(target, grant or grant_search or "", "app" if grant else "search", dry_run=dry_run, as_json=as_json)
         return
     if dry_run:
-        raise click.UsageError("--dry-run goes with --grant or --grant-search: without --apply, roles only prints")
+        raise click.UsageError("--dry-run needs --grant or --grant-search: without --apply, roles only prints")
     with inputs_by_option():
         chosen = RoleNames(**names)
     with target.database() as url:
@@ -80,8 +84,8 @@ def roles(
             script = (apply_roles if apply else roles_sql)(url, chosen, revoke_temporary=revoke_temporary)
         except PermissionDenied:
             raise Failure(
-                "this database role may not create roles or grant on the objects of audiocatalog; nothing was changed: "
-                "run it as a superuser, or as the owner of the database and its schema with CREATEROLE"
+                "this database role may not create roles, or may not grant rights on audiocatalog's objects. Nothing "
+                "was changed. Run it as a superuser, or as the owner of the database and its schema with CREATEROLE"
             ) from None
     if as_json:
         output.print_json({"applied": apply, **names, "sql": script})
@@ -97,7 +101,7 @@ def _grant(target: Target, role: str, rights: Rights, *, dry_run: bool, as_json:
             script = (grant_sql if dry_run else grant_rights)(url, role, rights)
         except PermissionDenied:
             raise Failure(
-                "this database role may not grant on the objects of audiocatalog; nothing was changed: run it as the "
+                "this database role may not grant rights on audiocatalog's objects. Nothing was changed. Run it as the "
                 "owner of the tables and their schema, or as a superuser"
             ) from None
     if as_json:

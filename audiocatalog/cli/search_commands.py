@@ -1,4 +1,4 @@
-"""The commands search and explain."""
+"""The commands `search` and `explain`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _SORT: Final = click.Choice(SEARCH_ORDERS, case_sensitive=False)
 
 
 class _QueryCommand(click.Command):
-    """Explain how to leave out a word, to those whose word was taken for an option."""
+    """A command that explains how to exclude a word when the word was parsed as an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse *args*."""
+        """Parse *args*, and give advice on unknown short options."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             if error.option_name.startswith("--"):
                 raise
             raise click.UsageError(
-                f"No such option: {error.option_name}. To leave out a word, put the query in quotes: 'pink -floyd'", ctx
+                f"No such option: {error.option_name}. To exclude a word, put the query in quotes: 'pink -floyd'", ctx
             ) from None
 
 
@@ -44,7 +44,7 @@ class _QueryCommand(click.Command):
     "--limit", type=click.IntRange(1, MAXIMUM_LIMIT), default=20, show_default=True, help="At most this many hits."
 )
 @click.option("--offset", type=click.IntRange(0, MAXIMUM_OFFSET), default=0, help="Skip this many hits.")
-@click.option("--after", metavar="CURSOR", help="The next page, as the page before names it.")
+@click.option("--after", metavar="CURSOR", help="Continue at the cursor that the last page printed.")
 @as_json
 @click.pass_obj
 @click.pass_context
@@ -66,8 +66,8 @@ def search(
     """
     Find tracks by words of title, artist, album, genre and year.
 
-    Case, accents and punctuation do not matter, the last word may be a beginning, and where nothing matches, what is
-    spelled like it is found. Put a query in quotes to keep its own quotes, or an exclusion:
+    Case, accents and punctuation do not matter. The last word also matches longer words. If nothing matches, tracks
+    with similarly spelled words are found. Put the query in quotes if it has quotes or an exclusion itself:
 
     \b
       audiocatalog search sigur ro
@@ -76,16 +76,16 @@ def search(
       audiocatalog search love --sort year --facet genre --facet decade
       audiocatalog search --status FAILED --updated-since 2024-05-31
 
-    --status, --genre, --format, --artist, --album and --facet can be given several times: a track matches if it has
-    one of the values. Without a QUERY, all tracks that the filters leave are listed, the newest first.
+    --status, --genre, --format, --artist, --album and --facet can be given several times. A track matches if it has
+    one of the values. Without a QUERY, all tracks that meet the filters are listed, newest first.
     """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
     if after is not None and offset:
-        raise click.UsageError("--after and --offset both say where the page begins: leave one of them out", context)
+        raise click.UsageError("--after and --offset both choose the page: leave one of them out", context)
     with options.refusals_by_option():
         narrowed = options.filters_of(filters)
         if not query and narrowed is None:
             raise click.UsageError(
-                "Missing argument 'QUERY...': say what to look for, or narrow all tracks by --status or the like",
+                "Missing argument 'QUERY...': give words to search for, or a filter such as --status",
                 context,
             )
         with target.catalog() as catalog:
@@ -122,9 +122,9 @@ def explain(
     **filters: Any,  # noqa: ANN401
 ) -> None:
     """
-    Say why a track is found where it is, or not at all.
+    Explain a track's place among the hits, or why it is no hit.
 
-    ID is the track's. Give the QUERY and the filters as they were given to `search`.
+    ID is the track's. Repeat the QUERY and the filters of the `search`.
     """
     with options.refusals_by_option(), target.catalog() as catalog:
         explanation = catalog.explain(options.text_of(query, whole=whole), id, filters=options.filters_of(filters))

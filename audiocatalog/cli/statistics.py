@@ -1,4 +1,4 @@
-"""What `stats` prints: how many tracks are where, what happened lately, and what needs somebody's hand."""
+"""The output of `stats`: tracks by status, recent activity, and advice on stuck tracks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from audiocatalog.cli.output import Output, plain
 from audiocatalog.cli.text import counted, time_span
 from audiocatalog.errors.printing import escaped
 
-#: The time that is asked for is counted in so many parts, each of which has one character.
+#: The number of parts of the time, each of which is one character of a sparkline.
 PARTS: Final = 24
 _BAR: Final = 18
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 _PLAIN_LEVELS: Final = ":-=+*#%@"
 _WORKERS_SHOWN: Final = 10
-#: These tables fit into a terminal as narrow as this; below the other width, only ages are shown, no times.
+#: The least width of these tables, and the width below which they show ages without times.
 _NARROWEST: Final = 50
 _WITH_TIMES: Final = 72
 
@@ -32,7 +32,7 @@ def counts_json(counts: Iterable[StatusCount]) -> dict[str, Any]:
 
 
 def activity_json(activity: Activity) -> dict[str, Any]:
-    """Return *activity*, ready for JSON; times are in seconds."""
+    """Return *activity*, ready for JSON. Durations are in seconds."""
     return _ready(dataclasses.asdict(activity))  # type: ignore[no-any-return]  # A dict stays one.
 
 
@@ -68,7 +68,7 @@ def print_counts(counts: Sequence[StatusCount], now: datetime) -> None:
 
 
 def print_activity(activity: Activity) -> None:
-    """Print what happened lately, and what is under way."""
+    """Print recent activity, current claims and advice."""
     output = Output(least=_NARROWEST)
     tables = (
         _changes(output, activity),
@@ -88,7 +88,7 @@ def print_activity(activity: Activity) -> None:
 
 
 def _changes(output: Output, activity: Activity) -> Table:
-    """Return how many changes there were in each part of the time, all on one scale: a few failures look like few."""
+    """Return the changes in each part of the time. All rows share one scale, so that they can be compared."""
     seconds = (activity.until - activity.since).total_seconds()
     each = time_span(seconds / len(activity.buckets))
     table = output.table(f"last {time_span(seconds)}", "tracks", f"{each} each", right=("tracks",))
@@ -96,7 +96,7 @@ def _changes(output: Output, activity: Activity) -> Table:
     for name, label, style in (
         ("completed", "completed", "green"),
         ("failed", "failed", "red"),
-        ("retried", "to try again", "yellow"),
+        ("retried", "retried", "yellow"),
     ):
         numbers = [getattr(bucket, name) for bucket in activity.buckets]
         table.add_row(label, f"{sum(numbers):,}", Text(_sparkline(output, numbers, highest), style))
@@ -104,7 +104,7 @@ def _changes(output: Output, activity: Activity) -> Table:
 
 
 def _sparkline(output: Output, numbers: Sequence[int], highest: int) -> str:
-    """Return one character for each of *numbers*; those above 0 have at least the lowest level."""
+    """Return one character for each of *numbers*. A number above 0 has at least the lowest level."""
     levels, none = output.symbol(_LEVELS, _PLAIN_LEVELS), output.symbol("·", ".")
     return "".join(none if number == 0 else levels[(number * len(levels) - 1) // highest] for number in numbers)
 
@@ -119,7 +119,7 @@ def _stays(output: Output, activity: Activity) -> Table:
 
 
 def _workers(output: Output, activity: Activity) -> Table:
-    """Return who has how many tracks in hand, and how many wait for somebody."""
+    """Return the number of tracks that each worker holds, and of those that wait."""
     table = output.table("worker", "tracks", "oldest claim", right=("tracks",))
     shown = activity.workers[:_WORKERS_SHOWN]
     for load in shown:
@@ -128,8 +128,8 @@ def _workers(output: Output, activity: Activity) -> Table:
     rest = activity.claimed - sum(load.tracks for load in shown)
     for label, tracks in (
         ("others", rest),
-        ("nobody yet", activity.waiting),
-        ("nobody, until later", activity.delayed),
+        ("waiting", activity.waiting),
+        ("waiting for a retry", activity.delayed),
     ):
         if tracks > 0:
             table.add_row(Text(label, "dim"), f"{tracks:,}", "")
@@ -137,20 +137,20 @@ def _workers(output: Output, activity: Activity) -> Table:
 
 
 def _reasons(output: Output, activity: Activity) -> Table:
-    table = output.table("times", "why tries failed", right=("times",))
+    table = output.table("times", "why attempts failed", right=("times",))
     for failure in activity.failures:
         table.add_row(f"{failure.changes:,}", Text(escaped(failure.reason)))
     return table
 
 
 def _hints(activity: Activity) -> Iterator[str]:
-    """Give a line for each thing that needs somebody's hand."""
+    """Yield a line of advice for each kind of stuck track."""
     if activity.expired:
         claims = (
             "the lease of 1 claim has" if activity.expired == 1 else f"the leases of {activity.expired:,} claims have"
         )
-        yield f"{claims} run out: take back what dead workers hold by `audiocatalog release --expired`"
+        yield f"{claims} expired: take the tracks back by `audiocatalog release --expired`"
     if activity.unclaimed:
         tracks = counted(activity.unclaimed, "track")
         are = "is" if activity.unclaimed == 1 else "are"
-        yield f"{tracks} {are} PROCESSING without a claim: no lease ends that, only `audiocatalog status ID PENDING`"
+        yield f"{tracks} {are} PROCESSING without a claim: to retry one, run `audiocatalog status ID PENDING`"

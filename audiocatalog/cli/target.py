@@ -21,15 +21,14 @@ from audiocatalog.models.limits import clean_actor
 
 _URL: Final = "AUDIOCATALOG_DATABASE_URL"
 _NO_DATABASE: Final = (
-    "no database: name a server of yours by --url or by the environment (AUDIOCATALOG_DATABASE_URL, or DB_HOST, "
-    "DB_PORT, DB_NAME, DB_USER and DB_PASSWORD), or keep the catalogue in a folder by --local DIR "
-    "(pip install 'audiocatalog[embedded]')"
+    "no database is named: give --url, or set AUDIOCATALOG_DATABASE_URL (or DB_HOST, DB_PORT, DB_NAME, DB_USER and "
+    "DB_PASSWORD), or keep the catalogue in a folder by --local DIR (pip install 'audiocatalog[embedded]')"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The options that come before the command: --url, --local and --actor."""
+    """The options that precede the command: --url, --local and --actor."""
 
     url: str | None
     local: str | None
@@ -46,13 +45,13 @@ class Target:
 
     @contextmanager
     def database(self) -> Iterator[URL]:
-        """Give the URL of the database while a command runs; it may have no schema yet."""
+        """Yield the URL of the database while a command runs. The database may have no schema yet."""
         with self._environment(create=True) as environment:
             yield url_from_environment(environment)
 
     @property
     def place(self) -> str:
-        """Where the catalogue is: a folder, or a server and a database, without a user or a password."""
+        """The folder of the catalogue, or its server and database without user and password."""
         if self.local is not None:
             return str(Path(self.local).resolve())
         url = url_from_environment(os.environ if self.url is None else {_URL: self.url})
@@ -61,16 +60,16 @@ class Target:
 
     @property
     def who(self) -> str:
-        """The actor that commands record: the one that is named, or the user."""
+        """The actor that commands record: the given one, else the user."""
         return self.actor or os.environ.get("AUDIOCATALOG_ACTOR") or _user_name()
 
     @contextmanager
     def _environment(self, *, create: bool) -> Iterator[Mapping[str, str]]:
-        """Give the environment variables, with the URL of the database that the options name."""
+        """Yield the environment variables, with the URL of the database that the options name."""
         if self.url is not None and self.local is not None:
             raise click.UsageError("--url and --local name two databases: leave one of them out")
         if "" in (self.url, self.local):
-            raise click.UsageError("--url and --local need a value: is a variable empty?")
+            raise click.UsageError("--url or --local is empty: is a variable not set?")
         if self.url is not None:
             yield {**os.environ, _URL: self.url}
         elif self.local is not None:
@@ -84,9 +83,9 @@ class Target:
 
 @contextmanager
 def _served(folder: Path, *, create: bool) -> Iterator[str]:
-    """Run a server on *folder*. Only `upgrade` creates the folder, so that a misspelt name does not."""
+    """Run a server on *folder*. Only `upgrade` creates the folder, so that a misspelt name creates none."""
     if not create and not _holds_cluster(folder):
-        raise WrongSettings(f"{folder} holds no catalogue: make one there by `audiocatalog --local {folder} upgrade`")
+        raise WrongSettings(f"{folder} holds no catalogue: create one by `audiocatalog --local {folder} upgrade`")
     # Imported here because only --local needs it.
     from audiocatalog.embedded import EmbeddedPostgres  # noqa: PLC0415
 
@@ -102,7 +101,7 @@ def _holds_cluster(folder: Path) -> bool:
 
 
 def _user_name() -> str:
-    """Return the name of the system's user, or "audiocatalog" if there is none that can be recorded."""
+    """Return the user's name in the system, or "audiocatalog" if there is no valid one."""
     try:
         return clean_actor(getpass.getuser())
     except (OSError, KeyError, ImportError, InvalidInput):

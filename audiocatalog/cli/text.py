@@ -1,4 +1,4 @@
-"""Text and numbers for a terminal: text quoted, times and counts formatted."""
+"""Text, counts and times, formatted for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def lone_surrogate(text: str) -> str | None:
-    """Return the first character of *text* that UTF-8 cannot encode: a lone surrogate, or None if there is none."""
+    """Return the first lone surrogate in *text*, which UTF-8 cannot encode, or None."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -21,7 +21,7 @@ def lone_surrogate(text: str) -> str | None:
 
 
 def quoted(text: str) -> str:
-    """Return *text* in quotation marks for a message: at most 40 characters, none of which acts on a terminal."""
+    """Return at most 40 characters of *text* in quotation marks, with control characters escaped."""
     shown = text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 1]}…"
     return f'"{escaped(shown)}"'
 
@@ -39,7 +39,7 @@ def counted(number: int, noun: str) -> str:
 
 def about(number: int, digits: int = 3) -> str:
     """
-    Return an estimated *number*, with no more *digits* than are known.
+    Return an estimated *number*, rounded to *digits* digits.
 
     >>> about(15_704), about(984), about(984, digits=2)
     ('about 15,700', 'about 984', 'about 980')

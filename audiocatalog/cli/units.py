@@ -1,4 +1,4 @@
-"""The units of the metadata's numbers, as people and other programs write them."""
+"""The units of numbers in metadata, as people and other programs write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Command = TypeVar("_Command", bound=click.Command)
 
 
 class Doubt(NamedTuple):
-    """A bound that half of all values can hardly pass, and the unit that they are likely in if they do."""
+    """A bound for the median of a file's values, and the likely unit of values whose median is beyond it."""
 
     is_above: bool
     bound: float
@@ -23,11 +23,11 @@ class Doubt(NamedTuple):
 
 class Spelling(NamedTuple):
     """
-    How a unit is written, each form with what it is in the unit that is stored.
+    The spellings of a unit, each with its factor to the stored unit.
 
-    - *offered*: what ``--unit`` takes, the stored unit first
-    - *written*: what stands beside numbers, in small letters
-    - *doubt*: values that are likely in another unit
+    - *offered*: the values of ``--unit``, the stored unit first
+    - *written*: the spellings beside numbers, in small letters
+    - *doubt*: when values are likely in another unit
     """
 
     offered: Mapping[str, float]
@@ -39,7 +39,7 @@ def _all(*groups: tuple[str, float]) -> dict[str, float]:
     return {name: factor for names, factor in groups for name in names.split()}
 
 
-#: Those units that can be written in several ways.
+#: The units that have several spellings.
 SPELLINGS: Final[Mapping[Unit | None, Spelling]] = {
     "s": Spelling(
         {"s": 1, "ms": 0.001, "min": 60},
@@ -57,7 +57,7 @@ SPELLINGS: Final[Mapping[Unit | None, Spelling]] = {
         Doubt(is_above=False, bound=1000, likely="kbps"),
     ),
 }
-#: The same by the fields that have such a unit.
+#: The same, by field.
 UNITS: Final[Mapping[str, Spelling]] = {
     name: SPELLINGS[field.unit] for name, field in FIELDS.items() if field.unit in SPELLINGS
 }
@@ -83,11 +83,7 @@ def in_units(field: str, value: float) -> str:
 
 
 def naming_fields(command: _Command) -> _Command:
-    """
-    Put the names of the metadata fields into the help of *command*, where it says METADATA.
-
-    Where it says METADATA (UNITS), each number has its unit behind it.
-    """
+    """Replace METADATA in the help of *command* by the names of the fields, METADATA (UNITS) by names and units."""
     names = [f"{name} ({unit})" if (unit := _shown(field.unit)) else name for name, field in FIELDS.items()]
     text = (command.help or "").replace("METADATA (UNITS)", ", ".join(names))
     command.help = text.replace("METADATA", ", ".join(FIELDS))

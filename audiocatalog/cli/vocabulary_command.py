@@ -1,4 +1,4 @@
-"""The commands of `vocabulary`, and the counting of the words at the end of an import."""
+"""The commands of `vocabulary`, and the count of words at the end of an import."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST: Final = 86_400.0
 
 
 class Count(NamedTuple):
-    """Hold a *vocabulary*, and how many *seconds* it took to count it."""
+    """A *vocabulary*, and the *seconds* that counting it took."""
 
     vocabulary: Vocabulary
     seconds: float
@@ -44,10 +44,10 @@ class Count(NamedTuple):
 
 def count_words(catalog: Catalog, **options: float) -> Count:
     """
-    Refresh the vocabulary of *catalog*; a terminal shows that this is under way.
+    Refresh the vocabulary of *catalog*, and show on a terminal that this is under way.
 
     Raises:
-        CatalogError: as ``Catalog.refresh_vocabulary`` says, which takes the *options*.
+        CatalogError: an error of ``Catalog.refresh_vocabulary``, which gets the *options*.
     """
     begin = time.monotonic()
     with _shown_as_under_way():
@@ -61,14 +61,14 @@ def _shown_as_under_way() -> Iterator[None]:
     if not console.is_interactive:
         yield
         return
-    # Of the ways to show this, "line" is one that every terminal's encoding has.
+    # Every terminal can show the spinner "line", because it is ASCII.
     with console.status(f"{_UNDER_WAY} ...", spinner="line"):
         yield
 
 
 @click.group("vocabulary")
 def vocabulary() -> None:
-    """Keep the words that misspelt searches are compared with."""
+    """Maintain the words that correct misspelt searches."""
 
 
 @vocabulary.command()
@@ -78,16 +78,17 @@ def vocabulary() -> None:
     type=click.FloatRange(0.001, _LONGEST),
     default=3600,
     show_default=True,
-    help="Give up after this long; nothing is changed then.",
+    help="Give up after this long, and change nothing.",
 )
 @as_json
 @click.pass_obj
 def refresh(target: Target, *, timeout: float, as_json: bool) -> None:
     """
-    Count the words of all tracks anew.
+    Count the words of all tracks.
 
-    Searches look at these words where nothing matches as it was typed. The count blocks nobody and takes about a minute
-    for ten million tracks. `audiocatalog import` does it at its end; do it too where services write, once a day or so.
+    A search compares its words with these if nothing matches. Counting blocks neither readers nor writers, and takes
+    about a minute for ten million tracks. `audiocatalog import` counts at its end. Where services write tracks, run
+    this about once a day.
     """
     with target.catalog() as catalog:
         if not Console(stderr=True).is_interactive:
@@ -96,7 +97,7 @@ def refresh(target: Target, *, timeout: float, as_json: bool) -> None:
             count = count_words(catalog, timeout=timeout)
         except QueryTimeout:
             raise Failure(
-                f"counting took longer than {timeout:g} s and was given up, nothing is changed: allow more by --timeout"
+                f"counting was stopped after {timeout:g} s, and nothing was changed: allow more time by --timeout"
             ) from None
     if as_json:
         output.print_json(count.json())

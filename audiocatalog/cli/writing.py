@@ -1,4 +1,4 @@
-"""Write rows as CSV and JSON Lines, and a file that is there only when it is complete."""
+"""Writers of CSV and JSON Lines, and of files that appear only when they are complete."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class _Returned:
         return text
 
 
-# Where a formula may begin: in front of a sign, and of what a spreadsheet may skip before it (blanks, invisible
-# characters, quotation marks). A spreadsheet that takes semicolons or tabs for separators begins a cell behind those,
-# and behind the end of a line, for it does not know our quotation marks.
+# The places where a formula may begin: before a sign, or before blanks, invisible characters and quotation marks that a
+# spreadsheet may skip. A spreadsheet that splits cells at semicolons or tabs ignores our quotation marks, so a cell may
+# also begin after these and after the end of a line.
 _FORMULA: Final = re.compile(rf"""^(?=[\t\r\n])|(?:^|(?<=[;\t|\r\n])(?!\n))(?=[{INVISIBLE}"'`´‘’“”]*[=+\-@＝＋－＠])""")
 
 
 @lru_cache
 def _csv(delimiter: str) -> Any:  # noqa: ANN401  # The type is private to its module.
-    # Told that a line ends in \r\n, the writer puts a cell in quotes for either of them.
+    # With this line end, the writer quotes a cell that holds \r or \n.
     return csv.writer(_Returned(), lineterminator="\r\n", delimiter=delimiter)
 
 
 def csv_line(cells: Iterable[Any], delimiter: str = ",") -> str:
     r"""
-    Return *cells* as a line of CSV, parted by *delimiter*, which ends in ``\n``.
+    Return *cells* as a line of CSV that ends in ``\n``.
 
     >>> csv_line(["Jóga", None, 305.5, "a, b"])
     'Jóga,,305.5,"a, b"\n'
@@ -61,9 +61,9 @@ def json_line(values: Mapping[str, Any]) -> str:
 
 def spreadsheet_cell(value: Any) -> Any:  # noqa: ANN401  # Cells of every type.
     """
-    Return *value* so that no spreadsheet takes it for a formula: an apostrophe stands where one could begin.
+    Return *value* with an apostrophe wherever a spreadsheet could begin a formula. Numbers stay numbers.
 
-    The signs are those of OWASP's page on CSV injection, also behind blanks and quotation marks. Numbers stay numbers.
+    The signs are those of OWASP's page on CSV injection, also after blanks and quotation marks.
 
     >>> spreadsheet_cell("=1+1"), spreadsheet_cell("a=1"), spreadsheet_cell("a;=1"), spreadsheet_cell(-1)
     ("'=1+1", 'a=1', "a;'=1", -1)
@@ -75,9 +75,9 @@ def spreadsheet_cell(value: Any) -> Any:  # noqa: ANN401  # Cells of every type.
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
     """
-    Give a file that takes the place of the one at *path* in one step when it is complete, and is removed on an error.
+    Yield a temporary file that replaces the file at *path* when the block ends, and is removed on an error.
 
-    What is no regular file, such as a pipe, is written to as it is.
+    If *path* is no regular file, such as a pipe, yield that file itself.
     """
     with _named(path):
         path = Path(os.path.realpath(path))
@@ -101,15 +101,15 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def compressed(file: BinaryIO) -> Iterator[BinaryIO]:
-    """Give a file that is written to *file* as gzip."""
-    # Without a name and a time in it, the same content makes the same file. Level 6 is the one of the program gzip.
+    """Yield a file whose content is compressed into *file* by gzip."""
+    # Without a name and a time, equal content gives equal files. Level 6 is the default of the program gzip.
     with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0, filename="") as content:
         yield content  # type: ignore[misc]  # It does what a BinaryIO does.
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Let an error of the system name *path*, where it names no file: that of a full disk does not."""
+    """Add *path* to errors of the system that name no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -122,12 +122,12 @@ def _temporary_beside(path: Path) -> Any:  # noqa: ANN401  # The type is private
     try:
         return tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False)
     except OSError as error:
-        # Nobody knows the temporary name.
+        # The user knows *path*, and not the temporary name.
         raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 def _mode_of(path: Path) -> int:
-    """Return the permissions of the file at *path*, or those that a new file gets; a temporary one is private."""
+    """Return the permissions of the file at *path*, or those of a new file. A temporary file is private."""
     with suppress(FileNotFoundError):
         return path.stat().st_mode & 0o777
     # The mask can only be read by setting it.
@@ -137,7 +137,7 @@ def _mode_of(path: Path) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk."""
+    """Write the folder, and so the new name, to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

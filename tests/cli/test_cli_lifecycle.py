@@ -114,9 +114,9 @@ class TestEnds:
     @pytest.mark.parametrize(
         ("text", "reason"),
         [
-            ("{", "holds no readable JSON"),
-            ("[" * 100_000, "holds no readable JSON"),
-            ("[]", "holds no JSON object"),
+            ("{", "is not valid JSON"),
+            ("[" * 100_000, "is not valid JSON"),
+            ("[]", "must hold one JSON object"),
             ('{"year": 7}', "year: "),
             ('{"hue": 7}', "hue"),
         ],
@@ -173,21 +173,21 @@ class TestEnds:
 class TestExpired:
     @pytest.mark.usefixtures("waiting")
     def test_what_dead_workers_hold_is_taken_back(self, run: Run, database_url: str) -> None:
-        assert run("release", "--expired").stdout == "no lease has run out\n"
+        assert run("release", "--expired").stdout == "no lease has expired\n"
         assert len(claimed(run, "--limit", "3", "--worker", "ann")) == 3
         expire(database_url, "ann")
         (change,) = (
             json.loads(line) for line in run("release", "--expired", "--limit", "1", "--json").stdout.splitlines()
         )
         assert (change["to_status"], change["reason"]) == ("PENDING", "the lease of ann ran out")
-        assert run("release", "--expired").stdout == "took 2 tracks back\n"
+        assert run("release", "--expired").stdout == "took back 2 tracks\n"
 
     @pytest.mark.usefixtures("waiting")
     def test_those_that_have_been_tried_often_enough_are_told(self, run: Run, database_url: str) -> None:
         claimed(run, "--limit", "3", "--worker", "ann")
         expire(database_url, "ann")
         result = run("release", "--expired", AUDIOCATALOG_MAX_ATTEMPTS="1")
-        assert result.stdout == "took 3 tracks back, of which 3 had been tried often enough and are FAILED\n"
+        assert result.stdout == "took back 3 tracks; 3 had no attempts left and became FAILED\n"
 
 
 class TestHistory:
@@ -239,10 +239,10 @@ class TestStats:
         assert "bob\\n" in text
         assert "\\x1b[31m" in text
         assert "\x1b" not in text
-        assert "the leases of 2 claims have run out" in text
+        assert "the leases of 2 claims have expired" in text
         assert "`audiocatalog release --expired`" in text
         assert "1 track is PROCESSING without a claim" in text
-        assert all(word in text for word in ("worked on", "nobody yet", "nobody, until later", "why tries failed"))
+        assert all(word in text for word in ("worked on", "waiting", "waiting for a retry", "why attempts failed"))
 
     @pytest.mark.usefixtures("busy")
     @pytest.mark.parametrize("width", [50, 60, 80, 132])
@@ -283,7 +283,7 @@ class TestStats:
             result = run("stats", AUDIOCATALOG_STATEMENT_TIMEOUT="0.2", AUDIOCATALOG_LOCK_TIMEOUT="10")
             admin.rollback()
         assert (result.exit_code, result.stdout) == (1, "")
-        assert "by --since" in result.stderr
+        assert "shorten --since" in result.stderr
 
 
 class TestRoles:

@@ -53,7 +53,7 @@ class TestRefresh:
             result = run("vocabulary", "refresh", "--timeout", "0.2", AUDIOCATALOG_LOCK_TIMEOUT="10")
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.splitlines()[1:] == [
-            "error: counting took longer than 0.2 s and was given up, nothing is changed: allow more by --timeout"
+            "error: counting was stopped after 0.2 s, and nothing was changed: allow more time by --timeout"
         ]
 
     def test_its_failure_is_one_line(self, run: Run, database_url: str) -> None:

@@ -85,7 +85,7 @@ def test_it_tells_a_story_and_leaves_nothing_behind(folder: Path) -> None:
             "the last error was: the lease of ann ran out",
             "ClaimLost: the claim is lost",
             "0 done; PROCESSING to PENDING after attempt 1: ValueError: no audio in s3://demo/2",
-            "why tries failed",
+            "why attempts failed",
         ),
     ):
         assert word in out

@@ -156,8 +156,8 @@ def test_an_empty_catalogue_is_an_empty_file(run: Run, tmp_path: Path, catalog: 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("tracks",), "say what it is by --format"),
-        (("tracks.gz",), "say what it is by --format"),
+        (("tracks",), "give the format by --format"),
+        (("tracks.gz",), "give the format by --format"),
         (("--fields", "titel"), 'there is no field "titel"'),
         (("--fields", "id,id"), "twice"),
         (("--fields", ""), "a name is empty"),

@@ -207,5 +207,5 @@ class TestSpreadsheets:
     def test_it_is_of_csv_alone_and_said_in_the_help(self) -> None:
         result = invoke("--url", "postgresql://127.0.0.1:1/none", "export", "--safe-for-spreadsheets")
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "--safe-for-spreadsheets goes with CSV" in result.stderr
+        assert "--safe-for-spreadsheets works for CSV only" in result.stderr
         assert "formula" in invoke("export", "--help").stdout

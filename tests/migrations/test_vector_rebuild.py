@@ -110,7 +110,7 @@ def test_it_needs_a_schema(empty_database: Callable[[], str]) -> None:
 def test_a_dry_run_says_what_is_to_be_done(run: Run, admin: Admin) -> None:
     admin.execute(expand(2))
     assert re.fullmatch(
-        r"search_vector_b: look at about 3,000 tracks, build 5 indexes, which takes up to \d+ MB of disk\n",
+        r"search_vector_b: check about 3,000 tracks, build 5 indexes, which takes up to \d+ MB of disk\n",
         run("rebuild", "--dry-run").stdout,
     )
     plan = json.loads(run("rebuild", "--dry-run", "--json").stdout)["plan"]
@@ -394,7 +394,7 @@ def test_the_owner_rebuilds_and_the_application_works_on(url: str, admin: Admin)
                 rebuilding.rebuild(app)
             refused = invoke("--url", app, "rebuild")
             assert refused.exit_code == 1
-            assert refused.stderr.splitlines()[-1].startswith("error: this database role does not own the tables")
+            assert refused.stderr.splitlines()[-1].startswith("error: this database role does not own audiocatalog's tables")
             rebuilding.rebuild(owner)
             catalog.bulk_save(TrackRecordFactory.build_batch(3))
             assert catalog.search("song").hits
