@@ -118,7 +118,7 @@ def test_another_role_is_told_that_only_the_owner_can(
             url = other_url.replace("postgres@", f"{names.app}@", 1)
             result = run_on(url)("import", str(tmp_path / "tracks.csv"), "--restore", "--no-vocabulary")
             assert result.exit_code == 1
-            assert "only the owner of the schema may say when a track was created" in result.stderr
+            assert "only the owner of the schema may set the time of creation" in result.stderr
             assert "0 rows safely saved" in result.stderr
             plain = run_on(url)("import", str(tmp_path / "tracks.csv"), "--no-vocabulary")
             assert "10 inserted" in plain.stdout
@@ -131,7 +131,7 @@ def test_another_role_is_told_that_only_the_owner_can(
 @pytest.mark.parametrize(
     ("line", "options", "reason"),
     [
-        ("a,active,", (), 'status: one of PENDING, PROCESSING, COMPLETED, FAILED, not "active"; --status says it'),
+        ("a,active,", (), 'status: one of PENDING, PROCESSING, COMPLETED, FAILED, not "active"; or give one'),
         ("a,pending,yesterday", ("--restore",), "created_at: a time with its offset from UTC such as"),
         ("a,pending,2026-11-30T17:45:00", ("--restore",), "created_at: a time with its offset from UTC such as"),
     ],

@@ -1,1 +1,1 @@
-"""The command ``audiocatalog demo``: a story told with real commands on a catalogue of its own."""
+"""The command ``audiocatalog demo``: a story with real commands on a temporary catalogue."""

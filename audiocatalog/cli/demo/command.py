@@ -79,7 +79,7 @@ def tell_story(target: Target) -> None:
 
 
 class Stage:
-    """Print the story, run its code, and fail if a result is not the one that was claimed."""
+    """A printer of the story, which runs its code and fails if a claim does not hold."""
 
     def __init__(self) -> None:
         self.output = Output(_WIDTH)
@@ -118,7 +118,7 @@ class Stage:
         self.claims += 1
 
     def act(self, function: Callable[[Catalog], story.Checked], catalog: Catalog) -> None:
-        """Print and run *function*, then print and check its answer."""
+        """Print and run *function*, then print its answer and check its claim."""
         self.code(body_of(function))
         checked = function(catalog)
         self._answer(checked.answer, "green")
@@ -129,7 +129,7 @@ class Stage:
         self.code(body_of(function))
         page = function(catalog)
         self.output.print()
-        # The way to the next page is told in the words of the command line, which this is not.
+        # The option for the next page would mislead here, because this is not the command line.
         print_page(dataclasses.replace(page, next_cursor=None), output=self.output)
         return page
 
@@ -146,9 +146,9 @@ class Stage:
 
     def death(self, function: Callable[[str], None], target: Target, *, says: str) -> str:
         """
-        Run *function* on the demo's database in a process of its own, which must say something and be killed.
+        Run *function* on the demo's database in another process, which must print *says* first and be killed.
 
-        Return what it says, which begins with *says*.
+        Return all that it prints.
         """
         call = f"import sys; from {function.__module__} import {function.__name__} as run; run(sys.argv[1])"
         arguments = [sys.executable, "-c", call, target.url or ""]

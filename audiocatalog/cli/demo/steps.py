@@ -29,14 +29,14 @@ IDIOTEQUE: Final = UUID("01920000-0000-7000-8000-00000001d107")
 
 #: The id of the track that a worker dies over.
 UPLOAD: Final = UUID("01920000-0000-7000-8000-00000000dead")
-#: How long a claim of the demo holds; in earnest, it is minutes.
+#: The lease of claims in the demo. A real lease is minutes long.
 LEASE: Final = timedelta(seconds=0.3)
 NOW: Final = datetime.now(UTC)
 
 PENDING: Final = TrackStatus.PENDING
 PROCESSING: Final = TrackStatus.PROCESSING
 
-#: The token of the dead worker, once it has said it.
+#: The token of each dead worker that has printed it, by name.
 TOKEN_OF: Final[dict[str, int]] = {}
 
 #: Queries as people type them, and the artists that must be on the first page.
@@ -69,12 +69,12 @@ QUERIES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 HOSTILE: Final = ('"', "'", "&|!():*<->", "((((", "rock & (", "\\", "a:*b", "'; DROP TABLE audio_tracks; --")
 
 
-#: What a query finds that is bound to a field, leaves out a word and has a range of years.
+#: The titles that a query with a field, an exclusion and a range of years finds.
 FOUND_PRECISELY: Final = {"Idioteque", "Paranoid Android"}
 
 
 class Checked(NamedTuple):
-    """Whether what is claimed *holds*, and the *answer* to print."""
+    """Whether a claim *holds*, and the *answer* to print."""
 
     holds: bool
     answer: str
@@ -143,7 +143,7 @@ def complete(catalog: Catalog) -> Checked:
 
 
 def take_and_die(url: str) -> None:
-    """Take a track, and be killed: this is run in a process of its own."""
+    """Claim a track and kill this process, which is not that of the demo."""
     with Catalog(url, actor="ann") as catalog:
         (claim,) = catalog.claim(limit=1, lease=LEASE)
         click.echo(f"attempt {claim.attempt}, token {claim.token}")
@@ -151,7 +151,7 @@ def take_and_die(url: str) -> None:
 
 
 def register_a_track(catalog: Catalog) -> Checked:
-    """Register a track that somebody is to work on."""
+    """Register a track for workers."""
     with catalog.unit_of_work() as work:
         upload = TrackMetadata(title="Upload")
         track = work.save(upload, id=UPLOAD, audio_path="s3://demo/1", status=PENDING)
@@ -159,7 +159,7 @@ def register_a_track(catalog: Catalog) -> Checked:
 
 
 def work_on(catalog: Catalog) -> Checked:
-    """Let another worker work on what waits, and on what the dead one has left behind."""
+    """Let another worker take over the track of the dead one."""
     time.sleep(LEASE.total_seconds())
     worker = catalog.worker(worker="bob", poll=0.05)
     for claim in worker:
@@ -193,7 +193,7 @@ def fail_at_work(catalog: Catalog) -> Checked:
     return Checked(
         (done, again, change.to_status) == (0, [], PENDING) and change.attempt == 1,
         f"{done} done; {change.from_status} to {change.to_status} after attempt {change.attempt}: {change.reason}\n"
-        "nobody gets it before it is time for its next try",
+        "no worker gets it before its next attempt is due",
     )
 
 

@@ -1,4 +1,4 @@
-"""Remember in a file how far an import has come, so that the same command can go on from there."""
+"""The state of an import, kept in a file so that the same command can continue it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LONGEST: Final = 2**20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """
-    Count the rows of a file that are committed or refused, which are its first.
+    The numbers of committed and refused rows at the beginning of a file.
 
-    *last_id* is the id of the last one that is saved, *refused_bytes* the length of the file of refused rows.
+    *last_id* is the id of the last saved row. *refused_bytes* is the length of the file of refused rows.
     """
 
     inserted: int = 0
@@ -34,33 +34,33 @@ class Done:
 
     @property
     def rows(self) -> int:
-        """All of them."""
+        """The number of all these rows."""
         return self.inserted + self.updated + self.unchanged + self.refused
 
 
 class Checkpoint:
     """
-    Keep what is ``Done`` of the import that *identity* describes, in the file at *path*.
+    A file at *path* that holds what is ``Done`` of the import described by *identity*.
 
     Raises:
-        UnusableFile: the file is of another import, or none of these.
+        UnusableFile: the file belongs to another import, or is no such file.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
-        # As it will be read.
+        # The form in which it will be read back.
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))
-        #: What an interrupted import has done; None if this one begins at the first row.
+        #: What an interrupted import has done, or None if this import begins at the first row.
         self.done = self._read()
 
     def write(self, done: Done) -> None:
-        """Remember what is *done*, in one step: an interruption leaves what was there before."""
+        """Store *done* in one step, so that an interruption leaves the state before it."""
         state = {"version": _VERSION, "import": self._identity, "done": dataclasses.asdict(done)}
         with replaced(self.path) as file:
             file.write(json_line(state).encode())
 
     def remove(self) -> None:
-        """Forget the import, which is complete."""
+        """Remove the file, because the import is complete."""
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> Done | None:
@@ -78,7 +78,7 @@ class Checkpoint:
         except (ValueError, LookupError, TypeError, RecursionError):
             is_sound = False
         if not is_sound:
-            raise UnusableFile(f"{self.path} is not a file of --resume: name another one") from None
+            raise UnusableFile(f"{self.path} is not a file of --resume: give another name") from None
         if version != _VERSION:
             raise UnusableFile(f"{self.path} was written by another version: {self.how_to_go_on}")
         self._compare(identity)
@@ -91,14 +91,14 @@ class Checkpoint:
             if identity.get(name) != self._identity.get(name)
         ]
         if different:
-            raise UnusableFile(f"{self.path} is of another import: {'; '.join(different)}. {self.how_to_go_on}")
+            raise UnusableFile(f"{self.path} belongs to another import: {'; '.join(different)}. {self.how_to_go_on}")
 
     @property
     def how_to_go_on(self) -> str:
-        """What to do if the file does not fit."""
+        """What the user can do if the file belongs to another import."""
         return (
-            f"Go on with that import by its own command, or remove {self.path} to begin this one at its first row: "
-            "rows that are saved already stay as they are"
+            f"Repeat that import's own command to continue it, or remove {self.path} to begin this one at row 1. "
+            "Saved rows stay as they are"
         )
 
 

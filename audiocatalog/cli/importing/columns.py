@@ -1,4 +1,4 @@
-"""The meaning of a file's columns: the fields that there are, and the names by which their columns are known."""
+"""The meaning of a file's columns: the fields, and the names of their columns in other programs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from audiocatalog.cli.importing.lines import UnusableFile
 from audiocatalog.cli.text import quoted
 from audiocatalog.models.metadata import CONTENT_COLUMNS, METADATA_FIELDS
 
-#: The column of reasons in a file of refused rows, which an import of that file ignores.
+#: The column of reasons in a file of refused rows. An import ignores it.
 REASON: Final = "refused_because"
 
 _NAMES: Final = files(__package__).joinpath("column_names.toml").read_text(encoding="utf-8")
 #: The fields that a file can hold.
 FIELDS: Final = (*CONTENT_COLUMNS, "id", "status", "created_at")
-#: The unambiguous names that other programs give a field, without blanks and capitals, and the unit that each implies.
+#: The unambiguous names of a field in other programs, in small letters without blanks, and the unit that each implies.
 ALIASES: Final[Mapping[str, Mapping[str, str | None]]] = {
     field: {name: unit or None for unit, names in by_unit.items() for name in names}
     for field, by_unit in tomllib.loads(_NAMES).items()
 }
-#: What every import keeps; only the owner of the schema can keep the time of creation as well.
+#: The fields that every import keeps. Only the owner of the schema can also keep the time of creation.
 IMPORTED: Final = tuple(name for name in FIELDS if name != "created_at")
 
 _BETWEEN_WORDS: Final = re.compile(r"[\s_.\-()\[\]]+")
@@ -33,10 +33,13 @@ _MOST_NAMED: Final = 10
 
 class Columns(NamedTuple):
     """
-    The column that each field is read from, and the *units* that their names say.
+    The columns that fields are read from.
 
-    *renamed* are the fields whose columns have another name, *unused* the columns that nothing is read from, and
-    *doubtful* those among them that could be a field, but so could another.
+    - *sources*: the column of each field
+    - *units*: the units that the names of columns imply, by field
+    - *renamed*: the columns that have another name than their field, by field
+    - *unused*: the columns that no field is read from
+    - *doubtful*: several columns that could each be the same field, by field
     """
 
     sources: dict[str, str]
@@ -48,7 +51,7 @@ class Columns(NamedTuple):
 
 def simplified(name: str) -> str:
     """
-    Return *name* without what differs from program to program.
+    Return *name* without capitals, blanks and the signs between words.
 
     >>> {simplified(name) for name in ("Audio Path", "audio-path", "AudioPath", " audio_path")}
     {'audiopath'}
@@ -61,15 +64,15 @@ def match_columns(
     columns: Sequence[str], fields: Collection[str], mapped: Mapping[str, str], used: Collection[str]
 ) -> Columns:
     """
-    Return what *columns* mean for *fields*, of which some are *mapped* to columns; *used* columns have another use.
+    Return the columns of *fields*. The user *mapped* some fields to columns, and *used* other columns elsewhere.
 
-    A column that is called as a field is that field. Otherwise, it may have its name in another spelling, or another
-    name that is unmistakable; of two that could be the same field, none is taken.
+    A field is read from the column of its own name, else from one with another spelling of it, else from one with an
+    unambiguous alias. If two such columns could be the field, neither is read.
     """
     present = set(columns)
     taken = {*used, *mapped.values(), *(name for name in fields if name in present and name not in mapped), REASON}
     names = {field: {simplified(field): None, **ALIASES.get(field, {})} for field in fields}
-    # Only what may be a field is remembered: a file may have a million columns.
+    # A file may have a million columns, so only those that may be a field are kept.
     by_name: dict[str, dict[str, None]] = {name: {} for known in names.values() for name in known}
     for column in columns:
         if column not in taken and (same := by_name.get(simplified(column))) is not None:
@@ -82,7 +85,7 @@ def match_columns(
         if field in mapped or named in present:
             continue
         candidates = {column: unit for name, unit in names[field].items() for column in by_name[name]}
-        # The field's own name in another spelling goes before any other.
+        # Another spelling of the field's own name comes before an alias.
         own = tuple(by_name[simplified(field)]) or tuple(candidates)
         if len(own) == 1:
             found.sources[field] = found.renamed[field] = own[0]
@@ -96,10 +99,10 @@ def match_columns(
 
 def check_columns(columns: Sequence[str], found: Columns, named: Collection[str], *, makes_path: bool) -> None:
     """
-    Refuse a CSV file whose *columns* do not hold what is needed; *named* are those that the user named.
+    Check that the *columns* of a CSV file suffice. *named* are the columns that the user named.
 
     Raises:
-        UnusableFile: says what is missing, and what to do.
+        UnusableFile: a column is missing or ambiguous. The message says what to do.
     """
     present, counts = set(columns), Counter(columns)
     if missing := sorted(set(named) - present):
@@ -114,19 +117,21 @@ def check_columns(columns: Sequence[str], found: Columns, named: Collection[str]
         )
     if not makes_path and "audio_path" not in found.sources:
         raise UnusableFile(
-            "there is no column audio_path: name the one that holds the paths by --map audio_path=COLUMN, "
-            f"or make them by --audio-path 's3://music/{{COLUMN}}.mp3'; {columns_are(columns)}"
+            "there is no column audio_path: name the column of paths by --map audio_path=COLUMN, "
+            f"or build paths by --audio-path 's3://music/{{COLUMN}}.mp3'; {columns_are(columns)}"
         )
     if found.sources.keys().isdisjoint(METADATA_FIELDS):
         raise UnusableFile(
-            f"no column tells anything of a track: name some by --map FIELD=COLUMN; {columns_are(columns)}"
+            f"no column holds metadata of a track: name some by --map FIELD=COLUMN; {columns_are(columns)}"
         )
 
 
 def columns_are(columns: Sequence[str]) -> str:
-    """Name the *columns* of a file."""
+    """Return a clause that names the *columns* of a file."""
     if len(columns) == 1:
-        return f"its only column is {quoted(columns[0])}; what parts the columns is told by --delimiter"
+        return (
+            f"its only column is {quoted(columns[0])}; if another character separates columns, give it by --delimiter"
+        )
     return f"its columns are {listed(columns)}"
 
 

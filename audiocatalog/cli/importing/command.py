@@ -1,4 +1,4 @@
-"""The command `import`: its options, and what it prints."""
+"""The command `import`: its options and its output."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from audiocatalog.status import TRANSITIONS
 _FIRST_STATUS: Final = click.Choice(sorted(TRANSITIONS[None]), case_sensitive=False)
 _MEGABYTE: Final = 10**6
 _NOT_THE_OWNER: Final = (
-    "--restore: only the owner of the schema may say when a track was created: leave it out, or connect as the owner"
+    "--restore: only the owner of the schema may set the time of creation: leave it out, or connect as the owner"
 )
-_UNCOUNTED: Final = "the import is complete, but its words are not counted yet: run `audiocatalog vocabulary refresh`"
+_UNCOUNTED: Final = "the import is complete, but its words are not counted: run `audiocatalog vocabulary refresh`"
 
 
 def _read_delimiter(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
@@ -44,12 +44,12 @@ def _read_delimiter(context: click.Context, option: click.Parameter, text: str |
         return None
     found = "\t" if text in {"tab", "\\t"} else text
     if len(found) != 1 or found in '"\r\n\0 ':
-        raise click.BadParameter(f'"{text}" is not one sign such as ; or |, or "tab"', context, option)
+        raise click.BadParameter(f'"{text}" is neither one character such as ; or | nor the word tab', context, option)
     return found
 
 
 class _Input(click.File):
-    """A file to be read, or stdin, which may be closed."""
+    """A parameter that names a file to read, or stdin, which may be closed."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Open the file."""
@@ -65,32 +65,32 @@ class _Input(click.File):
     "--format",
     "file_format",
     type=click.Choice(get_args(Format)),
-    help="The format, if the name of FILE does not tell it.",
+    help="The format; default: by the name of FILE.",
 )
-@click.option("--delimiter", metavar="CHAR", callback=_read_delimiter, help="What parts the cells of CSV: ; or tab.")
+@click.option(
+    "--delimiter", metavar="CHAR", callback=_read_delimiter, help="The character between the cells of CSV: ; or tab."
+)
 @click.option("--encoding", metavar="NAME", default="utf-8", help="The encoding of FILE, such as cp1252 or utf-16.")
 @click.option("--map", "mapping", metavar="FIELD=COLUMN", multiple=True, help="The column that holds a field.")
 @click.option("--unit", metavar="FIELD=UNIT", multiple=True, help="The unit of bare numbers: duration=ms.")
-@click.option("--audio-path", "template", metavar="TEMPLATE", help="Make paths: 's3://music/{id}.mp3'.")
-@click.option("--id-from", metavar="COLUMN", help="Make ids from a column that differs for each track.")
-@click.option("--status", type=_FIRST_STATUS, help="The status of all new tracks, whatever the file says.")
-@click.option(
-    "--restore", is_flag=True, help="Also keep when new tracks were created; only the owner of the schema may."
-)
-@click.option("--replace", is_flag=True, help="Overwrite tracks that exist with other content.")
-@click.option("--skip-existing", is_flag=True, help="Leave tracks that exist as they are, whatever they hold.")
-@click.option("--dry-run", is_flag=True, help="Only check the rows; needs no database.")
+@click.option("--audio-path", "template", metavar="TEMPLATE", help="Build each path: 's3://music/{id}.mp3'.")
+@click.option("--id-from", metavar="COLUMN", help="Derive ids from this column, unique for each track.")
+@click.option("--status", type=_FIRST_STATUS, help="The status of all new tracks; overrides the file.")
+@click.option("--restore", is_flag=True, help="Also keep created_at of new tracks; needs the owner of the schema.")
+@click.option("--replace", is_flag=True, help="Overwrite existing tracks that have other content.")
+@click.option("--skip-existing", is_flag=True, help="Leave existing tracks as they are.")
+@click.option("--dry-run", is_flag=True, help="Only check the rows, without a database.")
 @click.option(
     "--refused",
     metavar="NEW_FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the rows that are refused there.",
+    help="Write refused rows to this file.",
 )
 @click.option(
     "--resume",
     metavar="STATE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the place in this file, and go on from it.",
+    help="Keep the position in this file, and continue from it.",
 )
 @click.option(
     "--batch", type=click.IntRange(1, 50_000), default=BATCH, show_default=True, help="Rows in one transaction."
@@ -111,32 +111,32 @@ def import_file(
     """
     Import the tracks in a CSV, JSON Lines or JSON FILE.
 
-    FILE is - for stdin, and may be compressed by gzip; JSON is an array of objects. The fields are METADATA (UNITS),
-    audio_path, thumbnail_path, id (a UUID) and status. A track without an id gets one that is made from its audio_path.
-    So a file can be imported again: tracks that are there already stay as they are.
+    FILE is - for stdin, and may be compressed by gzip. A JSON file is an array of objects. The fields are METADATA
+    (UNITS), audio_path, thumbnail_path, id (a UUID) and status. If a track has no id, its id is derived from its
+    audio_path. So the same file can be imported again, and existing tracks stay as they are.
 
-    What `audiocatalog export` has written comes back with its ids, content and statuses. FAILED is reached by the legal
-    moves, PROCESSING waits as PENDING, and the history says "imported". Without a column status, new tracks are
-    COMPLETED; tracks that are there already keep their statuses. With --restore, new tracks keep the column created_at
-    too, as `export --all` writes it. Versions, histories and edits are not part of an export.
+    A file of `audiocatalog export` comes back with its ids, content and statuses. FAILED is reached by legal moves,
+    PROCESSING becomes PENDING, and the history says "imported". Without a column status, new tracks are COMPLETED.
+    Existing tracks keep their statuses. With --restore, new tracks also keep the created_at that `export --all` wrote.
 
-    A column is known by its field's name, whatever its capitals, blanks and underscores, or by another plain name such
-    as path or length; --map names any other. The first line of CSV tells what parts the cells: commas, semicolons, tabs
-    or vertical bars.
+    A column is matched by its field's name, without regard to capitals, blanks and underscores, or by a plain alias
+    such as path or length. --map names any other column. The first line of CSV shows the delimiter: comma, semicolon,
+    tab or vertical bar.
 
-    Cells are read as people write them: a date as its year, 3:45, 320 kbps, 44.1 kHz, 1999.0; NULL, N/A, None, nan
-    and - are missing values (in JSON, in titles and in a full export, such text stays). What was read so is counted at
-    the end. Numbers that are likely in another unit stop the import before anything is saved: --unit says what they
-    are, as in --unit duration=ms or --unit bitrate=kbps, or --unit duration=s if they are right.
+    Values may be written as 1997-05-21 (the year counts), 3:45, 320 kbps, 44.1 kHz or 1999.0. NULL, N/A, None, nan
+    and - are missing values, except in JSON, in titles and in a full export. The summary counts all such values.
 
-    A row that is refused is named on stderr with the reason. All other rows are saved. With --refused, the refused
-    rows are also written to a file, each with its reason as a last column, refused_because. Mend them there, and import
-    that file with the same options, but another NEW_FILE.
+    If numbers are likely in another unit, the import stops before it saves anything. Then give the unit, as in --unit
+    duration=ms or --unit bitrate=kbps, or --unit duration=s if the numbers are right.
 
-    With --resume, the same command goes on where it was interrupted. The file STATE is removed at the end.
+    Refused rows are printed on stderr with their reasons, and all other rows are saved. With --refused, they are also
+    written to a file, with the reason in a last column, refused_because. Correct them there, and import that file
+    with the same options and another NEW_FILE.
 
-    If there is any new content, the words of all tracks are counted at the end, as by `audiocatalog vocabulary
-    refresh`: misspelt searches are compared with them. --no-vocabulary leaves this to you.
+    With --resume, the same command continues an interrupted import. STATE is removed at the end.
+
+    If any content is new, the words of all tracks are counted at the end for misspelt searches, as by `audiocatalog
+    vocabulary refresh`. --no-vocabulary leaves this out.
     """
     options = ImportOptions(**given)
     with ExitStack() as stack:
@@ -163,21 +163,23 @@ def import_file(
 
 
 def _tell_what_is_left(run: ImportRun, options: ImportOptions) -> None:
-    """Warn of a column that no row had, and say what to do with the refused rows."""
+    """Warn of mapped columns that no row had, and say what to do with refused rows."""
     for pair in options.mapping:
         if (column := pair.partition("=")[2]) in run.absent:
             tell(f"warning: no row has a key {quoted(column)} (--map {pair})")
     if run.not_utf8:
         tell(
             f"{counted(run.not_utf8, 'row')} refused for bytes that are not UTF-8: if the file has another encoding, "
-            "name it, as by --encoding cp1252 for one of Windows"
+            "name it, for example by --encoding cp1252 for a file from Windows"
         )
     if run.refused_file is not None and not run.refused_file.is_empty:
-        tell(f"the refused rows are in {run.refused_file.path}: mend them there, and import that file {options.hint}")
+        tell(
+            f"the refused rows are in {run.refused_file.path}: correct them there, and import that file {options.hint}"
+        )
 
 
 def _open(options: ImportOptions, target: Target, stack: ExitStack) -> ImportRun:
-    """Open all files that *options* name, before any server is asked."""
+    """Open all files that *options* name, before connecting to a server."""
     options.check()
     plan, ignored, encoding = options.plan(), list[str](), encoding_of(options.encoding)
     checkpoint = None if options.resume is None else Checkpoint(options.resume, options.identity(target))
@@ -214,13 +216,13 @@ def _open(options: ImportOptions, target: Target, stack: ExitStack) -> ImportRun
 
 
 def _test(file: InputFile) -> None:
-    """Refuse a damaged file before a row of it is saved."""
+    """Raise ``DamagedFile`` for a damaged file before any row is saved."""
     with progress_reporter("testing", "megabyte", file.size) as report:
         file.test(lambda unpacked, position: report.update(unpacked // _MEGABYTE, position))
 
 
 def _save(run: ImportRun, options: ImportOptions, target: Target, *, count: bool, quiet: bool) -> Summary:
-    """Save the rows, print what was done unless that is to be *quiet*, and *count* the words."""
+    """Save the rows, print the summary unless *quiet*, and count the words if *count* says so."""
     try:
         with target.catalog() as catalog:
             catalog.health()
@@ -254,7 +256,7 @@ def _check(run: ImportRun) -> Summary:
 
 
 def _count_words(catalog: Catalog) -> Count | None:
-    """Count the words of all tracks; if that fails, the import is complete all the same, so only warn."""
+    """Count the words of all tracks. If that fails, only warn, because the import is complete."""
     try:
         return count_words(catalog)
     except CatalogError as error:

@@ -1,4 +1,4 @@
-"""Questions about the first rows of a file, such as durations that are likely in another unit, before any is saved."""
+"""Checks of a file's first rows before any is saved, such as for durations that are likely in another unit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from audiocatalog.cli.text import time_span
 from audiocatalog.cli.units import SPELLINGS, UNITS
 from audiocatalog.models.metadata import FIELDS, NUMBER_LIMITS
 
-#: The check reads at most this many rows, and at most this many characters.
+#: The most rows and characters that the check reads.
 MOST_FIRST_ROWS: Final = 1000
 _MOST_CHARACTERS: Final = 2**24
 _FEWEST_REFUSALS: Final = 2
 
 
 def _advice_on_numbers(field: str) -> Iterator[tuple[str, str]]:
-    """Give what to do if all numbers of *field* are refused, by the kind of number that was expected."""
+    """Yield the expected kind of number in *field*, and advice for when all its numbers are refused."""
     match FIELDS[field].unit:
         case "s":
             yield (
@@ -34,22 +34,22 @@ def _advice_on_numbers(field: str) -> Iterator[tuple[str, str]]:
             yield "whole number", f"if they are in {likely}, say so by --unit {field}={likely}"
 
 
-#: What to do if every row is refused, by the beginning of the reason, or a part of it.
+#: Advice for when every row is refused, by a part of the reason.
 _ADVICE: Final = (
-    ("not UTF-8", "the file has another encoding: name it, as by --encoding cp1252 for one of Windows"),
-    ("status: one of", "the statuses are those of another program: say what all tracks are, as by --status completed"),
-    ("id: a UUID such as", "the ids are those of another program: make ours from them by --id-from COLUMN"),
-    ("cells, but the file has", "are the cells parted by something else? Name it by --delimiter"),
+    ("not UTF-8", "the file has another encoding: name it, for example by --encoding cp1252 for a file from Windows"),
+    ("status: one of", "the statuses come from another program: give one for all tracks, as by --status completed"),
+    ("id: a UUID such as", "the ids come from another program: derive UUIDs from them by --id-from COLUMN"),
+    ("cells, but the file has", "does another character separate the cells? Give it by --delimiter"),
     (
         "is a quotation mark missing",
-        "the quotation marks are not those of CSV, or something else parts the cells: name it by --delimiter",
+        "the quotation marks are not those of CSV, or another character separates the cells: give it by --delimiter",
     ),
-    ("audio_path: missing", "name the column of the paths by --map audio_path=COLUMN, or make them by --audio-path"),
+    ("audio_path: missing", "name the column of paths by --map audio_path=COLUMN, or build paths by --audio-path"),
     *((f"{field}: a {kind}", advice) for field in FIELDS for kind, advice in _advice_on_numbers(field)),
     ("not readable as JSON", "is it JSON? A file of JSON holds one object on each line, or one array of objects"),
     ("a JSON object was expected", "a file of JSON holds one object on each line, or one array of objects"),
 )
-#: What the reasons have in common of rows that are refused for the same thing, whatever else stands in them.
+#: Parts of reasons, and the kind of reason that each stands for.
 _KINDS: Final = (
     ("not UTF-8", "not UTF-8"),
     ("not readable as JSON", "no JSON object"),
@@ -59,7 +59,7 @@ _NUMBERS: Final = re.compile(r"[0-9][0-9,]*")
 
 
 def first_of(items: Iterator[ReadRecord | Refusal], most: int) -> tuple[list[ReadRecord | Refusal], DamagedFile | None]:
-    """Return the first of *items*, and the damage that ended them, if any."""
+    """Return at most *most* of the first *items*, and the damage that ended them, if any."""
     first: list[ReadRecord | Refusal] = []
     characters = 0
     try:
@@ -73,9 +73,9 @@ def first_of(items: Iterator[ReadRecord | Refusal], most: int) -> tuple[list[Rea
 
 def doubt_about(first: Sequence[ReadRecord | Refusal], units: Mapping[str, str], *, keeps_refused: bool) -> str | None:
     """
-    Return what cannot be right about the *first* rows, and the option that settles it; None if all is well.
+    Return what is probably wrong with the *first* rows and the option that settles it, or None.
 
-    *units* are those that are settled, by field. Where refused rows are kept, they may all be refused.
+    *units* are the units that the user gave, by field. If the import *keeps_refused* rows, all may be refused.
     """
     records = [item for item in first if isinstance(item, ReadRecord)]
     if not records and len(first) >= _FEWEST_REFUSALS and not keeps_refused:
@@ -85,7 +85,7 @@ def doubt_about(first: Sequence[ReadRecord | Refusal], units: Mapping[str, str],
 
 
 def shown_delimiter(delimiter: str) -> str:
-    """Return a delimiter as people call it."""
+    """Return the name of a delimiter."""
     return {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}.get(delimiter, f'"{delimiter}"')
 
 
@@ -97,7 +97,7 @@ def _doubtful_unit(field: str, records: Sequence[ReadRecord]) -> str | None:
     median, limit = statistics.median(values), NUMBER_LIMITS[field]
     if not (median > doubt.bound if doubt.is_above else median < doubt.bound):
         return None
-    # A field that could not hold these values in the other unit is in its own.
+    # If the field could not hold these values in the other unit, they are in its own.
     if not limit.lowest <= median * UNITS[field].offered[doubt.likely] <= limit.highest:
         return None
     usual = next(iter(UNITS[field].offered))
@@ -110,18 +110,18 @@ def _doubtful_unit(field: str, records: Sequence[ReadRecord]) -> str | None:
 
 
 def _one_reason(refusals: Sequence[Refusal]) -> str | None:
-    """Say why all rows are refused, if it is one reason."""
+    """Return why all rows are refused, or None if there are several reasons."""
     kinds = {_kind_of(refusal.reason) for refusal in refusals}
     if len(kinds) > 1:
         return None
     first = refusals[0]
     advice = next((advice for sign, advice in _ADVICE if sign in first.reason), None)
     told = f"each of the first {len(refusals):,} rows is refused for the same reason ({first})"
-    keep = "with --refused NEW_FILE, they are written to a file, and the import goes on"
+    keep = "with --refused NEW_FILE, the import writes them to a file and continues"
     return f"{told}: {advice or keep}"
 
 
 def _kind_of(reason: str) -> str:
-    """Return what is the same in the reasons of rows that are refused for the same thing."""
+    """Return the part of *reason* that is equal for all rows that are refused for the same cause."""
     first = reason.partition(", not ")[0].partition(": it holds ")[0].partition("; ")[0]
     return next((kind for sign, kind in _KINDS if sign in first), _NUMBERS.sub("N", first))

@@ -1,4 +1,4 @@
-"""Read the bytes of a file: unpacked where it is compressed by gzip, and counted as they are stored."""
+"""The bytes of a file, decompressed if it is a gzip file, and the position in the stored file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHUNK: Final = 2**17
 
 
 class DamagedFile(Exception):
-    """Say why the rest of a file cannot be read; *is_garbled* if what was read last may be wrong already."""
+    """The rest of a file cannot be read. If *is_garbled*, the data before that may be wrong too."""
 
     def __init__(self, message: str, *, is_garbled: bool = False) -> None:
         super().__init__(message)
@@ -25,12 +25,12 @@ class DamagedFile(Exception):
 
 class InputFile:
     """
-    Read *file* as *stream*: what it holds, unpacked if its first bytes are those of gzip, whatever its name.
+    The content of *file* as *stream*, decompressed if its first bytes are those of gzip.
 
-    *size* is the number of bytes that are stored, None for a pipe. It leaves *file* open.
+    *size* is the number of stored bytes, or None for a pipe. *file* stays open.
 
     Raises, also when *stream* is read:
-        DamagedFile: the file cannot be read, or is not what gzip has written.
+        DamagedFile: the file cannot be read, or is a damaged gzip file.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -46,13 +46,13 @@ class InputFile:
 
     def test(self, tested: Callable[[int, int], None]) -> None:
         """
-        Unpack a compressed file to its end, and leave *stream* where it is; a pipe cannot be tested.
+        Decompress a gzip file to its end without moving *stream*. A pipe is not tested.
 
-        Only the sums at its end tell that a file is damaged: until then, what stands behind the damage may look like
-        any other row. *tested* is told now and then how many bytes were unpacked, and of how many that are stored.
+        Only the checksum at the end shows damage. Until then, rows after the damage may look like any other rows.
+        *tested* is called with the bytes decompressed and the position in the stored file.
 
         Raises:
-            DamagedFile: the file is not what gzip has written.
+            DamagedFile: the gzip file is damaged.
         """
         if self._beginning != _GZIP or self.size is None:
             return
@@ -68,12 +68,12 @@ class InputFile:
 
     @property
     def position(self) -> int:
-        """How many of the bytes that are stored have been read."""
+        """The number of stored bytes that have been read."""
         return self._stored.position
 
 
 class _Counted(io.RawIOBase):
-    """Give *beginning* and then the rest of *file*, and count the bytes."""
+    """A raw file of *beginning* and the rest of *file*, which counts the bytes read."""
 
     def __init__(self, beginning: bytes, file: BinaryIO) -> None:
         self.position = 0
@@ -85,7 +85,7 @@ class _Counted(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # BufferedReader passes a memoryview.
         with _damage_told():
-            # As much as is there: a row that comes through a pipe does not wait for those after it.
+            # read1 returns what is there, so that a row in a pipe does not wait for the next.
             data = self._beginning or self._file.read1(len(buffer))  # type: ignore[attr-defined]  # All files have it.
         self._beginning = b""
         buffer[: len(data)] = data
@@ -94,7 +94,7 @@ class _Counted(io.RawIOBase):
 
 
 class _Unpacked(io.RawIOBase):
-    """Give what the gzip members in *file* hold, up to the byte from which on they are damaged."""
+    """A raw file of the decompressed gzip members in *file*, up to the first damage."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._unpacker = gzip.GzipFile(fileobj=file)
@@ -114,7 +114,7 @@ def _damage_told() -> Iterator[None]:
     try:
         yield
     except EOFError:
-        raise DamagedFile("the compressed file is cut off, its end is missing") from None
+        raise DamagedFile("the compressed file is cut off: its end is missing") from None
     except (gzip.BadGzipFile, zlib.error):
         raise DamagedFile("the compressed file is damaged", is_garbled=True) from None
     except OSError as error:
@@ -122,7 +122,7 @@ def _damage_told() -> Iterator[None]:
 
 
 def size_of(file: IO[bytes]) -> int | None:
-    """Return the size of *file*, None if it is a pipe or the like."""
+    """Return the size of *file* in bytes, or None if it is no regular file."""
     try:
         status = os.fstat(file.fileno())
     except (AttributeError, io.UnsupportedOperation):

@@ -1,4 +1,4 @@
-"""The elements of a file that is one JSON array, read one at a time in constant memory."""
+"""A reader of a JSON array, one element at a time in constant memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from audiocatalog.cli.importing.input_file import DamagedFile
 from audiocatalog.cli.importing.lines import LONGEST_ROW, Lines
 from audiocatalog.cli.importing.rows import Place, Row, parse_object
 
-# Outside of a string: a whole string, or a sign that tells where an element begins or ends. A quotation mark alone is
-# that of a string that goes on in the next part of the file. Inside: all up to the quotation mark that ends it, or to
-# the end of the part, which may be a backslash.
+# _TOKEN matches outside of strings: a whole string, or a sign where an element may begin or end. A lone quotation mark
+# begins a string that continues in the next part of the file. _IN_STRING matches the rest of such a string, up to its
+# closing quotation mark or the end of the part, which may be a backslash.
 _TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"|(["{}\[\],])', re.DOTALL)
 _IN_STRING: Final = re.compile(r'(?:[^"\\]++|\\.)*+(["\\]?)', re.DOTALL)
 _NESTING: Final = {"{": 1, "[": 1, "}": -1, "]": -1}
@@ -22,9 +22,9 @@ _END_IS_MISSING: Final = "the JSON array has no end: is the file cut off, or a q
 
 class JsonArrayFile:
     """
-    Read the elements of an array: each is a row, whatever it holds.
+    The rows of a JSON array, one for each element.
 
-    Where one ends is told by the brackets and commas alone, so that a bad one is refused without its neighbours.
+    Only brackets and commas show where an element ends, so that a bad element does not affect its neighbours.
     """
 
     def __init__(self, lines: Lines) -> None:
@@ -33,7 +33,7 @@ class JsonArrayFile:
 
     @staticmethod
     def fits(lines: Lines) -> bool:
-        """Whether the file begins as an array does."""
+        """Return whether the file begins with a bracket."""
         return (lines.peek() or "").lstrip().startswith("[")
 
     def __iter__(self) -> Iterator[Row]:
@@ -44,15 +44,15 @@ class JsonArrayFile:
                 yield Row(Place(count), {}, f"longer than {LONGEST_ROW:,} characters", None, length)
                 continue
             cells, problem = parse_object(text, self._encoding)
-            # In JSON, the end of a line stands between tokens alone. What is kept of a row is one line.
+            # In JSON, line ends occur only between tokens, so the row can be kept as one line.
             yield Row(Place(count), cells, problem, _LINE_ENDS.sub(" ", text), length)
 
     def _elements(self) -> Iterator[tuple[str | None, int]]:
         """
-        Give the text of each element and its length, None for the text of one that is too long.
+        Yield the text of each element and its length. The text is None if it is too long.
 
         Raises:
-            DamagedFile: the array has no end, or something stands behind it.
+            DamagedFile: the array has no end, or text follows it.
         """
         element, length = list[str](), 0
         for text, end in self._pieces():
@@ -69,14 +69,14 @@ class JsonArrayFile:
             element, length = [], 0
 
     def _pieces(self) -> Iterator[tuple[str, str]]:
-        """Give the text of the elements in pieces, each with the sign that ends its element, if it does."""
+        """Yield the text of the elements in pieces, each with the sign that ends the element, or an empty text."""
         part, start, place, depth, is_open = next(self._parts, "").lstrip(), 1, 1, 0, False
         while True:
             token = (_IN_STRING.match if is_open else _TOKEN.search)(part, place)
             sign, place = (token[1], token.end()) if token else ("", len(part))
             if is_open:
                 is_open = sign != '"'
-                # A sign that is escaped at the beginning of the next part is passed over there.
+                # A backslash at the end of the part escapes the first sign of the next.
                 place += sign == "\\"
             elif sign == '"':
                 is_open = True
@@ -93,4 +93,4 @@ class JsonArrayFile:
                 if not part:
                     raise DamagedFile(_END_IS_MISSING)
         if part[place:].strip() or any(rest.strip() for rest in self._parts):
-            raise DamagedFile("there is more behind the end of the JSON array")
+            raise DamagedFile("text follows the end of the JSON array")

@@ -1,4 +1,4 @@
-"""The lines of a text file, one at a time: decoded, bounded in length, and put back where a record is read again."""
+"""The lines of a text file, decoded and bounded in length, which a reader can put back."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from typing import BinaryIO, Final, Self
 from audiocatalog.cli.importing.input_file import DamagedFile
 from audiocatalog.cli.text import quoted
 
-#: Rows of more characters, or of more lines, are refused. The longest text of a track is far shorter.
+#: The most characters and lines of a row. Longer rows are refused.
 LONGEST_ROW: Final = 16 * 2**20
 MOST_LINES: Final = 100_000
 
 _PART: Final = 2**16
-#: The first bytes of files that are not UTF-8 text, and what to tell the user about them.
+#: The first bytes of files that are not UTF-8 text, and the message about each.
 _OTHER_FORMATS: Final = {
-    b"\xff\xfe": "the file is UTF-16 text: name that by --encoding utf-16",
-    b"\xfe\xff": "the file is UTF-16 text: name that by --encoding utf-16",
+    b"\xff\xfe": "the file is UTF-16 text: add --encoding utf-16",
+    b"\xfe\xff": "the file is UTF-16 text: add --encoding utf-16",
     b"PK\x03\x04": "the file is a spreadsheet or a zip archive: export it as CSV",
-    b"\x1f\x8b": "the file is compressed twice: unpack it first, as by `gunzip -c FILE`",
+    b"\x1f\x8b": "the file is compressed twice: decompress it once, for example by `gunzip -c FILE`",
     **dict.fromkeys(
-        (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh91AY&SY"), "the file is compressed, and not by gzip: unpack it first"
+        (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh91AY&SY"),
+        "the file is compressed, but not by gzip: decompress it first",
     ),
 }
 _LONGEST_BEGINNING: Final = max(map(len, _OTHER_FORMATS))
 UTF8: Final = "UTF-8"
-# Codecs that are no encodings of files, or whose decoders take quadratic time.
+# Codecs that are no encodings of files, or take quadratic time to decode.
 _NO_ENCODINGS: Final = frozenset(
     {"idna", "punycode", "undefined", "unicode_escape", "unicode-escape", "raw_unicode_escape", "raw-unicode-escape"}
 )
 
 
 class UnusableFile(ValueError):
-    """Refuse a whole file, because it cannot be read with the given options."""
+    """A file cannot be read with the given options."""
 
 
 class TooLong(Exception):
@@ -44,7 +45,7 @@ class TooLong(Exception):
 
 def encoding_of(name: str) -> str:
     """
-    Return the encoding that *name* names, as it is written in messages.
+    Return the encoding with *name*, as messages write it.
 
     Raises:
         UnusableFile: there is no such encoding of text.
@@ -61,19 +62,19 @@ def encoding_of(name: str) -> str:
 
 class Lines:
     """
-    Give the lines of *file*, remember those of the current record, and put lines back.
+    The lines of *file*. The lines of the current record can be put back.
 
-    Used in a ``with`` block, which leaves the file open. Bytes that are not of *encoding* become lone surrogates; a
-    cell with one is refused later, if it is used.
+    Use it in a ``with`` block, which leaves the file open. Bytes that *encoding* lacks become lone surrogates, and a
+    used cell that holds one is refused later.
 
     Raises:
-        UnusableFile: the file is no text, by its first bytes.
+        UnusableFile: the first bytes show that the file is not text.
     """
 
     def __init__(self, file: BinaryIO, encoding: str = UTF8) -> None:
-        #: The name of the encoding, as messages have it.
+        #: The name of the encoding, as messages write it.
         self.encoding = encoding
-        # Bytes that are wrong in UTF-16 or UTF-32 shift all that follows: such a file is damaged.
+        # In UTF-16 and UTF-32, a wrong byte shifts everything after it, so the file is damaged.
         errors = "strict" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
         codec = "utf-8-sig" if encoding == UTF8 else encoding
         self._text = io.TextIOWrapper(file, encoding=codec, errors=errors, newline="")
@@ -82,7 +83,7 @@ class Lines:
         self._number = 0
         self._known_until = 0
         self._known: type[Exception] = TooLong
-        #: The characters of the current record that have been read.
+        #: The number of characters of the current record.
         self.length = 0
         if first := self._readline():
             self._returned.append(first)
@@ -93,7 +94,7 @@ class Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A generator that is abandoned ends some time later; the file may be closed by then.
+        # An abandoned generator ends later, when the file may be closed.
         if not self._text.closed:
             self._text.detach()
 
@@ -118,32 +119,32 @@ class Lines:
         return line
 
     def peek(self) -> str | None:
-        """Return the first line of the file, which is not read yet; None if there is none."""
+        """Return the first line of the file without reading it, or None if the file is empty."""
         return self._returned[0] if self._returned else None
 
     def parts(self) -> Iterator[str]:
-        """Give the rest of the file, whatever its lines, in parts of a bounded length."""
+        """Yield the rest of the file in parts of bounded length, without regard to lines."""
         while self._returned:
             yield self._returned.popleft()
         while part := self._decoded(lambda: self._text.read(_PART)):
             yield part
 
     def begin_record(self) -> int:
-        """Forget the lines of the last record; return the number of the next line."""
+        """Begin a record, and return the number of its first line."""
         self._record.clear()
         self.length = 0
         return self._number + 1
 
     @property
     def first_of_record(self) -> str | None:
-        """The first line of the current record, None if it is too long to be kept."""
+        """The first line of the current record, or None if it is too long to be kept."""
         return self._record[0] if len(self._record[0]) <= LONGEST_ROW else None
 
     def put_back_all_but_the_first(self, known: type[Exception]) -> bool:
         """
-        Put back the lines of the record after its first, and return whether there are any.
+        Put back all lines of the record but its first, and return whether there are any.
 
-        Until these are read again, *known* is raised where a record goes on in one of them.
+        Until these lines are read again, a record that continues into another of them raises *known*.
         """
         again = self._record[1:]
         if again:
@@ -153,7 +154,7 @@ class Lines:
         return bool(again)
 
     def _readline(self) -> str:
-        # A line ends in \n, \r\n or \r; the text layer knows all three.
+        # The text layer ends lines at \n, \r\n and \r.
         return self._decoded(lambda: self._text.readline(LONGEST_ROW + 1))
 
     def _decoded(self, read: Callable[[], str]) -> str:
@@ -163,7 +164,7 @@ class Lines:
             raise DamagedFile(f"the file is not {self.encoding}", is_garbled=True) from None
 
     def _cut(self, line: str) -> str:
-        """Skip the rest of a line that is too long, and return the beginning that was read."""
+        """Skip the rest of a line that is too long, and return its beginning."""
         rest = line
         while rest and rest[-1] not in "\r\n":
             rest = self._readline()

@@ -1,4 +1,4 @@
-"""The options of an import: their meaning together, and their contradictions."""
+"""The options of an import, and the checks of their combinations."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class ImportOptions:
 
     @property
     def on_conflict(self) -> OnConflict:
-        """What the import does with tracks that are there with other content."""
+        """What the import does with existing tracks that have other content."""
         if self.replace:
             return OnConflict.REPLACE
         return OnConflict.SKIP if self.skip_existing else OnConflict.ERROR
 
     @property
     def format(self) -> Format:
-        """The format of the file: that of --format, or that of its name."""
+        """The format of the file, from --format or from its name."""
         if self.file_format is not None:
             return self.file_format
         name = getattr(self.file, "name", "")
@@ -58,44 +58,46 @@ class ImportOptions:
             return found
         is_stdin = name in {"", "-", "<stdin>"}
         why = "stdin has no name" if is_stdin else "the name of the file does not end in .csv, .tsv, .jsonl or .json"
-        raise UnusableFile(f"{why}: say what it is by --format")
+        raise UnusableFile(f"{why}: give the format by --format")
 
     def check(self) -> None:
-        """Refuse options that contradict each other."""
+        """Raise ``UnusableFile`` for options that contradict each other."""
         if self.replace and self.skip_existing:
-            raise UnusableFile("--replace and --skip-existing say two things: leave one of them out")
+            raise UnusableFile("--replace and --skip-existing exclude each other: leave one of them out")
         if self.delimiter is not None and self.format != "csv":
-            raise UnusableFile("--delimiter parts the cells of CSV: this file is JSON")
+            raise UnusableFile("--delimiter works for CSV only, and this file is JSON: leave it out")
         if self.template is not None and not self.template.strip():
             raise UnusableFile("--audio-path is empty: it needs a template such as 's3://music/{id}.mp3'")
         if self.resume is not None:
             if self.dry_run:
-                raise UnusableFile("--dry-run saves nothing that --resume could go on after: leave one of them out")
+                raise UnusableFile(
+                    "--dry-run saves nothing, so --resume has nothing to continue: leave one of them out"
+                )
             if self.resume == self.refused:
-                raise UnusableFile("--resume and --refused name the same file")
+                raise UnusableFile("--resume and --refused name the same file: give each its own")
             if size_of(self.file) is None:
-                raise UnusableFile("--resume needs a file that can be read again: a pipe cannot")
+                raise UnusableFile("--resume cannot read a pipe again: store the input in a file")
         if self.refused is not None:
             self._check_refused(self.refused)
 
     def _check_refused(self, refused: Path) -> None:
-        """Refuse a name that says something else than what will stand in the file."""
+        """Raise ``UnusableFile`` if the name of the file contradicts its content."""
         if _is_at(self.file, refused):
-            raise UnusableFile("--refused names the file that is imported: name another one")
+            raise UnusableFile("--refused names the imported file: give another name")
         if refused.suffix.lower() == ".gz":
-            raise UnusableFile("--refused: the rows are written as they are, to be mended by hand: leave .gz away")
+            raise UnusableFile("--refused: the file is not compressed, so that you can edit it: leave .gz out")
         if (other := format_of(refused, is_read=True)) not in {None, self.format}:
             raise UnusableFile(f"--refused: the rows are {self.format}, not {other}: name it .{self.format}")
 
     @property
     def hint(self) -> str:
-        """With which options the file of refused rows can be imported."""
+        """The options for an import of the refused rows, as a phrase."""
         is_told = self.file_format is not None or self.refused is None or format_of(self.refused, is_read=True)
         file_format = "" if is_told else f" and --format {self.format}"
         return f"with the same options{file_format}, but another file for --refused"
 
     def plan(self) -> Plan:
-        """Return what the columns mean."""
+        """Return the plan for the columns."""
         return Plan(
             columns=_parse_mapping(self.mapping),
             audio_path=None if self.template is None else Template.parse(self.template),
@@ -106,7 +108,7 @@ class ImportOptions:
         )
 
     def identity(self, target: Target) -> dict[str, Any]:
-        """Return what must be the same when an import goes on."""
+        """Return the facts that must not change before an import is resumed."""
         status = os.fstat(self.file.fileno())
         return {
             "the file": PurePath(self.file.name).name,
@@ -159,7 +161,7 @@ def _parse_units(pairs: Sequence[str]) -> dict[str, str]:
             raise UnusableFile(f"--unit {quoted(pair)} is not of the form FIELD=UNIT with {', '.join(UNITS)}")
         found = next((name for name in offered.offered if name.lower() == unit.lower()), None)
         if found is None:
-            raise UnusableFile(f"--unit: {quoted(unit)} is no unit of {field}: {', '.join(offered.offered)} are")
+            raise UnusableFile(f"--unit: {quoted(unit)} is no unit of {field}: use {', '.join(offered.offered)}")
         if field in units:
             raise UnusableFile(f"--unit: the field {field} has two units")
         units[field] = found

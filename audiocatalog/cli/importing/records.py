@@ -1,7 +1,7 @@
-"""Turn the rows of a file into records that can be saved, or into the reasons why they cannot.
+"""Records made from the rows of a file, and refusals of rows that cannot be saved.
 
-A ``Plan`` says what the columns mean, and a ``RecordReader`` reads a file by it. Nothing here needs a database or a
-terminal.
+A ``Plan`` gives the meaning of the columns, and a ``RecordReader`` reads a file by it. Nothing here needs a database or
+a terminal.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from audiocatalog.status import TrackStatus
 Format = Literal["csv", "jsonl"]
 
 _SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-#: What is read besides, but never written: cells that are parted by tabs, and arrays of objects.
+#: Further formats that are read but never written: cells separated by tabs, and arrays of objects.
 _READ_SUFFIXES: Final[dict[str, Format]] = {**_SUFFIXES, ".tsv": "csv", ".tab": "csv", ".json": "jsonl"}
 
-#: The namespace of the ids that are made from a path or a column. It must never change: by it, a second import of a
-#: file finds the tracks of the first.
+#: The namespace of ids that are derived from a path or a column. It must never change, because a second import
+#: finds the tracks of the first by it.
 ID_NAMESPACE: Final = UUID("a3d0c9f4-3b8f-4c8e-9a55-6a1f0d6c2e71")
 
 _MOST_IGNORED_COLUMNS: Final = 100
@@ -41,7 +41,7 @@ _MOST_SHAPES: Final = 1000
 
 
 def format_of(path: PurePath, *, is_read: bool = False) -> Format | None:
-    """Return the format that the name of a file tells, whether it is compressed or not, and to be written or read."""
+    """Return the format that the name of a file shows, to write or (if *is_read*) to read it, or None."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
@@ -66,7 +66,7 @@ class Template:
         Return the template in *text*, where ``{column}`` stands for a cell, and ``{{`` and ``}}`` for braces.
 
         Raises:
-            UnusableFile: a brace stands alone.
+            UnusableFile: the text has an unpaired brace.
         """
         parts, literal = list[str](), list[str]()
         for index, piece in enumerate(re.split(r"(\{\{|\}\}|\{[^{}]+\})", text)):
@@ -98,12 +98,14 @@ class Template:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """
-    What the columns of a file mean.
+    The meaning of a file's columns.
 
-    *columns* maps fields to columns of another name. *audio_path* makes the path of each row. *id_from* names a column
-    whose values differ from track to track; ids are made from them. *status* is the status of all new tracks; without
-    it, their column says so, and what none says is COMPLETED. *units* are those of the numbers that have none beside
-    them, by field. With *restores*, the times of creation are read as well.
+    - *columns*: the columns with another name than their field, by field
+    - *audio_path*: the template of paths, if no column holds them
+    - *id_from*: a column whose values are unique for each track, from which ids are derived
+    - *status*: the status of all new tracks; if None, that of their column, or COMPLETED
+    - *units*: the units of bare numbers, by field
+    - *restores*: whether the times of creation are read
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -135,11 +137,11 @@ class Plan:
         return tuple(name for name in FIELDS if not elsewhere.get(name))
 
     def columns_of(self, columns: Sequence[str]) -> Columns:
-        """Return what *columns* mean."""
+        """Return the fields that *columns* hold."""
         return match_columns(columns, self.fields, self.columns, self.named_columns())
 
     def named_columns(self) -> set[str]:
-        """Return the columns that the user named, which the file must have."""
+        """Return the columns that the user named. The file must have them."""
         named = set(self.columns.values())
         if self.audio_path is not None:
             named.update(self.audio_path.columns)
@@ -151,7 +153,7 @@ class Plan:
 
 
 class Refusal(NamedTuple):
-    """The place of a row that cannot be saved, and the reason; *source* and *length* are those of ``Row``."""
+    """A row that cannot be saved, and the reason. *source* and *length* are those of ``Row``."""
 
     place: Place
     reason: str
@@ -164,9 +166,9 @@ class Refusal(NamedTuple):
 
 class ReadRecord(NamedTuple):
     """
-    The place of a row, and the record that was read from it; *source* and *length* are those of ``Row``.
+    A row and the record that was read from it. *source* and *length* are those of ``Row``.
 
-    *exported* is the same record with what a save cannot say, if the row says it.
+    *exported* is the record with FAILED or a time of creation, which a save cannot set, if the row has one.
     """
 
     place: Place
@@ -182,13 +184,13 @@ class ReadRecord(NamedTuple):
 
 class RecordReader:
     """
-    Give a record or a refusal for every row of *file*, in constant memory.
+    An iterator over the rows of *file*, each as a record or a refusal, in constant memory.
 
-    *ignored* is called with the columns that are not used: for CSV at once, for JSON at the first row that has them.
-    With *keep_sources*, records and refusals hold what stands in the file. Without a *delimiter*, the first line of a
-    CSV file tells it. A file of JSON holds one object on each line, or is one array of objects.
+    Use it in a ``with`` block, which leaves the file open. A JSON file holds one object on each line, or one array.
 
-    Used in a ``with`` block, which leaves the file open.
+    - *ignored*: called with unused columns, for CSV at once, for JSON at the first row that has them
+    - *keep_sources*: whether records and refusals hold their source
+    - *delimiter*: the character between cells; if None, the first line of a CSV file shows it
 
     Raises:
         UnusableFile: the file does not fit *plan*.
@@ -211,15 +213,15 @@ class RecordReader:
         self._ignored = ignored
         #: The names in the first line of a CSV file.
         self.columns: tuple[str, ...] = ()
-        #: What parts the cells of a CSV file.
+        #: The character between the cells of a CSV file.
         self.delimiter = ","
-        #: The keys that *plan* maps to fields, and that no row of a file of JSON has had until now.
+        #: The keys that *plan* maps to fields and that no row of a JSON file has had yet.
         self.absent: set[str] = set()
-        #: The columns that are read as a field of another name, by field.
+        #: The columns with another name than their field, by field.
         self.renamed: dict[str, str] = {}
-        #: The units of the fields whose bare numbers have one.
+        #: The units of bare numbers, by field.
         self.units: dict[str, str] = dict(plan.units)
-        #: How many values of a field were read in which way, where that is not as they stand in the file.
+        #: The number of converted values, by field and way of conversion.
         self.converted: Counter[tuple[str, How]] = Counter()
         self._unknown: set[str] = set()
         self._shapes: dict[tuple[str, ...], Columns] = {}
@@ -231,7 +233,7 @@ class RecordReader:
             self.columns, self.delimiter = table.columns, table.delimiter
             self._table = self._understood(table.columns)
             check_columns(table.columns, self._table, plan.named_columns(), makes_path=plan.audio_path is not None)
-            # In what this package has written, text such as NULL is the name of something.
+            # In this package's own exports, text such as NULL is a value.
             self._is_own = set(IMPORTED) <= set(table.columns)
             self._rows = iter(table)
         else:
@@ -251,11 +253,11 @@ class RecordReader:
             yield self._read(row if self._keep_sources else row._replace(source=None, length=0))
 
     def skip(self, rows: int) -> Iterator[int]:
-        """Pass over so many *rows*, and give the number of each."""
+        """Skip *rows* rows, and yield the number of each."""
         return (row.place.row for row in islice(self._rows, rows))
 
     def _understood(self, columns: Sequence[str]) -> Columns:
-        """Return what *columns* mean, and tell which of them are not used."""
+        """Return the fields that *columns* hold, and report unused columns."""
         found = self._plan.columns_of(columns)
         self.renamed |= found.renamed
         self.units = found.units | self.units
@@ -267,7 +269,7 @@ class RecordReader:
         return found
 
     def _columns_in(self, cells: Mapping[str, Any]) -> Columns:
-        """Return what the keys of an object mean; most objects of a file have the same."""
+        """Return the fields that the keys of an object hold. Objects with the same keys share one answer."""
         shape = tuple(cells)
         if (found := self._shapes.get(shape)) is None:
             if len(self._shapes) >= _MOST_SHAPES:
@@ -278,7 +280,7 @@ class RecordReader:
         return found
 
     def _read(self, row: Row) -> ReadRecord | Refusal:
-        """Return the record in *row*, or its refusal, which names every problem and not only the first."""
+        """Return the record in *row*, or a refusal that names every problem."""
         if row.problem is not None:
             return Refusal(row.place, row.problem, row.source, row.length)
         readings = self._readings(row.cells, self._table or self._columns_in(row.cells))
@@ -291,7 +293,7 @@ class RecordReader:
         except InvalidInput as error:
             problems += error.problems
             metadata = TrackMetadata()
-        # A path that is refused above must not be refused a second time below.
+        # A path that was refused above must not be refused again below.
         path = "-" if sound["audio_path"] is None else sound["audio_path"]
         try:
             exported = ExportedRecord.of(
@@ -313,7 +315,7 @@ class RecordReader:
         return ReadRecord(row.place, exported.record, row.source, row.length, exported if says_more else None)
 
     def _readings(self, cells: Mapping[str, Any], columns: Columns) -> dict[str, Reading]:
-        """Return the value of every field, None where it is unknown, or the problem with it."""
+        """Return the value of every field, which is None if unknown, or the problem with it."""
         is_csv, encoding = self._table is not None, self._lines.encoding
         readings: dict[str, Reading] = {}
         for name, column in columns.sources.items():
@@ -322,7 +324,7 @@ class RecordReader:
                 readings[name] = Reading(problem)
                 continue
             unit = self._plan.units.get(name) or columns.units.get(name)
-            # A title may be anything: "None", "-" and "Nan" are songs.
+            # "None", "-" and "Nan" are titles of songs.
             verbatim = self._is_own or not is_csv or name == "title"
             readings[name] = read_value(name, cell, unit=unit, verbatim=verbatim)
         if self._plan.audio_path is not None:
@@ -336,7 +338,7 @@ class RecordReader:
         if self._plan.id_from is not None:
             text = text_of("id", self._plan.id_from, cells, self._lines.encoding)
             return text if isinstance(text, Problem) else uuid5(ID_NAMESPACE, text)
-        # In CSV, all rows have an id or none has; in JSON, some objects may have one.
+        # In CSV, all rows or none have an id. In JSON, some objects may have one.
         if "id" in columns.sources:
             found = readings["id"].value
             return Problem("id", "missing") if found is None else found
@@ -349,7 +351,7 @@ class RecordReader:
 
 def read_records(file: BinaryIO, file_format: Format, plan: Plan) -> Iterator[ReadRecord | Refusal]:
     """
-    Give a record or a refusal for every row of *file*, in constant memory.
+    Yield a record or a refusal for every row of *file*, in constant memory.
 
     Raises:
         UnusableFile: the file does not fit *plan*.

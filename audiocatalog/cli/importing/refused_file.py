@@ -1,4 +1,4 @@
-"""Keep the rows that an import refuses in a file, where they can be mended and from where they can be imported."""
+"""A file of the rows that an import refused, for the user to correct and import."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ from audiocatalog.cli.importing.lines import UTF8, UnusableFile
 from audiocatalog.cli.importing.records import Format, Refusal
 from audiocatalog.cli.writing import csv_line, json_line
 
-#: The reason at the end of a line that an import has refused before.
-# A mark at the beginning of the file tells the order of the bytes.
+# The mark at the beginning of the file gives the order of bytes, so these encodings must not repeat it.
 _WITHOUT_MARK: Final = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
+#: The reason of an earlier refusal, at the end of a line.
 _OLD_REASON: Final = re.compile(rf'"{REASON}"\s*:\s*"(?:[^"\\]|\\.)*"\s*\}}')
 
 
 class RefusedFile:
     """
-    Write the rows that are refused to the file at *path*, in the format of the file that they come from.
+    A file at *path* of refused rows, in the format, *columns*, *delimiter* and *encoding* of the imported file.
 
-    Each row is what it was, with the reason as its last column, or as its last key in JSON Lines; an import ignores
-    that. A row that could not be parsed stands there as it was. *columns* are those of the CSV file, whose *delimiter*
-    and *encoding* this one has too, so that it is imported with the same options.
+    Each row is unchanged but for the reason, which is its last column, or its last key in JSON Lines. An import ignores
+    the reason. Rows that could not be parsed get none.
 
-    It is there from the beginning, so that a folder that cannot be written to is noticed then; it is removed at the end
-    if no row was refused. *kept* is the length of what an interrupted import wrote, after which this one goes on.
+    The file is created at once, which shows whether its folder can be written. It is removed at the end if no row was
+    refused. *kept* is the number of bytes that an interrupted import wrote, after which this one continues.
 
     Raises:
-        UnusableFile: there is such a file, which is not to be overwritten.
+        UnusableFile: the file exists, or cannot be written.
     """
 
     def __init__(
@@ -66,11 +65,11 @@ class RefusedFile:
 
     @property
     def length(self) -> int:
-        """The bytes in the file."""
+        """The length of the file in bytes."""
         return self._file.tell()
 
     def write(self, refusal: Refusal) -> bool:
-        """Write the row of *refusal*, and return whether that was possible: a line that is too long is not kept."""
+        """Write the row of *refusal*, and return True. Return False for a row that is too long to be kept."""
         if refusal.source is None:
             return False
         if self.is_empty and self._is_csv:
@@ -85,7 +84,7 @@ class RefusedFile:
         return True
 
     def sync(self) -> None:
-        """Bring what was written to the disk."""
+        """Write the file to the disk."""
         os.fsync(self._file.fileno())
 
     def _write_cells(self, cells: Sequence[str]) -> None:
@@ -93,10 +92,10 @@ class RefusedFile:
 
     def _write(self, line: str) -> None:
         mark = "" if self.length else self._mark
-        # Bytes that are not of the encoding were read as surrogates, and become what they were.
+        # Bytes that the encoding lacks were read as surrogates, and become those bytes again.
         text = (mark + line).encode(self._encoding, "surrogateescape")
         self._file.write(text)
-        # So that an interruption leaves every row that was refused.
+        # An interruption must not lose a refused row.
         self._file.flush()
 
     def _with_reason(self, cells: Sequence[str], reason: str) -> list[str]:
@@ -104,7 +103,7 @@ class RefusedFile:
         if REASON in self._columns:
             place = self._columns.index(REASON)
             width -= 1
-            # In a row that was refused for too many cells, the reason is the last one, behind the column of that name.
+            # A row with too many cells has its reason in the last cell, after the column of that name.
             if place == width and len(kept) > width:
                 kept.pop()
             else:
@@ -113,9 +112,9 @@ class RefusedFile:
 
 
 def _open(path: Path, kept: int | None) -> BinaryIO:
-    """Open the file at *path* to write behind its first *kept* bytes; without those, it must be new or empty."""
+    """Open the file at *path* to write after *kept* bytes. If *kept* is None, the file must be new or empty."""
     if path.exists() and not path.is_file():
-        raise UnusableFile(f"{path} is no regular file: name one for the refused rows")
+        raise UnusableFile(f"{path} is no regular file: name another file for the refused rows")
     try:
         file = path.open("ab")
     except OSError as error:
@@ -128,8 +127,8 @@ def _open(path: Path, kept: int | None) -> BinaryIO:
         raise UnusableFile(f"{path} exists: name another file for the refused rows, or remove that one")
     if size < kept:
         file.close()
-        raise UnusableFile(f"{path} is shorter than the interrupted import left it: put it back as it was")
-    # What lies behind belongs to rows that are read once more.
+        raise UnusableFile(f"{path} is shorter than the interrupted import left it: restore it to continue that import")
+    # The bytes after that belong to rows that are read again.
     file.truncate(kept)
     file.seek(kept)
     return file
@@ -140,7 +139,7 @@ def _without_end(line: str) -> str:
 
 
 def _object_with_reason(line: str, reason: str) -> str:
-    """Return the object in *line* with *reason* as its last key; a line that holds no object stays as it is."""
+    """Return the object in *line* with *reason* as its last key, or *line* itself if it holds no object."""
     bare = line.rstrip()
     place = bare.rfind(f'"{REASON}"')
     if place > 0 and _OLD_REASON.fullmatch(bare, place):
@@ -151,6 +150,6 @@ def _object_with_reason(line: str, reason: str) -> str:
         return line
     if not isinstance(found, dict) or REASON in found:
         return line
-    # The text of the values stays as it was: a number, say, may have more digits than Python keeps.
+    # The text is extended and not encoded again, because a number may have more digits than Python keeps.
     comma = ", " if found else ""
     return f"{bare.removesuffix('}')}{comma}{json_line({REASON: reason}).strip().removeprefix('{')}"

@@ -1,7 +1,7 @@
-"""Read the rows of a CSV, JSON Lines or JSON file one at a time; a bad row does not affect the others.
+"""Readers of the rows of CSV and JSON Lines files. A bad row does not affect the others.
 
-Nothing here knows what a track is. At most one row is held in memory, and no file costs more than its length: each
-line is parsed twice at most, however its quotation marks stand.
+Nothing here knows what a track is. At most one row is held in memory, and each line is parsed at most twice, so that
+the time is linear in the length of the file.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from audiocatalog.cli.importing.lines import Lines, TooLong, UnusableFile
 from audiocatalog.cli.text import lone_surrogate, quoted
 from audiocatalog.errors import kind_of
 
-#: What stands in a file: the cells of a CSV row, else the text of its line; None where it is not kept.
+#: The source of a row: the cells of a CSV row, else the text of its line. None if it is not kept.
 Source = Sequence[str] | str | None
 
-#: What may part the cells of a row; where the first line does not decide, it is the first of these.
+#: The delimiters that are recognized. If the first line does not decide, the first of these is used.
 DELIMITERS: Final = (",", ";", "\t", "|")
 _MOST_DIGITS: Final = 100
-# What spreadsheets write before the names of the columns to say by what cells are parted.
+# The line in which some spreadsheets name the delimiter, before the names of the columns.
 _SEPARATOR: Final = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 
 
 class Place(NamedTuple):
     """
-    The place of a row: its number from 1, and its *line* in the file unless that follows from the number.
+    The number of a row, from 1, and its *line* in the file, if that does not follow from the number.
 
     >>> str(Place(17)), str(Place(17, 23))
     ('row 17', 'row 17 (line 23)')
@@ -45,9 +45,9 @@ class Place(NamedTuple):
 
 class Row(NamedTuple):
     """
-    The cells of a row by column, and the *problem* if the row cannot be read.
+    The cells of a row by column, or the *problem* if the row cannot be read.
 
-    *source* is not kept of a line that is too long. *length* is the number of characters that were read.
+    *source* is None if the line is too long. *length* is the number of characters of the row.
     """
 
     place: Place
@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """What the lines from *line* on hold in CSV: *cells*, or the *problem* with *source*."""
+    """A CSV record that begins in *line*: its *cells*, or the *problem* with its *source*."""
 
     line: int
     cells: list[str]
@@ -69,9 +69,12 @@ class _Record(NamedTuple):
 
 class CsvFile:
     """
-    Read CSV: *columns* come from the first line; each further row maps them to its cells, as far as it has any.
+    The rows of a CSV file, whose first line names the *columns*. Cells that a row lacks are left out.
 
-    Without a *delimiter*, the first line tells it: it is the one that parts that line into the most columns.
+    If *delimiter* is None, it is the one that splits the first line into the most columns.
+
+    Raises:
+        UnusableFile: the file is empty, or its first line cannot be read.
     """
 
     def __init__(self, lines: Lines, delimiter: str | None = None) -> None:
@@ -82,7 +85,7 @@ class CsvFile:
             next(lines)
             self._lines_before = 2
             delimiter = delimiter or separator[1]
-        #: What parts the cells.
+        #: The character between cells.
         self.delimiter = delimiter or _delimiter_of(first_line)
         self._records = self._read_records()
         first = next(self._records, None)
@@ -105,12 +108,12 @@ class CsvFile:
 
     def _read_records(self) -> Iterator[_Record]:
         """
-        Give the records one after the other.
+        Yield the records in order.
 
-        A quotation mark that is never closed makes many lines one cell, and the error is noticed far below its cause.
-        So only the first line is refused, and the lines after it are read again as rows of their own. Within these, a
-        cell that is still open at the end of its line is known to end in the same error, because what follows was read
-        as the inside of a cell before: it is refused at once, and no line is read a third time.
+        A quotation mark that is never closed turns many lines into one cell, and the parser notices it far below the
+        cause. So only the first line is refused, and the lines after it are put back and read again as rows. If a
+        cell is still open at the end of such a line, it would end in the same error, so that line is refused at
+        once. Therefore, no line is read a third time.
         """
         lines = self._lines
         usual_limit = csv.field_size_limit(sys.maxsize)
@@ -139,11 +142,11 @@ class CsvFile:
 
 
 class _StillOpen(Exception):
-    """A cell goes on in lines that are known to end in an error."""
+    """A cell continues into lines that are known to end in an error."""
 
 
 class JsonLinesFile:
-    """Read JSON Lines: one object on each line. Empty lines are skipped."""
+    """The rows of a JSON Lines file, one object on each line. Empty lines are skipped."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -183,7 +186,7 @@ def parse_object(text: str, encoding: str = "UTF-8") -> tuple[dict[str, Any], st
 
 
 def _delimiter_of(first_line: str) -> str:
-    """Return what parts *first_line* into the most columns."""
+    """Return the delimiter that splits *first_line* into the most columns."""
     line = first_line.rstrip("\r\n")
     if sum(delimiter in line for delimiter in DELIMITERS) <= 1:
         return next((delimiter for delimiter in DELIMITERS if delimiter in line), DELIMITERS[0])
@@ -201,15 +204,15 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise ValueError(f"{quoted(name)} stands there twice")
+                raise ValueError(f"the key {quoted(name)} is repeated")
             seen.add(name)
     return found
 
 
 def _whole_number(digits: str) -> int:
-    # Python takes the square of their number to read them.
+    # Python's conversion takes quadratic time.
     if len(digits) > _MOST_DIGITS:
-        raise ValueError("a number of too many digits")
+        raise ValueError(f"a number of more than {_MOST_DIGITS} digits")
     return int(digits)
 
 

@@ -1,4 +1,4 @@
-"""One run of an import: from the rows of a file to the catalogue, with what is told and remembered on the way."""
+"""One run of an import: it reads rows, saves them, reports progress and keeps the state for a later run."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ _ROWS_BETWEEN_UPDATES: Final = 1000
 @dataclass(slots=True)
 class ImportRun:
     """
-    Bring the rows that *reader* gives of *file* into a catalogue, or only check them.
+    A run that saves the rows from *reader* in a catalogue, or only checks them.
 
-    *ignored* are columns of which is still to be told that they are ignored. *tally* counts what is done, also when an
-    error ends the run, and what earlier runs have done up to *checkpoint*.
-
-    The first rows are looked at before any is saved, *first_rows* at most: what cannot be right is asked about.
+    - *ignored*: ignored columns that are not reported yet
+    - *tally*: the rows done by this run, and by earlier runs up to *checkpoint*; right also after an error
+    - *first_rows*: the most rows that are checked for likely mistakes before any is saved
     """
 
     file: InputFile
@@ -41,9 +40,9 @@ class ImportRun:
     checkpoint: Checkpoint | None = None
     first_rows: int = MOST_FIRST_ROWS
     tally: Tally = field(default_factory=Tally)
-    #: The rows that earlier runs have done.
+    #: The number of rows that earlier runs did.
     rows_before: int = 0
-    #: How many refused rows hold bytes that are not UTF-8.
+    #: The number of refused rows with bytes that are not UTF-8.
     not_utf8: int = 0
     _last_id: str | None = None
     _told: set[str] = field(default_factory=set)
@@ -56,13 +55,12 @@ class ImportRun:
 
     def save(self, catalog: Catalog, report: Reporter, *, on_conflict: OnConflict, batch: int) -> float:
         """
-        Save the records, and return how many seconds that took.
+        Save the records, and return the seconds that it took.
 
         Raises:
-            CatalogError: an error that no row has caused.
+            CatalogError: an error that no row caused.
             DamagedFile: the file cannot be read to its end.
-            WrongSettings: the catalogue is not the one that an earlier run has saved to, or the file does not hold what
-                the options say.
+            WrongSettings: an earlier run saved to another catalogue, or the options do not fit the file.
         """
         if self.rows_before and self.checkpoint is not None:
             self._skip(catalog, report, self.checkpoint)
@@ -84,11 +82,11 @@ class ImportRun:
 
     def check(self, report: Reporter) -> float:
         """
-        Read and check all rows, and return how many seconds that took; *tally* counts sound rows as inserted.
+        Read and check all rows, and return the seconds that it took. *tally* counts valid rows as inserted.
 
         Raises:
             DamagedFile: the file cannot be read to its end.
-            WrongSettings: the file does not hold what the options say.
+            WrongSettings: the options do not fit the file.
         """
         begin = time.monotonic()
         for item in self._items(report):
@@ -104,10 +102,10 @@ class ImportRun:
     def _skip(self, catalog: Catalog, report: Reporter, checkpoint: Checkpoint) -> None:
         if self._last_id is not None and catalog.find(self._last_id) is None:
             raise WrongSettings(
-                f"{checkpoint.path}: the track {self._last_id}, which was saved before, is not in the catalogue. "
+                f"{checkpoint.path}: the track {self._last_id}, which an earlier run saved, is not in the catalogue. "
                 f"{checkpoint.how_to_go_on}"
             )
-        report.say(f"going on after row {self.rows_before:,}")
+        report.say(f"continuing after row {self.rows_before:,}")
         report.begin("skipping", 0, 0)
         for row in self.reader.skip(self.rows_before):
             if row % _ROWS_BETWEEN_UPDATES == 0:
@@ -116,13 +114,13 @@ class ImportRun:
 
     def _items(self, report: Reporter) -> Iterator[ReadRecord | Refusal]:
         """
-        Look at the first rows, then give all of them, and tell which columns are ignored.
+        Check the first rows, report the columns, and return an iterator over all rows.
 
         Raises:
-            WrongSettings: the first rows cannot be right.
+            WrongSettings: the first rows are probably read wrongly.
         """
         if self.reader.delimiter != ",":
-            report.say(f"the columns are parted by {shown_delimiter(self.reader.delimiter)}")
+            report.say(f"the columns are separated by {shown_delimiter(self.reader.delimiter)}")
         self._tell_columns(report)
         items = iter(self.reader)
         first, damage = first_of(items, self.first_rows)
@@ -148,7 +146,7 @@ class ImportRun:
             yield item
 
     def _tell_columns(self, report: Reporter) -> None:
-        """Tell which columns are read by another name, and which are ignored, once of each."""
+        """Report columns with another name than their field and ignored columns, each once."""
         if len(self._told) < len(self.reader.renamed):
             new = {field: column for field, column in self.reader.renamed.items() if field not in self._told}
             self._told.update(new)
@@ -167,7 +165,7 @@ class ImportRun:
         report.say(str(refusal) if is_kept else f"{refusal}: too long for the file of refused rows, too")
 
     def _remember(self, committed: Committed, report: Reporter) -> None:
-        """Write down what is done: first the refused rows, then that they are."""
+        """Store what is done: first the refused rows, then the checkpoint that counts them."""
         tally = self.tally
         if committed.last_id is not None:
             self._last_id = str(committed.last_id)
@@ -190,10 +188,10 @@ class ImportRun:
 
     @property
     def absent(self) -> set[str]:
-        """The columns of --map that no row had, if there was any row."""
+        """The columns of --map that no row had; empty if there was no row."""
         return self.reader.absent if self.tally.rows else set()
 
     def what_is_safe(self) -> str:
-        """Say what the catalogue holds if the run ends here."""
-        again = "can be run again" if self.checkpoint is None else "goes on from there"
+        """Return how many rows are saved, and what the same command does next."""
+        again = "can be repeated" if self.checkpoint is None else "continues from there"
         return f"{counted(self.tally.saved, 'row')} safely saved: the same command {again}"

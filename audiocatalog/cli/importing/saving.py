@@ -1,4 +1,4 @@
-"""Save the records of a file by ``Catalog.bulk_save``, and say of each row what has become of it, in their order."""
+"""The saving of a file's records by ``Catalog.bulk_save``, with an outcome for each row in order."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from audiocatalog.cli.importing.input_file import DamagedFile
 from audiocatalog.cli.importing.records import ReadRecord, Refusal
 from audiocatalog.errors import CatalogError, CatalogInternalError, SaveConflict
 
-#: If more than this waits for the batch to be full, it is saved as it is. The first is what rows hold that are kept for
-#: the file of refused rows; the second is reached if nearly all rows are refused.
+#: The most characters and refusals that wait for a batch to be full. Beyond them, the batch is saved as it is.
 _MOST_CHARACTERS: Final = 2**25
 _MOST_REFUSALS: Final = 10_000
 
 
 @dataclass(slots=True)
 class Tally:
-    """Count the rows that have been committed or refused."""
+    """The numbers of rows that were committed or refused."""
 
     inserted: int = 0
     updated: int = 0
@@ -30,21 +29,21 @@ class Tally:
 
     @property
     def saved(self) -> int:
-        """Rows that are in the catalogue."""
+        """The number of rows that are in the catalogue."""
         return self.inserted + self.updated + self.unchanged
 
     @property
     def rows(self) -> int:
-        """Rows in all."""
+        """The number of all rows."""
         return self.saved + self.refused
 
     def add(self, outcome: BulkOutcome) -> None:
-        """Count a row."""
+        """Count a row with *outcome*."""
         setattr(self, outcome, getattr(self, outcome) + 1)
 
 
 class Committed(NamedTuple):
-    """The *position* in the file up to which all rows are done, and the id of the last one that is saved."""
+    """The *position* in the file up to which all rows are done, and the id of the last saved row."""
 
     position: int | None
     last_id: UUID | None
@@ -62,14 +61,14 @@ def save_records(
     position: Callable[[], int | None] = lambda: None,
 ) -> None:
     """
-    Save the records of *items* in batches, and call *refused* for each row that cannot be saved, in their order.
+    Save the records of *items* in batches, and call *refused* in order for each row that cannot be saved.
 
-    *position* says how far the file has been read. *tally* is updated and *committed* is called after each batch, so
-    *tally* is also right after an error.
+    *position* returns how far the file has been read. After each batch, *tally* is updated and *committed* is called,
+    so that *tally* is right even after an error.
 
     Raises:
-        CatalogError: an error that no row has caused. The rows that *tally* counts as saved are committed.
-        DamagedFile: the file cannot be read to its end. All rows before that are saved.
+        CatalogError: an error that no row caused. The rows that *tally* counts as saved are committed.
+        DamagedFile: the file cannot be read to its end. All rows before the damage are saved.
     """
     flight = _Flight(items, tally, refused, committed, position)
     while not flight.has_ended:
@@ -82,7 +81,7 @@ def save_records(
 
 
 class _Flight:
-    """Keep the rows that have been read and are not settled yet: ``bulk_save`` reads ahead of what it commits."""
+    """The rows that are read but not settled, because ``bulk_save`` reads ahead of its commits."""
 
     def __init__(
         self,
@@ -106,12 +105,12 @@ class _Flight:
         self._last_id: UUID | None = None
 
     def records(self) -> Iterator[TrackRecord | ExportedRecord]:
-        """Give records until the file ends or too much waits."""
+        """Yield records until the file ends or too many rows wait."""
         while self._refusals < _MOST_REFUSALS and self._characters < _MOST_CHARACTERS:
             try:
                 item = next(self._items, None)
             except DamagedFile as error:
-                # The rows before the damage are sound, and are saved.
+                # The rows before the damage can be saved.
                 self.damage, item = error, None
             if item is None:
                 self.has_ended = True
@@ -123,11 +122,11 @@ class _Flight:
             else:
                 self._refusals += 1
                 if len(self._waiting) == self._refusals:
-                    # No record waits, so nothing need wait for it.
+                    # No record waits before these refusals.
                     self._settle_refusals()
 
     def land(self, batch: BulkBatch) -> None:
-        """Settle the rows of *batch*, which is committed, and those that were refused before and behind them."""
+        """Settle the rows of a committed *batch*, and the refusals before and directly after them."""
         errors = {refusal.position: refusal.error for refusal in batch.refusals}
         for position, outcome in enumerate(batch.outcomes, batch.start):
             record = self._next_record()
@@ -140,7 +139,7 @@ class _Flight:
         self._committed(Committed(self._last_position, self._last_id))
 
     def settle(self) -> None:
-        """Settle the rows that are left when all records are committed: they were refused."""
+        """Settle the refusals that remain when all records are committed."""
         self._settle_refusals()
         self._committed(Committed(self._last_position, self._last_id))
 
@@ -150,7 +149,7 @@ class _Flight:
             self._settle_refusal(refusal)
 
     def _next_record(self) -> ReadRecord:
-        """Settle the refusals before the next record, and return that."""
+        """Settle the refusals before the next record, and return that record."""
         while isinstance(item := self._next(), Refusal):
             self._settle_refusal(item)
         return item

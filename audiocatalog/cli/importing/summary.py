@@ -1,4 +1,4 @@
-"""The summary of an import: the number of rows by outcome, and the values that were converted."""
+"""The summary of an import: the numbers of rows by outcome and of converted values."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ _WAYS: Final[Mapping[How, str]] = {
 @dataclass(slots=True)
 class Summary:
     """
-    What an import has done in *seconds*, and the count of the *words* if there was one.
+    The outcome of an import.
 
-    *converted* counts the values of this run that are stored in another form than the file's. Earlier runs have done
-    *rows_before* of the rows. An import that *is_dry* has saved none of them.
+    - *seconds*: the time that this run took
+    - *converted*: the number of values stored in another form, by field and way of conversion
+    - *rows_before*: the number of rows that earlier runs did
+    - *is_dry*: whether the import only checked the rows
+    - *words*: the count of words, if there was one
     """
 
     tally: Tally
@@ -79,7 +82,7 @@ class Summary:
         return sorted(self.converted.items(), key=lambda item: (FIELDS.index(item[0][0]), item[0][1]))
 
     def _converted(self) -> dict[str, dict[str, int]]:
-        """Return the counts of the ways of each field."""
+        """Return the number of conversions, by field and way."""
         found: dict[str, dict[str, int]] = {}
         for (name, how), count in self._ways():
             found.setdefault(name, {})[how] = count

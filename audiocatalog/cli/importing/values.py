@@ -1,6 +1,6 @@
-"""Read the cells of a file as people and programs write them, and say how each was read.
+"""Values read from the cells of a file, as people and programs write them.
 
-Nothing is guessed: what could mean two things is a problem of its row.
+Nothing is guessed: a cell that could mean two things is a problem of its row.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from audiocatalog.status import TrackStatus
 
 
 class How(StrEnum):
-    """The ways to read a cell whose value is stored in another form."""
+    """The ways of conversion of a cell whose value is stored in another form."""
 
-    #: A full date, of which the year is kept.
+    #: A full date. The year is kept.
     DATE = "date"
     #: A duration as players show it, m:ss or h:mm:ss.
     CLOCK = "clock"
     #: A number with a unit beside it: 320 kbps, 44.1 kHz, 3 min.
     OWN_UNIT = "own_unit"
-    #: A number in a unit that the column's name or ``--unit`` says.
+    #: A number in the unit that the column's name or ``--unit`` gives.
     UNIT = "unit"
     #: A whole number that is written with a fraction: 1999.0.
     WHOLE = "whole"
     #: A word for a number of channels.
     WORD = "word"
-    #: NULL, N/A and the like, or 0 where there can be none.
+    #: NULL, N/A and the like, or 0 in a field that cannot be 0.
     MISSING = "missing"
-    #: PROCESSING, which waits again: no worker of this catalogue holds it.
+    #: PROCESSING, stored as PENDING because no worker of this catalogue holds it.
     WAITING = "waiting"
 
 
 class Reading(NamedTuple):
-    """The *value* of a cell, None if it is missing, or the problem with it; and *how* it was read, if converted."""
+    """The *value* of a cell (None if missing) or the problem with it, and *how* it was converted, if it was."""
 
     value: Any
     how: How | None = None
@@ -56,7 +56,7 @@ _WHOLE_NUMBER: Final = re.compile(r"(-?[0-9]{1,18})(\.0*)?", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(?:[0-9]{1,18}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 _DECIMAL: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)
 _WITH_UNIT: Final = re.compile(rf"({_DECIMAL.pattern})\s*([A-Za-z/]+)", re.ASCII)
-# A capital B means bytes, which are eight bits each, but many people write it for bits: such a unit is not read.
+# A capital B means bytes, but many people write it for bits, so a unit with it is not read.
 _BYTES: Final = re.compile(r"[kKmM]B(?:/s|ps)", re.ASCII)
 _CLOCK: Final = re.compile(r"(?:([0-9]{1,4}):(?=[0-5][0-9]:))?([0-9]{1,4}):([0-5][0-9](?:\.[0-9]{1,9})?)", re.ASCII)
 _SPAN: Final = re.compile(
@@ -64,7 +64,7 @@ _SPAN: Final = re.compile(
     rf"(?:({_DECIMAL.pattern})\s*(?:s|secs?|seconds?))?",
     re.ASCII | re.IGNORECASE,
 )
-# 1997.5 may be a number, so that points need a day, too.
+# 1997.5 may be a number, so a date with points needs a day.
 _MONTH_AND_DAY: Final = r"(?:0?[0-9]|1[0-2]){0}(?:[0-2]?[0-9]|3[01])"
 _YEAR_FIRST: Final = re.compile(
     rf"([0-9]{{4}})(?:-{_MONTH_AND_DAY.format('-')}|/{_MONTH_AND_DAY.format('/')}|\.{_MONTH_AND_DAY.format('[.]')}"
@@ -83,10 +83,9 @@ _CHANNELS: Final = {"mono": 1, "stereo": 2, "joint stereo": 2}
 
 def read_value(field: str, cell: object, *, unit: str | None = None, verbatim: bool = False) -> Reading:
     """
-    Return what *cell* holds for *field*: the text of a CSV cell, or any value of JSON.
+    Return the value of *field* in *cell*, which is the text of a CSV cell or any JSON value.
 
-    *unit* is that of a bare number. With *verbatim*, no text but an empty one stands for a missing value in a field of
-    text.
+    *unit* is the unit of a bare number. With *verbatim*, only an empty text is a missing value in a field of text.
 
     >>> read_value("duration", "3:45"), read_value("year", "1997-05-21").value
     (Reading(value=225.0, how=<How.CLOCK: 'clock'>), 1997)
@@ -107,13 +106,13 @@ def read_value(field: str, cell: object, *, unit: str | None = None, verbatim: b
 
 
 def text_problem(field: str, cell: str, encoding: str) -> Problem | None:
-    """Return the problem with a cell that holds bytes which are not of *encoding*."""
+    """Return the problem with a *cell* that holds bytes outside of *encoding*, or None."""
     broken = lone_surrogate(cell)
     return Problem(field, f"not {encoding}: it holds the byte {escaped(broken)}") if broken else None
 
 
 def text_of(field: str, column: str, cells: Mapping[str, Any], encoding: str) -> str | Problem:
-    """Return the text in *column*, from which *field* is made, or the problem with it."""
+    """Return the text in *column*, from which *field* is derived, or the problem with it."""
     value = cells.get(column)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -135,7 +134,7 @@ def _unit_of(field: str) -> Unit | None:
 
 
 def _number_in(field: str, cell: str, limit: WholeLimit | NumberLimit, unit: str | None) -> Reading:
-    """Return the number that the text of *cell* stands for."""
+    """Return the number that the text in *cell* means, or the problem with it."""
     text = cell.strip()
     whole = _WHOLE_NUMBER.fullmatch(text)
     if whole is not None and not (_unit_of(field) == "year" and _COMPACT_DATE.fullmatch(text)):
@@ -155,7 +154,7 @@ def _number_in(field: str, cell: str, limit: WholeLimit | NumberLimit, unit: str
 
 
 def _bare_number(field: str, number: float, limit: WholeLimit | NumberLimit, unit: str | None) -> Reading:
-    """Return *number*, which is in *unit*, in the unit that is stored."""
+    """Return *number*, given in *unit*, in the stored unit."""
     if number == 0 and isinstance(limit, WholeLimit):
         return Reading(None, How.MISSING)
     factor = 1 if unit is None else UNITS[field].offered[unit]
@@ -169,7 +168,7 @@ def _bare_number(field: str, number: float, limit: WholeLimit | NumberLimit, uni
 
 
 def _scaled(number: float | str, factor: float, limit: WholeLimit | NumberLimit) -> float:
-    # As decimals, for 44.1 kHz is 44,100 Hz. What is no number of a sensible size is refused later.
+    # Decimals make 44.1 kHz exactly 44,100 Hz. Numbers out of range are refused later.
     value = Decimal(str(number)) * Decimal(str(factor))
     return round(value) if isinstance(limit, WholeLimit) else float(value)
 
@@ -218,7 +217,7 @@ def _status(cell: object) -> Reading:
     names = [str(status) for status in TrackStatus]
     name = cell.strip().upper() if isinstance(cell, str) else cell
     if name not in names:
-        rule = f"one of {', '.join(names)}, not {_shown(cell)}; --status says it for all rows instead"
+        rule = f"one of {', '.join(names)}, not {_shown(cell)}; or give one for all rows by --status"
         return Reading(Problem("status", rule))
     return Reading(TrackStatus(name), How.WAITING if name == TrackStatus.PROCESSING else None)
 
@@ -239,11 +238,11 @@ def _shown(cell: object) -> str:
     return quoted(cell) if isinstance(cell, str) else kind_of(cell)
 
 
-#: How what is neither text nor a number is read.
+#: The readers of fields that are neither text nor numbers.
 _OTHERS: Final[Mapping[str, Callable[[object], Reading]]] = {"status": _status, "created_at": _time}
 _Reader = Callable[[str, str], Reading | None]
 
-#: How a number may be written besides as digits, by its unit; the first that fits counts.
+#: The readers of numbers that are not plain digits, by unit, in order of precedence.
 _READERS: Final[Mapping[Unit | None, tuple[_Reader, ...]]] = {
     "year": (_year,),
     "s": (_clock, _with_unit, _span),

@@ -105,14 +105,14 @@ class TestImport:
         [
             (("--format", "csv", "--replace", "--skip-existing"), "leave one of them out"),
             (("--format", "csv", "--dry-run", "--resume", "state"), "leave one of them out"),
-            (("--format", "csv", "--resume", "state"), "a pipe cannot"),
+            (("--format", "csv", "--resume", "state"), "cannot read a pipe again"),
             (("--format", "csv", "--resume", "same", "--refused", "same"), "the same file"),
             (("--format", "csv", "--refused", "rows.jsonl"), "the rows are csv, not jsonl: name it .csv"),
-            (("--format", "csv", "--refused", "rows.csv.gz"), "leave .gz away"),
+            (("--format", "csv", "--refused", "rows.csv.gz"), "leave .gz out"),
             (("--format", "csv", "--audio-path", " "), "--audio-path is empty"),
             (("--format", "csv", "--refused", "none/rows.csv"), "No such file"),
             (("--format", "csv", "--batch", "0"), "--batch"),
-            ((), "say what it is by --format"),
+            ((), "give the format by --format"),
             (("--format", "csv", "--map", "title"), "FIELD=COLUMN"),
             (("--format", "csv", "--map", "title="), "FIELD=COLUMN"),
             (("--format", "csv", "--map", "titel=x"), 'no field "titel"'),
@@ -151,7 +151,7 @@ class TestImport:
         assert result.stderr == (
             "error: bulk_save: the database role lacks a privilege for this; as the owner of the tables, run "
             "`audiocatalog roles --grant ROLE` for a service's own role, or `audiocatalog roles --apply` again after "
-            "an upgrade; stopped, 2 rows safely saved: the same command can be run again\n"
+            "an upgrade; stopped, 2 rows safely saved: the same command can be repeated\n"
         )
 
     def test_a_file_without_rows_is_fine(self, run: Run) -> None:
@@ -172,7 +172,7 @@ class TestImport:
         code, out, err = ended(program)
         assert (code, out) == (130, "")
         saved = int(err.removeprefix("error: interrupted, at least ").split()[0].replace(",", ""))
-        assert err.endswith(" rows safely saved: the same command can be run again\n")
+        assert err.endswith(" rows safely saved: the same command can be repeated\n")
         assert 0 < saved <= catalog.count_by_status()[2].tracks
 
 
@@ -208,7 +208,7 @@ class TestMistakes:
         for refused in (file, link):
             result = invoke("import", str(file), "--dry-run", "--refused", str(refused))
             assert result.exit_code == 2
-            assert "--refused names the file that is imported: name another one" in result.stderr
+            assert "--refused names the imported file: give another name" in result.stderr
 
     @pytest.mark.parametrize(
         ("name", "options", "hint"),
@@ -226,7 +226,7 @@ class TestMistakes:
         result = invoke("import", str(source), "--dry-run", "--refused", str(bad), *options)
         assert result.exit_code == 3
         assert result.stderr.splitlines()[-1] == (
-            f"the refused rows are in {bad}: mend them there, "
+            f"the refused rows are in {bad}: correct them there, "
             f"and import that file with {hint} another file for --refused"
         )
         bad.write_text(bad.read_text().replace("a,x,", "a,1999,"))
@@ -272,7 +272,7 @@ class TestVocabulary:
         assert result.exit_code == 0
         assert result.stderr.startswith("warning: ")
         assert result.stderr.endswith(
-            "; the import is complete, but its words are not counted yet: run `audiocatalog vocabulary refresh`\n"
+            "; the import is complete, but its words are not counted: run `audiocatalog vocabulary refresh`\n"
         )
         assert result.stdout.count("\n") == 1
         if options:

@@ -76,7 +76,7 @@ class TestGzip:
         data = gzip.compress(HEADER + numbered(5000))[:-5000]
         result = run("import", "-", "--format", "csv", "--batch", "100", data=data)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr.startswith("error: the compressed file is cut off, its end is missing; stopped, ")
+        assert result.stderr.startswith("error: the compressed file is cut off: its end is missing; stopped, ")
         saved = int(result.stderr.partition("stopped, ")[2].split()[0].replace(",", ""))
         assert 0 < saved == in_catalogue(catalog) < 5000
 
@@ -144,7 +144,7 @@ class TestRefusedFile:
         source.write_bytes(data)
         result = run("import", str(source), "--refused", str(target), *options)
         assert result.exit_code == 3
-        assert f"the refused rows are in {target}: mend them there" in result.stderr
+        assert f"the refused rows are in {target}: correct them there" in result.stderr
         return target.read_bytes()
 
     def test_rows_are_mended_and_imported_again(self, run: Run, tmp_path: Path, catalog: Catalog) -> None:
@@ -264,7 +264,7 @@ class TestResume:
             file.write(b"half a row")
         result = invoke(*command, "--json")
         assert result.exit_code == 3
-        assert result.stderr.startswith("going on after row ")
+        assert result.stderr.startswith("continuing after row ")
         summary = json.loads(result.stdout)
         assert (summary["rows"], summary["refused"]) == (20_000, 200)
         assert summary["resumed_after"] == done["inserted"] + done["refused"]
@@ -292,13 +292,13 @@ class TestResume:
         with monkeypatch.context() as patch:
             patch.setattr(Catalog, "bulk_save", interrupted)
             result = run(*command)
-        told = "interrupted, at least 4 rows safely saved: the same command goes on from there"
+        told = "interrupted, at least 4 rows safely saved: the same command continues from there"
         assert (result.exit_code, result.stderr) == (130, f"error: {told}\n")
         return command
 
     def test_the_rows_before_are_counted(self, run: Run, stopped: tuple[str, ...], catalog: Catalog) -> None:
         result = run(*stopped)
-        assert (result.exit_code, result.stderr) == (0, "going on after row 4\n")
+        assert (result.exit_code, result.stderr) == (0, "continuing after row 4\n")
         assert result.stdout.startswith("10 rows, 4 of them before, in ")
         # The batch behind the last one that was remembered may have been saved as well.
         assert in_catalogue(catalog) == 10
@@ -312,7 +312,7 @@ class TestResume:
         result = run(*stopped)
         assert result.exit_code == 2
         assert "its size was" in result.stderr
-        assert f"remove {tmp_path / 'state.json'} to begin this one at its first row" in result.stderr
+        assert f"remove {tmp_path / 'state.json'} to begin this one at row 1" in result.stderr
 
     def test_another_catalogue_is_noticed(self, run: Run, stopped: tuple[str, ...]) -> None:
         state = Path(stopped[-1])
@@ -321,7 +321,7 @@ class TestResume:
         state.write_text(json.dumps(remembered))
         result = run(*stopped)
         assert result.exit_code == 2
-        assert "01890a5d-ac96-774b-bcce-b302099a8057, which was saved before, is not in the catalogue" in result.stderr
+        assert "b302099a8057, which an earlier run saved, is not in the catalogue" in result.stderr
         result = invoke("--url", "postgresql://elsewhere/music", *stopped)
         assert result.exit_code == 2
         assert 'and is "elsewhere:5432/music"' in result.stderr

@@ -242,7 +242,7 @@ class TestFiles:
         [
             (b'[{"title": "a", "audio_path": "p"}', "has no end"),
             (b'[{"title": "a', "has no end"),
-            (b"[]\n{}", "more behind the end"),
+            (b"[]\n{}", "text follows the end"),
         ],
     )
     def test_a_broken_array_is_told(self, data: bytes, reason: str) -> None:
@@ -266,7 +266,7 @@ class TestCommand:
             '"Sample Rate" is sample_rate, "Bit Rate" is bitrate, "Path" is audio_path'
         )
         assert result.stderr.splitlines() == [
-            "the columns are parted by semicolons",
+            "the columns are separated by semicolons",
             f"columns by another name: {names}",
             'row 3: year: a whole number from 1000 to 9999, not "x"',
         ]
@@ -412,15 +412,15 @@ class TestCommand:
     def test_stdin_needs_a_format(self) -> None:
         result = invoke("import", "-", "--dry-run", data=self.HEADER)
         assert result.exit_code == 2
-        assert "stdin has no name: say what it is by --format" in result.stderr
+        assert "stdin has no name: give the format by --format" in result.stderr
 
     @pytest.mark.parametrize(
         ("options", "reason"),
         [
-            (("--unit", "duration=parsec"), '"parsec" is no unit of duration: s, ms, min are'),
+            (("--unit", "duration=parsec"), '"parsec" is no unit of duration: use s, ms, min'),
             (("--unit", "year=s"), "is not of the form FIELD=UNIT"),
             (("--unit", "duration=s", "--unit", "duration=ms"), "has two units"),
-            (("--delimiter", "::"), "is not one sign"),
+            (("--delimiter", "::"), "is neither one character"),
             (("--encoding", "klingon"), 'there is no encoding "klingon"'),
             (("--encoding", "hex"), "there is no encoding"),
             (("--encoding", "punycode"), "there is no encoding"),
