@@ -14,8 +14,8 @@ _PARTIAL_SAMPLE_TARGET: Final = 10
 _MAX_TRACKS_BY_NAME: Final = 50
 _MAX_TRACKS_BY_PAIR: Final = 20
 
-# Counts names that may be meant, the weights of the words that match, the share of the query that the names cover, and
-# how similar their lengths are. The sum is below 10.
+# The score adds points for names that may be meant, for the weights of the matching words, for the share of the query
+# that the names cover, and for similar lengths. The sum is below 10.
 _SCORED: Final = """
   SELECT t.id, false AS accented,
     CASE

@@ -176,7 +176,7 @@ def _edit_distance(word: str, meant: str) -> float | None:
     return float(edit_distance) if edit_distance <= most else None
 
 
-def _portion(whole: int, words: Sequence[CorrectableTerm]) -> int:
+def _per_word(whole: int, words: Sequence[CorrectableTerm]) -> int:
     return max(4, whole // len(words))
 
 
@@ -187,14 +187,16 @@ def _stages(meant: Sequence[CorrectableTerm]) -> list[str | None]:
     The stages require all words, with alternatives of the doubtful ones; all words, with alternatives of each; then all
     but one, two and three of the rarest words.
     """
-    careful = [one.query(0 if one.is_sure else _portion(_MAX_ALTERNATIVES, meant)) for one in meant]
-    bold = [one.query(_portion(_MAX_ALTERNATIVES_OF_ALL, meant)) for one in meant]
-    stages: list[str | None] = [" & ".join(careful), " & ".join(bold)]
+    doubtful_corrected = [one.query(0 if one.is_sure else _per_word(_MAX_ALTERNATIVES, meant)) for one in meant]
+    all_corrected = [one.query(_per_word(_MAX_ALTERNATIVES_OF_ALL, meant)) for one in meant]
+    stages: list[str | None] = [" & ".join(doubtful_corrected), " & ".join(all_corrected)]
     informative = sorted(range(len(meant)), key=lambda place: -meant[place].weight)[:_MAX_INFORMATIVE]
     for missing in range(1, MAX_MISSING + 1):
         size = len(informative) - missing
         chosen = combinations(informative, size) if size > 0 else ()
-        stages.append(" | ".join(f"({' & '.join(careful[place] for place in places)})" for places in chosen) or None)
+        stages.append(
+            " | ".join(f"({' & '.join(doubtful_corrected[place] for place in places)})" for places in chosen) or None
+        )
     return stages
 
 
@@ -224,8 +226,8 @@ def corrected_parameters(
     """
     typed = [one.word for one in correctable]
     best = [one.best.replace(" ", "") for one in correctable]
-    near = [one.query(_portion(_MAX_ALTERNATIVES, correctable)) for one in correctable]
-    max_alternatives = _portion(_MAX_VARIANTS, correctable)
+    near = [one.query(_per_word(_MAX_ALTERNATIVES, correctable)) for one in correctable]
+    max_alternatives = _per_word(_MAX_VARIANTS, correctable)
     variants = [typed, best] + [
         [*best[:place], alternative.words.replace(" ", ""), *best[place + 1 :]]
         for place, one in enumerate(correctable)

@@ -96,9 +96,9 @@ def reason_of_place(position: int, total: int, score: float, *, is_corrected: bo
     if is_corrected:
         meant = f" (searched for {suggestion!r})" if suggestion else ""
         return f"hit {position} of {total}: no track contains all words as typed; {TIERS[0]}{meant}"
-    leading = next((tier for least, tier in _BOOSTED.items() if least <= score < least + 10), None)
-    if leading is not None:
-        return f"hit {position} of {total}: {TIERS[leading]}, and it is among the first {MAX_BOOSTED} of that name"
+    boosted = next((tier for least, tier in _BOOSTED.items() if least <= score < least + 10), None)
+    if boosted is not None:
+        return f"hit {position} of {total}: {TIERS[boosted]}, and it is among the first {MAX_BOOSTED} of that name"
     return f"hit {position} of {total}: {TIERS[max(tier for tier in TIERS if tier <= score)]}"
 
 

@@ -20,7 +20,7 @@ from audiocatalog.search.typed_sql import Shape
 from audiocatalog.status import TrackStatus
 
 # The other half of the time is for the page, and for the partial answer after a timeout.
-_SHARE_FOR_CANDIDATES: Final = 0.5
+_CANDIDATE_TIME_FRACTION: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Request:
         identity = _identity(query, narrowed, order)
         cursor = None if after is None else Cursor.parse(after, identity)
         parameters |= term_parameters(parsed) | _page_parameters(cursor, order, limit, offset)
-        parameters["time"] = f"{timeout * _SHARE_FOR_CANDIDATES:.3f}s"
+        parameters["time"] = f"{timeout * _CANDIDATE_TIME_FRACTION:.3f}s"
         return cls(parsed, Shape(conditions, counted), parameters, order, limit, cursor, identity, names)
 
 
@@ -127,7 +127,7 @@ def _score(value: object) -> float:
 
 
 def _name(value: object) -> str:
-    text = clean_text("after", value, TextLimit(_LONGEST_NAME))
+    text = clean_text("after", value, TextLimit(_MAX_NAME_LENGTH))
     if isinstance(text, Problem):
         raise ValueError  # noqa: TRY004  # Callers expect one error for every invalid key.
     return text or ""
@@ -147,7 +147,7 @@ def _time(value: object) -> str:
 
 # Checks of a key by the type of its column; they return it as the server writes it.
 _CHECKED: Final[Mapping[str, Callable[[object], str]]] = {"varchar": _name, "int": _year, "timestamptz": _time}
-_LONGEST_NAME: Final = 200
+_MAX_NAME_LENGTH: Final = 200
 
 
 def _displayed(duration: tuple[float | None, float | None] | None) -> tuple[float | None, float | None] | None:

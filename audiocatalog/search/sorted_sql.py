@@ -85,12 +85,12 @@ def sorted_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
     matches, meets = _conditions(shape, has_words=has_words)
     words = f"t.search_vector @@ (SELECT driving FROM asked) AND {matches}"
     tables, sources = sample_ctes("sample", words, f" AND {meets}") if has_words else ([], [])
-    poor = (
+    too_few = (
         [f"(SELECT count(*) FROM sample_{sampling_factor}) < {SAMPLE_TARGET}" for sampling_factor in SAMPLES]
         if has_words
         else ["false"]
     )
-    tables.append(f"extent AS MATERIALIZED (SELECT {' AND '.join(poor)} AS few)")
+    tables.append(f"extent AS MATERIALIZED (SELECT {' AND '.join(too_few)} AS few)")
     few = "(SELECT few FROM extent)"
     scans = []
     for number, segment in enumerate(segments_of(order_by)):
@@ -103,7 +103,7 @@ def sorted_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
     else:
         counted = f"""SELECT t.id, 1 AS sampling_factor{_counted_columns(shape)}
   FROM audio_tracks AS t WHERE {meets} LIMIT {COUNTED + 1}"""
-    return _listed(tables, counted, scans, shape, facets=facet_rows() if has_words else _SOURCE_FACETS)
+    return _statement(tables, counted, scans, shape, facets=facet_rows() if has_words else _SOURCE_FACETS)
 
 
 @lru_cache(maxsize=256)
@@ -120,7 +120,7 @@ def bounded_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
 )""")
         scans.append(_scan(number, segment, f"scanned_{number} AS t", "true"))
         sources.append(f"SELECT t.id, 1 AS sampling_factor{_counted_columns(shape)} FROM scanned_{number} AS t")
-    return _listed(tables, " UNION ALL ".join(sources), scans, shape, facets=_SOURCE_FACETS)
+    return _statement(tables, " UNION ALL ".join(sources), scans, shape, facets=_SOURCE_FACETS)
 
 
 #: Facets of the counted rows themselves; a join of thousands of ids would scan the whole table.
@@ -146,7 +146,7 @@ def _scan(number: int, segment: _SortSegment, source: str, gate: str) -> str:
   ORDER BY {segment.order} LIMIT %(limit)s + %(offset)s)"""
 
 
-def _listed(tables: list[str], counted: str, scans: list[str], shape: Shape, *, facets: str) -> str:
+def _statement(tables: list[str], counted: str, scans: list[str], shape: Shape, *, facets: str) -> str:
     """Return the statement that counts the tracks of *counted* and merges *scans* into one page."""
     return f"""
 WITH {TERMS_CTE},{"".join(f"{chr(10)}{table}," for table in tables)}

@@ -124,10 +124,10 @@ def sample_ctes(
     left. The parameter ``sample`` of a later page selects one sample instead.
     """
     tables, sources = [], []
-    poor: list[str] = []
+    too_few: list[str] = []
     for sampling_factor in (*factors, 1):
         sampled = f"(uuid_hash(t.id) & {sampling_factor - 1}) = 0 AND " if sampling_factor > 1 else ""
-        due = " AND ".join([*gates, *poor, "clock_timestamp() < statement_timestamp() + %(time)s::interval"])
+        due = " AND ".join([*gates, *too_few, "clock_timestamp() < statement_timestamp() + %(time)s::interval"])
         gate = f"CASE WHEN %(sample)s::int IS NULL THEN (SELECT {due}) ELSE %(sample)s::int = {sampling_factor} END"
         # A sample is small, so conditions are checked row by row; for the whole table, an index may serve them.
         source = (
@@ -141,7 +141,7 @@ def sample_ctes(
   WHERE {condition}{narrowed}
 )""")
         count = f"(SELECT count(*) FROM {prefix}_{sampling_factor})"
-        poor.append(f"{count} < {enough}")
+        too_few.append(f"{count} < {enough}")
         stands = f" WHERE %(sample)s::int = {sampling_factor} OR {count} >= {enough}" if sampling_factor > 1 else ""
         sources.append(f"SELECT *, {sampling_factor} AS sampling_factor FROM {prefix}_{sampling_factor}{stands}")
     return tables, sources
