@@ -232,7 +232,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def end_or_send(driver: psycopg.Connection[Any], request: Request, *rest: Any) -> Rows:
         statement, _ = request
-        if isinstance(statement, PlannedStatement) and "reached_0" not in statement.sql:
+        if isinstance(statement, PlannedStatement) and "scanned_0" not in statement.sql:
             raise errors.QueryTimeout("on purpose")
         return send(driver, request, *rest)
 
