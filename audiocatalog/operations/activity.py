@@ -167,12 +167,7 @@ class Activity:
 
 
 def activity(since: object, buckets: object) -> Operation[Activity]:
-    """
-    Return what happened during the last *since*, a timedelta, in *buckets* parts, and the work in progress.
-
-    Raises:
-        InvalidInput: an argument breaks its rule.
-    """
+    """Return the activity of the last *since*, a timedelta, in *buckets* parts, or raise InvalidInput."""
     if not isinstance(since, timedelta) or not _SHORTEST <= since <= _LONGEST:
         raise InvalidInput(Problem("since", "a timedelta from 1 second to 366 days"), operation="activity")
     count = whole_number(buckets, "buckets", "activity", most=MAX_BUCKETS)

@@ -259,13 +259,7 @@ def update_values(place: Place, limit: int) -> dict[str, Any]:
 
 
 def read_changes(after: str | None, *, limit: object, timeout: float) -> Operation[ChangePage]:
-    """
-    Return the page after the cursor *after*, as ``Catalog.changes`` describes it.
-
-    Raises:
-        InvalidInput: an argument breaks its rule, or the cursor is of another database.
-        QueryTimeout: the page took longer than *timeout* seconds.
-    """
+    """Return the page after the cursor *after*, or raise InvalidInput; it may take *timeout* seconds."""
     place = Place.parse(after)
     size = whole_number(limit, "limit", "changes", most=MAX_TRACKS)
     sql, settings = _STATEMENTS[place.old is None, place.after is None]

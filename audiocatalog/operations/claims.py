@@ -61,12 +61,7 @@ RELEASE_EXPIRED: Final = Statement(
 
 
 def claim(limit: object, *, lease: object, worker: str, order_by: object) -> Operation[list[Claim]]:
-    """
-    Claim waiting tracks for *worker*, as ``Catalog.claim`` describes it.
-
-    Raises:
-        InvalidInput: an argument breaks its rule.
-    """
+    """Claim waiting tracks for *worker* and return the claims, or raise InvalidInput."""
     rows = yield CLAIM, _claim_values(limit, lease, worker, order_by)
     return [claim for claim, _ in _claims_of(rows, worker)]
 
@@ -74,47 +69,26 @@ def claim(limit: object, *, lease: object, worker: str, order_by: object) -> Ope
 def claim_for_loop(
     limit: object, *, lease: object, worker: str, order_by: object
 ) -> Operation[list[tuple[Claim, bool]]]:
-    """
-    Claim waiting tracks for a loop, and return each claim with whether its work has begun.
-
-    Raises:
-        InvalidInput: an argument breaks its rule.
-    """
+    """Claim waiting tracks for a loop and return each claim with whether its work has begun, or raise InvalidInput."""
     rows = yield CLAIM_FOR_LOOP, _claim_values(limit, lease, worker, order_by)
     return _claims_of(rows, worker)
 
 
 def begin(claim: Claim, *, begins: bool) -> Operation[None]:
-    """
-    Record that the work on *claim* begins, so that the try counts; if not *begins*, record that it does not count.
-
-    Raises:
-        ClaimLost: the claim is lost.
-    """
+    """Record that the work on *claim* begins, so the try counts, or if not *begins* does not, or raise ClaimLost."""
     rows = yield BEGIN, (claim.track.id, claim.token, begins)
     if not rows:
         raise claim.lost("begin")
 
 
 def renew(claim: Claim, *, lease: object) -> Operation[Claim]:
-    """
-    Extend the lease of *claim*, and return the claim with its new end.
-
-    Raises:
-        ClaimLost: the claim is lost.
-        InvalidInput: an argument breaks its rule.
-    """
+    """Extend the lease of *claim* and return the claim with its new end, or raise ClaimLost or InvalidInput."""
     (outcome,) = yield from renew_many([claim], lease=lease)
     return _or_raise(outcome)
 
 
 def renew_many(claims: Sequence[Claim], *, lease: object) -> Operation[list[Claim | ClaimLost]]:
-    """
-    Extend the leases of *claims*, and return each claim with its new end, or an error if it is lost.
-
-    Raises:
-        InvalidInput: an argument breaks its rule; no lease was extended.
-    """
+    """Extend the leases of *claims* and return each claim with its new end or ClaimLost, or raise InvalidInput."""
     found = _checked_claims(claims, "renew")
     tracks, tokens, _ = _keys_of(found)
     values = (tracks, tokens, checked_lease(lease, "renew"))
@@ -127,13 +101,7 @@ def renew_many(claims: Sequence[Claim], *, lease: object) -> Operation[list[Clai
 
 
 def complete(claim: Claim, metadata: TrackMetadata | None, *, actor: str | None) -> Operation[StatusChange]:
-    """
-    Complete *claim*, store *metadata*, if any, and return the change.
-
-    Raises:
-        ClaimLost: the claim is lost.
-        InvalidInput: an argument breaks its rule.
-    """
+    """Complete *claim*, store *metadata*, if any, and return the change, or raise ClaimLost or InvalidInput."""
     (outcome,) = yield from complete_many([(claim, metadata)], actor=actor)
     return _or_raise(outcome)
 
@@ -141,12 +109,7 @@ def complete(claim: Claim, metadata: TrackMetadata | None, *, actor: str | None)
 def complete_many(
     claims: Sequence[Claim | tuple[Claim, TrackMetadata | None]], *, actor: str | None
 ) -> Operation[list[StatusChange | ClaimLost]]:
-    """
-    Complete *claims*, each with its metadata, and return the change or the error of each.
-
-    Raises:
-        InvalidInput: an argument breaks its rule; no claim was completed.
-    """
+    """Complete *claims*, each with its metadata, and return the change or ClaimLost of each, or raise InvalidInput."""
     pairs, metadata = _split_pairs(claims)
     found = _checked_claims(pairs, "complete")
     who = None if actor is None else clean_actor(actor)
@@ -169,9 +132,7 @@ def end_unfinished(
     """
     End *claim* without a result, by "fail", which counts as a try, or by "release", which does not.
 
-    Raises:
-        ClaimLost: the claim is lost.
-        InvalidInput: an argument breaks its rule.
+    It raises ClaimLost or InvalidInput.
     """
     if not isinstance(retry, bool):
         raise InvalidInput(Problem("retry", "True or False"), operation=operation)
@@ -184,12 +145,7 @@ def end_unfinished(
 
 
 def release_expired(limit: object, *, actor: str, retries: RetryPolicy, notify: bool) -> Operation[list[StatusChange]]:
-    """
-    Take back tracks with expired leases, and return the changes.
-
-    Raises:
-        InvalidInput: *limit* breaks its rule.
-    """
+    """Take back tracks with expired leases and return the changes, or raise InvalidInput if *limit* breaks its rule."""
     values = (checked_count(limit, "limit", "release_expired"), actor, *retries.values(), notify)
     rows = yield RELEASE_EXPIRED, values
     return [change_of(row) for row in rows]

@@ -67,13 +67,9 @@ def update_status(
     notify: bool,
 ) -> Operation[StatusChange]:
     """
-    Move the track with *id* to the status *to* and return the change, as ``Catalog.update_status`` describes it.
+    Move the track with *id* to the status *to*, and return the change.
 
-    Raises:
-        IllegalTransition: the table forbids the move.
-        TransitionConflict: the track is not in *expected*, or another caller moved it at the same moment.
-        TrackNotFound: no track has this id.
-        InvalidInput: an argument breaks its rule.
+    It raises IllegalTransition, TransitionConflict, TrackNotFound or InvalidInput, as ``Catalog.update_status`` does.
     """
     track_id = parse_id(id)
     target, start, repeat_id = _move_of(to, expected, operation_id)
@@ -106,9 +102,7 @@ def update_statuses(
     """
     Move each track as ``update_status`` does, and return the change or the error of each.
 
-    Raises:
-        InvalidInput: an argument breaks its rule; no track was moved.
-        IllegalTransition: the table forbids the move from *expected*; no track was moved.
+    It raises InvalidInput, or IllegalTransition for a move from *expected*, and then moves no track.
     """
     track_ids = parse_ids(ids, "update_statuses")
     target, start, repeat_id = _move_of(to, expected, operation_id)
@@ -127,13 +121,7 @@ def update_statuses(
 
 
 def history(id: UUID | str) -> Operation[list[StatusChange]]:  # noqa: A002
-    """
-    Return every change of the track with *id*, oldest first.
-
-    Raises:
-        TrackNotFound: no track has this id.
-        InvalidInput: *id* is no UUID.
-    """
+    """Return every change of the track with *id*, oldest first, or raise TrackNotFound or InvalidInput."""
     track_id = parse_id(id)
     rows = yield HISTORY, (track_id,)
     if not rows:

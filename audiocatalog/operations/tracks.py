@@ -40,13 +40,7 @@ REPLACE: Final = Statement(
 
 
 def get(id: UUID | str) -> Operation[Track]:  # noqa: A002  # The public methods use this name, also below.
-    """
-    Return the track with *id*.
-
-    Raises:
-        TrackNotFound: no track has this id.
-        InvalidInput: *id* is no UUID.
-    """
+    """Return the track with *id*, or raise TrackNotFound, or InvalidInput if *id* is no UUID."""
     track_id = parse_id(id)
     rows = yield FIND, (track_id,)
     if not rows:
@@ -55,22 +49,12 @@ def get(id: UUID | str) -> Operation[Track]:  # noqa: A002  # The public methods
 
 
 def find(id: UUID | str) -> Operation[Track | None]:  # noqa: A002
-    """
-    Return the track with *id*, or None.
-
-    Raises:
-        InvalidInput: *id* is no UUID.
-    """
+    """Return the track with *id*, None if no track has this id, or raise InvalidInput if *id* is no UUID."""
     return (yield from _find(parse_id(id)))
 
 
 def get_many(ids: Iterable[UUID | str]) -> Operation[dict[UUID, Track]]:
-    """
-    Return the tracks with *ids* in the order of the ids, each once; omit ids without a track.
-
-    Raises:
-        InvalidInput: *ids* is no collection of at most 10,000 UUIDs.
-    """
+    """Return the tracks with *ids* in the order of the ids, each once, or raise InvalidInput; omit missing tracks."""
     track_ids = parse_ids(ids, "get_many")
     rows = (yield FIND_MANY, (track_ids,)) if track_ids else ()
     found = {row[0]: track_of(row) for row in rows}
@@ -86,14 +70,7 @@ def save(
     reason: str | None,
     notify: bool,
 ) -> Operation[Track]:
-    """
-    Store *record* and return its track, as ``Catalog.save`` describes it.
-
-    Raises:
-        SaveConflict: the track has other content without *replace*, or is not at *expected_version*.
-        TrackNotFound: *expected_version* was given, and no track has this id.
-        InvalidInput: an argument breaks its rule.
-    """
+    """Store *record* and return its track, or raise SaveConflict, TrackNotFound or InvalidInput."""
     if not isinstance(record, TrackRecord):
         raise InvalidInput(Problem("record", f"a TrackRecord, not {kind_of(record)}"), operation="save")
     _check_expected_version(expected_version, replace=replace)
