@@ -421,7 +421,7 @@ class Catalog(Methods):
             self._database.warm(number_of_seconds(timeout, "timeout", "warm_up"))
 
     def _begin(self, transaction: OpenTransaction, observed: bool) -> UnitOfWork:  # noqa: FBT001
-        """Return a unit of work whose commit can be checked; one inside another call is not *observed* itself."""
+        """Return a unit of work whose commit can be checked; it is not *observed* if it is part of another call."""
         return UnitOfWork(
             transaction,
             actor=self._actor,

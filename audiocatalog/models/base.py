@@ -44,7 +44,6 @@ class Base(DeclarativeBase):
         )
 
     def __delattr__(self, name: str) -> None:
-        """Refuse every deletion."""
         raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted")
 
     def __eq__(self, other: object) -> bool:

@@ -48,7 +48,6 @@ class Claim:
 
     @discreetly
     def __repr__(self) -> str:
-        """Return the end of the track's id, the token and the number of the try."""
         return f"<Claim of {short(self.track.id)}, token {self.token}, attempt {self.attempt}>"
 
     @property

@@ -316,7 +316,6 @@ class ExportedRecord:
     __repr__ = discreet
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         problems = []
         if not isinstance(self.record, TrackRecord):
             problems.append(Problem("record", f"a TrackRecord, not {kind_of(self.record)}"))

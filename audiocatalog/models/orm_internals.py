@@ -15,8 +15,8 @@ def make_row(one: object, manager: ClassManager[Any], values: dict[str, Any], ke
     """
     Make *one*, a new object without a state, the row with the primary *key* and these *values*.
 
-    It belongs to no session, so it never loads, expires or flushes. Because it has a key, a session of the host's links
-    to it instead of inserting it. The constructor would send attribute events, which take ten times as long.
+    It belongs to no session, so it never loads, expires or flushes. It has a key, so a host's session links to it
+    instead of inserting it. The constructor would send attribute events, which take ten times as long.
     """
     held = one.__dict__
     held.update(values)

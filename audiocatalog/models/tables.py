@@ -189,7 +189,6 @@ class Track(_MetadataColumns, Base):
 
     @discreetly
     def __repr__(self) -> str:
-        """Return the end of the id, the status and the version."""
         return f"<Track {short(self.id)} {self.status} version {self.version}>"
 
 
@@ -250,7 +249,6 @@ class TrackEdit(Base):
 
     @discreetly
     def __repr__(self) -> str:
-        """Return the end of the id, and the version."""
         return f"<TrackEdit of {short(self.track_id)} version {self.version}>"
 
 
@@ -302,7 +300,6 @@ class Task(Base):
 
     @discreetly
     def __repr__(self) -> str:
-        """Return the end of the id, and the status."""
         return f"<Task of {short(self.track_id)} {self.status}>"
 
 

@@ -147,7 +147,7 @@ class Activity:
     - *workers*: at most 100 workers with claims, those with the most first
     - *failures*: the ten most frequent reasons
     - *time_pending*: how long tracks waited for a worker, by the 10,000 latest changes; None if there are none
-    - *time_processing*: how long tracks were PROCESSING, likewise
+    - *time_processing*: how long tracks were PROCESSING, by the same changes; None if there are none
     """
 
     since: datetime

@@ -75,7 +75,11 @@ def claim_for_loop(
 
 
 def begin(claim: Claim, *, begins: bool) -> Operation[None]:
-    """Record that the work on *claim* begins, so the try counts, or if not *begins* does not, or raise ClaimLost."""
+    """
+    Record that the work on *claim* begins, so that the try counts, or raise ClaimLost.
+
+    If not *begins*, record that the work has not begun.
+    """
     rows = yield BEGIN, (claim.track.id, claim.token, begins)
     if not rows:
         raise claim.lost("begin")

@@ -106,7 +106,6 @@ class Worker:
         self._open: list[Generator[Claim, None, None]] = []
 
     def __repr__(self) -> str:
-        """Return the number of claims that the worker holds."""
         return f"<Worker with {len(self._upkeep)} claims>"
 
     def stop(self) -> None:
