@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+import tenacity
 
 from audiocatalog.db.commit_outcome import Outcome, TransactionRef, find_outcome
 from audiocatalog.db.connection import PooledConnection
@@ -14,10 +16,6 @@ from audiocatalog.db.execute import run
 from audiocatalog.db.observer import Observer
 from audiocatalog.db.transaction import Transaction
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, DatabaseUnavailable, PoolTimeout
-
-# Only `run` imports it, because the import is slow and many processes never need it.
-if TYPE_CHECKING:
-    import tenacity
 
 _Result = TypeVar("_Result")
 _Unit = TypeVar("_Unit")
@@ -77,8 +75,6 @@ class Runner(Generic[_Unit]):
             CommitOutcomeUnknown: the transaction may be committed, or the host committed a part of it by its session.
             CatalogError: the error of the last attempt.
         """
-        import tenacity
-
         end = monotonic() + deadline
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, CatalogError) and may_help(error)),
@@ -129,8 +125,6 @@ class Runner(Generic[_Unit]):
 
     def outcome_of(self, trace: TransactionRef, deadline: float) -> bool | None:
         """Return whether a transaction was committed, or None if that is still unknown after *deadline* seconds."""
-        import tenacity
-
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda outcome: outcome == "in progress")
             | tenacity.retry_if_exception(

@@ -17,7 +17,10 @@ from audiocatalog.operations import changes, moves, tracks
 from audiocatalog.operations.changes import ChangePage
 from audiocatalog.operations.iteration import TrackOrder, TrackScan, read_page, tracks_of
 from audiocatalog.operations.operation import Operation
+from audiocatalog.search.explanation import explain
+from audiocatalog.search.request import Request
 from audiocatalog.search.results import Explanation, SearchOrder, SearchPage
+from audiocatalog.search.search import search
 
 
 class Reading(Calls):
@@ -118,10 +121,6 @@ class Reading(Calls):
         timeout = self._settings.search_timeout
 
         def begin() -> Operation[SearchPage]:
-            # Most workers never search, so the first search imports the rest of the package `search`.
-            from audiocatalog.search.request import Request
-            from audiocatalog.search.search import search
-
             request = Request.make(
                 query,
                 filters=filters,
@@ -155,12 +154,7 @@ class Reading(Calls):
         """
         timeout = self._settings.search_timeout
 
-        def begin() -> Operation[Explanation]:
-            from audiocatalog.search.explanation import explain
-
-            return explain(query, id, filters=filters, timeout=timeout)
-
-        return self._run("explain", begin, searching=True)
+        return self._run("explain", lambda: explain(query, id, filters=filters, timeout=timeout), searching=True)
 
     def iter_tracks(
         self, filters: SearchFilters | None = None, *, order_by: TrackOrder = "id", batch: int = 1000
