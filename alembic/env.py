@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: one migrator at a time, a transaction for each revision, tried till it passes."""
+"""Alembic's environment: one migrator at a time, a transaction for each revision, and retries on lock timeouts."""
 
 from logging.config import fileConfig
 from typing import Any
@@ -19,18 +19,18 @@ from audiocatalog.models.sql_names import VERSION_TABLE
 config = context.config
 run_from_command_line = config.cmd_opts is not None
 
-# Only the command line may set up logging; a service that upgrades keeps its own loggers as they are.
+# Only the command line may set up logging: a service that upgrades has set up its own.
 if run_from_command_line and config.config_file_name is not None:
     fileConfig(config.config_file_name, disable_existing_loggers=False)
 
 
 def _is_ours(name: str | None, kind: str, parents: object) -> bool:  # noqa: ARG001
-    """Leave the tables of a host service in the same database alone."""
+    """Return False for the tables of a host in the same database."""
     return kind != "table" or name in Base.metadata.tables
 
 
 def _end_revision(ctx: MigrationContext, step: MigrationInfo, **_: object) -> None:
-    """End each revision, in its own transaction: whatever functions it has made by hand, PUBLIC may execute none."""
+    """Revoke EXECUTE on new functions from PUBLIC, in the transaction of each revision."""
     ctx.execute(SECURE_FUNCTIONS)
     if step.up_revision_id == FIRST_REVISION and step.is_upgrade and not step.is_stamp:
         ctx.execute(mark_database())
@@ -48,7 +48,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def _run_offline() -> None:
-    """Print the SQL (``--sql``); no revision reads the database, so that this works."""
+    """Print the SQL (``--sql``)."""
     context.configure(dialect_name="postgresql", literal_binds=True, **OPTIONS)
     for name, value in LIMITS.items():
         context.static_output(f"SET {name} = '{value}';")
@@ -60,13 +60,15 @@ def _run_online() -> None:
     arguments = context.get_x_argument(as_dictionary=True)
     given = config.attributes.get("url") or arguments.get("url")
     url = parse_url(given) if given else url_from_environment()
-    # How long to wait for another migrator, and for the locks of each revision.
+    # The seconds to wait for another migrator, and for the locks of each revision.
     timeout = config.attributes.get("lock_timeout")
     if timeout is None:
         try:
             timeout = float(arguments.get("lock_timeout", 300.0))
         except ValueError:
-            raise ConfigurationError("lock_timeout must be a number of seconds", field="lock_timeout") from None
+            raise ConfigurationError(
+                "lock_timeout must be a number of seconds, such as -x lock_timeout=300", field="lock_timeout"
+            ) from None
     with exclusive_migrator(url, timeout=timeout) as migrator:
         context.configure(connection=migrator.connection, migrator=migrator, **OPTIONS)
         migrator.run(context.get_context(), context.run_migrations)
@@ -79,6 +81,6 @@ else:
         _run_online()
     except CatalogError as error:
         if run_from_command_line:
-            # Alembic prints this error as one line, and every other with a traceback.
+            # Alembic prints a CommandError as one line, and other errors with a traceback.
             raise CommandError(str(error)) from error
         raise

@@ -4,46 +4,46 @@ Revision ID: ${up_revision}
 Revises: ${down_revision | comma,n}
 Create Date: ${create_date}
 
-The rules, for tables that are filled and in use (docs/adr/0004-migrations.md); `make lint` and the tests hold to most.
+The rules for tables in use (docs/adr/0004-migrations.md); `make lint` and the tests check most of them.
 
 In general
 - Revisions are numbered in sequence: `make revision NAME=...` takes the next number and lists what else to change.
-- Running code must work with this schema and with the next one: expand, deploy, contract. What is dropped or renamed
-  here must have been out of use since the release before.
-- Schema or data in one revision, never both; no imports from audiocatalog: a revision is frozen, the package is not.
-- A new search vector has its own way: docs/adr/0013-two-columns-for-vectors.md.
-- Nothing reads the database: `alembic upgrade --sql` must work.
-- It may be broken off anywhere and is then run again: a transaction is all or nothing, what runs outside of one must
-  not mind being repeated.
+- Running code must work with this schema and the next one: expand, deploy, contract. Drop or rename only what has been
+  out of use since the previous release.
+- A revision changes the schema or data, never both. It imports nothing from audiocatalog, because the package changes.
+- A new version of the search vector follows docs/adr/0013-two-columns-for-vectors.md.
+- A revision does not read the database: `alembic upgrade --sql` must work.
+- A revision may be interrupted at any point and run again. Statements outside a transaction must be repeatable.
 
-Locks: a statement waits 0.1 s for one, then the whole revision is tried again; all of its locks are held to its end
-- One ALTER of a table in use in a revision, or several of the same table, and nothing slow beside them.
-- A statement may run for 5 s. What takes longer and lets others read and write: `with op.long_step(seconds=3600): ...`
+Locks: a statement waits 0.1 s for one, then the whole revision is retried; it holds all of its locks until its end
+- One ALTER of a table in use in a revision, or several of the same table, and no slow statement with them.
+- A statement may run for 5 s. For a longer one that blocks neither readers nor writers:
+  `with op.long_step(seconds=3600): ...`
 
-Instead of what would rewrite or scan a table while nobody can use it
-- A new column: of a plain type and nullable, or with a constant default. A domain with a CHECK, a volatile default and
-  a stored generated column rewrite the table. A field of the metadata: `op.add_track_column` (docs/adding-a-field.md).
+To avoid rewriting or scanning a table under a lock
+- A new column: with a plain type, and nullable or with a constant default. A domain with a CHECK, a volatile default
+  and a stored generated column rewrite the table. A field of the metadata: `op.add_track_column` (docs/adding-a-field.md).
 - CHECK and FOREIGN KEY: NOT VALID here, in the next revision `with op.long_step(): ... VALIDATE CONSTRAINT ...`.
-- NOT NULL: by way of a validated CHECK (column IS NOT NULL).
+- NOT NULL: add and validate a CHECK (column IS NOT NULL) first.
 - An index: `op.build_index_concurrently(name, table, columns, **options_of_create_index)`, alone in its revision; to
   drop one: `op.drop_index_concurrently(name)`.
 - UNIQUE: the index first, in the next revision ADD CONSTRAINT ... UNIQUE USING INDEX.
 - Another type: a new column beside the old one. Only varchar(n) of plain columns may grow.
 - Rows: in batches by id, each committed, in `op.get_context().autocommit_block()`.
-- Functions: a new name (_v2) beside the old one, which running code still calls, in a file of their own:
-  `op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")`. Those of content_v1.sql and
-  bulk_v1.sql are made anew, by `version=2`, of the same file.
+- Functions: a new name (_v2) beside the old one, which running code still calls, in a new file:
+  `op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")`. For new versions of the functions in
+  content_v1.sql and bulk_v1.sql, run the same file with `version=2`.
 
 Rights
-- Every function is named audiocatalog_..., and one that is SECURITY DEFINER works in the schema that it lies in. At the
-  end of each revision, in its transaction, env.py takes EXECUTE on all of them from PUBLIC and gives a new _v2 the
-  grantees of its _v1. So never create one in an autocommit_block.
-- A new table, or a function without a version before it, may be used by the owner alone until someone runs
-  `audiocatalog roles --apply` or `audiocatalog roles --grant ROLE`: name it in audiocatalog/migrations/roles.py, and
-  say so in the changelog.
+- Name every function audiocatalog_.... A SECURITY DEFINER function works in its own schema. At the end of each
+  revision, in its transaction, env.py revokes EXECUTE on all of them from PUBLIC and gives a new _v2 the grantees of its _v1. So
+  never create a function in an autocommit_block.
+- Only the owner can use a new table, or a function without a previous version, until the operator runs
+  `audiocatalog roles --apply` or `audiocatalog roles --grant ROLE`. Add its name to audiocatalog/migrations/roles.py,
+  and say so in the changelog.
 
-Name every constraint by the convention of audiocatalog/models/base.py. A statement that must break a rule of the linter
-begins with the comment `-- squawk-ignore RULE`, and says why.
+Name every constraint by the convention of audiocatalog/models/base.py. If a statement must break a rule of the linter,
+begin it with the comment `-- squawk-ignore RULE`, and say why.
 """
 
 from alembic import op

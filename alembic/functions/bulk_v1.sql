@@ -1,16 +1,17 @@
--- How many tracks are saved at once: a batch is copied into a table of the session, and stored from there.
+-- Functions that save many tracks at once: a batch is copied into a temporary table, and stored from there.
 --
--- That table is the owner's. Of a caller's own making it could be a view, whose functions would run with the owner's
--- rights. So one function makes it, callers may do nothing but add rows, and the other one looks whose it is.
+-- The owner of the functions owns that table. A caller could make a view of the same name instead, and functions in the
+-- view would run with the owner's rights. So one function makes the table, callers may only insert rows, and the other
+-- function checks the table's owner.
 
--- Make the table for the batches of a transaction, with which it ends. It is made once: until then, each table keeps locks
--- of which the server has some thousands, for all its sessions together.
+-- Make the temporary table, unless the transaction has one; COMMIT drops it. One table serves all batches of a
+-- transaction, because each table holds locks until COMMIT, and all sessions share a few thousand locks.
 CREATE FUNCTION audiocatalog_stage_v{version}() RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
   IF to_regclass('pg_temp.audiocatalog_stage') IS NOT NULL THEN
-    RETURN; -- Whose it is, the other function asks.
+    RETURN; -- audiocatalog_load checks its owner.
   END IF;
   CREATE TEMPORARY TABLE audiocatalog_stage (
     place integer NOT NULL, round integer NOT NULL, id uuid NOT NULL, status text NOT NULL, {content: NAME TYPE}
@@ -19,17 +20,20 @@ BEGIN
 END
 $$;
 
--- Store the batch, and return the places of the records by what became of them: a track was inserted, or its content was
--- replaced, or the same content was there, or other content was there, at a version, and was left, for it is only
--- replaced where that is asked for. Each id stands once in a round, and what comes in a later round is stored later.
+-- Store the batch, and return the places of the records by their outcome:
+--   inserted: the track is new.
+--   updated: its content was replaced.
+--   same: it had the same content.
+--   other: it had other content, which was kept because *replacing* is false; *other_versions* has the versions.
+-- Each id occurs once in a round. Later rounds are stored later.
 --
--- Rows are written in the order of their ids, so that no two batches wait for each other in a circle. What is there
--- already is not locked. A track that somebody else saves at the same moment is not seen at first, and looked at again.
+-- Rows are written in the order of their ids, so two batches cannot deadlock. Existing tracks are not locked. A track that
+-- another transaction saves at the same moment is invisible at first, so it is looked up again.
 --
--- The table of the batch has no statistics, so that a plan would expect few rows in it: they are sorted and hashed in
--- memory, tracks are looked up in the index, and nothing is compared row by row.
+-- The temporary table has no statistics, so the planner expects few rows in it. The settings of the function make it sort
+-- and hash the batch in memory and look tracks up in the index, instead of comparing every pair of rows.
 CREATE FUNCTION audiocatalog_load_v{version}(
-  replacing boolean, who text, why text, wake boolean,
+  replacing boolean, actor_ text, reason_ text, notify boolean,
   OUT inserted integer[], OUT updated integer[], OUT same integer[], OUT other integer[], OUT other_versions integer[]
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET jit = off SET work_mem = '64MB'
@@ -37,7 +41,7 @@ SET enable_seqscan = off SET enable_nestloop = off
 AS $$
 DECLARE
   wrong text := CASE
-    WHEN replacing IS NULL THEN 'replacing' WHEN who IS NULL THEN 'who' WHEN wake IS NULL THEN 'wake'
+    WHEN replacing IS NULL THEN 'replacing' WHEN actor_ IS NULL THEN 'actor_' WHEN notify IS NULL THEN 'notify'
   END;
   last_round integer;
   unseen integer[];
@@ -65,9 +69,9 @@ BEGIN
             IS NOT DISTINCT FROM
               ({content: s.NAME}) AS same
         FROM pg_temp.audiocatalog_stage AS s
-        -- One row at most, by its id: this join must never read the tracks from end to end.
+        -- LIMIT 1 forces an index lookup by id: this join must never scan all tracks.
         LEFT JOIN LATERAL (SELECT * FROM audio_tracks AS t WHERE t.id = s.id LIMIT 1) AS t ON true
-        -- Not = ANY: that would look through the array for each row.
+        -- `= ANY` would search the array for each row.
         WHERE s.round = this_round AND (unseen IS NULL OR s.place IN (SELECT unnest(unseen)))
       ), stored AS (
         INSERT INTO audio_tracks AS t (id, status, {content: NAME}, updated_at)
@@ -84,10 +88,10 @@ BEGIN
         RETURNING t.id, t.status, t.version
       ), logged AS (
         INSERT INTO audio_track_status_changes (track_id, version, to_status, actor, reason)
-        SELECT stored.id, 1, stored.status, who, why FROM stored WHERE stored.version = 1
+        SELECT stored.id, 1, stored.status, actor_, reason_ FROM stored WHERE stored.version = 1
       ), edited AS (
         INSERT INTO audio_track_edits (track_id, version, actor, reason)
-        SELECT stored.id, stored.version, who, why FROM stored WHERE stored.version > 1
+        SELECT stored.id, stored.version, actor_, reason_ FROM stored WHERE stored.version > 1
       ), waiting AS (
         INSERT INTO audio_track_tasks (track_id, status, since, ready_at)
         SELECT stored.id, stored.status, clock_timestamp(), now() FROM stored
@@ -110,7 +114,7 @@ BEGIN
       other := other || batch.other;
       other_versions := other_versions || batch.other_versions;
       unseen := batch.unseen;
-      IF wake AND batch.waiting > 0 THEN
+      IF notify AND batch.waiting > 0 THEN
         PERFORM pg_notify('audiocatalog_pending', '');
       END IF;
       EXIT WHEN unseen IS NULL;

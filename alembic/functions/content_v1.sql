@@ -1,7 +1,6 @@
--- Save a track that is not there yet, with the first row of its history, and what remains to be done with it. Return
--- when it was created, or null if the id is taken.
+-- Save a new track, with the first row of its history and its task. Return when it was created, or null if the id exists.
 CREATE FUNCTION audiocatalog_save_v{version}(
-  track uuid, first_status text, {content: NAME TYPE}, who text, why text, wake boolean
+  track uuid, first_status text, {content: NAME TYPE}, actor_ text, reason_ text, notify boolean
 ) RETURNS timestamptz
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -9,7 +8,7 @@ AS $$
 DECLARE
   wrong text := CASE
     WHEN track IS NULL THEN 'track' WHEN first_status IS NULL THEN 'first_status' WHEN title IS NULL THEN 'title'
-    WHEN audio_path IS NULL THEN 'audio_path' WHEN who IS NULL THEN 'who' WHEN wake IS NULL THEN 'wake'
+    WHEN audio_path IS NULL THEN 'audio_path' WHEN actor_ IS NULL THEN 'actor_' WHEN notify IS NULL THEN 'notify'
   END;
   created timestamptz;
 BEGIN
@@ -24,11 +23,11 @@ BEGIN
     RETURN NULL;
   END IF;
   INSERT INTO audio_track_status_changes (track_id, version, to_status, actor, reason)
-  VALUES (track, 1, first_status, who, why);
+  VALUES (track, 1, first_status, actor_, reason_);
   IF first_status <> 'COMPLETED' THEN
     INSERT INTO audio_track_tasks (track_id, status, since, ready_at)
     VALUES (track, first_status, clock_timestamp(), now());
-    IF wake THEN
+    IF notify THEN
       PERFORM pg_notify('audiocatalog_pending', '');
     END IF;
   END IF;
@@ -36,10 +35,10 @@ BEGIN
 END
 $$;
 
--- Overwrite the content of a track, at the version *expected* unless that is null, note who did so, and return it;
--- nothing comes back if there is no such track, or if nothing was to be done.
+-- Replace the content of a track, write a row of its edits, and return the track. Return no row if there is no such track,
+-- if its version is not *expected* (unless that is null), or if the content is the same.
 CREATE FUNCTION audiocatalog_replace_v{version}(
-  track uuid, expected integer, {content: new_NAME TYPE}, who text, why text
+  track uuid, expected integer, {content: new_NAME TYPE}, actor_ text, reason_ text
 ) RETURNS TABLE (
   id uuid, status audiocatalog_status, {content: NAME audiocatalog_NAME}, created_at audiocatalog_time,
   updated_at audiocatalog_time, version audiocatalog_count
@@ -50,7 +49,7 @@ AS $$
 DECLARE
   wrong text := CASE
     WHEN track IS NULL THEN 'track' WHEN new_title IS NULL THEN 'new_title'
-    WHEN new_audio_path IS NULL THEN 'new_audio_path' WHEN who IS NULL THEN 'who'
+    WHEN new_audio_path IS NULL THEN 'new_audio_path' WHEN actor_ IS NULL THEN 'actor_'
   END;
 BEGIN
   IF wrong IS NOT NULL THEN
@@ -67,23 +66,24 @@ BEGIN
           ({content: new_NAME})
     RETURNING t.id, t.status, {content: t.NAME}, t.created_at, t.updated_at, t.version
   ), logged AS (
-    INSERT INTO audio_track_edits (track_id, version, actor, reason) SELECT edited.id, edited.version, who, why FROM edited
+    INSERT INTO audio_track_edits (track_id, version, actor, reason)
+    SELECT edited.id, edited.version, actor_, reason_ FROM edited
   )
   SELECT * FROM edited;
 END
 $$;
 
--- Hand up to *most* waiting tracks to *who* for the time of *lease*, a week at the most. The token of a claim is the
--- version that the track gets by it, which rises, followed by 32 bits of chance: a claim that is rolled back is followed
--- by another at the same version, and must not pass for it.
+-- Claim at most *most* due tracks for a worker, for the time of *lease*, at most a week. The token of a claim is the
+-- track's new version, followed by 32 random bits: if a claim is rolled back, the next one gets the same version, and must
+-- have another token.
 --
--- Work on the tracks begins at once, and a try of each is counted. If the caller *begins_one*, it works on them one after
--- the other: then it begins with the first one, and calls audiocatalog_begin_v1 for each of the others.
+-- An attempt is counted for each track. With *begins_one*, the caller works on one track after the other: then only the
+-- first one is counted, and the caller calls audiocatalog_begin_v1 for each of the others.
 --
--- A track that came after now is due, whether it was to pause or not: then the clock was set back since. Such are looked
--- for where the others are too few, so that a claim that finds enough does not pay for it.
+-- If the clock was set back, a waiting track may have times in the future; it counts as due. Such tracks are only looked
+-- up if the others do not suffice, so that most claims do not pay for it.
 CREATE FUNCTION audiocatalog_claim_v{version}(
-  most integer, lease interval, who text, newest boolean, begins_one boolean DEFAULT false
+  most integer, lease interval, actor_ text, newest boolean, begins_one boolean DEFAULT false
 )
 RETURNS TABLE (
   id uuid, status audiocatalog_status, {content: NAME audiocatalog_NAME}, created_at audiocatalog_time,
@@ -95,34 +95,34 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  -- Seconds, for a day or a month is no certain time.
+  -- The length of a day or a month varies, so the lease is converted to seconds.
   seconds double precision := extract(epoch FROM lease);
   wrong text := CASE
     WHEN (most BETWEEN 1 AND 1000) IS NOT TRUE THEN 'most'
     WHEN (seconds > 0 AND seconds <= 604800) IS NOT TRUE THEN 'lease'
-    WHEN who IS NULL THEN 'who' WHEN newest IS NULL THEN 'newest' WHEN begins_one IS NULL THEN 'begins_one'
+    WHEN actor_ IS NULL THEN 'actor_' WHEN newest IS NULL THEN 'newest' WHEN begins_one IS NULL THEN 'begins_one'
   END;
-  moment timestamptz := clock_timestamp();
-  chance bigint := floor(random() * 4294967296);
+  now_ timestamptz := clock_timestamp();
+  nonce bigint := floor(random() * 4294967296);
   ids uuid[];
 BEGIN
   IF wrong IS NOT NULL THEN
     PERFORM audiocatalog_refuse_v1(wrong);
   END IF;
-  ids := audiocatalog_lock_due_v1(CASE WHEN newest THEN 'newest' ELSE 'oldest' END, most, moment);
+  ids := audiocatalog_lock_due_v1(CASE WHEN newest THEN 'newest' ELSE 'oldest' END, most, now_);
   IF cardinality(ids) < most THEN
-    ids := ids || audiocatalog_lock_due_v1('hidden', most - cardinality(ids), moment);
+    ids := ids || audiocatalog_lock_due_v1('hidden', most - cardinality(ids), now_);
   END IF;
-  moment := clock_timestamp();
+  now_ := clock_timestamp();
   RETURN QUERY
   WITH taken AS (
     UPDATE audio_track_tasks AS k
-    SET status = 'PROCESSING', since = moment, ready_at = NULL,
-        expires_at = moment + seconds * interval '1 second', token = ((t.version + 1)::bigint << 32) + chance,
-        worker = who, begun = due.place = 1 OR NOT begins_one,
+    SET status = 'PROCESSING', since = now_, ready_at = NULL,
+        expires_at = now_ + seconds * interval '1 second', token = ((t.version + 1)::bigint << 32) + nonce,
+        worker = actor_, begun = due.place = 1 OR NOT begins_one,
         attempts = k.attempts + (due.place = 1 OR NOT begins_one)::integer
     FROM unnest(ids) WITH ORDINALITY AS due (id, place) JOIN audio_tracks AS t ON t.id = due.id
-    WHERE k.track_id = due.id AND t.status = 'PENDING' AND (k.ready_at <= moment OR k.since > moment) IS TRUE
+    WHERE k.track_id = due.id AND t.status = 'PENDING' AND (k.ready_at <= now_ OR k.since > now_) IS TRUE
     RETURNING due.place, k.track_id, k.attempts + (NOT k.begun)::integer AS attempt, k.last_error, k.expires_at,
       k.begun, k.token
   ), moved AS (
@@ -132,7 +132,7 @@ BEGIN
       taken.expires_at, taken.last_error, taken.begun, taken.token, taken.place
   ), logged AS (
     INSERT INTO audio_track_status_changes (track_id, version, from_status, to_status, actor, attempt, at)
-    SELECT moved.id, moved.version, 'PENDING', 'PROCESSING', who, moved.attempt, moment FROM moved
+    SELECT moved.id, moved.version, 'PENDING', 'PROCESSING', actor_, moved.attempt, now_ FROM moved
   )
   SELECT m.id, m.status, {content: m.NAME}, m.created_at, m.updated_at, m.version, m.attempt, m.expires_at,
     m.last_error, m.begun, m.token
@@ -140,12 +140,11 @@ BEGIN
 END
 $$;
 
--- Complete claims that still hold, in the name of *who*, or of their workers if that is null, and return the rows of
--- the history, with the place of each claim among the asked. An operation that has been done before is answered with
--- the row it made. *metadata* is an array, as long as *tracks*, of the ten fields to be stored, or nulls; itself null if
--- there are none.
+-- Complete claims that have not expired, and return the rows of the history, with the place of each claim in the
+-- arguments. The actor defaults to the worker of each claim. If an operation was done before, return the row that it wrote
+-- then. *metadata* is null, or an array with the new metadata of each track as an object, or null to keep it.
 CREATE FUNCTION audiocatalog_complete_v{version}(
-  tracks uuid[], tokens bigint[], operations uuid[], who text, metadata jsonb
+  tracks uuid[], tokens bigint[], operations uuid[], actor_ text, metadata jsonb
 ) RETURNS TABLE (
   place bigint, track_id uuid, version integer, from_status text, to_status text, actor text, reason text,
   operation_id uuid, attempt integer, at timestamptz
@@ -163,14 +162,14 @@ DECLARE
       WHEN jsonb_array_length(metadata) <> cardinality(tracks) THEN 'metadata'
     END
   );
-  moment timestamptz;
+  now_ timestamptz;
   completed bigint;
 BEGIN
   IF wrong IS NOT NULL THEN
     PERFORM audiocatalog_refuse_v1(wrong);
   END IF;
   PERFORM 1 FROM audio_tracks AS t WHERE t.id = ANY (tracks) ORDER BY t.id FOR NO KEY UPDATE;
-  moment := clock_timestamp();
+  now_ := clock_timestamp();
   IF metadata IS NOT NULL THEN
     UPDATE audio_tracks AS t
     SET {metadata: NAME = m.NAME}
@@ -179,16 +178,16 @@ BEGIN
     CROSS JOIN LATERAL jsonb_to_record(metadata -> (asked.place - 1)::integer) AS m (
       {metadata: NAME TYPE}
     )
-    WHERE t.id = asked.track_id AND (k.expires_at > moment) IS TRUE
+    WHERE t.id = asked.track_id AND (k.expires_at > now_) IS TRUE
       AND jsonb_typeof(metadata -> (asked.place - 1)::integer) = 'object';
   END IF;
   RETURN QUERY
   WITH held AS (
     DELETE FROM audio_track_tasks AS k
     USING unnest(tracks, tokens, operations) WITH ORDINALITY AS asked (track_id, token, operation_id, place)
-    WHERE k.track_id = asked.track_id AND k.token = asked.token AND (k.expires_at > moment) IS TRUE
+    WHERE k.track_id = asked.track_id AND k.token = asked.token AND (k.expires_at > now_) IS TRUE
     RETURNING asked.place, k.track_id, asked.operation_id, k.attempts + (NOT k.begun)::integer AS attempt,
-      coalesce(who, k.worker) AS actor
+      coalesce(actor_, k.worker) AS actor
   ), moved AS (
     UPDATE audio_tracks AS t SET status = 'COMPLETED', version = t.version + 1, updated_at = now()
     FROM held WHERE t.id = held.track_id
@@ -196,15 +195,15 @@ BEGIN
   ), logged AS (
     INSERT INTO audio_track_status_changes
       (track_id, version, from_status, to_status, actor, operation_id, attempt, at)
-    SELECT moved.id, moved.version, 'PROCESSING', 'COMPLETED', moved.actor, moved.operation_id, moved.attempt, moment
+    SELECT moved.id, moved.version, 'PROCESSING', 'COMPLETED', moved.actor, moved.operation_id, moved.attempt, now_
     FROM moved
   )
   SELECT moved.place, moved.id, moved.version::integer, 'PROCESSING', 'COMPLETED', moved.actor::text, NULL::text,
-    moved.operation_id, moved.attempt, moment
+    moved.operation_id, moved.attempt, now_
   FROM moved;
   GET DIAGNOSTICS completed = ROW_COUNT;
   IF completed < cardinality(tracks) THEN
-    RETURN QUERY SELECT * FROM audiocatalog_answers_v1(tracks, operations, moment);
+    RETURN QUERY SELECT * FROM audiocatalog_answers_v1(tracks, operations, now_);
   END IF;
 END
 $$;

@@ -1,7 +1,8 @@
--- Tell whether the columns of a task fit each other. A waiting track has a time from when it may be claimed, at most a
--- day after it began to wait, and nothing of a claim. One in work has all three parts of a claim, or none where somebody
--- moved it by hand. A failed one has neither. So no track can be hidden from workers and from figures. The CHECK of
--- audio_track_tasks asks this function, as that of the history asks audiocatalog_legal_move_v1. Version 1.
+-- Return whether the columns of a task fit its status, so that no track is hidden from workers and statistics:
+--   PENDING: ready_at is at most a day after since, and the columns of a claim are null.
+--   PROCESSING: the columns of a claim are set, or all null if update_status moved the track.
+--   FAILED: all of these columns are null.
+-- The CHECK of audio_track_tasks calls this function, for the reason given at audiocatalog_legal_move_v1. Version 1.
 CREATE FUNCTION audiocatalog_legal_task_v1(
   status text, since timestamptz, ready_at timestamptz, expires_at timestamptz, token bigint, worker text,
   begun boolean, attempts integer

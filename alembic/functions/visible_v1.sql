@@ -1,5 +1,5 @@
--- Tell whether text has a character that leaves a mark on a page: not only spaces, controls, formats (Unicode
--- categories Z, Cc, Cf) and other default-ignorables. Compares code points, whatever the locale. Version 1.
+-- Return whether a text has a visible character: any but spaces, controls, formats (Unicode categories Z, Cc, Cf) and
+-- other default-ignorables. It compares code points, so the result does not depend on the locale. Version 1.
 CREATE FUNCTION audiocatalog_visible_v1(value text) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$

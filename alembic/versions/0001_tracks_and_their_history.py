@@ -1,4 +1,4 @@
-"""Create the tracks and their history.
+"""Create the tables of tracks and their history.
 
 Revision ID: 0001
 Revises:
@@ -17,13 +17,13 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-#: The transaction that writes a row; the system column xmin would name a savepoint, which no snapshot knows.
+#: The transaction that writes a row. The system column xmin may be a savepoint's id, which no snapshot contains.
 XACT_ID = "pg_current_xact_id()::text::bigint"
 FUNCTIONS = Path(__file__).parents[1] / "functions"
-#: A text shows something.
+#: The rule of a text: it has a visible character.
 VISIBLE = "audiocatalog_visible_v1(VALUE)"
-#: The metadata of a track: each column's name, its type, and its rule. The length of a text is its type's, which is
-#: checked before the search vector is computed. NaN sorts above infinity, so that an upper bound refuses both.
+#: The metadata of a track: name, type and rule of each column. The type limits the length of a text, because types are
+#: checked before the search vector is computed. NaN sorts above infinity, so an upper bound refuses both.
 METADATA = (
     ("title", "varchar(1000)", VISIBLE),
     ("artist", "varchar(1000)", VISIBLE),
@@ -37,11 +37,11 @@ METADATA = (
     ("format", "varchar(50)", VISIBLE),
 )
 PATHS = (("audio_path", "varchar(4096)", VISIBLE), ("thumbnail_path", "varchar(4096)", VISIBLE))
-#: The same columns as the functions have them, which leave lengths to the domains.
+#: The types of the same columns in the functions, which leave lengths to the domains.
 TYPES = {name: "text" if kind.startswith("varchar") else kind for name, kind, _ in METADATA}
 COLUMNS = {"metadata": TYPES, "content": TYPES | {name: "text" for name, *_ in PATHS}}
-#: What a column of the tracks and their history takes: a type, and a CHECK by its name. As constraints of the tables,
-#: they would all be read anew for every statement that writes one row.
+#: The domains of columns: name, type, and name and expression of the CHECK. PostgreSQL would parse constraints of the
+#: tables for every statement that writes a row, and caches those of domains.
 DOMAINS = (
     ("status", "text", "ck_audio_tracks_status_known", "VALUE IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED')"),
     *(
@@ -56,7 +56,7 @@ DOMAINS = (
 
 
 class Domain(sa.types.UserDefinedType[object]):
-    """Name a domain as the type of a column."""
+    """A column type that names a domain."""
 
     cache_ok = True
 
@@ -64,7 +64,7 @@ class Domain(sa.types.UserDefinedType[object]):
         self.name = name
 
     def get_col_spec(self, **_: object) -> str:
-        """Return what stands in the statement."""
+        """Return the type as SQL."""
         return f"audiocatalog_{self.name}"
 
 
@@ -91,7 +91,7 @@ def upgrade() -> None:
             sa.Computed("audiocatalog_search_vector_v1(title, artist, album, genre, year)", persisted=True),
             nullable=False,
         ),
-        # Where the vectors of the next version will be, beside those of this one; empty until then.
+        # This column will hold the next version of the vectors, beside the current one; until then it is empty.
         sa.Column(
             "search_vector_b",
             postgresql.TSVECTOR(),
@@ -110,17 +110,17 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audio_tracks")),
-        # Room on a page for the next versions of its rows, of which a worker claims many at once: then a change of
-        # status writes no index.
+        # A change of status writes no index if the new row version fits on the same page. A worker claims many rows of
+        # a page at once, so the page needs much free room.
         postgresql_with={"fillfactor": 60},
     )
-    # A track is found by its words, common words in a part of the table that stands for all of it.
+    # These indexes serve searches by words: the first all words, the partial ones samples of tracks for common words.
     op.create_index(
         "ix_audio_tracks_search_vector",
         "audio_tracks",
         ["search_vector"],
         postgresql_using="gin",
-        # What is written last is kept in a list that every search reads: a short one.
+        # Every search reads the pending list, so it is kept short.
         postgresql_with={"gin_pending_list_limit": 128},
     )
     for share in (8, 64, 512, 4096):
@@ -132,13 +132,13 @@ def upgrade() -> None:
             postgresql_with={"gin_pending_list_limit": 128},
             postgresql_where=sa.text(f"(uuid_hash(id) & {share - 1}) = 0"),
         )
-    # Or by its names as a whole, by one and the beginning of the other, and in their order.
+    # These serve exact names, a name and the prefix of the other one, and sorting by name.
     op.create_index("ix_audio_tracks_title_name", "audio_tracks", ["title_name", "artist_name", "id"])
     op.create_index("ix_audio_tracks_artist_name", "audio_tracks", ["artist_name", "title_name", "id"])
-    # The order and the ranges by which people narrow a search; no status: its moves must not write any index.
+    # These serve sorting and filters by ranges. The status has no index, because moves must not write any index.
     op.create_index("ix_audio_tracks_year", "audio_tracks", ["year", "id"])
     op.create_index("ix_audio_tracks_created_at", "audio_tracks", ["created_at", "id"])
-    # The words of all tracks, counted now and then: what is there to be found when nothing matches as it was typed.
+    # The words of all tracks, counted at intervals, to correct misspelled queries.
     op.create_table(
         "audio_search_words",
         sa.Column("word", sa.String(200, collation="C"), nullable=False),
@@ -178,10 +178,10 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer()),
         sa.Column("at", Domain("time"), server_default=sa.func.clock_timestamp(), nullable=False),
         sa.Column("xact_id", sa.BigInteger(), server_default=sa.text(XACT_ID), nullable=False),
-        # The version is the track's after the move: the order of the history, whatever the clocks say.
+        # The version is that of the track after the move. It orders the history, independent of clocks.
         sa.PrimaryKeyConstraint("track_id", "version", name=op.f("pk_audio_track_status_changes")),
         sa.ForeignKeyConstraint(["track_id"], ["audio_tracks.id"], name=op.f("fk_audio_track_status_changes_track_id")),
-        # A repeated operation finds its first answer by this key.
+        # A repeated operation finds its first result by this key.
         sa.UniqueConstraint(
             "track_id", "operation_id", name=op.f("uq_audio_track_status_changes_track_id_operation_id")
         ),
@@ -190,7 +190,7 @@ def upgrade() -> None:
             name=op.f("ck_audio_track_status_changes_legal_transition"),
         ),
     )
-    # What else is written of a track: that its content was replaced.
+    # A row for each replacement of a track's content.
     op.create_table(
         "audio_track_edits",
         sa.Column("track_id", sa.Uuid(), nullable=False),
@@ -202,7 +202,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("track_id", "version", name=op.f("pk_audio_track_edits")),
         sa.ForeignKeyConstraint(["track_id"], ["audio_tracks.id"], name=op.f("fk_audio_track_edits_track_id")),
     )
-    # What happened lately, and what a transaction wrote: rows come in this order, so that the smallest will do.
+    # These serve recent rows and the rows of a transaction. Rows are inserted in this order, so BRIN suffices.
     for table in ("audio_track_status_changes", "audio_track_edits"):
         op.create_index(
             f"ix_{table}_at_xact_id",
@@ -211,7 +211,7 @@ def upgrade() -> None:
             postgresql_using="brin",
             postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
         )
-    # What remains to be done with the tracks that are not completed; apart, so that claims need no index of the tracks.
+    # The tasks of tracks that are not completed. In a table of their own, claims write no index of the tracks.
     op.create_table(
         "audio_track_tasks",
         sa.Column("track_id", sa.Uuid(), nullable=False),
@@ -231,7 +231,7 @@ def upgrade() -> None:
             name=op.f("ck_audio_track_tasks_legal_task"),
         ),
     )
-    # What waits is also found by when it began to: a track that came after now was hidden by a clock that was set back.
+    # The index on since finds waiting tracks with a time in the future, because the clock was set back.
     for column, present in (("ready_at", "ready_at"), ("since", "ready_at"), ("expires_at", "expires_at")):
         op.create_index(
             f"ix_audio_track_tasks_{column}",
@@ -239,7 +239,7 @@ def upgrade() -> None:
             [column, "track_id"],
             postgresql_where=sa.text(f"{present} IS NOT NULL"),
         )
-    # The functions that run with the rights of their owner find these tables, and no others of the same name.
+    # SECURITY DEFINER functions must find these tables, and no others of the same name.
     op.execute("SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)")
     op.create_functions(FUNCTIONS / "lifecycle_v1.sql")
     op.create_functions(FUNCTIONS / "content_v1.sql", **COLUMNS)
@@ -249,7 +249,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     asked = context.get_x_argument(as_dictionary=True).get("lose_data") == "yes"
     if not (asked or context.config.attributes.get("lose_data") is True):
-        raise CommandError("this downgrade drops every track and its history; to do so, add `-x lose_data=yes`")
+        raise CommandError("this downgrade deletes every track and its history: to do so, add `-x lose_data=yes`")
     for name in (
         *("load", "stage", "complete", "claim", "replace", "save"),
         *("restore", "release_expired", "give_up", "answers", "renew", "begin", "lock_due", "move"),

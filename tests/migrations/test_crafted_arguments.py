@@ -162,7 +162,7 @@ BEHIND = 2 + len(BARE_CONTENT)
 REFUSED: list[tuple[str, Mapping[int, str | None], str]] = [
     *(("claim", {0: most}, "most") for most in (None, "0", "-1", "1001")),
     *(("claim", {1: lease}, "lease") for lease in (None, "0", "-1 second", "8 days", "100 years -35995 days")),
-    ("claim", {2: None}, "who"),
+    ("claim", {2: None}, "actor_"),
     ("claim", {3: None}, "newest"),
     ("claim", {4: None}, "begins_one"),
     *(("begin", {place: None}, name) for place, name in enumerate(("track", "fence", "begins"))),
@@ -171,18 +171,19 @@ REFUSED: list[tuple[str, Mapping[int, str | None], str]] = [
     ("renew", {2: "8 days"}, "lease"),
     *(("complete", {2: operations}, "operations") for operations in (None, "{}", "{NULL}")),
     *(("complete", {4: metadata}, "metadata") for metadata in ("5", "{}", "[]", "[null, null]")),
-    *(("give_up", {place: None}, name) for place, name in ((0, "tracks"), (5, "retry"), (6, "counted"), (11, "wake"))),
+    *(("give_up", {place: None}, name) for place, name in ((0, "tracks"), (5, "retry"), (6, "counts_as_attempt"))),
+    ("give_up", {11: None}, "notify"),
     *(("give_up", {7: most}, "most_attempts") for most in (None, "0", "1001")),
     *(("give_up", {8: delay}, "delay") for delay in (None, "-1", "NaN", "Infinity", "86401")),
     *(("give_up", {9: longest}, "longest") for longest in (None, "-1", "NaN", "1e9")),
-    *(("give_up", {10: spread}, "spread") for spread in (None, "-0.1", "1.1", "NaN")),
-    *(("release_expired", {place: None}, name) for place, name in ((0, "most"), (1, "who"), (5, "spread"))),
-    *(("move", {place: None}, name) for place, name in ((0, "track"), (1, "target"), (3, "who"), (6, "wake"))),
-    *(("move", {2: starts}, "starts") for starts in ("{}", "{NULL}", "{{PENDING}}")),
-    *(("save", {place: None}, name) for place, name in ((0, "track"), (1, "first_status"), (BEHIND, "who"))),
-    ("save", {BEHIND + 2: None}, "wake"),
-    *(("replace", {place: None}, name) for place, name in ((0, "track"), (2, "new_title"), (BEHIND, "who"))),
-    *(("load", {place: None}, name) for place, name in ((0, "replacing"), (1, "who"), (3, "wake"))),
+    *(("give_up", {10: spread}, "jitter") for spread in (None, "-0.1", "1.1", "NaN")),
+    *(("release_expired", {place: None}, name) for place, name in ((0, "most"), (1, "actor_"), (5, "jitter"))),
+    *(("move", {place: None}, name) for place, name in ((0, "track"), (1, "target"), (3, "actor_"), (6, "notify"))),
+    *(("move", {2: starts}, "allowed_from") for starts in ("{}", "{NULL}", "{{PENDING}}")),
+    *(("save", {place: None}, name) for place, name in ((0, "track"), (1, "first_status"), (BEHIND, "actor_"))),
+    ("save", {BEHIND + 2: None}, "notify"),
+    *(("replace", {place: None}, name) for place, name in ((0, "track"), (2, "new_title"), (BEHIND, "actor_"))),
+    *(("load", {place: None}, name) for place, name in ((0, "replacing"), (1, "actor_"), (3, "notify"))),
 ]
 
 TRACK = "01920000-0000-7000-8000-000000000001"
@@ -220,7 +221,7 @@ def test_what_cannot_be_meant_is_refused_by_its_name(
 def test_what_is_refused_is_invalid_input_that_names_the_argument(app: Connection) -> None:
     with pytest.raises(errors.InvalidInput) as caught, translated("claim"):
         app.execute("SELECT * FROM audiocatalog_claim_v1(1, '1 minute', NULL, false)")
-    assert (caught.value.sqlstate, caught.value.field) == ("22023", "who")
+    assert (caught.value.sqlstate, caught.value.field) == ("22023", "actor_")
 
 
 @pytest.mark.parametrize("rounds", [[2_000_000_000], [0, 2], [-1, 0]])
