@@ -207,9 +207,9 @@ class translated_for_host(translated):  # noqa: N801  # Used as a function is.
         if isinstance(error, Exception) and isinstance(error, _DRIVER_ERRORS):
             if (signal := underlying_interrupt(error, self._handled)) is not None:
                 raise signal
-            told = of_host(error, operation=self._operation, phase=self._phase)
-            if told is not error:
-                raise told from error
+            translation = of_host(error, operation=self._operation, phase=self._phase)
+            if translation is not error:
+                raise translation from error
 
 
 def of_host(error: Exception, *, operation: str, phase: Phase = "statement") -> Exception:

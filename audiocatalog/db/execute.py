@@ -148,10 +148,10 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
 
 def as_script(request: Request) -> str:
     """
-    Return a statement of an operation with its settings and values as text for psql, to be looked at or explained.
+    Return a statement with its settings and values as a script for psql, for example to EXPLAIN it.
 
     Raises:
-        TypeError: it is a COPY, whose rows are no part of a statement.
+        TypeError: the statement is a COPY, whose rows are sent separately.
 
     >>> print(as_script((Statement("SELECT $1::int"), (5,))))
     SELECT 5::int;

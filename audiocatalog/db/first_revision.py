@@ -62,7 +62,7 @@ def _mark() -> str | None:
         source = revision.read_text(encoding="utf-8")
         files = sorted(set(_FILE_OF_FUNCTIONS.findall(source)))
         texts = [source, *((folder / "functions" / name).read_text(encoding="utf-8") for name in files)]
-        texts += CHARACTERS.values()  # They are a part of the functions.
+        texts += CHARACTERS.values()  # The functions contain them.
     except (OSError, ValueError):
         return None
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()

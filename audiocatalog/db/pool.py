@@ -392,8 +392,8 @@ class Pool:
             return
         except BaseException as error:  # noqa: BLE001  # Otherwise no caller would get the error.
             # The error's own text may quote a connection parameter.
-            told = f"connect: an unexpected {kind_of(error)}"
-            self._note_failure(CatalogInternalError(told, operation="connect", phase="connect"), maker)
+            message = f"connect: an unexpected {kind_of(error)}"
+            self._note_failure(CatalogInternalError(message, operation="connect", phase="connect"), maker)
             return
         connection.generation = generation
         connection.idle_since = monotonic()
@@ -453,6 +453,6 @@ class Pool:
 
 def _copy_of(error: CatalogError) -> CatalogError:
     """Return a copy of *error* for another thread: each thread writes into the error that it raises."""
-    told = copy.copy(error)
-    told.__cause__ = error.__cause__
-    return told
+    duplicate = copy.copy(error)
+    duplicate.__cause__ = error.__cause__
+    return duplicate

@@ -324,7 +324,7 @@ def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> It
     owner, app, search = (sql.Identifier(name) for name in (names.owner, names.app, names.search))
     both = sql.SQL(", ").join((app, search))
     all_three = sql.SQL(", ").join((owner, app, search))
-    everybody = sql.SQL("PUBLIC, {}").format(both)
+    public_and_both = sql.SQL("PUBLIC, {}").format(both)
 
     yield (
         _NO_LOGIN,
@@ -351,9 +351,9 @@ def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> It
     yield (
         _REVOKED,
         [
-            sql.SQL("REVOKE CREATE ON SCHEMA {} FROM {}").format(schema, everybody),
-            sql.SQL("REVOKE ALL ON TABLE {} FROM {}").format(_tables(layout, TABLES), everybody),
-            sql.SQL("REVOKE ALL ON FUNCTION {} FROM {}").format(_functions(layout, FUNCTIONS), everybody),
+            sql.SQL("REVOKE CREATE ON SCHEMA {} FROM {}").format(schema, public_and_both),
+            sql.SQL("REVOKE ALL ON TABLE {} FROM {}").format(_tables(layout, TABLES), public_and_both),
+            sql.SQL("REVOKE ALL ON FUNCTION {} FROM {}").format(_functions(layout, FUNCTIONS), public_and_both),
         ],
     )
     if revoke_temporary:
