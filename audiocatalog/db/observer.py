@@ -99,7 +99,7 @@ class Observer:
     def retrying(self, error: BaseException | None, tries: int, pause: float) -> None:
         """Log that a unit of work will be run again after *pause* seconds."""
         LOGGER.info(
-            "try %d of a unit of work ended in %s; the next begins in %.3f s",
+            "attempt %d of a unit of work ended in %s; the next begins in %.3f s",
             tries,
             type(error).__name__,
             pause,

@@ -329,5 +329,5 @@ def test_another_try_is_logged(catalog: Catalog, caplog: pytest.LogCaptureFixtur
 
     with caplog.at_level(logging.INFO, "audiocatalog"):
         catalog.run(unit)
-    (line,) = (message for message in caplog.messages if message.startswith("try 1 of a unit of work"))
+    (line,) = (message for message in caplog.messages if message.startswith("attempt 1 of a unit of work"))
     assert "DatabaseUnavailable" in line

@@ -101,7 +101,7 @@ def test_a_build_waits_for_older_transactions_and_says_for_whom(validated: str, 
         it.commit()
     assert (invalid_indexes_of(validated), revision_of(validated)) == ([], INDEXED)
     assert "building an index: waiting for writers before build" in caplog.text
-    assert "try 1" not in caplog.text
+    assert "attempt 1" not in caplog.text
 
 
 def test_a_build_that_waits_for_too_long_gives_up_and_can_be_repeated(validated: str) -> None:
@@ -116,7 +116,7 @@ def test_the_next_limits_are_the_short_ones_again(validated: str, caplog: Log) -
     upgrade(validated, INDEXED)
     lock = "LOCK TABLE audio_search_counts IN SHARE MODE"
     with holding(validated, lock) as other, meanwhile(lambda: upgrade(validated)):
-        wait_until(lambda: "try 2" in caplog.text)
+        wait_until(lambda: "attempt 2" in caplog.text)
         other.commit()
     assert revision_of(validated) == HEAD
 

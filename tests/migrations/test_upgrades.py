@@ -58,7 +58,7 @@ def test_an_upgrade_behind_a_long_transaction_makes_nobody_wait(current: str, ca
         record = TrackRecordFactory.build()
         catalog.bulk_save([record])
         with meanwhile(lambda: upgrade(current)):
-            while "try 4" not in caplog.text:
+            while "attempt 4" not in caplog.text:
                 catalog.get(record.id)
                 catalog.bulk_save([TrackRecordFactory.build()])
             assert revision_of(current) == NOW
@@ -100,7 +100,7 @@ def test_only_the_revision_that_failed_is_tried_again(current: str, caplog: Log)
     with holding(current, "LOCK TABLE audio_search_counts IN SHARE MODE") as other:
         caplog.clear()
         with meanwhile(lambda: upgrade(current, "+2")):
-            wait_until(lambda: "try 2" in caplog.text)
+            wait_until(lambda: "attempt 2" in caplog.text)
             other.commit()
     assert revision_of(current) == SEEDED
     assert caplog.text.count(f"Running upgrade {VALIDATED} -> {INDEXED}") == 1
@@ -124,7 +124,7 @@ def test_an_upgrade_whose_guard_was_ended_stops_before_its_next_step(current: st
     guards = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND (classid::bigint << 32 | objid::bigint) = %s"
     with holding(current) as report, psycopg.connect(libpq(current), autocommit=True) as admin:
         with pytest.raises(errors.DatabaseUnavailable), meanwhile(lambda: upgrade(current)):
-            wait_until(lambda: "try 1" in caplog.text)
+            wait_until(lambda: "attempt 1" in caplog.text)
             admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({guards}) AS guards", [LOCK_KEY])
         report.commit()
     assert revision_of(current) == NOW

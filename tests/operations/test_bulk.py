@@ -738,7 +738,7 @@ class TestBesideOthers:
         (record,) = records(1)
         with pytest.MonkeyPatch.context() as patch, catalog.unit_of_work() as other:
             patch.setattr("audiocatalog.operations.bulk._LOCK_SECONDS", 0.05)
-            patch.setattr("audiocatalog.db.retry._PATIENCE", 0.0)
+            patch.setattr("audiocatalog.db.retry._RETRY_SECONDS", 0.0)
             with Catalog(catalog._database.url, lock_timeout=0.01) as hasty:
                 other.save_record(record)
                 with pytest.raises(errors.TransientConflict):
