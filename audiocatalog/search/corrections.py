@@ -20,10 +20,10 @@ from audiocatalog.search.query import Term
 from audiocatalog.search.terms_sql import MAX_NAME_WORDS, mark_of
 from audiocatalog.search.typed_sql import MAX_WORDS
 
-#: The maximum of alternatives, shared among the words: for doubtful words, and if every word is corrected.
+#: The maximum number of alternatives, shared among the words: for doubtful words, and if every word is corrected.
 _MAX_ALTERNATIVES: Final = 60
 _MAX_ALTERNATIVES_OF_ALL: Final = 30
-#: The maximum of words that a track may lack.
+#: The maximum number of words that a track may lack.
 MAX_MISSING: Final = 3
 #: The words that a track may lack are chosen among this many rarest ones.
 _MAX_INFORMATIVE: Final = 6
@@ -36,7 +36,7 @@ _MIN_PREFIX_LENGTH: Final = 3
 #: A matching word looks mistyped if it has this many letters and a similar one is this many times as frequent.
 _MIN_MISTYPED_LENGTH: Final = 6
 _MISTYPED_RATIO: Final = 100
-#: The maximum of variants of the query for the comparison of names, each with one word replaced.
+#: The maximum number of variants of the query for the comparison of names, each with one word replaced.
 _MAX_VARIANTS: Final = 48
 #: The number of stages that require all words; later ones require fewer.
 ALL_WORDS_STAGES: Final = 2

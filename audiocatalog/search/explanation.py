@@ -22,7 +22,7 @@ from audiocatalog.search.typed_sql import MAX_BOOSTED, TIERS
 #: A track that is ranked lower than this is explained as absent.
 _MAX_CANDIDATES: Final = 10_000
 _WEIGHTS: Final = {"title": "A", "artist": "B", "album": "C", "genre or year": "D"}
-#: The tier of each score that the boost for an exact name makes.
+#: The tiers of boosted scores: the lowest score of each boost, and its tier.
 _BOOSTED: Final = {130: 90, 120: 100, 110: 90}
 
 

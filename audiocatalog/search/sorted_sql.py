@@ -25,7 +25,7 @@ from audiocatalog.search.typed_sql import (
 
 #: The limit of counting without words.
 COUNTED: Final = 10_000
-#: The maximum of tracks that the second statement reads of each segment.
+#: The maximum number of tracks that the second statement reads in each segment.
 _MAX_SCANNED: Final = 10_000
 
 

@@ -24,7 +24,7 @@ _WEIGHT_OF: Final = {None: "", "title": "A", "artist": "B", "album": "C", "genre
 _RARE_TRACKS: Final = 2000
 #: Texts with more words are not compared with an artist and a title side by side.
 MAX_NAME_WORDS: Final = 16
-#: The maximum of words after an artist and a title that belong to neither ("lyrics", "full album").
+#: The maximum number of words after an artist and a title that belong to neither ("lyrics", "full album").
 _MAX_TRAILING_WORDS: Final = 3
 
 TERMS_CTE: Final = f"""

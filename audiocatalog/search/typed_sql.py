@@ -22,17 +22,17 @@ from audiocatalog.search.terms_sql import LAST, TERMS_CTE
 
 #: A sample with this many hits represents the whole table.
 SAMPLE_TARGET: Final = 200
-#: The maximum of candidates for each comparison of names.
+#: The maximum number of candidates for each comparison of names.
 _MAX_NAMED: Final = 200
 _MAX_NAMED_BY_PAIR: Final = 20
 _MAX_SIMILAR: Final = 200
-#: The maximum of words to correct; a long word in a script without spaces is split into many.
+#: The maximum number of words to correct; a long word in a script without spaces is split into many.
 MAX_WORDS: Final = 32
 #: A one-word query with at most this many hits may be corrected.
 FEW_HITS: Final = 3
 #: If a name is an artist's and a title's, this many tracks of either get a boost.
 MAX_BOOSTED: Final = 3
-#: The maximum of values of a facet.
+#: The maximum number of values of a facet.
 MAX_VALUES: Final = 20
 
 COLUMNS: Final = ", ".join(f"t.{name}" for name in TRACK_COLUMNS)
