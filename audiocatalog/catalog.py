@@ -67,7 +67,7 @@ class Catalog(Methods):
     - *retry_delay*: the delay after the first try of a track, doubled after each further try
     - *longest_retry_delay*: the maximum of that delay
     - *notify*: sends a notification for each waiting track, for workers that *listen*
-    - *observe*: a function that is called with an ``Observation`` after every call and unit of work, in its thread
+    - *observe*: a function that the caller's thread calls with an ``Observation`` after every call and unit of work
 
     A *password* function suits tokens that expire. It runs in a thread of the pool, so a caller waits for it at most
     *pool_timeout*. If it raises a ``CatalogError``, the caller gets that error. If it raises another exception, the
