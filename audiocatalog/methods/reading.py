@@ -188,10 +188,10 @@ class Reading(Calls):
         """
         Return up to *limit* tracks (1 to 10,000) that were written since the page with the ``next_cursor`` *after*.
 
-        It keeps a copy, such as a search index, up to date. Without *after*, the first pages give all tracks; later
-        pages give the tracks written since, in their current state. No write of this package is missed, in whatever
-        order concurrent writers begin and commit. A track may be given more than once; its ``version`` tells whether
-        the copy has it already.
+        Use it to keep a copy, such as a search index, up to date. Without *after*, the first pages give all tracks;
+        later pages give the tracks written since, in their current state. No write of this package is missed, in
+        whatever order concurrent writers begin and commit. A track may be given more than once; its ``version`` tells
+        whether the copy has it already.
 
         Store ``next_cursor`` with the copy, in the same transaction as the tracks. Then call again: at once if ``more``
         is true, otherwise after a pause.
