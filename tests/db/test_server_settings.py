@@ -247,5 +247,5 @@ def test_a_host_may_write_intervals_as_it_likes(work: UnitOfWork, style: str) ->
 def test_a_host_that_writes_times_in_another_way_is_told_so(work: UnitOfWork) -> None:
     track = work.save(TrackMetadata(), audio_path="a")
     work.session.execute(text("SET LOCAL DateStyle = 'German'"))
-    with pytest.raises(errors.CatalogInternalError, match="leave DateStyle"):
+    with pytest.raises(errors.CatalogInternalError, match="do not change DateStyle"):
         work.get(track.id)

@@ -346,7 +346,7 @@ class TestGrant:
         before = place.admin.execute(GRANTEES, ["audiocatalog_save_v1"]).fetchall()
         result = invoke("--url", place.url_of(role), "roles", "--grant", place.role())
         assert result.exit_code == 1
-        assert "run it as the owner of the tables" in result.stderr
+        assert "Run it as the owner of the tables" in result.stderr
         assert place.admin.execute(GRANTEES, ["audiocatalog_save_v1"]).fetchall() == before
 
     def test_only_an_existing_role_gets_rights(self, place: Place) -> None:

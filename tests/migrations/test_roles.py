@@ -136,7 +136,7 @@ class TestStatements:
             owner, app = sql.Identifier(place.names.owner), sql.Identifier(place.names.app)
             admin.execute(sql.SQL("GRANT {} TO {}").format(owner, app))
             try:
-                with pytest.raises(ConfigurationError, match="no grant limits it"):
+                with pytest.raises(ConfigurationError, match="grants do not limit it"):
                     apply_roles(place.url, place.names)
             finally:
                 admin.execute(sql.SQL("REVOKE {} FROM {}").format(owner, app))
