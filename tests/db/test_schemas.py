@@ -230,7 +230,7 @@ class TestRenamed:
     def test_a_function_that_works_in_no_schema_of_its_own_is_refused(self, url: str, admin: Admin) -> None:
         migrations.upgrade(url)
         admin.execute("ALTER FUNCTION audiocatalog_move_v1 RESET search_path")
-        with Catalog(url) as catalog, pytest.raises(SchemaMismatch, match=r"audiocatalog_move_v1 .* search_path of its caller"):
+        with Catalog(url) as catalog, pytest.raises(SchemaMismatch, match=r"search_path of its caller"):
             catalog.count_by_status()
         migrations.upgrade(url)
         work_with(url)
@@ -327,7 +327,7 @@ class TestFirstRevision:
                     "export it with the code that made it",
                     "export --all",
                     "drop it",
-                    "import again",
+                    "import the export",
                     "first release",
                 ):
                     assert advice in str(caught.value)

@@ -545,7 +545,7 @@ class TestSearch:
         assert "`audiocatalog roles --apply`" in result.stderr
         refused = invoke("--url", place.url_of(place.names.app), "roles", "--apply", "--app", "test_nobody")
         assert refused.exit_code == 1
-        assert "run it as a superuser" in refused.stderr
+        assert "Run it as a superuser" in refused.stderr
 
     @pytest.mark.parametrize(
         "statement",

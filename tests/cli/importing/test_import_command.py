@@ -150,7 +150,7 @@ class TestImport:
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == (
             "error: bulk_save: the database role lacks a privilege for this; as the owner of the tables, run "
-            "`audiocatalog roles --grant ROLE` for a service's own role, or `audiocatalog roles --apply` again after "
+            "`audiocatalog roles --grant ROLE` for the role of a service, or repeat `audiocatalog roles --apply` after "
             "an upgrade; stopped, 2 rows safely saved: the same command can be repeated\n"
         )
 
