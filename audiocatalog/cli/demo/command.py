@@ -109,7 +109,7 @@ class Stage:
     def run(self, shown: str, command: click.Command, arguments: Sequence[str], target: Target) -> None:
         """Run a *command* of this program, which prints its own output."""
         self.code(f"$ {shown}")
-        # Not command.main, which would turn Ctrl-C into an error of click.
+        # command.main would turn Ctrl-C into an error of click.
         with command.make_context(shown, list(arguments), obj=target) as context:
             try:
                 command.invoke(context)
