@@ -28,7 +28,7 @@ _NAMED = {"app": "application", "search": "search"}
     help="Also revoke the right to create temporary tables from all other roles.",
 )
 @click.option("--grant", metavar="ROLE", help="Instead, grant the application's rights to this ROLE, at once.")
-@click.option("--grant-search", metavar="ROLE", help="Instead, grant the rights of searches to this ROLE, at once.")
+@click.option("--grant-search", metavar="ROLE", help="Instead, grant the right to search to this ROLE, at once.")
 @click.option("--dry-run", is_flag=True, help="With --grant or --grant-search: only print the statements.")
 @as_json
 @click.pass_obj
