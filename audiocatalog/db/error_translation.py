@@ -83,7 +83,7 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
         "the statement reached its timeout; ask for less, or raise the timeout (statement_timeout, "
         "work.set_statement_timeout)"
     ),
-    OperationCancelled: "the statement was cancelled on the server",
+    OperationCancelled: "the statement was cancelled on the server; run it again if that was a mistake",
     TransactionAborted: (
         "an earlier error ended this transaction, and the server rolled it back; let errors leave the unit of work, "
         "then run it again"

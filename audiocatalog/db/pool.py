@@ -372,7 +372,7 @@ class Pool:
             except RuntimeError:
                 maker.has_ended = True
                 raise DatabaseUnavailable(
-                    "connect: the system allows this process no further thread, which a new connection needs",
+                    "connect: the system refused this process a new thread: raise its limit, or use fewer threads",
                     operation="connect",
                     phase="connect",
                 ) from None
