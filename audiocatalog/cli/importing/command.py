@@ -111,9 +111,9 @@ def import_file(
     """
     Import the tracks in a CSV, JSON Lines or JSON FILE.
 
-    FILE is - for stdin, and may be compressed by gzip. A JSON file is an array of objects. The fields are METADATA
-    (UNITS), audio_path, thumbnail_path, id (a UUID) and status. If a track has no id, its id is derived from its
-    audio_path. So the same file can be imported again, and existing tracks stay as they are.
+    FILE is - for stdin, and may be compressed by gzip. A JSON file is an array of objects. The fields are
+    METADATA (UNITS), audio_path, thumbnail_path, id (a UUID) and status. If a track has no id, its id is derived from
+    its audio_path. So the same file can be imported again, and existing tracks stay as they are.
 
     A file of `audiocatalog export` comes back with its ids, content and statuses. FAILED is reached by legal moves,
     PROCESSING becomes PENDING, and the history says "imported". Without a column status, new tracks are COMPLETED.
