@@ -42,7 +42,7 @@ _Result = TypeVar("_Result")
 
 class Catalog(Methods):
     """
-    A catalogue: a pool of connections, units of work, and methods that are one call each.
+    A catalogue: a pool of connections, units of work, and methods that each run one operation.
 
     Make one for each process and database, and share it between threads. The first use connects, and checks the server
     and its schema. A ``with`` block or ``close`` ends it. Times are in seconds.
@@ -206,7 +206,7 @@ class Catalog(Methods):
         Raises:
             CatalogError: the last error, after *deadline* seconds, or an error that is not ``retryable``.
             CommitOutcomeUnknown: the connection was lost during COMMIT, and the server cannot tell the outcome.
-            InvalidInput: *deadline* is no number of seconds from 0 to 86,400.
+            InvalidInput: *deadline* is not a number of seconds from 0 to 86,400.
 
         >>> catalog.run(lambda work: work.update_status(track.id, TrackStatus.PROCESSING))  # doctest: +SKIP
         """
@@ -224,7 +224,7 @@ class Catalog(Methods):
         Raises:
             DatabaseUnavailable: the server cannot be reached.
             PoolTimeout: no connection became free within ``pool_timeout``.
-            InvalidInput: *deadline* is no number of seconds from 0 to 86,400.
+            InvalidInput: *deadline* is not a number of seconds from 0 to 86,400.
 
         >>> try:  # doctest: +SKIP
         ...     with catalog.unit_of_work() as work:
@@ -356,13 +356,13 @@ class Catalog(Methods):
         Count the words of all tracks anew; searches correct misspelled words by these counts.
 
         It reads every track once, which takes about one minute for 10 million tracks. It blocks no reader and no
-        writer. Searches see the new words when it ends. Until then they find new words, but do not correct them. Run it
-        after an import, and about once a day.
+        writer. Searches use the new counts when it has ended. Until then, a search finds tracks with new words, but
+        does not offer these words as corrections. Run it after an import, and about once a day.
 
         Raises:
             TransientConflict: another count is running.
             QueryTimeout: it took longer than *timeout* seconds; nothing was changed.
-            InvalidInput: *timeout* is no number of seconds from 0.001 to 86,400.
+            InvalidInput: *timeout* is not a number of seconds from 0.001 to 86,400.
         """
         with self._observer.call("refresh_vocabulary"):
             seconds = number_of_seconds(timeout, "timeout", "refresh_vocabulary")
@@ -380,7 +380,8 @@ class Catalog(Methods):
         One statement reads the history of that time, and all unfinished tracks, once.
 
         Raises:
-            InvalidInput: *since* is no timedelta from 1 second to 366 days, or *buckets* no number from 1 to 1,000.
+            InvalidInput: *since* is not a timedelta from 1 second to 366 days, or *buckets* not a number from 1 to
+                1,000.
             QueryTimeout: the count took longer than ``statement_timeout``; use a shorter *since*.
 
         >>> sum(bucket.completed for bucket in catalog.activity(timedelta(hours=1)).buckets)  # doctest: +SKIP
@@ -415,7 +416,7 @@ class Catalog(Methods):
             PoolTimeout: the connections were not open within *timeout*.
             ConfigurationError: the server refuses the password, the database or a setting.
             SchemaMismatch: the schema is missing or too old.
-            InvalidInput: *timeout* is no number of seconds from 0.001 to 86,400.
+            InvalidInput: *timeout* is not a number of seconds from 0.001 to 86,400.
         """
         with self._observer.call("warm_up"):
             self._database.warm(number_of_seconds(timeout, "timeout", "warm_up"))

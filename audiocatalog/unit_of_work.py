@@ -176,7 +176,7 @@ class UnitOfWork(Methods):
         It is for the host's own long statements. Searches and bulk saves keep their timeouts.
 
         Raises:
-            InvalidInput: *seconds* is no number from 0.001 to 86,400.
+            InvalidInput: *seconds* is not a number from 0.001 to 86,400.
             UnitOfWorkEnded: outside the ``with`` block.
 
         >>> with catalog.unit_of_work() as work:  # doctest: +SKIP

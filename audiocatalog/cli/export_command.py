@@ -92,9 +92,9 @@ def export_file(
     Lines end in a line feed, and the text is UTF-8. Unknown values are empty in CSV and null in JSON Lines.
 
     A spreadsheet runs a cell that begins with = + - or @ as a formula, and a title may begin with any of these. To
-    open the CSV in a spreadsheet, use --safe-for-spreadsheets. It puts an apostrophe before text that could begin a
-    formula, also after blanks, quotation marks, semicolons, tabs and line ends. Numbers stay numbers. Do not import
-    such a file: the apostrophes would become part of the data.
+    open the CSV in a spreadsheet, use --safe-for-spreadsheets. It puts an apostrophe before each cell that a
+    spreadsheet could run. This includes cells that begin with blanks, quotation marks, semicolons, tabs or line ends.
+    Numbers stay numbers. Do not import such a file: the apostrophes would become part of the data.
 
     \b
       audiocatalog export tracks.csv.gz

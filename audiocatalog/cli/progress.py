@@ -40,7 +40,7 @@ def progress_reporter(verb: str, noun: str, size: int | None, clock: Callable[[]
     """
     Return a progress bar if stderr is a terminal, else a printer of lines.
 
-    *noun* names the items. *size* is the position of the end, or None if that is unknown.
+    *noun* names the items. *size*: the position at which the work is complete, or None if it is not known.
     """
     console = Console(stderr=True, highlight=False)
     meter = _Meter(verb, noun, size, clock)

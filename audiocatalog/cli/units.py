@@ -83,7 +83,7 @@ def in_units(field: str, value: float) -> str:
 
 
 def naming_fields(command: _Command) -> _Command:
-    """Replace METADATA in the help of *command* by the names of the fields, METADATA (UNITS) by names and units."""
+    """Fill in the help of *command*: METADATA with the names of the fields, METADATA (UNITS) with their units too."""
     names = [f"{name} ({unit})" if (unit := _shown(field.unit)) else name for name, field in FIELDS.items()]
     text = (command.help or "").replace("METADATA (UNITS)", ", ".join(names))
     command.help = text.replace("METADATA", ", ".join(FIELDS))

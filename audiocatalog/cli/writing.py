@@ -77,7 +77,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     """
     Yield a temporary file that replaces the file at *path* when the block ends, and is removed on an error.
 
-    If *path* is no regular file, such as a pipe, yield that file itself.
+    If *path* is not a regular file, such as a pipe, yield that file itself.
     """
     with _named(path):
         path = Path(os.path.realpath(path))

@@ -59,8 +59,8 @@ class Pool:
 
     **The pool keeps no counters.** An interrupt (a signal, an exception thrown into a thread, a killed greenlet) can
     end a caller between any two steps, and a counter would stay wrong until the process ends. Instead, the pool owns
-    the idle connections, holds weak references to lent ones, and checks which connecting threads are alive. When a
-    caller vanishes, its connection is collected and its place is free.
+    the idle connections, holds weak references to lent ones, and checks which connecting threads are alive. If a
+    caller ends without returning its connection, the garbage collector closes it, and its place becomes free.
 
     **No two callers get the same connection.** One atomic ``popitem`` takes it from the idle ones. The lock only keeps
     the order and the limits. An interrupt may end a block under the lock at any call, so the pool is valid at each.
@@ -410,7 +410,7 @@ class Pool:
         if connection.home is None:
             connection.close()
         else:
-            del connection  # Otherwise this thread would keep it alive after its caller vanishes.
+            del connection  # Otherwise this thread would keep it alive after its caller has ended.
             self._serve_queue()
 
     def _note_failure(self, error: CatalogError, maker: Maker) -> None:

@@ -61,7 +61,7 @@ def parse_url(url: str | URL) -> URL:
     ``?target_session_attrs=read-write``, libpq connects to the host that accepts writes.
 
     Raises:
-        ConfigurationError: *url* is no URL of a PostgreSQL database. The message does not repeat the URL, because it
+        ConfigurationError: *url* is not a URL of a PostgreSQL database. The message does not repeat the URL, because it
             may hold a password.
     """
     several = _SEVERAL_HOSTS.match(url) if isinstance(url, str) else None

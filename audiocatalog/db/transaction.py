@@ -256,7 +256,7 @@ def before_commit(connection: Connection) -> None:
 
 def before_execution(connection: Connection, *details: Any) -> None:  # noqa: ANN401  # What SQLAlchemy's event tells.
     """
-    Record that the host executes a statement.
+    Check a statement that the application executes in its session, and record it.
 
     Raises:
         WriteRefused: the statement writes a table of ours.

@@ -36,7 +36,7 @@ class Claiming(Calls):
         claim is checked by its token.
 
         Raises:
-            InvalidInput: *limit* is no number from 1 to 1,000, or another argument breaks its rule.
+            InvalidInput: *limit* is not a number from 1 to 1,000, or another argument breaks its rule.
 
         >>> for claim in catalog.claim(limit=10, worker="extractor 3"):  # doctest: +SKIP
         ...     catalog.complete(claim, extract(claim.track.audio_path))
@@ -78,7 +78,7 @@ class Claiming(Calls):
 
         Raises:
             ClaimLost: the claim has expired, or another caller has moved the track; nothing was changed.
-            InvalidInput: *metadata* is no ``TrackMetadata``, or *actor* is not a valid name.
+            InvalidInput: *metadata* is not a ``TrackMetadata``, or *actor* is not a valid name.
         """
         return self._run("complete", lambda: operations.complete(claim, metadata, actor=actor))
 
@@ -104,7 +104,7 @@ class Claiming(Calls):
 
         Raises:
             ClaimLost: the claim has expired, or another caller has moved the track; nothing was changed.
-            InvalidInput: *error* is no text of at most 1,000 characters, or another argument breaks its rule.
+            InvalidInput: *error* is not a text of at most 1,000 characters, or another argument breaks its rule.
         """
         return self._run(
             "fail",
@@ -148,7 +148,7 @@ class Claiming(Calls):
         renewed at the same moment stays valid. Workers call this by themselves.
 
         Raises:
-            InvalidInput: *limit* is no number from 1 to 1,000, or *actor* is not a valid name.
+            InvalidInput: *limit* is not a number from 1 to 1,000, or *actor* is not a valid name.
         """
         return self._run(
             "release_expired",

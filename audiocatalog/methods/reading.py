@@ -32,7 +32,7 @@ class Reading(Calls):
 
         Raises:
             TrackNotFound: no track has this id.
-            InvalidInput: *id* is no UUID.
+            InvalidInput: *id* is not a UUID.
         """
         return self._run("get", lambda: tracks.get(id))
 
@@ -41,7 +41,7 @@ class Reading(Calls):
         Return the track with *id*, or None if no track has this id.
 
         Raises:
-            InvalidInput: *id* is no UUID.
+            InvalidInput: *id* is not a UUID.
         """
         return self._run("find", lambda: tracks.find(id))
 
@@ -50,7 +50,7 @@ class Reading(Calls):
         Return the tracks with *ids*, at most 10,000, in the order of the ids, each once; omit ids without a track.
 
         Raises:
-            InvalidInput: *ids* is no collection, has more than 10,000 ids, or contains an id that is no UUID.
+            InvalidInput: *ids* is not a collection, has more than 10,000 ids, or contains an id that is no UUID.
 
         >>> tracks = catalog.get_many(hit.id for hit in hits)  # doctest: +SKIP
         >>> [track.title for track in tracks.values()]  # doctest: +SKIP
@@ -67,7 +67,7 @@ class Reading(Calls):
 
         Raises:
             TrackNotFound: no track has this id.
-            InvalidInput: *id* is no UUID.
+            InvalidInput: *id* is not a UUID.
         """
         return self._run("history", lambda: moves.history(id))
 

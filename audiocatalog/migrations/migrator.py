@@ -153,7 +153,7 @@ class Migrator:
 
     def run(self, migration: MigrationContext, run_next: Callable[[], None]) -> None:
         """
-        Run each step by *run_next* in its own transaction, with retries until it gets its locks.
+        Call *run_next* for each step in a transaction of its own, and retry a step until it gets its locks.
 
         At the end, our functions are secured, even if there was no step: the schema may have been renamed, copied or
         restored without grants.

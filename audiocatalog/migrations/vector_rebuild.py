@@ -2,9 +2,9 @@
 The online rebuild of the search vectors, for a new version of them (docs/adr/0013).
 
 The table has two columns for vectors. A revision gives the unused one the functions of the new version; from then on,
-every written row gets a vector there. The rebuild updates the older rows in small batches, without changing them, so
-that PostgreSQL computes their vectors. Then it builds the indexes. An interrupted rebuild can be repeated: it finds the
-remaining rows in the table itself.
+every written row gets a vector there. The rebuild runs an UPDATE that changes no value on the older rows, in small
+batches, so that PostgreSQL computes their vectors. Then it builds the indexes. An interrupted rebuild can be repeated:
+it finds the remaining rows in the table itself.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def write_cursor(parts: Sequence[Any]) -> str:
 
 
 def read_cursor(value: object) -> Any:  # noqa: ANN401  # A caller may pass any text.
-    """Return the content of a cursor, which is any JSON value, or raise ValueError if *value* is no cursor."""
+    """Return the content of a cursor, which is any JSON value, or raise ValueError if *value* is not a cursor."""
     try:
         text = str.encode(value + "=" * (-len(value) % 4))  # type: ignore[arg-type]
         return json.loads(base64.b64decode(text, altchars=b"-_", validate=True), parse_int=_whole_number)

@@ -40,7 +40,7 @@ REPLACE: Final = Statement(
 
 
 def get(id: UUID | str) -> Operation[Track]:  # noqa: A002  # The public methods use this name, also below.
-    """Return the track with *id*, or raise TrackNotFound, or InvalidInput if *id* is no UUID."""
+    """Return the track with *id*, or raise TrackNotFound, or InvalidInput if *id* is not a UUID."""
     track_id = parse_id(id)
     rows = yield FIND, (track_id,)
     if not rows:
@@ -49,7 +49,7 @@ def get(id: UUID | str) -> Operation[Track]:  # noqa: A002  # The public methods
 
 
 def find(id: UUID | str) -> Operation[Track | None]:  # noqa: A002
-    """Return the track with *id*, None if no track has this id, or raise InvalidInput if *id* is no UUID."""
+    """Return the track with *id*, None if no track has this id, or raise InvalidInput if *id* is not a UUID."""
     return (yield from _find(parse_id(id)))
 
 

@@ -6,6 +6,6 @@
 - ``search``, ``explanation``, ``vocabulary``: the operations;
 - ``results``, ``highlights``, ``folding``: the page that callers get.
 
-Nothing in this package holds a connection. SQL functions make the words of tracks and of queries:
-alembic/functions/search_v1.sql.
+Nothing in this package holds a connection. SQL functions split the text of tracks and of queries into
+words: alembic/functions/search_v1.sql.
 """

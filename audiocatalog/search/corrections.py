@@ -59,7 +59,7 @@ class CorrectableTerm:
     """
     A typed word and its alternatives, best first.
 
-    *mark*: the suffix that limits it to a field in a tsquery. *is_prefix*: whether longer words match too.
+    *mark*: the weight label that limits *word* to a field in a tsquery. *is_prefix*: whether longer words match too.
     """
 
     word: str
