@@ -22,7 +22,8 @@ Locks: a statement waits 0.1 s for one, then the whole revision is retried; it h
 
 To avoid rewriting or scanning a table under a lock
 - A new column: with a plain type, and nullable or with a constant default. A domain with a CHECK, a volatile default
-  and a stored generated column rewrite the table. A field of the metadata: `op.add_track_column` (docs/adding-a-field.md).
+  and a stored generated column rewrite the table. A field of the metadata: `op.add_track_column`
+  (docs/adding-a-field.md).
 - CHECK and FOREIGN KEY: NOT VALID here, in the next revision `with op.long_step(): ... VALIDATE CONSTRAINT ...`.
 - NOT NULL: add and validate a CHECK (column IS NOT NULL) first.
 - An index: `op.build_index_concurrently(name, table, columns, **options_of_create_index)`, alone in its revision; to
@@ -36,8 +37,8 @@ To avoid rewriting or scanning a table under a lock
 
 Rights
 - Name every function audiocatalog_.... A SECURITY DEFINER function works in its own schema. At the end of each
-  revision, in its transaction, env.py revokes EXECUTE on all of them from PUBLIC and gives a new _v2 the grantees of its _v1. So
-  never create a function in an autocommit_block.
+  revision, in its transaction, env.py revokes EXECUTE on all of them from PUBLIC and gives a new _v2 the grantees of
+  its _v1. So never create a function in an autocommit_block.
 - Only the owner can use a new table, or a function without a previous version, until the operator runs
   `audiocatalog roles --apply` or `audiocatalog roles --grant ROLE`. Add its name to audiocatalog/migrations/roles.py,
   and say so in the changelog.
