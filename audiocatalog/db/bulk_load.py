@@ -30,10 +30,10 @@ def save_in_batches(
     stop: Callable[[], object] = lambda: None,
 ) -> BulkResult:
     """
-    Store *records* by calls of *store* with at most *batch* records, and return the outcome of each.
+    Store *records* with calls of *store*, each with at most *batch* records; return the outcome of each record.
 
     At most *connections* batches are stored at a time, while the next one is read and checked. If *connections* is
-    None, the caller's thread stores one batch after the other.
+    None, the caller's thread stores one batch after another.
 
     Raises:
         InvalidInput: an argument breaks its rule; the error names it.
@@ -74,11 +74,12 @@ def _stored_ahead(
                 stopped: BaseException | None = None
                 try:
                     batch = next(batches, None)
-                except BaseException as error:  # noqa: BLE001  # First, batches under way are reported.
+                except BaseException as error:  # noqa: BLE001  # The batches in progress are reported first.
                     batch, stopped = None, error
                 valid = batch.valid if batch else []
                 ids = {record.id for record in valid}
-                # Two batches with the same id are never under way together: their records are stored in order.
+                # Batches that contain the same id are not stored at the same time, so that their records are stored in
+                # order.
                 while under_way and (
                     batch is None or len(under_way) == connections or any(ids & others for _, others, _ in under_way)
                 ):

@@ -12,7 +12,7 @@ from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, State
 Outcome = Literal["committed", "aborted", "in progress"]
 
 # After a crash or failover, a server may reuse transaction ids that never reached its disk. The timeline changes at a
-# failover, and the time of the last statistics reset at every crash recovery.
+# failover. The time of the last statistics reset changes at every crash recovery.
 _SERVER: Final = (
     "CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) || ' ' "
     "|| (SELECT coalesce(extract(epoch FROM stats_reset)::text, '') FROM pg_stat_bgwriter) END"
@@ -26,15 +26,15 @@ _IS_HELD: Final = Statement("""
 SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'transactionid' AND granted
                AND transactionid::text::bigint = $1::bigint % 4294967296)
 """)
-# A transaction writes its rows between the times of its mark; a later one with the same id writes after them. The times
-# are those of the old server, because another server's clock may differ.
+# A transaction writes its rows between the two times in its mark. A later transaction with the same id writes after
+# them. The times come from the old server, because another server's clock may differ.
 _FIND: Final = Statement("""
 SELECT EXISTS (SELECT 1 FROM audio_track_status_changes
                WHERE xact_id = $1::bigint AND at BETWEEN $2::timestamptz AND $3::timestamptz)
   OR EXISTS (SELECT 1 FROM audio_track_edits
              WHERE xact_id = $1::bigint AND at BETWEEN $2::timestamptz AND $3::timestamptz)
 """)
-# The host's own statements write no such rows, and a call of the catalogue may have written none.
+# The host's own statements do not write the history or the edits, and some calls of the catalogue do not either.
 _NOTE: Final = f"""
 SELECT {TRANSACTION_MARK}, EXISTS (SELECT 1 FROM audio_track_status_changes WHERE xact_id = m.own)
   OR EXISTS (SELECT 1 FROM audio_track_edits WHERE xact_id = m.own)
@@ -47,8 +47,8 @@ class TransactionRef(NamedTuple):
     The identity of a transaction.
 
     - *server*: the timeline and reset time of its server; None for a standby.
-    - *mark*: its id, start time and last write time, as ``id|start|write``; None if it had written nothing.
-    - *wrote_history*: whether it wrote rows of the history or the edits.
+    - *mark*: the transaction's id, start time and last write time, as ``id|start|write``; None if it wrote nothing.
+    - *wrote_history*: whether the transaction wrote rows of the history or the edits.
     """
 
     server: str | None
@@ -62,7 +62,7 @@ def transaction_ref(connection: PooledConnection) -> TransactionRef:
 
 
 def note_server(connection: PooledConnection) -> None:
-    """Store the identity of the server on *connection*; it is None for a standby and some managed services."""
+    """Store the server's identity on *connection*; for a standby and some managed services, the identity is None."""
     try:
         row = connection.execute(f"SELECT {_SERVER}").fetchone()
     except psycopg.DatabaseError:
@@ -71,7 +71,7 @@ def note_server(connection: PooledConnection) -> None:
 
 
 def note_mark(connection: PooledConnection) -> None:
-    """Store the mark of the current transaction on *connection*, after statements that do not return it."""
+    """Store the mark of the current transaction on *connection*, after statements that do not return the mark."""
     row = connection.execute(_NOTE if connection.wrote_history else f"SELECT {TRANSACTION_MARK}, false").fetchone()
     connection.mark, connection.wrote_history = row or (None, False)
 
@@ -79,7 +79,7 @@ def note_mark(connection: PooledConnection) -> None:
 def find_outcome(trace: TransactionRef) -> Operation[Outcome | None]:  # noqa: PLR0911  # Each says what is known by then.
     """Return the outcome of the transaction *trace*; None if the server cannot tell."""
     if trace.mark is None:
-        return "aborted"  # It wrote nothing, so nothing can have been committed.
+        return "aborted"  # The transaction wrote nothing, so nothing is committed.
     if trace.server is None:
         return None
     xact_id, begun, written = trace.mark.split("|")
@@ -96,6 +96,6 @@ def find_outcome(trace: TransactionRef) -> Operation[Outcome | None]:  # noqa: P
             return "in progress"
         ((_, status, _),) = yield _ASK, (xact_id,)  # The transaction may have ended meanwhile.
     if status != "committed":
-        return "aborted"  # If it had committed, this server would know its id and would not have reused it.
+        return "aborted"  # If the transaction had committed, this server would not have reused its id.
     ((is_found,),) = yield _FIND, (xact_id, begun, written)
     return "committed" if is_found else "aborted" if trace.wrote_history else None

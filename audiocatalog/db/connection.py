@@ -1,4 +1,4 @@
-"""A connection of psycopg for the pool, with a timeout for every wait and a cached cursor."""
+"""A psycopg connection for the pool, with a timeout for every wait and a cached cursor."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CANCEL_SECONDS: Final = 0.3
 _LIMIT_SLACK: Final = 0.005
 
 
-#: This process; a forked child has another one.
+#: The identity of this process: an object that a forked child replaces.
 _process: object = object()
 
 
@@ -59,8 +59,8 @@ class PooledConnection(psycopg.Connection[Any]):
     A connection that returns to its pool when it is closed, with a timeout for every answer.
 
     - *limit*: the statement timeout, in seconds.
-    - *response_timeout*: the seconds that an answer may take: *limit* plus *network_timeout*. It is needed for a frozen
-      server, whose kernel still acknowledges packets: no setting of libpq or of the server ends that wait.
+    - *response_timeout*: the maximum seconds for an answer: *limit* plus *network_timeout*. It ends the wait for a
+      frozen server. No setting of libpq or of the server does, because the server's kernel still acknowledges packets.
     """
 
     limit: float | None = None
@@ -68,7 +68,7 @@ class PooledConnection(psycopg.Connection[Any]):
     response_timeout: float | None = None
     default_response_timeout: float | None = None
     network_timeout: float = 0.0
-    #: When it was taken, by which thread, and where in the caller's code if debug_pool is on.
+    #: The checkout's time and thread and, if debug_pool is on, its place in the caller's code.
     held_since: float | None = None
     held_by: int = 0
     held_at: str | None = None
@@ -76,29 +76,30 @@ class PooledConnection(psycopg.Connection[Any]):
     server: str | None = None
     mark: str | None = None
     wrote_history: bool = False
-    #: The seconds that its holder waited for it.
+    #: The seconds that the holder waited for this connection.
     waited: float = 0.0
     cached_cursor: psycopg.RawCursor[Any] | None = None
-    #: The process that opened it.
+    #: The process that opened the connection.
     process: object = None
-    #: Its pool, and the fields that only the pool uses.
+    #: The connection's pool, and the fields that only the pool uses.
     home: Home | None = None
     _poller: Any = None
     generation: int = 0
     expires_at: float = 0.0
     idle_since: float = 0.0
     is_searching: bool = False
-    #: A thread that was interrupted while it gave this back. It may do so again after another thread has taken it.
+    #: A thread that was interrupted while it returned this connection. It may return the connection again after another
+    #: thread has checked it out.
     interrupted_giver: int = 0
 
     @classmethod
-    def connect(  # type: ignore[override]  # Its own arguments stand beside the parameters of libpq.
+    def connect(  # type: ignore[override]  # It adds arguments to the parameters of libpq.
         cls,
         conninfo: str = "",
         *,
         response_timeout: float | None = None,
         network_timeout: float = 0.0,
-        **parameters: Any,  # noqa: ANN401  # Whatever libpq takes.
+        **parameters: Any,  # noqa: ANN401  # Any parameter of libpq.
     ) -> Self:
         """
         Connect as psycopg does.
@@ -120,10 +121,10 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[_RV], interval: float = 0.1, timeout: float | None = None) -> _RV:
         """
-        Wait until *gen* is done, for at most *timeout* seconds, or response_timeout if that is None.
+        Wait until *gen* is done, for at most *timeout* seconds; None means response_timeout.
 
-        An interrupted wait leaves the connection in the middle of an answer. Then the statement is cancelled on the
-        server, and the connection closed.
+        An interrupted wait leaves the connection in the middle of an answer. After an interrupt, the statement is
+        cancelled on the server and the connection is closed.
 
         Raises:
             ServerUnresponsive: the response_timeout has ended.
@@ -134,14 +135,14 @@ class PooledConnection(psycopg.Connection[Any]):
         began = monotonic()
         try:
             return _wait_for(gen, self.pgconn.socket, interval, self.response_timeout if timeout is None else timeout)
-        except psycopg.errors._WaitTimeout as error:  # noqa: SLF001  # It is what psycopg's own overrides catch.
+        except psycopg.errors._WaitTimeout as error:  # noqa: SLF001  # psycopg's own overrides catch this error.
             if timeout is not None:
                 raise
             self._give_up()
             raise ServerUnresponsive("the server did not answer in time") from error
         except (ValueError, psycopg.InternalError) as error:
-            # When a server shuts down in a transaction, both it and PgBouncer send an error. psycopg expects one answer
-            # to COMMIT or COPY, and reports two as an error of the program.
+            # When a server shuts down in a transaction, the server and PgBouncer each send an error. psycopg expects
+            # one answer to COMMIT or COPY, and reports two answers as a programming error.
             if self.pgconn.status == ConnStatus.OK or getattr(error, "sqlstate", None) is not None:
                 raise
             raise psycopg.OperationalError("the connection was lost") from error
@@ -172,9 +173,9 @@ class PooledConnection(psycopg.Connection[Any]):
         super().add_notice_handler(callback)
 
     def close(self) -> None:
-        """Return the connection to its pool, or disconnect if it has none; it can be repeated."""
+        """Return the connection to its pool, or disconnect if it has no pool; a second call does no harm."""
         if self.process is not _process:
-            return  # A disconnect would end the parent's session as well.
+            return  # A disconnect would end the parent's session too.
         if self.home is None:
             super().close()
             return
@@ -197,10 +198,10 @@ class PooledConnection(psycopg.Connection[Any]):
             self._poller = select.poll()
             self._poller.register(self.fileno(), select.POLLIN)
             return bool(self._poller.poll(0))
-        try:  # eventlet takes poll away.
+        try:  # eventlet removes poll.
             return bool(select.select([self.fileno()], (), (), 0)[0])
         except ValueError:
-            return True  # The descriptor is too large for select, so the server is asked.
+            return True  # The descriptor is too large for select, so the caller asks the server.
 
     def disconnect(self) -> None:
         """Close the connection to the server."""
@@ -210,7 +211,7 @@ class PooledConnection(psycopg.Connection[Any]):
         """Prepare the connection for its next holder: roll back its transaction, or disconnect."""
         self.response_timeout, self.limit = self.default_response_timeout, self.default_limit
         if self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF:
-            self.disconnect()  # Its holder was interrupted in a pipeline, although it looks idle.
+            self.disconnect()  # It looks idle, but its holder was interrupted in a pipeline.
         status = self.pgconn.transaction_status
         if status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
             try:
@@ -221,12 +222,12 @@ class PooledConnection(psycopg.Connection[Any]):
             self.disconnect()
 
     def __del__(self, _warn: object = None, /) -> None:
-        """Disconnect a leaked connection, so that the pool can reuse its place."""
+        """Disconnect a leaked connection, so that the pool can reuse its slot."""
         if self.process is _process:
             self.disconnect()
 
     def __repr__(self) -> str:
-        """Return only the state: psycopg's repr names the user, and SQLAlchemy logs it."""
+        """Return only the state, because SQLAlchemy logs the repr and psycopg's repr names the user."""
         state = "closed" if self.closed else TransactionStatus(self.pgconn.transaction_status).name.lower()
         return f"<PooledConnection, {state}>"
 
@@ -235,7 +236,8 @@ def is_alive(connection: PooledConnection) -> bool:
     """
     Return whether an idle *connection* still works.
 
-    A server sends a message before it disconnects. So only an idle socket with unread data costs a round trip.
+    A server sends a message before it disconnects. So the check needs a round trip only if the idle socket has unread
+    data.
     """
     if connection.closed:
         return False
@@ -259,7 +261,7 @@ def _wait_for(gen: PQGen[_RV], descriptor: int, interval: float, timeout: float 
 
 @contextmanager
 def client_timeout(driver: psycopg.Connection[Any], seconds: float | None) -> Iterator[None]:
-    """Set the response timeout of *driver* to *seconds* plus network_timeout; None leaves the default."""
+    """Set the response timeout of *driver* to *seconds* plus network_timeout; None keeps the default."""
     if seconds is None or not isinstance(driver, PooledConnection):
         yield
         return
@@ -275,14 +277,15 @@ def leave_pipeline(driver: psycopg.Connection[Any], error: Exception) -> psycopg
     """
     Read the answers that a failed pipeline has left, so that *driver* stays usable.
 
-    Return the server's error if *error* hides it. After an error at the end of the transaction, the server sends one
-    answer more than psycopg 3.3 reads, and psycopg raises an error about leaving the pipeline instead.
+    Return the server's error if *error* hides it, otherwise None. After an error at the end of a transaction, the
+    server sends one answer more than psycopg 3.3 reads. Then psycopg raises an error about leaving the pipeline
+    instead.
     """
     pipe = driver.pgconn
     if pipe.status == ConnStatus.BAD or pipe.pipeline_status == PipelineStatus.OFF:
         return None
     if underlying_interrupt(error) is not None:
-        # A signal interrupted sending, so the remaining answers will never come.
+        # A signal interrupted the sending, so the remaining answers will not arrive.
         pipe.finish()
         return None
     # `driver.wait` has a timeout, so the loop ends even if the server is frozen.
@@ -294,17 +297,17 @@ def leave_pipeline(driver: psycopg.Connection[Any], error: Exception) -> psycopg
 
 
 def shutdown_socket(driver: psycopg.Connection[Any]) -> None:
-    """Shut the socket of *driver* down from another thread, so that a thread that waits on it gets an error."""
+    """Shut down the socket of *driver* from another thread; a thread that waits on the socket gets an error."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(driver.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)
 
 
 def raw_cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:
     """
-    Return a cursor with the placeholders ``$1``, ``$2``, for use at once.
+    Return a cursor with the placeholders ``$1``, ``$2``; a later call may return the same cursor.
 
-    A connection of the pool caches its cursor: a new one looks up the adapter of each type again, which costs as much
-    as sending a statement.
+    A connection of the pool caches its cursor, because a new cursor looks up each type's adapter again. This lookup
+    costs as much as sending a statement.
     """
     if not isinstance(driver, PooledConnection):
         return psycopg.RawCursor(driver)

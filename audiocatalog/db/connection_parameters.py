@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from audiocatalog.errors import CatalogError, ConfigurationError
 
-#: A password, or a function that returns the one for a new connection.
+#: A password, or a function that returns the password for a new connection.
 Password = str | Callable[[], str]
 
 _HIGHEST_PORT: Final = 65_535
@@ -36,7 +36,8 @@ _OF_OTHERS: Final = frozenset(
 )
 #: The values that switch a parameter off.
 _NOT: Final = frozenset(("", "0", "false", "off", "no"))
-# Errors of libpq, the server and PgBouncer about a parameter. Our messages do not repeat the value that they quote.
+# Errors of libpq, the server and PgBouncer about a parameter. These errors quote the value; our messages do not repeat
+# it.
 _AT_FAULT: Final = tuple(
     re.compile(text)
     for text in (
@@ -63,7 +64,7 @@ def connection_parameters(url: URL) -> dict[str, Any]:
     Return the parameters in *url*, by libpq's names.
 
     Raises:
-        ConfigurationError: libpq does not know a parameter, or a value is impossible. The message repeats no value,
+        ConfigurationError: libpq does not know a parameter, or a value is invalid. The message repeats no value,
             because it may be a part of a password that is not percent-encoded.
     """
     parameters: dict[str, str] = {}
@@ -100,7 +101,7 @@ def connection_parameters(url: URL) -> dict[str, Any]:
 
 def host_of(text: str) -> str:
     """
-    Return the host, or the comma-separated hosts, in *text*, with IPv6 addresses without brackets as libpq needs them.
+    Return the host, or comma-separated hosts, in *text*, without the brackets of IPv6 addresses, as libpq requires.
 
     Raises:
         ConfigurationError: *text* holds a port.
@@ -121,9 +122,9 @@ def password_of(password: Password) -> str:
     Return the password for a new connection.
 
     Raises:
-        ConfigurationError: the function that returns it failed, with its error as the cause; or the password is no
-            string that libpq can send.
-        CatalogError: the function raised it.
+        ConfigurationError: the function that returns the password failed, and its error is the cause; or libpq cannot
+            send the password.
+        CatalogError: the function raised this error.
     """
     if callable(password):
         try:
@@ -146,7 +147,7 @@ def checked_password(password: object) -> None:
     Check that libpq can send *password*.
 
     Raises:
-        ConfigurationError: it is no string, or libpq cannot send one of its characters.
+        ConfigurationError: *password* is not a string, or libpq cannot send one of its characters.
     """
     if not isinstance(password, str):
         raise ConfigurationError("password must be a string, or a function that returns one", field="password")
@@ -195,7 +196,7 @@ def _check_text(name: str, text: str) -> None:
 
 
 def _hosts(parameters: dict[str, str]) -> dict[str, str]:
-    """Return hosts and ports as comma-separated lists of the same length, IPv6 addresses without brackets."""
+    """Return hosts and ports as comma-separated lists of the same length; IPv6 addresses lose their brackets."""
     hosts = parameters.get("host", "").split(",")
     ports = parameters["port"].split(",") if parameters.get("port") else []
     names, inner = [], []
@@ -230,7 +231,7 @@ def _is_port(text: str) -> bool:
 
 
 def _name_and_port(host: str) -> tuple[str | None, str | None]:
-    """Return name and port of *host*; the name is None if *host* cannot be read, the port if there is none."""
+    """Return the name and port of *host*. The name is None if *host* is invalid; the port is None if it is missing."""
     if host.startswith(("/", "@")) or _is_address(host):
         return host, None
     match = _HOST_AND_PORT.fullmatch(host)

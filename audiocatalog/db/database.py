@@ -94,7 +94,7 @@ class Database:
 
     @contextmanager
     def transaction(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[DriverTransaction]:
-        """Yield a transaction on a connection taken within *timeout* seconds; end both without committing."""
+        """Check out a connection within *timeout* seconds, yield a transaction on it, and end without a commit."""
         self._open()
         with translated("connect", "connect"):
             transaction = DriverTransaction(self._take(timeout, searching=searching), self._session_on)
@@ -111,10 +111,10 @@ class Database:
     @contextmanager
     def autocommit(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[psycopg.Connection[Any]]:
         """
-        Yield a connection, taken within *timeout* seconds, on which every statement is its own transaction.
+        Yield a connection, checked out within *timeout* seconds, on which every statement is its own transaction.
 
-        *searching* says that it is for a search; searches may not hold every connection. Behind a pooler, the block is
-        one transaction, because timeouts cannot be set for a session there.
+        *searching*: whether the connection is for a search; searches may not hold every connection. Behind a pooler,
+        the block is one transaction, because timeouts cannot be set for a session there.
         """
         if self.settings.pooler:
             with self.transaction(timeout, searching=searching) as transaction:
@@ -153,7 +153,7 @@ class Database:
             self._opened_pool().warm(timeout)
 
     def stats(self) -> PoolStats:
-        """Return the pool's current numbers."""
+        """Return the pool's current statistics."""
         pool = self._pool
         return (
             pool.stats()
@@ -176,19 +176,20 @@ class Database:
         """
         Replace all connections of the pool if *error* would recur on each of them.
 
-        Either their server has become a standby, or they cache plans from before a schema change.
+        It recurs if the server has become a standby, or if the connections cache plans from before a schema change.
         """
         if self._pool is not None and (error.sqlstate == READ_ONLY or isinstance(error, StaleStatement)):
             self._pool.renew()
 
     def _connect_for_the_pool(self) -> PooledConnection:
         """
-        Return a new connection for the pool, with the settings of its session.
+        Return a new connection for the pool, with its session settings.
 
-        The first one also checks the server and its schema.
+        The first call also checks the server and its schema.
 
         Raises:
-            ConfigurationError: the server refuses the connection, or is older than PostgreSQL 15, or not UTF8.
+            ConfigurationError: the server refuses the connection or is older than PostgreSQL 15, or the encoding of the
+                database is not UTF8.
             PermissionDenied: the role may not use the schema.
             SchemaMismatch: this code does not work with the schema.
             DatabaseUnavailable: the server cannot be reached.
@@ -232,8 +233,8 @@ class Database:
 
     def _build(self) -> Engine:
         engine = create_engine(
-            self.url.difference_update_query(["host", "port"]),  # libpq takes more than SQLAlchemy can read.
-            poolclass=NullPool,  # pool.py serves callers in the order in which they ask, SQLAlchemy's pool does not.
+            self.url.difference_update_query(["host", "port"]),  # libpq accepts forms that SQLAlchemy cannot read.
+            poolclass=NullPool,  # pool.py serves callers in the order of their requests; SQLAlchemy's pool does not.
             creator=self._connection_for_sqlalchemy,
             hide_parameters=True,
             logging_name="audiocatalog",
@@ -254,7 +255,7 @@ class Database:
         return engine
 
     def _introduce(self, connection: PooledConnection) -> None:
-        """Let SQLAlchemy run the queries of its first connection on *connection*, and leave that unchanged."""
+        """Let SQLAlchemy run its queries for a first connection on *connection*, which stays unchanged."""
         if (engine := self._engine) is None:
             raise ConfigurationError(_CLOSED)
         connection.autocommit = False
@@ -267,14 +268,14 @@ class Database:
         connection.autocommit = True
 
     def _session_on(self, driver: PooledConnection) -> Session:
-        """Return a session that continues the transaction of *driver*, and gives *driver* back at its end."""
+        """Return a session that continues the transaction of *driver*, and returns *driver* to the pool at its end."""
         session = HostSession(self._open(), expire_on_commit=False)
         watch_commits(session)
         try:
             with self._handing_over(driver):
                 session.connection()
         except BaseException:
-            session.close()  # Otherwise it would hold the connection until the garbage collector runs.
+            session.close()  # Otherwise the session would hold the connection until the garbage collector runs.
             raise
         return session
 
@@ -287,7 +288,7 @@ class Database:
             self._handed_over.driver = None
 
     def _connection_for_sqlalchemy(self) -> psycopg.Connection[Any]:
-        """Return the connection handed over, or one of the pool if the host begins another transaction."""
+        """Return the connection that was handed over, or check one out if the host begins another transaction."""
         handed_over: psycopg.Connection[Any] | None = getattr(self._handed_over, "driver", None)
         if handed_over is not None:
             self._handed_over.driver = None
@@ -318,12 +319,12 @@ class Database:
 
     @property
     def _response_timeout(self) -> float:
-        """Seconds that an answer may take. Unless it is frozen, the server itself ends a statement earlier."""
+        """The maximum seconds for an answer. Unless the server is frozen, it ends a statement earlier itself."""
         return self.settings.statement_timeout + self.settings.network_timeout
 
     def _connection_parameters(self) -> dict[str, Any]:
         parameters = connection_parameters(self.url)
-        # libpq takes a whole number of seconds, psycopg at least two.
+        # libpq needs a whole number of seconds, and psycopg needs at least two seconds.
         seconds = {"connect_timeout": max(2, math.ceil(self.settings.connect_timeout))}
         parameters = {**CONNECTION_DEFAULTS, **seconds, **parameters, "client_encoding": "UTF8"}
         if self.settings.pooler:
@@ -332,7 +333,7 @@ class Database:
 
 
 def _limit(connection: Connection, limits: str) -> None:
-    """Execute *limits* in a new transaction; one that is handed over has them already, or has failed."""
+    """Execute *limits* in a new transaction; a transaction that is handed over has these limits, or has failed."""
     driver = driver_connection(connection)
     if driver.info.transaction_status == TransactionStatus.IDLE:
         driver.execute(limits)
@@ -358,7 +359,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _close_all() -> None:
-    # Later in the shutdown of Python, a pool that is still open would wait 20 seconds for its threads.
+    # Later in Python's shutdown, an open pool would wait 20 seconds for its threads.
     for database in list(_databases):
         database.close()
 

@@ -173,13 +173,13 @@ def over_its_limit(error: psycopg.errors.QueryCanceled) -> None:
     """
     Mark *error*, which cancelled a statement, as a timeout.
 
-    If a timeout strikes while the server reads or ends a statement, the server cancels it later. By then it has lost
-    the reason, and reports a cancellation by a user.
+    If a timeout occurs while the server reads or ends a statement, the server cancels the statement later. By then, the
+    server has lost the reason, and reports a cancellation by a user.
     """
     error.over_its_limit = True  # type: ignore[attr-defined]
 
 
-class translated:  # noqa: N801  # Used as a function is; a generator would cost a microsecond in every call.
+class translated:  # noqa: N801  # Used like a function; a generator would cost a microsecond in every call.
     """A context that raises every driver error as an error of ours."""
 
     __slots__ = ("_handled", "_operation", "_phase")
@@ -198,8 +198,8 @@ class translated:  # noqa: N801  # Used as a function is; a generator would cost
             raise from_driver(error, operation=self._operation, phase=self._phase) from cause_of(error)
 
 
-class translated_for_host(translated):  # noqa: N801  # Used as a function is.
-    """A context that raises an error of the host's own statement as ``of_host`` returns it."""
+class translated_for_host(translated):  # noqa: N801  # Used like a function.
+    """A context that raises an error of the host's own statement as the error that ``of_host`` returns."""
 
     __slots__ = ()
 
@@ -216,9 +216,9 @@ def of_host(error: Exception, *, operation: str, phase: Phase = "statement") -> 
     """
     Return the error to raise for the *error* of the host's own statement.
 
-    If the cause lies outside the statement, return an error of ours, with the driver's full error as its cause: a
-    conflict, a lost connection, a timeout, a missing privilege, and at COMMIT a constraint. Any other error is about
-    the statement itself, and is returned unchanged.
+    Some causes lie outside the statement: a conflict, a lost connection, a timeout, a missing privilege, or a
+    constraint at COMMIT. For these, return an error of ours, with the driver's full error as its cause. Return any
+    other error unchanged, because it is about the statement itself.
     """
     ours = from_driver(error, operation=operation, phase=phase)
     if isinstance(ours, ConstraintViolation | InvalidInput) or (ours.sqlstate or "").startswith("23"):
@@ -227,7 +227,7 @@ def of_host(error: Exception, *, operation: str, phase: Phase = "statement") -> 
 
 
 def _refused_at_commit(error: CatalogError, operation: str) -> ConstraintViolation:
-    """Return the error for a deferred constraint of the host; none of ours is deferred."""
+    """Return the error for a deferred constraint of the host; our own constraints are not deferred."""
     return ConstraintViolation(
         f"{operation}: {_DESCRIPTION[ConstraintViolation]}",
         operation=operation,

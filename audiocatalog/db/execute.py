@@ -1,4 +1,4 @@
-"""The execution of operations on a connection of psycopg."""
+"""The execution of operations on a psycopg connection."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def carry_out(
 
     - *phase*: "commit" if each statement is its own transaction. Then the outcome of a writing statement is unknown if
       its answer is lost.
-    - *repeatable*: whether the caller can send a statement again on another connection. A StaleStatement is then
-      raised, unless it ended a transaction with earlier statements.
+    - *repeatable*: whether the caller can send a statement again on another connection. If so, a StaleStatement is
+      raised, unless the error ended a transaction with earlier statements.
 
     Raises:
-        CatalogError: what a driver error means, unless the operation handles it.
+        CatalogError: the translation of a driver error that the operation does not handle.
     """
     while (request := execution.request) is not None:
         try:
@@ -71,7 +71,7 @@ def send(driver: Driver, request: Request, name: str, phase: Phase = "statement"
     Send one statement with its values, and return its rows.
 
     Raises:
-        CatalogError: what the driver's error means, with *name* as its operation.
+        CatalogError: the translation of the driver's error, with *name* as its operation.
     """
     statement, values = request
     if isinstance(statement, Statement):
@@ -111,8 +111,9 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
     """
     Execute *statement* with its settings in one round trip.
 
-    Inside a transaction, a savepoint restores the settings, and after a timeout the transaction. The statements around
-    it are never prepared: a prepared ROLLBACK cannot be executed in a failed transaction.
+    Inside a transaction, a savepoint restores the settings. After a timeout, the savepoint also restores the
+    transaction. The statements around *statement* are never prepared, because a prepared ROLLBACK cannot be executed in
+    a failed transaction.
     """
     settings = settings_call({**statement.settings, "statement_timeout": milliseconds(statement.timeout)}, local=True)
     # psycopg would search this long statement for placeholders at each execution.
@@ -140,8 +141,8 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
         if late is not None:
             raise late from error
         if isinstance(error, IndexError):
-            # psycopg 3.3 drops an error that arrives with the last answers at the end of the transaction. A search
-            # only reads, so the only error that it can get there is its timeout.
+            # psycopg 3.3 drops an error that arrives with the last answers at the end of the transaction. A search only
+            # reads, so a timeout is the only error that can occur there.
             raise psycopg.errors.QueryCanceled("the statement was ended with its transaction") from None
         raise
 

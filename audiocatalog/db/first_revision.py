@@ -1,9 +1,9 @@
 """
 The checksum of the revision 0001 that made a database.
 
-Until the first release, that revision is edited in place, so two databases at revision 0001 may have different schemas.
+Until the first release, revision 0001 is edited in place, so two databases at revision 0001 may have different schemas.
 An upgrade stores a checksum of the revision and its SQL files as the comment of the version table. Each new pool
-compares it with the checksum of this package. This module is removed with the first release.
+compares the comment with the checksum of this package. This module is removed with the first release.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def check_first_revision(connection: psycopg.Connection[Any]) -> None:
 @functools.cache
 def _mark() -> str | None:
     """
-    Return the checksum of revision 0001 and the SQL files it names, the same in a wheel and a checkout.
+    Return the checksum of revision 0001 and its SQL files, which is the same in a wheel and in a checkout.
 
     Return None if the files cannot be read, as in a package frozen into one file.
     """
@@ -62,7 +62,7 @@ def _mark() -> str | None:
         source = revision.read_text(encoding="utf-8")
         files = sorted(set(_FILE_OF_FUNCTIONS.findall(source)))
         texts = [source, *((folder / "functions" / name).read_text(encoding="utf-8") for name in files)]
-        texts += CHARACTERS.values()  # The functions contain them.
+        texts += CHARACTERS.values()  # The functions contain these characters.
     except (OSError, ValueError):
         return None
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()

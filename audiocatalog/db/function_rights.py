@@ -5,7 +5,7 @@ PostgreSQL lets every role execute a new function, and our SECURITY DEFINER func
 owner. So each revision ends with ``SECURE_FUNCTIONS``, in the transaction that creates its functions.
 
 A SECURITY DEFINER function also stores the name of its schema. After ``ALTER SCHEMA ... RENAME``, or in a copy of the
-schema, it would write to the schema that has the old name, which may be another catalogue.
+schema, the function would write to the schema with the old name, which may hold another catalogue.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import psycopg
 from audiocatalog.errors import SchemaMismatch, printable
 
 #: A statement that revokes EXECUTE on our functions from PUBLIC, gives a new version of a function the grantees of the
-#: previous one, and sets the search path of each function to its own schema. It skips functions of roles that the
-#: session is no member of. It is idempotent, and has no percent sign, because Alembic would double it.
+#: previous one, and sets the search path of each function to its own schema. It skips functions of roles of which the
+#: session's role is not a member. It is idempotent, and has no percent sign, because Alembic would double it.
 SECURE_FUNCTIONS: Final = r"""
 DO $secure$
 DECLARE
@@ -91,8 +91,8 @@ def check_pins(connection: psycopg.Connection[Any]) -> None:
     Check that the functions work in the schema where *connection* finds the tracks.
 
     Raises:
-        SchemaMismatch: the schema was renamed or copied, or it holds the tables without the functions or the reverse.
-            The message says what to do.
+        SchemaMismatch: the schema was renamed or copied, or it lacks the tables or the functions. The message says what
+            to do.
     """
     for name, lies_in, tracks_in, path in connection.execute(_READ_PINS).fetchall():
         if lies_in != tracks_in:
@@ -112,7 +112,7 @@ def check_pins(connection: psycopg.Connection[Any]) -> None:
 
 def check_public(connection: psycopg.Connection[Any]) -> None:
     """
-    Check that PUBLIC may execute none of our functions, as after a restore without grants.
+    Check that PUBLIC may not execute our functions; after a restore without grants, it may.
 
     Raises:
         SchemaMismatch: PUBLIC may execute a function. The message says what to do.

@@ -14,15 +14,15 @@ _INSIDE: Final = ("audiocatalog.", "contextlib", "tenacity")
 
 
 def describe_holder(connection: PooledConnection) -> str:
-    """Return the thread that holds *connection*, and where it was taken if debug_pool is on."""
+    """Return the thread that holds *connection* and, if debug_pool is on, the place of the checkout."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     thread = printable(names.get(connection.held_by, "which has ended"))
     return f"thread {thread}" + (f", taken in {connection.held_at}" if connection.held_at else "")
 
 
 def place_in_the_callers_code() -> str:
-    """Return the place in the caller's code at which a connection is being taken."""
-    frame = inspect.currentframe()  # Not inspect.stack, which reads every source file.
+    """Return the place in the caller's code at which a connection is being checked out."""
+    frame = inspect.currentframe()  # inspect.stack would read every source file.
     while frame is not None and frame.f_back and frame.f_globals.get("__name__", "").startswith(_INSIDE):
         frame = frame.f_back
     if frame is None:

@@ -18,7 +18,7 @@ from audiocatalog.models.tables import Track
 
 _TABLES: Final = frozenset(Base.metadata.tables) | {VERSION_TABLE}
 _TRACKS: Final = Track.__tablename__
-#: The call that replaces a statement that writes a track.
+#: The call to use instead of a statement that writes a track.
 _VERBS: Final[Mapping[str, str]] = {
     "insert": "use save() or bulk_save()",
     "update": "use save(..., replace=True) for its content and update_status() for its status",
@@ -52,7 +52,7 @@ def refuse_writes(compiled: object, driver: psycopg.Connection[Any]) -> None:
     Check that a *compiled* statement writes no table of the catalogue; SQL given as text is not checked.
 
     Raises:
-        WriteRefused: the target of the statement or of one of its CTEs is such a table.
+        WriteRefused: the target of the statement or of one of its CTEs is a table of the catalogue.
     """
     if isinstance(compiled, SQLCompiler):
         for statement in _statements_of(compiled):

@@ -139,7 +139,7 @@ class _Call:
 
 
 def log_slow_statements(engine: Engine, slow_after: float) -> None:
-    """Log statements of the host's session that take *slow_after* seconds, without their text, which may hold data."""
+    """Log statements of the host's session that take *slow_after* seconds; omit their text, which may hold data."""
 
     def begin(connection: Connection, *_: object) -> None:
         connection.info["audiocatalog_began"] = perf_counter()
@@ -160,5 +160,5 @@ def _facts(operation: str, duration: float, error: BaseException | None) -> dict
 
 def _sqlstate_of(error: BaseException | None) -> str | None:
     if isinstance(error, DBAPIError):
-        error = error.orig  # A statement of the host's own.
+        error = error.orig  # The host's own statement failed.
     return error.sqlstate if isinstance(error, CatalogError | psycopg.Error) else None

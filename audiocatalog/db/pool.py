@@ -1,4 +1,4 @@
-"""A first-come, first-served pool of connections that never loses a place."""
+"""A first-come, first-served pool of connections that never loses a slot."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ from audiocatalog.operations.monitoring import PoolStats
 _CLOSED: Final = "this catalogue has been closed"
 # The pause after a failed attempt to connect, if a caller still waits.
 _RECONNECT_SECONDS: Final = 0.5
-# An error that a retry cannot help is raised for every caller within this time, without another attempt.
+# If a retry cannot fix an error, the error is raised for every caller within this time, without another attempt.
 _SHARED_SECONDS: Final = 1.0
-# Waiting callers poll at this interval for what does not wake them, such as a place whose holder has vanished.
+# Waiting callers poll at this interval, because some events do not wake them, such as the end of a thread that holds a
+# connection.
 _POLL_SECONDS: Final = 0.1
 # At most this many threads connect at the same time.
 _MAX_MAKERS: Final = 3
@@ -51,7 +52,7 @@ class Pool:
 
     - *connect*: returns a new connection.
     - *size*: the maximum number of connections.
-    - *searches*: the maximum number of connections lent to searches at a time.
+    - *searches*: the maximum number of connections that searches hold at a time.
     - *recycle*: seconds after which a connection is replaced, minus up to 5 % jitter.
     - *debug*: whether the pool records where each connection was taken.
 
@@ -59,11 +60,13 @@ class Pool:
 
     **The pool keeps no counters.** An interrupt (a signal, an exception thrown into a thread, a killed greenlet) can
     end a caller between any two steps, and a counter would stay wrong until the process ends. Instead, the pool owns
-    the idle connections, holds weak references to lent ones, and checks which connecting threads are alive. If a
-    caller ends without returning its connection, the garbage collector closes it, and its place becomes free.
+    the idle connections, holds weak references to those checked out, and checks which connecting threads are alive. If
+    a caller ends without returning its connection, the garbage collector closes the connection, and its slot becomes
+    free.
 
-    **No two callers get the same connection.** One atomic ``popitem`` takes it from the idle ones. The lock only keeps
-    the order and the limits. An interrupt may end a block under the lock at any call, so the pool is valid at each.
+    **No two callers get the same connection.** One atomic ``popitem`` removes the connection from the idle ones. The
+    lock only protects the order and the limits. An interrupt may end a locked block at any call, so the pool is in a
+    valid state at each call.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Pool:
         self._recycle = recycle
         self._debug = debug
         self._lock = Lock()
-        #: In the order of their return. It is a dict, so that an interrupted step can be repeated.
+        #: Idle connections in the order of their return. In a dict, an interrupted step can be repeated.
         self._idle: dict[PooledConnection, None] = {}
         self._queue: dict[Turn, None] = {}
         self._known: list[ref[PooledConnection]] = []
@@ -97,11 +100,11 @@ class Pool:
 
     def take(self, timeout: float, *, searching: bool = False) -> PooledConnection:
         """
-        Return a working connection within *timeout* seconds; *searching* says that it is for a search.
+        Return a working connection within *timeout* seconds; *searching*: whether it is for a search.
 
         Raises:
-            PoolTimeout: all connections are in use. The message names the thread that has held one longest.
-            TooManySearches: searches hold all connections that they may have.
+            PoolTimeout: all connections are in use. The message names the thread that has held a connection longest.
+            TooManySearches: searches hold their maximum number of connections.
             ConfigurationError: the catalogue is closed, or its server refuses the connection.
             DatabaseUnavailable: no new connection could be made.
             CatalogError: the last attempt to connect failed with this error.
@@ -115,7 +118,7 @@ class Pool:
                 if (connection := self._take_idle(searching=searching)) is None:
                     turn = Turn(began, began + timeout, searching=searching)
                     connection = self._wait(turn, timeout)
-                    turn = None  # Otherwise the connection would be given back twice.
+                    turn = None  # Otherwise the connection would be returned twice.
                 if is_alive(connection):
                     break
                 connection.disconnect()
@@ -137,7 +140,7 @@ class Pool:
         return connection
 
     def give_back(self, connection: PooledConnection) -> None:
-        """Take *connection* back in any state; doing so twice does no harm."""
+        """Take *connection* back in any state; a second call does no harm."""
         try:
             self._take_back(connection)
         except BaseException:
@@ -160,7 +163,7 @@ class Pool:
                 makers = self._makers_missing(spare=is_old)
             elif connection.held_since is not None:
                 connection.idle_since = now
-                # No call separates these two lines, so no interrupt can.
+                # There is no call between these two lines, so an interrupt cannot separate them.
                 connection.held_since = None
                 self._idle[connection] = None
                 self._serve()
@@ -194,7 +197,7 @@ class Pool:
         """Replace every connection: idle ones now, the others when they are given back."""
         with self._lock:
             if monotonic() < self._renewed + _RENEWAL_SECONDS:
-                return  # All older connections are already gone, and newer ones would be replaced for nothing.
+                return  # All older connections are already closed, and newer ones need no replacement.
             self._renewed = monotonic()
             self._generation += 1
             idle = list(self._idle)
@@ -217,7 +220,7 @@ class Pool:
         self._closed = True
 
     def stats(self) -> PoolStats:
-        """Return the pool's current numbers."""
+        """Return the pool's current statistics."""
         with self._lock:
             living = self._living()
             held = sorted((since, id(one), one) for one in living if (since := one.held_since) is not None)
@@ -239,7 +242,7 @@ class Pool:
     # Taking turns
 
     def _take_idle(self, *, searching: bool) -> PooledConnection | None:
-        """Return the idle connection that was used last; no waiting caller could have it."""
+        """Return the idle connection that was used last, or None; no waiting caller can use an idle connection."""
         me, now = threading.get_ident(), monotonic()
         with self._lock:
             if not self._idle or (searching and self._searching() >= self._max_searches):
@@ -274,7 +277,7 @@ class Pool:
             connection.close()
 
     def _serve_queue(self) -> None:
-        """Give idle connections to waiting callers and start to make missing ones; this also reuses lost places."""
+        """Give idle connections to waiting callers and start making missing ones; this also reuses lost slots."""
         with self._lock:
             self._serve()
             makers = self._makers_missing()
@@ -324,7 +327,7 @@ class Pool:
         return sum(one.is_searching and one.held_since is not None for one in self._living())
 
     def _stale(self, now: float) -> PooledConnection | None:
-        """Take the connection that has been idle longest out of the pool, if it has been idle too long."""
+        """Remove and return the connection that has been idle longest, if it has been idle too long."""
         oldest = next(iter(self._idle), None)
         if oldest is None or oldest.idle_since > now - _MAX_IDLE_SECONDS:
             return None
@@ -344,7 +347,7 @@ class Pool:
         return self._failure is not None and not (self._failure[1].retryable and self._has_worked)
 
     def _makers_missing(self, *, spare: bool = False) -> list[Maker]:
-        """Return unstarted threads that make connections for waiting callers, or a *spare* one."""
+        """Return unstarted threads that make connections for waiting callers, or for one *spare* connection."""
         # After a failure, a single attempt finds out whether the server is back.
         most = _MAX_MAKERS if self._failure is None and self._has_worked else 1
         room = min(self._size - len(self._living()), most) - len(self._makers_under_way())
@@ -414,7 +417,7 @@ class Pool:
             self._serve_queue()
 
     def _note_failure(self, error: CatalogError, maker: Maker) -> None:
-        # A caller logs the error: if this thread did, Python would keep a record of the thread for ever.
+        # A caller logs the error: if this thread logged it, Python would keep a record of the thread for ever.
         self._unlogged.append(error)
         # The frames of the traceback hold the connection parameters.
         error.__traceback__ = None

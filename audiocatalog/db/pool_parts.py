@@ -1,4 +1,4 @@
-"""The parts of a pool that survive an interrupt: a place in the queue, a thread that connects, the lock."""
+"""The parts of a pool that survive an interrupt: a place in the queue, a thread that connects, and the lock."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from weakref import ref
 from audiocatalog.db.connection import PooledConnection
 from audiocatalog.errors import CatalogError
 
-# A thread that does not run this long after it was created was never started: the starting thread was interrupted.
+# If a thread is not running this long after its creation, an interrupt of its creator prevented its start.
 _START_SECONDS: Final = 1.0
 # The lock is held for microseconds, so a caller that waits this long replaces it.
 _LOCK_SECONDS: Final = 2.0
 
 
 class Turn:
-    """A caller's place in the queue: it began to wait at *began* and gives up at *deadline*."""
+    """A caller's place in the queue: the caller began to wait at *began* and gives up at *deadline*."""
 
     __slots__ = ("began", "connection", "deadline", "error", "gate", "is_searching", "thread")
 
@@ -49,7 +49,7 @@ class Maker:
     A thread that makes one connection.
 
     ``threading.Thread.start`` waits until the new thread runs. In CPython, an exception thrown into the starting thread
-    can hit the new one at its start; then that wait never ends. ``start`` here does not wait.
+    can be raised in the new thread at its start; then the wait never ends. The ``start`` of this class does not wait.
     """
 
     def __init__(self, make: Callable[[Maker], None]) -> None:
@@ -63,12 +63,12 @@ class Maker:
         Start the thread.
 
         Raises:
-            RuntimeError: the system allows this process no further thread.
+            RuntimeError: the system does not let this process start another thread.
         """
         _thread.start_new_thread(self._run, ())
 
     def is_under_way(self, now: float) -> bool:
-        """Return whether the thread runs or is about to, rather than left unstarted by an interrupt."""
+        """Return whether the thread runs or may still start; after an interrupt of its creator, it never starts."""
         if self.has_ended:
             return False
         return now < self._born + _START_SECONDS if self._life is None else self._life() is not None
@@ -92,8 +92,8 @@ class Lock:
     """
     A reentrant lock that an interrupt cannot leave locked; signal handlers may take it again.
 
-    A signal can arrive after the lock was taken and before Python has entered the ``with`` block; then the lock is
-    released here. As a last resort, a caller that waits too long replaces the lock. Even without the lock, the pool
+    A signal can arrive after the lock was taken and before Python has entered the ``with`` block; then ``__enter__``
+    releases the lock. As a last resort, a caller that waits too long replaces the lock. Even without the lock, the pool
     gives no connection to two callers.
     """
 
@@ -118,8 +118,8 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Release the lock if this thread has it; an interrupt may have hit the step that should have released it."""
+        """Release the lock if this thread holds it; an interrupt may have prevented an earlier release."""
         try:  # noqa: SIM105  # The steps of `suppress` itself could be interrupted before the lock is released.
             self._lock.release()
         except RuntimeError:
-            pass  # This thread does not hold it, or another caller has replaced it.
+            pass  # This thread does not hold the lock, or another caller has replaced it.

@@ -20,7 +20,7 @@ from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, DatabaseUnav
 _Result = TypeVar("_Result")
 _Unit = TypeVar("_Unit")
 OpenTransaction = Callable[[], AbstractContextManager[Transaction]]
-#: Work that may be done twice is retried for this time, in which a restarting server comes back.
+#: Work that may be done twice is retried for this time, which is long enough for a server to restart.
 _RETRY_SECONDS: Final = 60.0
 _PAUSES: Final = {"multiplier": 0.01, "max": 1.0}
 # Even after the deadline, a server has this time to answer.
@@ -72,7 +72,8 @@ class Runner(Generic[_Unit]):
         Run *unit* in a unit of work of its own, with retries for *deadline* seconds while *may_help* returns True.
 
         Raises:
-            CommitOutcomeUnknown: the transaction may be committed, or the host committed a part of it by its session.
+            CommitOutcomeUnknown: the transaction may be committed, or the host committed a part of it through its
+                session.
             CatalogError: the error of the last attempt.
         """
         end = monotonic() + deadline
@@ -103,7 +104,7 @@ class Runner(Generic[_Unit]):
                 has_ended = True
         except CommitOutcomeUnknown as error:
             kept = None
-            # Otherwise, a COMMIT inside the unit was lost, or its transaction has no known identity.
+            # Otherwise, a COMMIT inside the unit got no answer, or its transaction has no known identity.
             if has_ended and error.trace is not None:
                 with suppress(CatalogError):  # The server may still be down.
                     kept = self.outcome_of(TransactionRef(*error.trace), end - monotonic())
@@ -124,7 +125,7 @@ class Runner(Generic[_Unit]):
         return result
 
     def outcome_of(self, trace: TransactionRef, deadline: float) -> bool | None:
-        """Return whether a transaction was committed, or None if that is still unknown after *deadline* seconds."""
+        """Return whether a transaction was committed, or None if this is not known after *deadline* seconds."""
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda outcome: outcome == "in progress")
             | tenacity.retry_if_exception(
@@ -145,7 +146,7 @@ class Runner(Generic[_Unit]):
             return run(driver, find_outcome(trace), "run")
 
     def _seconds_until(self, end: float) -> float:
-        """Return how long to wait for a connection with a deadline at *end*."""
+        """Return the seconds to wait for a connection if the deadline is *end*."""
         return min(self._pool_timeout, max(end - monotonic(), _MIN_WAIT))
 
     def _log_retry(self, state: tenacity.RetryCallState) -> None:

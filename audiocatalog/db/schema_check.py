@@ -11,17 +11,17 @@ import psycopg
 from audiocatalog.errors import PermissionDenied, SchemaMismatch, printable
 from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 
-#: The revision that the next deploy brings while this code is still running.
+#: The next revision, which a deployment may apply while this code is still running.
 NEXT_REVISION: Final = f"{int(SCHEMA_REVISION) + 1:0{len(SCHEMA_REVISION)}}"
 _READ_REVISIONS: Final = f"SELECT version_num FROM {VERSION_TABLE} ORDER BY 1"  # noqa: S608  # A constant of ours.
-# A schema that the role may not use looks empty to it.
+# If the role may not use a schema, the schema looks empty.
 _IS_OUT_OF_REACH: Final = f"""
 SELECT EXISTS (
   SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
   WHERE c.relname = '{VERSION_TABLE}' AND NOT has_schema_privilege(n.oid, 'USAGE')
     AND n.nspname = ANY (array_replace(
       string_to_array(translate(current_setting('search_path'), '" ', ''), ','), '$user', current_user::text)))
-"""  # noqa: S608  # Likewise.
+"""  # noqa: S608  # A constant of ours.
 _REVISION: Final = re.compile(r"[0-9]{4}")
 
 

@@ -57,7 +57,7 @@ def parse_url(url: str | URL) -> URL:
     """
     Return *url* for psycopg 3; ``postgresql://`` and ``postgresql+psycopg://`` mean the same.
 
-    It may name several hosts, as for libpq: ``postgresql://user@first:5432,second:5432/name``. With
+    The URL may name several hosts, as for libpq: ``postgresql://user@first:5432,second:5432/name``. With
     ``?target_session_attrs=read-write``, libpq connects to the host that accepts writes.
 
     Raises:
@@ -72,7 +72,7 @@ def parse_url(url: str | URL) -> URL:
             "the database URL cannot be read: write it as postgresql://user:password@host:5432/name, "
             "with every special character of the password percent-encoded"
         ) from None
-    # After an unencoded @, the rest of the password would be taken for the host, and be shown in messages.
+    # After an unencoded @, the rest of the password would be read as the host, and messages would show it.
     if any("@" in part for part in (parsed.host or "", parsed.database or "", several["after"] if several else "")):
         raise ConfigurationError("the database URL holds one @ too many: write each @ of the password as %40")
     if several is not None and not all(_HOST.fullmatch(host) for host in several["hosts"].split(",")):
@@ -97,17 +97,17 @@ def is_unverified(url: URL) -> bool:
 
 def the_environment(environment: Mapping[str, str] | None) -> Mapping[str, str]:
     """
-    Return *environment*, or that of the process if None.
+    Return *environment*, or the environment of the process if *environment* is None.
 
-    ``os.environ`` is no default argument, because ``help`` and ``inspect.signature`` would print its passwords.
+    ``os.environ`` is not a default argument, because ``help`` and ``inspect.signature`` would print its passwords.
     """
     return os.environ if environment is None else environment
 
 
 def url_from_environment(environment: Mapping[str, str] | None = None) -> URL:
     """
-    Return the URL in ``AUDIOCATALOG_DATABASE_URL``, or the one made of ``DB_HOST``, ``DB_PORT``, ``DB_NAME``,
-    ``DB_USER`` and ``DB_PASSWORD``. If *environment* is None, the environment of the process is read.
+    Return the URL in ``AUDIOCATALOG_DATABASE_URL``, or a URL made of ``DB_HOST``, ``DB_PORT``, ``DB_NAME``, ``DB_USER``
+    and ``DB_PASSWORD``. If *environment* is None, the environment of the process is read.
 
     Raises:
         ConfigurationError: the variables are missing or malformed.
@@ -175,7 +175,7 @@ class Settings:
 
     @property
     def searches(self) -> int:
-        """The maximum of concurrent searches: max_searches, or three quarters of pool_size, at most pool_size - 1."""
+        """The most searches at a time: max_searches, or three quarters of pool_size, at most pool_size - 1."""
         if self.max_searches is not None:
             return self.max_searches
         return max(1, self.pool_size - max(1, self.pool_size // 4))
@@ -184,10 +184,10 @@ class Settings:
         """
         Return the settings of a session on a server of *server_version*, such as 170004.
 
-        They are the timeouts, and every setting by which a database, a role or a host could change a result.
+        They are the timeouts, and each setting that could change a result if a database, a role or a host set it.
         """
         settings = {
-            # The formats of values.
+            # These settings fix the formats of values.
             "TimeZone": "UTC",
             "DateStyle": "ISO, YMD",
             "IntervalStyle": "postgres",
@@ -203,7 +203,7 @@ class Settings:
             "statement_timeout": milliseconds(self.statement_timeout),
             "lock_timeout": milliseconds(self.lock_timeout),
             "idle_in_transaction_session_timeout": milliseconds(self.idle_timeout),
-            # A connection of the pool may be idle for any time.
+            # A connection of the pool may be idle for any length of time.
             "idle_session_timeout": "0",
         }
         if server_version >= _FIRST_WITH_TRANSACTION_TIMEOUT:
@@ -211,7 +211,7 @@ class Settings:
         return settings
 
     def of_a_transaction(self, server_version: int = 0) -> dict[str, str]:
-        """Return the settings of each transaction behind a pooler; BEGIN sets its isolation level."""
+        """Return the settings of each transaction behind a pooler; BEGIN sets the isolation level."""
         outside = ("default_transaction_isolation", "idle_session_timeout")
         return {name: value for name, value in self.of_the_session(server_version).items() if name not in outside}
 

@@ -41,7 +41,7 @@ class Transaction(ABC):
     @property
     @abstractmethod
     def host_has_committed(self) -> bool:
-        """Whether the host sent a COMMIT by its session before this transaction ended."""
+        """Whether the host sent a COMMIT through its session before this transaction ended."""
 
     @property
     def host_is_committing(self) -> bool:
@@ -50,7 +50,7 @@ class Transaction(ABC):
 
     @abstractmethod
     def with_session(self) -> SessionTransaction:
-        """Return this transaction as one of a session, which replaces it from then on."""
+        """Return a transaction of a session; it continues this transaction and replaces it."""
 
     @abstractmethod
     def commit(self, *, traced: bool = False) -> None:
@@ -60,12 +60,12 @@ class Transaction(ABC):
         Raises:
             TransactionAborted: an earlier error has aborted the transaction, and COMMIT would roll back.
             CommitOutcomeUnknown: the connection was lost before the answer arrived.
-            CatalogError: what another error of the driver means.
+            CatalogError: the translation of another error of the driver.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Roll back what was not committed, and give the connection back."""
+        """Roll back what was not committed, and return the connection."""
 
     def set_statement_timeout(self, seconds: float) -> None:
         """Set the timeout of each further statement of the transaction to *seconds*."""
@@ -73,7 +73,8 @@ class Transaction(ABC):
         with translated("set_statement_timeout"):
             driver.execute(settings_call({"statement_timeout": milliseconds(seconds)}, local=True))
         if isinstance(driver, PooledConnection):
-            # Never less than the default: a rollback to a savepoint restores the old timeout on the server.
+            # It is never less than the default, because a rollback to a savepoint restores the old timeout on the
+            # server.
             driver.response_timeout = max(driver.response_timeout or 0.0, seconds + driver.network_timeout)
             driver.limit = seconds
 
@@ -95,7 +96,7 @@ class Transaction(ABC):
 
 
 class DriverTransaction(Transaction):
-    """A transaction on *driver* without a session, which costs more than most calls of the package."""
+    """A transaction on *driver* without a session, because a session costs more than most calls of the package."""
 
     def __init__(self, driver: PooledConnection, open_session: Callable[[PooledConnection], Session]) -> None:
         self._driver = driver
@@ -116,7 +117,7 @@ class DriverTransaction(Transaction):
 
     @property
     def host_has_committed(self) -> bool:
-        """Whether the host sent a COMMIT by the session that continues this transaction."""
+        """Whether the host sent a COMMIT through the session that continues this transaction."""
         return self._successor is not None and self._successor.host_has_committed
 
     def with_session(self) -> SessionTransaction:
@@ -137,7 +138,7 @@ class DriverTransaction(Transaction):
             raise
 
     def close(self) -> None:
-        """Give the connection back, or close the session that has it."""
+        """Return the connection, or close the session that owns it."""
         if self._successor is not None:
             self._successor.close()
             return
@@ -170,7 +171,7 @@ class SessionTransaction(Transaction):
 
     @property
     def host_has_committed(self) -> bool:
-        """Whether the host sent a COMMIT by this session."""
+        """Whether the host sent a COMMIT through this session."""
         return COMMITTED in self.session.info if self._host_had_committed is None else self._host_had_committed
 
     @property
@@ -179,7 +180,7 @@ class SessionTransaction(Transaction):
         return bool(self.session.info.get(COMMITTING))
 
     def with_session(self) -> SessionTransaction:
-        """Return itself."""
+        """Return this transaction."""
         return self
 
     def commit(self, *, traced: bool = False) -> None:
@@ -201,7 +202,7 @@ class SessionTransaction(Transaction):
         self.session.close()
 
     def _roll_back(self) -> None:
-        # A rollback expires the objects of a session. Expunged first, the host's objects stay readable.
+        # A rollback expires the objects of a session. The host's objects are expunged first, so they stay readable.
         self.session.expunge_all()
         self.session.rollback()
 
@@ -214,7 +215,7 @@ class SessionTransaction(Transaction):
         refuse_to_commit_an_aborted_transaction(driver)
         with translated("commit"):
             note_mark(driver)
-        # A hook of the host may still write, after the mark was read. `commit` looks at this flag to find out.
+        # A hook of the host may still write after the mark was read. `commit` detects this with this flag.
         self.session.info[EXECUTED] = False
         return transaction_ref(driver)
 
@@ -254,7 +255,7 @@ def before_commit(connection: Connection) -> None:
         session.info[COMMITTED] = session.info[COMMITTING] = True
 
 
-def before_execution(connection: Connection, *details: Any) -> None:  # noqa: ANN401  # What SQLAlchemy's event tells.
+def before_execution(connection: Connection, *details: Any) -> None:  # noqa: ANN401  # Arguments of SQLAlchemy's event.
     """
     Check a statement that the application executes in its session, and record it.
 
@@ -278,7 +279,7 @@ def refuse_to_commit_an_aborted_transaction(driver: psycopg.Connection[Any]) -> 
     Check that the transaction is not aborted; otherwise the server would answer COMMIT by rolling back, without error.
 
     Raises:
-        TransactionAborted: an earlier error has aborted it.
+        TransactionAborted: an earlier error has aborted the transaction.
     """
     if driver.info.transaction_status == TransactionStatus.INERROR:
         raise TransactionAborted(
