@@ -1,4 +1,4 @@
-"""The statement of a corrected search: tracks by the names that may be meant, then by similar or by fewer words."""
+"""The statement of a corrected search: by the names that may be meant, then by similar words, then by fewer words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from audiocatalog.search.corrections import ALL_WORDS_STAGES, MAX_MISSING
 from audiocatalog.search.typed_sql import CANDIDATE, SAMPLE_TARGET, Shape, page_ctes, sample_ctes, select_page
 
-#: Fewer samples than for the words as typed, because corrections seldom match many tracks.
+#: The sampling factors: fewer than for the words as typed, because corrections seldom match many tracks.
 _SAMPLES: Final = (64, 8)
 _PARTIAL_SAMPLE_TARGET: Final = 10
 _MAX_TRACKS_BY_NAME: Final = 50
@@ -42,8 +42,8 @@ _SCORED: Final = """
 
 @lru_cache(maxsize=256)
 def corrected_sql(shape: Shape) -> str:
-    """Return the statement for tracks with similar words, or with some of the words."""
-    # A track that is named by the text with its hyphens may contain the words that the query excludes.
+    """Return the statement for tracks with similar words, or with only some of the words."""
+    # If the whole text, with its hyphens, is a track's name, the track may contain the words that the query excludes.
     meets = f"""((t.search_vector @@ (SELECT excluded FROM asked)) IS NOT TRUE
       OR (ARRAY[t.title_name, t.artist_name] && (SELECT literal FROM asked)
         AND (t.title LIKE ANY (%(hyphened)s::text[]) OR t.artist LIKE ANY (%(hyphened)s::text[]))))
@@ -85,7 +85,7 @@ named_well AS MATERIALIZED (
 
 
 def _named(meets: str) -> str:
-    """Return the SELECT of the tracks whose title, artist or both are names that may be meant."""
+    """Return the SELECT of the tracks whose title or artist, or both together, may be meant."""
 
     def by(names: str, column: str, other: str) -> str:
         return f"""SELECT found.* FROM asked, unnest(asked.{names}) AS meant(name) CROSS JOIN LATERAL ({CANDIDATE}

@@ -20,34 +20,34 @@ from audiocatalog.search.query import Term
 from audiocatalog.search.terms_sql import MAX_NAME_WORDS, mark_of
 from audiocatalog.search.typed_sql import MAX_WORDS
 
-#: The maximum number of alternatives, shared among the words: for doubtful words, and if every word is corrected.
+#: The maximum numbers of alternatives of all words together: if only doubtful words are corrected, and if all are.
 _MAX_ALTERNATIVES: Final = 60
 _MAX_ALTERNATIVES_OF_ALL: Final = 30
 #: The maximum number of words that a track may lack.
 MAX_MISSING: Final = 3
-#: The words that a track may lack are chosen among this many rarest ones.
+#: The words that a track may lack are among the rarest words of the query, at most this many.
 _MAX_INFORMATIVE: Final = 6
-#: Longer words may have an edit distance of 2, others of 1.
+#: The corrections of longer words differ by at most two edits, those of other words by one.
 _MAX_ONE_EDIT_LENGTH: Final = 5
-#: A word of the vocabulary is doubtful if a similar one is this many times as frequent.
+#: A word of the vocabulary is doubtful if a similar word is this many times as frequent.
 _DOUBT_RATIO: Final = 20
-#: Shorter prefixes are not searched for, because the index reads every word with the prefix once for each stage.
+#: Shorter prefixes are not searched for, because each stage would read every word with the prefix from the index.
 _MIN_PREFIX_LENGTH: Final = 3
-#: A matching word looks mistyped if it has this many letters and a similar one is this many times as frequent.
+#: A matching word looks mistyped if it has at least 6 letters and a similar word is at least 100 times as frequent.
 _MIN_MISTYPED_LENGTH: Final = 6
 _MISTYPED_RATIO: Final = 100
 #: The maximum number of variants of the query for the comparison of names, each with one word replaced.
 _MAX_VARIANTS: Final = 48
-#: The number of stages that require all words; later ones require fewer.
+#: The number of stages that require all words; later stages require fewer.
 ALL_WORDS_STAGES: Final = 2
-#: The distance between a name and its possessive; less than one edit, because users omit the apostrophe on purpose.
+#: The distance between a name and its possessive. It is below one edit, because users omit the apostrophe on purpose.
 _POSSESSIVE: Final = 0.5
-#: Added to the score of hits as typed, so that they precede corrected ones.
+#: The points that put hits for the words as typed before hits for corrected words.
 AS_TYPED: Final = 100.0
 
 
 class Alternative(NamedTuple):
-    """One word or two that may be meant, the edit distance from the typed word, and the number of tracks with them."""
+    """One or two words that may be meant, their distance from the typed word, and the number of tracks with them."""
 
     words: str
     edit_distance: float
@@ -74,7 +74,7 @@ class CorrectableTerm:
 
     @property
     def is_sure(self) -> bool:
-        """Whether the vocabulary has the word, and no similar word that is far more frequent."""
+        """Whether the vocabulary has the word, but no similar word that is far more frequent."""
         if any(other.edit_distance == _POSSESSIVE for other in self.alternatives):
             return False
         frequent = max((other.tracks for other in self.alternatives[1:] if other.edit_distance <= 1), default=0)
@@ -86,7 +86,7 @@ class CorrectableTerm:
 
     @property
     def looks_mistyped(self) -> bool:
-        """Whether a matching word looks like a typo or the possessive of a far more frequent one."""
+        """Whether a matching word looks like a typo or the possessive of a far more frequent word."""
         return any(
             other.edit_distance == _POSSESSIVE
             or (
@@ -99,7 +99,7 @@ class CorrectableTerm:
 
     @property
     def weight(self) -> float:
-        """The information of the word: high if it is rare, close to 0 if the vocabulary lacks it."""
+        """The information that the word carries: high for a rare word, close to 0 if the vocabulary lacks the word."""
         tracks = sum(alternative.tracks for alternative in self.alternatives)
         return 1.0 / (2.0 + math.log(1 + tracks)) if tracks else 0.02
 
@@ -127,8 +127,8 @@ def correctable_terms(
     """
     Return the words of *terms* with their alternatives.
 
-    *words*: the words of each term, as the server splits them. *similar*: rows of a word, a similar one of the
-    vocabulary, and its number of tracks.
+    *words*: the words of each term, as the server splits them. *similar*: rows of a word, a similar word of the
+    vocabulary, and the number of tracks with the similar word.
     """
     alternatives = _alternatives(similar)
     found: list[CorrectableTerm] = []
@@ -165,10 +165,10 @@ def _edit_distance(word: str, meant: str) -> float | None:
     """Return the edit distance between two words; None if it is too large."""
     if word == meant:
         return 0.0
-    # Users omit the apostrophe of a possessive, and name a band in the plural.
+    # Users omit the apostrophe of a possessive, and type the name of a band in the plural.
     if word in {f"{meant}s", f"{meant}es"}:
         return _POSSESSIVE
-    # Hangul words are also found by a part of them.
+    # A part of a Hangul word also finds the word.
     if "\uac00" <= word[0] <= "\ud7a3" and word in meant:
         return 1.0
     most = 1 if len(word) <= _MAX_ONE_EDIT_LENGTH else 2
@@ -182,10 +182,13 @@ def _per_word(whole: int, words: Sequence[CorrectableTerm]) -> int:
 
 def _stages(meant: Sequence[CorrectableTerm]) -> list[str | None]:
     """
-    Return the tsqueries of the stages; each is evaluated only if the one before found nothing.
+    Return the tsqueries of the stages. The server evaluates a stage only if the stage before it found nothing.
 
-    The stages require all words, with alternatives of the doubtful ones; all words, with alternatives of each; then all
-    but one, two and three of the rarest words.
+    The stages require:
+
+    - all words, or alternatives of the doubtful words;
+    - all words, or alternatives of any word;
+    - all but one, then two, then three of the rarest words.
     """
     doubtful_corrected = [one.query(0 if one.is_sure else _per_word(_MAX_ALTERNATIVES, meant)) for one in meant]
     all_corrected = [one.query(_per_word(_MAX_ALTERNATIVES_OF_ALL, meant)) for one in meant]
@@ -201,7 +204,7 @@ def _stages(meant: Sequence[CorrectableTerm]) -> list[str | None]:
 
 
 def excluded_query(terms: Sequence[Term], words: Sequence[str]) -> str | None:
-    """Return the tsquery for the excluded *terms*, given the words of each; None without words."""
+    """Return the tsquery for the excluded *terms*, or None without words. *words*: the words of each term."""
     found = []
     for term, written in zip(terms, words, strict=True):
         mark = mark_of(term)
@@ -219,10 +222,10 @@ def corrected_parameters(
     typed_hits: Sequence[tuple[UUID, float]] = (),
 ) -> dict[str, Any]:
     """
-    Return the parameters of the corrected statement, besides those of the page.
+    Return the parameters of the corrected statement, without those of the page.
 
     *literal*: every word of a query with exclusions, because a hyphen may belong to a name. *typed_hits*: the ids and
-    scores of the hits as typed, which precede the corrected ones.
+    scores of the hits for the words as typed, which precede all other hits.
     """
     typed = [one.word for one in correctable]
     best = [one.best.replace(" ", "") for one in correctable]
@@ -245,7 +248,7 @@ def corrected_parameters(
         "exact": [
             one.query(sum(other.edit_distance <= _POSSESSIVE for other in one.alternatives)) for one in correctable
         ],
-        # One word may be part of a longer name; if a name has several words, no other search is needed.
+        # If a name of several words is found, no other search is needed. A single word may be part of a longer name.
         "names_suffice": len(correctable) > 1,
         "weights": [one.weight for one in correctable],
         "stages": _stages([one for one in correctable if one.alternatives] or correctable),
@@ -266,7 +269,7 @@ def corrected_parameters(
 
 
 def _with_articles(names: Iterable[str]) -> Iterable[str]:
-    """Return *names* with and without the article."""
+    """Return each of *names* as it is, with "the" before it, and without "the"."""
     for name in names:
         yield from (name, f"the{name}", name.removeprefix("the") or name)
 
@@ -280,7 +283,7 @@ def _runs(words: Sequence[str]) -> Iterable[str]:
 
 
 def _pairs(words: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """Return every two adjacent runs of *words*, with at most one word before or three after them."""
+    """Return every pair of adjacent runs of *words*, with at most one word before the pair or three after it."""
     words = words[:MAX_NAME_WORDS]
     for first in range(min(2, len(words))):
         for last in range(max(len(words) - MAX_MISSING, first + 2), len(words) + 1):

@@ -19,10 +19,10 @@ from audiocatalog.search.search import find_candidates
 from audiocatalog.search.terms_sql import TERMS_CTE, terms_of
 from audiocatalog.search.typed_sql import MAX_BOOSTED, TIERS
 
-#: A track that is ranked lower than this is explained as absent.
+#: A track below this position is explained as absent.
 _MAX_CANDIDATES: Final = 10_000
 _WEIGHTS: Final = {"title": "A", "artist": "B", "album": "C", "genre or year": "D"}
-#: The tiers of boosted scores: the lowest score of each boost, and its tier.
+#: The lowest score of each boosted tier, and the score of the tier without the boost.
 _BOOSTED: Final = {130: 90, 120: 100, 110: 90}
 
 
@@ -80,7 +80,7 @@ FROM audio_tracks AS t WHERE t.id = %(id)s"""
 
 
 def explain_terms(terms: list[Term], found: list[list[Any]]) -> tuple[TermExplanation, ...]:
-    """Return the explanations of *terms*; *found* is the answer of ``explanation_sql``."""
+    """Return the explanations of *terms*. *found*: the rows of ``explanation_sql``."""
     return tuple(
         TermExplanation(
             f"{term.field}:{term.text}" if term.field else term.text,

@@ -2,7 +2,7 @@
 Folding and splitting of text into words, with the position of every character, for highlights.
 
 These functions mirror ``audiocatalog_fold_v1`` and ``audiocatalog_words_v1`` in ``alembic/functions/search_v1.sql``,
-by which the server finds tracks. A test compares both for every character of Unicode.
+with which the server finds tracks. A test compares the two for every character of Unicode.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ PLAIN: Final = (
     )
 )
 
-#: Longer words are cut into pieces; of a longer symbol, the first characters count.
+#: Longer words are cut into pieces. Longer symbols are cut to their first characters.
 LONGEST_WORD: Final = 200
 LONGEST_SYMBOL: Final = 50
-#: Normalisation of consecutive marks takes quadratic time, so a run of them is cut here.
+#: A longer run of marks is cut, because its normalisation takes quadratic time.
 MAX_MARKS: Final = 30
 
 _VANISHING = re.compile(f"[{VANISHING}]")
@@ -86,7 +86,7 @@ _WORD = re.compile(f"(?![{SEPARATORS}])[{ALONE}]|[^{SEPARATORS}{ALONE}]{{1,{LONG
 _TERM_WITH_PUNCTUATION = re.compile(f"(?<![^{BLANKS}])[^{SEPARATORS}]*+[^{BLANKS}]+")
 _AROUND_SIGNS: Final = '()[]{}"'
 _SIGN = re.compile("[$!@]")
-# Signs that are read as letters: $ beside a letter or digit (Ke$ha), ! and @ between two (P!nk, M@tt).
+# Signs that are read as letters: $ beside a letter or digit (Ke$ha), ! and @ between two of these (P!nk, M@tt).
 _DOLLARS = re.compile(rf"(?<=[^{SEPARATORS}])\$+|(?<!\$)\$++(?=[^{SEPARATORS}])")
 _EXCLAMATION_MARK = re.compile(f"(?<=[^{SEPARATORS}])!(?=[^{SEPARATORS}])")
 _AT_SIGN = re.compile(f"(?<=[^{SEPARATORS}])@(?=[^{SEPARATORS}])")
@@ -143,11 +143,11 @@ def tokenize(text: str) -> Folded:
     ' ac dc rule \n acdc \n'
 
     """
-    # Nearly all texts are short, and names repeat, so short ones are cached.
+    # Short texts are cached, because many of them are names that repeat.
     return _tokenize_short(text) if len(text) <= LONGEST_WORD else _tokenize(text)
 
 
-# The origins of characters if folding only put a space before the text.
+# The origins of the characters if folding only puts a space before the text.
 _SHIFTED_STARTS: Final = range(-1, LONGEST_WORD + 1)
 _SHIFTED_ENDS: Final = range(LONGEST_WORD + 2)
 
@@ -189,7 +189,7 @@ def _spellings(folded: Folded) -> Iterator[Line]:
 
 
 def _with_signs_as_letters(folded: Folded) -> Folded:
-    """Replace $ ! @ by s, i, a where names use them as letters."""
+    """Replace $, ! and @ with s, i and a where names use these signs as letters."""
     text = folded.text
     if not _SIGN.search(text):
         return folded
@@ -213,7 +213,7 @@ def _together(folded: Folded, spans: Sequence[Span]) -> Folded:
 
 
 def _bare(text: str, start: int, end: int) -> Span:
-    """Return the span of a sign without the brackets and quotes around it, unless it consists of those."""
+    """Return the span of a sign without the brackets and quotes around it, unless the sign consists only of these."""
     sign = text[start:end]
     bare = sign.strip(_AROUND_SIGNS)
     if bare:
@@ -223,7 +223,7 @@ def _bare(text: str, start: int, end: int) -> Span:
 
 
 def _symbol(folded: Folded, start: int, end: int) -> Folded:
-    """Return the word for a name of punctuation alone: ``=symbol:`` and its bytes in hexadecimal."""
+    """Return the word for a name that is only punctuation: ``=symbol:`` and the bytes of the name in hexadecimal."""
     codes = [sign.encode().hex() for sign in folded.text[start:end]]
     codes[0] = f"=symbol:{codes[0]}"
     return _placed(zip(codes, folded.starts[start:end], folded.ends[start:end], strict=True))
@@ -248,7 +248,7 @@ def _written(lines: Iterable[Line]) -> Folded:
 
 
 def _placed(pieces: Iterable[tuple[str, int, int]]) -> Folded:
-    """Join *pieces*, each folded text with its start and end in the original."""
+    """Join *pieces*, each a folded text with its start and end in the original."""
     text: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -274,21 +274,21 @@ def _folded_clusters(text: str) -> Iterator[tuple[str, int, int]]:
             for at, letter in enumerate(letters, start):
                 yield letter, at, at + 1
         else:
-            # The cluster was composed, such as a Hangul syllable, or reordered, so it cannot be split.
+            # Normalisation composed or reordered the cluster, such as a Hangul syllable, so it cannot be split.
             yield folded, start, end
         start = end
 
 
 @lru_cache(maxsize=4096)
 def _folded(cluster: str) -> str:
-    """Fold *cluster*, which is part of a text with other characters than ASCII."""
+    """Fold *cluster*, a part of a text that is not only ASCII."""
     kept = _VANISHING.sub("", unicodedata.normalize("NFKD", cluster.translate(SIGNS)))
     return unicodedata.normalize("NFKC", kept).translate(PLAIN)
 
 
 @lru_cache(maxsize=4096)
 def _attaches(letter: str) -> bool:
-    """Return whether normalisation may compose *letter* with the character before it, or reorder them."""
+    """Return whether normalisation may compose *letter* with the character before it, or reorder the two."""
     first = unicodedata.normalize("NFKD", letter)[0]
     # Marks, vowels and finals of Hangul, the vowel sign of Kirat Rai, and dropped characters that are not marks.
     return (

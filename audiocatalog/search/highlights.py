@@ -14,7 +14,7 @@ from audiocatalog.search.results import SEARCHED_FIELDS, Span
 @dataclass(frozen=True, slots=True)
 class WantedWords:
     """
-    A term of the query, as the server spells it.
+    A term of the query, as the server folds and splits it.
 
     - *spellings*: alternatives, each a run of folded words: ``(("ac", "dc"), ("acdc",))``;
     - *is_prefix*: whether the last word of each spelling is a prefix;
@@ -71,7 +71,7 @@ def _merged(spans: Iterable[Span], text: str) -> tuple[Span, ...]:
 
 
 def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Join those of the sorted *spans* that touch or overlap."""
+    """Join the sorted *spans* that touch or overlap."""
     joined: list[Span] = []
     for start, end in spans:
         if joined and start <= joined[-1][1]:

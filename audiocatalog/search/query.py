@@ -12,7 +12,7 @@
     01890a5d-ac96-774b-bcce-b302099a8057      the track with this id, if nothing else is typed
 
 Every text is a valid query. Text that fits no rule is a word: ``7"``, ``blink-182``, ``Artist - Title``, ``year:x``.
-Case, accents and punctuation stay as typed, because the server folds them as it folds stored text.
+Case, accents and punctuation stay as typed, because the server folds queries and stored text alike.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TERM_FIELDS: Final = ("title", "artist", "album", "genre")
 
 _VISIBLE: Final = re.compile(f"[^{INVISIBLE}]")
 _WORD: Final = re.compile(r"\S+")
-#: The closing quotes of each opening quote. Countries differ in which quote comes first.
+#: The quotes that can close each opening quote. Countries differ in which quote opens.
 _CLOSING: Final[Mapping[str, str]] = {'"': '"', "“": "”", "„": "“”", "”": "”", "«": "»", "»": "«»"}
 _QUOTE: Final = re.compile(f"[{''.join(_CLOSING)}]")
 
@@ -52,8 +52,8 @@ class Term:
     """
     A word of the query, as typed and with its punctuation (AC/DC), or a phrase.
 
-    *field*: one of TERM_FIELDS, or None for any field. *is_phrase*: whether *text* is words to match side by side,
-    separated by one space. *is_prefix*: whether longer words match too.
+    *field*: one of TERM_FIELDS, or None for any field. *is_phrase*: whether the words of *text*, separated
+    by one space, must be side by side. *is_prefix*: whether longer words match too.
     """
 
     text: str
@@ -77,8 +77,8 @@ class Query:
     - *text*: the query in NFC, trimmed; empty if it has no visible character;
     - *groups*: a track must match one term of each group; empty if the query has only ranges or an id;
     - *excluded*: a track must match none of these terms;
-    - *year*, *duration*: the ranges, the duration in seconds;
-    - *id*: the track with this id is the only hit;
+    - *year*, *duration*: the ranges; the bounds of *duration* are seconds;
+    - *id*: the id of the only track that can be a hit;
     - *ignored*: the number of terms beyond the limit, which are not searched for.
     """
 
@@ -92,7 +92,7 @@ class Query:
 
     @property
     def words(self) -> list[str]:
-        """The words of the text: at most the 32 terms, and an OR between each two of them."""
+        """The words of the text: at most 64, because an OR may stand between two of the 32 terms."""
         return self.text.split()[: 2 * MAXIMUM_TERMS]
 
     @property
@@ -118,8 +118,8 @@ def parse_query(text: object) -> Query:
     - If every term is excluded, the terms are words with a hyphen.
     - Words without a visible character are dropped.
 
-    At most 32 terms are searched for, excluded ones included. Each word of a phrase is one term, a range is one term,
-    and OR is none. The rest of the query is ignored.
+    At most 32 terms are searched for, excluded ones included. Each word of a phrase counts as a term, and so does
+    a range. OR does not count. The rest of the query is ignored.
 
     Raises:
         InvalidInput: *text* is not a string, has more than 1,000 characters, or holds a character that cannot be
@@ -164,7 +164,7 @@ _Parsed = tuple[Term, bool]
 
 
 def _first_terms(parsed: Sequence[_Parsed]) -> tuple[list[_Parsed], int]:
-    """Return the terms within the limit, each with whether it is excluded, and the number of terms beyond it."""
+    """Return the terms within the limit, each with whether it is excluded, and the number of terms beyond the limit."""
     first: list[_Parsed] = []
     left, ignored, ends_in_or = MAXIMUM_TERMS, 0, False
     for before, (term, is_excluded), after in zip([None, *parsed], parsed, [*parsed[1:], None], strict=False):
@@ -253,7 +253,7 @@ _NUMBERS: Final[Mapping[str, tuple[re.Pattern[str], Callable[[str], float]]]] = 
 
 
 def _parse_range(term: Term, before: Mapping[str, Range[Any]]) -> dict[str, Range[Any]]:
-    """Return the range of *term*, intersected with the ranges *before*; empty if it is a word."""
+    """Return the range in *term*, intersected with the ranges *before*; an empty mapping if *term* is a word."""
     name, _, written = term.text.partition(":")
     field = name.lower()
     if term.is_phrase or term.field or field not in _NUMBERS:
@@ -275,7 +275,7 @@ def _parse_range(term: Term, before: Mapping[str, Range[Any]]) -> dict[str, Rang
 
 
 def _count_terms(text: str) -> int:
-    """Return the number of terms that the server makes of *text*; some signs, such as &, are several words."""
+    """Return the number of terms that *text* counts as. The server splits some signs, such as &, into several words."""
     return len(unicodedata.normalize("NFKD", text).replace("&", " and ").split())
 
 

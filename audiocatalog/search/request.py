@@ -19,7 +19,7 @@ from audiocatalog.search.terms_sql import term_parameters
 from audiocatalog.search.typed_sql import Shape
 from audiocatalog.status import TrackStatus
 
-# The other half of the time is for the page, and for the partial answer after a timeout.
+# The other half of the timeout is for the page, and for the partial answer after a timeout.
 _CANDIDATE_TIME_FRACTION: Final = 0.5
 
 
@@ -33,7 +33,7 @@ class Request:
     order_by: SearchOrder
     limit: int
     cursor: Cursor | None
-    #: Identifies the search; a cursor of another search is rejected.
+    #: The identity of the search. A cursor of another search is rejected.
     identity: str
     #: The filter or range behind each condition of the shape.
     condition_names: tuple[str, ...]
@@ -90,7 +90,7 @@ def _identity(query: object, filters: SearchFilters, order_by: SearchOrder) -> s
     """
     Return text that identifies the search, the same in every process.
 
-    The repr of SearchFilters does not contain values.
+    The repr of SearchFilters cannot identify a search, because it leaves the values out.
     """
     _, values = filters.conditions()
     narrowed = sorted((name, sorted(value) if isinstance(value, list) else value) for name, value in values.items())
@@ -98,7 +98,7 @@ def _identity(query: object, filters: SearchFilters, order_by: SearchOrder) -> s
 
 
 def _page_parameters(cursor: Cursor | None, order_by: SearchOrder, limit: int, offset: int) -> dict[str, Any]:
-    """Return the parameters of the page; one more hit than asked for shows whether a next page exists."""
+    """Return the parameters of the page. They ask for one more hit, which shows whether there is a next page."""
     key: Sequence[Any] = cursor.key if cursor else ()
     parameters: dict[str, Any] = {
         "limit": limit + 1,
@@ -145,13 +145,13 @@ def _time(value: object) -> str:
     return datetime.fromisoformat(value).isoformat()
 
 
-# Checks of a key by the type of its column; they return it as the server writes it.
+# The checks of a key, by the type of its column. Each returns the key as the server writes it.
 _CHECKED: Final[Mapping[str, Callable[[object], str]]] = {"varchar": _name, "int": _year, "timestamptz": _time}
 _MAX_NAME_LENGTH: Final = 200
 
 
 def _displayed(duration: tuple[float | None, float | None] | None) -> tuple[float | None, float | None] | None:
-    """Extend an end of whole seconds to every duration that is displayed the same: 4:30 includes 4:30.9."""
+    """Extend an upper bound in whole seconds to the end of its last second: 4:30 includes 4:30.9."""
     if duration is None or duration[1] is None or duration[1] != int(duration[1]):
         return duration
     return duration[0], duration[1] + 0.999

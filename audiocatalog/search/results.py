@@ -15,7 +15,7 @@ from audiocatalog.models.sql_names import SAMPLES
 from audiocatalog.models.tables import Track
 from audiocatalog.operations.pagination import read_cursor, write_cursor
 
-#: The fields that words are searched in.
+#: The fields in which a search looks for words.
 SEARCHED_FIELDS: Final = ("title", "artist", "album", "genre")
 #: The metadata fields that can be a facet.
 FACET_FIELDS: Final = tuple(name for name, field in FIELDS.items() if field.is_facet)
@@ -45,7 +45,7 @@ class Hit:
     """
     A track that a search found.
 
-    *score*: higher is better; comparable within one search only, and 0 in other orders than relevance.
+    *score*: a better match has a higher score. Compare scores within one search only. Without relevance, they are 0.
     *highlights*: the matched spans ``(start, end)`` of each field, in characters of its original text.
     """
 
@@ -64,7 +64,7 @@ class FacetValue(NamedTuple):
 
     @discreetly
     def __repr__(self) -> str:
-        """Return the number only, because the value is data."""
+        """Return the repr without the value, because a repr must not show data."""
         return f"<FacetValue of {self.tracks} tracks>"
 
 
@@ -89,13 +89,13 @@ class SearchPage:
     """
     A page of hits, in the order of the search.
 
-    - *total*: the number of found tracks. It is exact up to at least 1,000; beyond, it is an estimate, or 10,000 if the
-      search has no words;
+    - *total*: the number of found tracks. It is exact up to at least 1,000. A higher total is an estimate, or 10,000 if
+      the search has no words;
     - *is_total_exact*: whether *total* is exact;
     - *next_cursor*: the value of ``after`` for the next page; None on the last page;
     - *suggestion*: the corrected query, if the hits do not contain the words as typed;
     - *facets*: the requested facets by name;
-    - *is_partial*: whether the search ran out of time, so that hits may be missing;
+    - *is_partial*: whether the search timed out, so that hits may be missing;
     - *ignored_terms*: the number of terms after the first 32, which were not searched for.
     """
 
@@ -124,7 +124,7 @@ class Cursor(NamedTuple):
     The end of a page, after which the next one begins.
 
     *strategy*: "typed", "corrected" or the order. *sample*: the sampling factor of the page. *key*, *id*: the sort key
-    and the id of the last hit. The next page uses the same strategy and sample, so writes in between do not mix pages.
+    and the id of the last hit. The next page uses the same strategy and sample, even if tracks were written meanwhile.
     """
 
     strategy: str
@@ -204,7 +204,7 @@ class TermExplanation:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """
-    The position of a track in a search, and the reasons.
+    The position of a track in a search, and the reasons for it.
 
     - *position*: counted from 1; None if the track is not a hit;
     - *score*: the score of the hit; None if the track is not a hit;

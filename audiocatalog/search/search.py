@@ -119,7 +119,7 @@ def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
     limit = max(request.parameters["limit"], FEW_HITS)
     parameters = request.parameters | {"look_further": False, "limit": limit}
     if request.cursor is not None and request.cursor.strategy == "corrected":
-        # The corrected search places every hit of this statement before its own.
+        # The corrected search places every hit of this statement before its own hits.
         parameters |= {"look_further": True, "after_score": None, "after_id": None, "offset": 0}
     settings = GENERIC_PLAN_SETTINGS if has_words else CUSTOM_PLAN_SETTINGS
     try:
@@ -225,7 +225,7 @@ def _wanted_words(terms: Iterable[Term], words: Iterable[str]) -> list[WantedWor
 
 
 def _suggestion(correctable: Sequence[CorrectableTerm], rows: Sequence[tuple[Any, ...]]) -> str | None:
-    """Return the query with its words corrected to those of the first hit; None if that is the same text."""
+    """Return the query with its words corrected to those of the first hit; None if that changes no word."""
     if not rows or rows[0][-_TRACK_WIDTH] is None:
         return None
     track = track_of(rows[0][-_TRACK_WIDTH:])

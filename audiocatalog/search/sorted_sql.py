@@ -1,8 +1,8 @@
-"""The statements for other orders than relevance, and for searches without words.
+"""The statements for orders other than relevance, and for searches without words.
 
 If few tracks match, the statement finds them by their words and sorts them. If a sample shows that many tracks match,
-it scans an index in the requested order until the page is full. After a timeout, a second statement scans the first
-10,000 tracks of each segment of the order.
+the statement scans an index in the requested order until the page is full. After a timeout, a second statement scans
+the first 10,000 tracks of each segment of the order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from audiocatalog.search.typed_sql import (
     sample_ctes,
 )
 
-#: The limit of counting without words.
+#: The number of tracks at which counting ends if the query has no words.
 COUNTED: Final = 10_000
 #: The maximum number of tracks that the second statement reads in each segment.
 _MAX_SCANNED: Final = 10_000
@@ -36,7 +36,7 @@ class _SortSegment(NamedTuple):
     columns: tuple[str, ...]
     types: tuple[str, ...]
     descending: bool = False
-    #: Columns with one value in the whole segment, named so that the planner scans their index in order.
+    #: The columns with one value in the whole segment. ORDER BY names them so that the planner scans their index.
     sorted_by: tuple[str, ...] = ()
 
     @property
@@ -69,12 +69,12 @@ _SEGMENTS: Final = {
     ),
     "newest": (_SortSegment("true", ("created_at",), ("timestamptz",), descending=True),),
 }
-# Tracks without a year have no year to compare, so only their ids order them.
+# Tracks without a year are ordered by their ids alone.
 _NO_YEAR: Final = _SortSegment("t.year IS NULL", (), (), descending=True, sorted_by=("year",))
 
 
 def segments_of(order_by: SearchOrder) -> tuple[_SortSegment, ...]:
-    """Return the segments of *order_by*, in their order."""
+    """Return the segments of *order_by*, first to last."""
     segments = _SEGMENTS[order_by]
     return (segments[0], _NO_YEAR) if order_by == "year" else segments
 
@@ -123,7 +123,7 @@ def bounded_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
     return _statement(tables, " UNION ALL ".join(sources), scans, shape, facets=_SOURCE_FACETS)
 
 
-#: Facets of the counted rows themselves; a join of thousands of ids would scan the whole table.
+#: The rows of the facets are the counted rows, because a join with thousands of ids would scan the whole table.
 _SOURCE_FACETS: Final = ",\nfacet_row AS MATERIALIZED (SELECT * FROM source)"
 
 

@@ -1,7 +1,7 @@
 """The parameters of a query's terms, and the SQL that turns them into text queries.
 
-The server folds and splits the terms by the functions that made the stored words. ``TERMS_CTE`` gives two tables to the
-statements:
+The server folds and splits the terms with the functions that it uses for stored text. ``TERMS_CTE`` defines two tables
+for the statements:
 
 - ``asked``: one row with everything that a track is compared with;
 - ``pair``: each way to split the typed words into a title and an artist.
@@ -20,7 +20,7 @@ from audiocatalog.search.query import Query, Term
 LAST: Final = "chr(1114111)"
 #: The weights of the fields in a search vector.
 _WEIGHT_OF: Final = {None: "", "title": "A", "artist": "B", "album": "C", "genre": "D"}
-#: If another word is in at most this many tracks, a prefix is checked on their rows and not searched in the index.
+#: If at most this many tracks contain another word, a prefix is checked on their rows and not looked up in the index.
 _RARE_TRACKS: Final = 2000
 #: Texts with more words are not compared with an artist and a title side by side.
 MAX_NAME_WORDS: Final = 16

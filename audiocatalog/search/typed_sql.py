@@ -1,10 +1,10 @@
 """The statement for the words as typed, by relevance.
 
-It collects candidates, scores each by one expression and returns a page. Candidates come from three sources:
+The statement collects candidates, scores each with one expression and returns a page. The sources of candidates are:
 
-- names: tracks whose title, artist or both are the query, or begin with it, by two B-trees;
-- samples: 1 in 4,096, 512, 64 and 8 tracks with the words; each is read only if the sparser one has fewer than 200;
-- every track with the words, only if the sample of 1 in 8 has fewer than 200.
+- names: tracks whose title, artist or both are the query or begin with it, found with two B-trees;
+- samples: 1 in 4,096, 512, 64 and 8 tracks with the words, each read only if the sparser one has fewer than 200 tracks;
+- every track with the words, read only if the sample of 1 in 8 has fewer than 200 tracks.
 
 Each source is bounded, so a common word costs as much as a rare one.
 """
@@ -26,11 +26,11 @@ SAMPLE_TARGET: Final = 200
 _MAX_NAMED: Final = 200
 _MAX_NAMED_BY_PAIR: Final = 20
 _MAX_SIMILAR: Final = 200
-#: The maximum number of words to correct; a long word in a script without spaces is split into many.
+#: The maximum number of words to correct. In a script without spaces, one long word is split into many.
 MAX_WORDS: Final = 32
 #: A one-word query with at most this many hits may be corrected.
 FEW_HITS: Final = 3
-#: If a name is an artist's and a title's, this many tracks of either get a boost.
+#: If the query is both an artist and a title, this many tracks with each get a boost.
 MAX_BOOSTED: Final = 3
 #: The maximum number of values of a facet.
 MAX_VALUES: Final = 20
@@ -56,8 +56,8 @@ TIERS: Final = {
     0: "the track contains similar words, or some of the words",
 }
 
-# A title may look like a query with operators: "Bird Sprite -Awakening of Light-". The track must contain the word with
-# its hyphen, so that "wonderwall -oasis" excludes a word.
+# A title may look like a query with operators: "Bird Sprite -Awakening of Light-". Such a title must contain the word
+# with its hyphen. For all other tracks, "wonderwall -oasis" excludes the word.
 _IS_NAMED_BY_TEXT: Final = """(asked.text_name <> asked.name
     AND (%(hyphened)s::text[] IS NULL OR t.title LIKE ANY (%(hyphened)s::text[])
       OR t.artist LIKE ANY (%(hyphened)s::text[]))
@@ -95,7 +95,7 @@ _SCORED: Final = f"""
     FROM source OFFSET 0
   ) AS t, (SELECT *, greatest(char_length(name), 1)::float8 AS length FROM asked) AS asked"""
 
-# A track that is named by the whole text may contain the words that the query excludes.
+# If the whole text is a track's name, the track may contain the words that the query excludes.
 _MEETS: Final = f"""(t.search_vector @@ asked.required) IS NOT FALSE
     AND ((t.search_vector @@ asked.excluded) IS NOT TRUE
       OR {_IS_NAMED_BY_TEXT})"""
@@ -129,7 +129,7 @@ def sample_ctes(
         sampled = f"(uuid_hash(t.id) & {sampling_factor - 1}) = 0 AND " if sampling_factor > 1 else ""
         due = " AND ".join([*gates, *too_few, "clock_timestamp() < statement_timestamp() + %(time)s::interval"])
         gate = f"CASE WHEN %(sample)s::int IS NULL THEN (SELECT {due}) ELSE %(sample)s::int = {sampling_factor} END"
-        # A sample is small, so conditions are checked row by row; for the whole table, an index may serve them.
+        # In a small sample, the server checks the conditions row by row. In the whole table, it may use an index.
         source = (
             f"({_ALL_OF} WHERE {sampled}{words} AND {gate} OFFSET 0) AS t"
             if sampling_factor > 1
@@ -178,7 +178,7 @@ def _named(narrowed: str) -> str:
 _HAS_FEW_HITS: Final = f"(SELECT count(*) <= CASE WHEN %(is_one_word)s THEN {FEW_HITS} ELSE 0 END FROM found)"
 
 # Words of the vocabulary that are similar to the typed ones, joined from two adjacent words, or split from one. The
-# server looks them up only if the query may be corrected.
+# server looks these words up only if the query may be corrected.
 _LOOKED_UP: Final = "SELECT word, tracks FROM audio_search_words WHERE word"
 _SIMILAR_WORDS: Final = f"""
 CASE WHEN {_HAS_FEW_HITS} OR %(look_further)s THEN (
@@ -211,7 +211,8 @@ def page_ctes(scored: str, sources: list[str], facets: tuple[str, ...]) -> str:
     Return the CTEs that score the candidates of *sources* and select the page.
 
     *scored*: a SELECT of ``id, accented, score, exact``; *exact* is ``T`` if the title is the query, ``A`` if the
-    artist is. If a name is both, the first tracks of either get a boost, a larger one if the artist has more tracks.
+    artist is. If the query is both, the first tracks with each get a boost. A boost
+    is 20 points, or 40 for the artist's tracks if these are more.
     """
     return f"""
 source AS MATERIALIZED (
@@ -241,7 +242,7 @@ page AS MATERIALIZED (
 )""" + (facet_rows() if facets else "")
 
 
-#: The expressions by which facet values are equal, the same as in filters.
+#: The expressions that compare the values of facets, the same as in filters.
 _SAME: Final = dict.fromkeys(FACET_FIELDS, f"{NAME_FUNCTION}({FOLD_FUNCTION}(value))") | {"artist": "name"}
 
 
@@ -253,7 +254,7 @@ FACET_COLUMNS: Final = ", ".join(
 
 def facet_rows() -> str:
     """Return the CTE of the tracks that facets count."""
-    # If a sample represents the table, candidates by name are not counted, because they are not part of it.
+    # If a sample represents the table, candidates by name are not counted, because they are not in the sample.
     return f""",
 facet_row AS MATERIALIZED (
   SELECT {FACET_COLUMNS}

@@ -1,4 +1,4 @@
-"""The spelling vocabulary: the words of all tracks, counted periodically, by which searches are corrected."""
+"""The spelling vocabulary: the words of all tracks, counted periodically, for the correction of searches."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from audiocatalog.operations.operation import (
     settings_call,
 )
 
-#: Lets one transaction count at a time. Returns whether it has the lock, and the lock's key.
+#: Tries to lock the count, which only one transaction may run. Returns whether it got the lock, and the lock's key.
 LOCK: Final = Statement(
     "SELECT pg_try_advisory_xact_lock(key), key FROM hashtextextended('audiocatalog vocabulary', 0) AS key"
 )
 
-#: Counts the words. Counts that changed by at most 10 % are not written, to save writes; rows are written in the order
-#: of the words, to avoid deadlocks.
+#: Counts the words. To save writes, it skips counts that changed by at most 10 %. To avoid deadlocks, it writes rows
+#: in the order of the words.
 REFRESH: Final = Statement(
     f"""
 WITH counted AS MATERIALIZED (
