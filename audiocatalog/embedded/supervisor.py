@@ -5,9 +5,9 @@ A supervisor that runs one PostgreSQL server for its parent process, the owner, 
 output: ``{"pid": …, "socket": …}`` or ``{"problem": …, "details": …}``. Then it waits. When the owner writes to the
 pipe on its standard input, closes it, or ends, the supervisor stops the server and removes every temporary folder.
 
-It is a process of its own because nothing inside the owner survives SIGKILL, and because the kernel would tie a server
-to the owner's thread instead of to the owner. It imports everything at the top, and only the standard library: after
-root has become `nobody`, the interpreter's folders may be closed to it.
+The supervisor is a separate process, because nothing inside the owner survives SIGKILL. The owner does not start the
+server itself, because the kernel would tie the server to the owner's thread, not to its process. All imports are at the
+top, and only of the standard library, because `nobody` may not be allowed to read the interpreter's folders.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, NamedTuple
 try:
     import ctypes
 except ImportError:
-    # Some Pythons are built without ctypes. They only lose `_tied_to_this_process`.
+    # Some Pythons are built without ctypes. They only lack `_tied_to_this_process`.
     ctypes = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _TICK_SECONDS = 0.25
 
 
 class Job(NamedTuple):
-    """What to run, and for which *owner* process; *data* is None for a temporary cluster."""
+    """The server to run, and its *owner* process; *data* is None for a temporary cluster."""
 
     owner: int
     binaries: str
@@ -100,7 +100,7 @@ def main(job: Job) -> None:
     """Run the server until its owner has left, then remove all temporary folders."""
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: sys.exit(1))
-    # If the owner ignores SIGCHLD, this process inherits that, and would not get initdb's exit code.
+    # If the owner ignores SIGCHLD, this process inherits the setting, and would not get initdb's exit code.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with contextlib.ExitStack() as cleanup:
         try:
@@ -142,7 +142,7 @@ def _report(**facts: object) -> None:
 
 
 def _become_nobody(job: Job, cleanup: contextlib.ExitStack) -> Path:
-    """Change from root to `nobody`, because PostgreSQL refuses to run as root, and return binaries for that user."""
+    """Change from root to `nobody`, because PostgreSQL refuses to run as root; return binaries for `nobody`."""
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
@@ -166,7 +166,7 @@ def _become_nobody(job: Job, cleanup: contextlib.ExitStack) -> Path:
 
 
 def _copy_binaries(binaries: Path, nobody: pwd.struct_passwd, cleanup: contextlib.ExitStack) -> Path:
-    """Copy an installation out of a closed folder, with the layout by which its programs find their libraries."""
+    """Copy an installation from a closed folder; keep the layout, so that its programs find their libraries."""
     installation, package = binaries.parent, binaries.parent.parent
     libraries = package.parent / f"{package.name}.libs"
     copy = _temporary_folder(cleanup, _plain_parent())
@@ -206,7 +206,7 @@ def _claim(data: Path, job: Job) -> int:
     """
     Lock the data folder and return the lock's descriptor, which the server inherits.
 
-    The lock ends with the last process of the server. A previous server that is stopping is waited for.
+    The lock ends with the last process of the server. If a previous server is stopping, wait for its end.
     """
     folder = os.open(data, os.O_RDONLY)
     deadline = time.monotonic() + _PREDECESSOR_SECONDS
@@ -238,7 +238,7 @@ def _read_pid_file(data: Path) -> tuple[int, str]:
 
 
 def _remove_stale_pid_file(data: Path) -> None:
-    """Remove a postmaster.pid whose process is another program, because PostgreSQL would take it for a server."""
+    """Remove a postmaster.pid whose process is another program, because PostgreSQL would mistake that for a server."""
     pid, _ = _read_pid_file(data)
     with contextlib.suppress(OSError):  # Without the process or /proc, PostgreSQL decides.
         if Path(f"/proc/{pid}/comm").read_text().strip() not in {"postgres", "postmaster"}:
@@ -291,7 +291,7 @@ def _start(folders: Folders, job: Job, lock: int) -> subprocess.Popen[bytes]:
         **({} if job.durable else _FAST_SETTINGS),
         **job.settings,
         "listen_addresses": "",
-        "port": "5432",  # It only names the socket.
+        "port": "5432",  # The port is only part of the socket's name.
         "unix_socket_directories": str(folders.socket),
     }
     with folders.log.open("ab") as output:
@@ -313,7 +313,7 @@ def _start(folders: Folders, job: Job, lock: int) -> subprocess.Popen[bytes]:
 
 
 def _tied_to_this_process(number: signal.Signals) -> Callable[[], None] | None:
-    """Return a preexec_fn by which Linux sends the child the signal *number* when this process ends."""
+    """Return a preexec_fn that makes Linux send the child the signal *number* when this process ends."""
     if sys.platform != "linux" or ctypes is None:
         return None
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
@@ -339,7 +339,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], folders: Folders, job: Jo
 
 
 def _stop(server: subprocess.Popen[bytes], *, gently: bool) -> None:
-    """Stop the server, *gently* if its data is kept, and by stronger signals if it does not end."""
+    """Stop the server, *gently* if its data is kept, and with stronger signals if it does not end."""
     for number, seconds in ((signal.SIGINT, 60), (signal.SIGQUIT, 10), (signal.SIGKILL, 10)):
         if gently or number != signal.SIGINT:
             server.send_signal(number)

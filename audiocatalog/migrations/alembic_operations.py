@@ -1,8 +1,8 @@
 """
 Operations of Alembic's ``op`` for tables in use.
 
-They are not written in the revisions, because they first check what an interrupted build has left. A revision that
-calls them still imports nothing of this package.
+Some operations first check the state that an interrupted build has left, so their code is here and not in the
+revisions. A revision that calls an operation still imports nothing from this package.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LongStep(MigrateOperation):
     @classmethod
     def long_step(cls, operations: Operations, seconds: int = 3600) -> AbstractContextManager[None]:
         """
-        Let statements in a ``with`` block run for *seconds* instead of 5.
+        Let each statement in a ``with`` block run for at most *seconds* seconds instead of 5.
 
         Use it only for statements that block neither readers nor writers, such as ``VALIDATE CONSTRAINT``.
 
@@ -53,8 +53,8 @@ class BuildIndexConcurrently(MigrateOperation):
         """
         Build an index on a *table* in use; *options* are those of ``op.create_index``.
 
-        It must be alone in its revision, which may be interrupted and run again. So an invalid index of this name is
-        dropped first, and a valid one on this table is kept.
+        The build must be alone in its revision. Because the revision may be interrupted and run again, an invalid index
+        of this name is dropped first, and a valid index of this name on the table is kept.
 
         >>> op.build_index_concurrently("ix_audio_tracks_rating", "audio_tracks", ["rating", "id"])  # doctest: +SKIP
         """
@@ -82,7 +82,7 @@ class DropIndexConcurrently(MigrateOperation):
     @classmethod
     def drop_index_concurrently(cls, operations: Operations, name: str) -> None:
         """
-        Drop an index of a table in use, if it exists; it must be alone in its revision.
+        Drop an index of a table in use, if it exists; the drop must be alone in its revision.
 
         >>> op.drop_index_concurrently("ix_audio_tracks_rating")  # doctest: +SKIP
         """
@@ -141,14 +141,14 @@ class CreateFunctions(MigrateOperation):
         in ``CHARACTERS``, stands for a class of characters.
 
         At the end of the revision, EXECUTE is revoked from PUBLIC, and a new ``audiocatalog_x_v2`` gets the grantees of
-        ``audiocatalog_x_v1``. Until then, PUBLIC has the right within the transaction, so do not call this in an
+        ``audiocatalog_x_v1``. Until then, PUBLIC has EXECUTE within the transaction, so do not call this in an
         ``autocommit_block``.
 
         >>> op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")  # doctest: +SKIP
         """
         for statement in filled_in(Path(file).read_text(encoding="utf-8"), version, columns).split("\n\n"):
             if "CREATE FUNCTION" in statement or "CREATE OR REPLACE FUNCTION" in statement:
-                # SQLAlchemy would take a colon for the beginning of a parameter.
+                # SQLAlchemy would read a colon as the beginning of a parameter.
                 operations.execute(text(statement.strip().removesuffix(";").replace(":", r"\:")))
 
 
@@ -172,10 +172,10 @@ def filled_in(text: str, version: int, columns: Mapping[str, Mapping[str, str]])
 @contextmanager
 def _long_lock_wait(operations: Operations) -> Iterator[None]:
     """
-    Let a concurrent operation wait for the transactions before it.
+    Let a concurrent operation wait for earlier transactions.
 
-    No reader or writer waits behind it, so a long wait does no harm. A lock timeout would leave an invalid index, and
-    all work would have to be repeated.
+    No reader or writer waits for this operation, so a long wait does no harm. A lock timeout would leave an invalid
+    index, and all work would have to be repeated.
     """
     migrator: Migrator | None = operations.get_context().opts.get("migrator")
     lock_timeout = "0" if migrator is None else f"{round(migrator.lock_timeout * 1000)}ms"
@@ -199,7 +199,7 @@ def _limits(operations: Operations, **limits: str) -> Iterator[None]:
 
 
 def _is_valid(operations: Operations, name: str, table: str) -> bool | None:
-    """Return whether the index of *table* is valid, None if there is none; printed SQL assumes an invalid one."""
+    """Return whether the index of *table* is valid, or None if it does not exist; for printed SQL, return False."""
     if operations.get_context().as_sql:
         return False
     find = text(

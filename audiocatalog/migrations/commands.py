@@ -42,12 +42,13 @@ _LITERAL: Final = re.compile(r"'[^']*'|\b\d+\b")
 
 def upgrade(url: str | URL, revision: str = "head", *, lock_timeout: float = 300.0) -> None:
     """
-    Upgrade the schema of the database at *url* to *revision*; do nothing if it is there already.
+    Upgrade the schema of the database at *url* to *revision*, unless it is at this revision already.
 
     Concurrent upgrades are safe: one works, and the others wait for at most *lock_timeout* seconds. Running services
-    are safe too: a statement waits for a table's lock, and makes others wait behind it, for at most 0.1 seconds at a
-    time. Then its revision is retried for at most *lock_timeout* seconds, and the log names the session that holds the
-    lock. A schema that is one revision ahead of this package is left unchanged.
+    are safe too: a statement waits for a table's lock for at most 0.1 seconds at a time, while other statements on the
+    table wait behind it. If it does not get the lock, its revision is retried for at most *lock_timeout* seconds, and
+    the log names the session that holds the lock. A schema that is one revision ahead of this package is left
+    unchanged.
 
     Use the URL of the server itself, not of a pooler.
 
@@ -131,13 +132,13 @@ def current(url: str | URL) -> str | None:
 
 @contextmanager
 def migrating(url: URL, *, timeout: float) -> Iterator[Connection]:
-    """Yield a connection that holds the lock of migrators, for other changes of the schema."""
+    """Yield a connection that holds the migrators' lock, for other changes of the schema."""
     with exclusive_migrator(url, timeout=timeout) as migrator:
         yield migrator.connection
 
 
 def _described(domain: DOMAIN, dialect: Dialect) -> tuple[str | None, ...]:
-    """Return name, type and constraint of *domain*, and the literals in its CHECK."""
+    """Return the name, type and constraint of *domain*, and the literals in its CHECK."""
     kind = domain.data_type.compile(dialect).lower().replace("varchar", "character varying")
     return domain.name, kind, domain.constraint_name, *_LITERAL.findall(str(domain.check))
 

@@ -59,8 +59,8 @@ def grant_rights(url: str | URL, role: str, rights: Rights = "app") -> str:
     """
     Grant an existing *role* the rights of the application or the search, and return the statements.
 
-    No owner changes, so it works with or without the three roles of ``audiocatalog roles --apply``. Run it again after
-    an upgrade that adds a table or a function.
+    The owners do not change, so the grants work with or without the three roles of ``audiocatalog roles --apply``.
+    Repeat the grants after an upgrade that adds a table or a function.
 
     Raises:
         ConfigurationError: the server has no such role.
@@ -92,7 +92,7 @@ def _sections(driver: psycopg.Connection[Any], role: str, rights: Rights) -> lis
 
 
 def _reach(layout: Layout, role: str, may_connect: bool, may_use: bool) -> list[sql.Composed]:  # noqa: FBT001
-    """Return the missing grants on database and schema; the owner of the tables may lack the right to grant them."""
+    """Return the missing grants on database and schema, which the owner of the tables may lack the right to give."""
     place = sql.Identifier(layout.database), sql.Identifier(layout.schema)
     kinds = ("GRANT CONNECT ON DATABASE {} TO {}", "GRANT USAGE ON SCHEMA {} TO {}")
     wanted = zip(kinds, place, (may_connect, may_use), strict=True)

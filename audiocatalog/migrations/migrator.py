@@ -32,16 +32,17 @@ if TYPE_CHECKING:
 
 #: The key of the advisory lock that a migrator holds. Its value is arbitrary, but must never change.
 LOCK_KEY: Final = 0x6175_6469_6F63_6174  # "audiocat"
-# The migrating session itself holds this one: after its client is killed, it may go on building an index for a while.
+# The migrating session itself holds this lock: after its client is killed, the session may continue an index build.
 _SESSION_KEY: Final = LOCK_KEY + 1
-#: All other statements wait behind one that waits for a table's lock, so it gives up soon and is retried.
+#: Other statements wait behind a statement that waits for a table's lock. So the lock timeout is short, and the
+#: statement is retried.
 LIMITS: Final = {"lock_timeout": "100ms", "statement_timeout": "5s"}
 # These override the settings of the role and the database, but not those that the caller gives libpq in the URL, in
 # PGOPTIONS or in a service file. So they are set by statements: the parameter `options` would replace the caller's.
 _SETTINGS: Final = {
     **LIMITS,
-    # A migrator may pause between two attempts, but not in a transaction, whose locks block all readers. If its machine
-    # fails, the server has to notice, instead of keeping the locks for hours.
+    # A migrator may pause between two attempts, but not in a transaction, because the transaction's locks block all
+    # readers. If the migrator's machine fails, the server must notice, or it would keep the locks for hours.
     "idle_in_transaction_session_timeout": "10s",
     "idle_session_timeout": "0",
     "tcp_keepalives_idle": "5",
@@ -51,7 +52,7 @@ _SETTINGS: Final = {
     "transaction_timeout": "0",
     # The session ends within a second after its client was killed. A server on Windows does not support this.
     "client_connection_check_interval": "1s",
-    # A revision must have the same effect, and a comparison with the models the same result, on every server.
+    # On every server, a revision must have the same effect, and a comparison with the models must have the same result.
     "default_transaction_isolation": "read committed",
     "standard_conforming_strings": "on",
     "backslash_quote": "safe_encoding",
@@ -68,7 +69,7 @@ _SETTINGS: Final = {
     "TimeZone": "UTC",
     "extra_float_digits": "1",
 }
-# The server lists the settings of plpgsql only after it has loaded the language, but accepts them before.
+# The server lists the settings of plpgsql only after it has loaded the language, but accepts their values earlier.
 _PREPARE_SESSION: Final = """
 SELECT set_config(wanted.name, wanted.value, false)
 FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) LEFT JOIN pg_settings AS known ON known.name = wanted.name
@@ -88,7 +89,7 @@ ORDER BY xact_start NULLS LAST LIMIT 1""")  # noqa: S608  # A constant of ours.
 _BEING_VACUUMED: Final = text(f"""
 SELECT DISTINCT relation::regclass::text FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE granted AND mode = 'ShareUpdateExclusiveLock' AND relation IN ({_OUR_TABLES}) AND NOT pid = ANY (:own)
-  AND coalesce(backend_type, 'autovacuum worker') = 'autovacuum worker'""")  # noqa: S608  # Likewise.
+  AND coalesce(backend_type, 'autovacuum worker') = 'autovacuum worker'""")  # noqa: S608  # A constant of ours.
 _PROGRESS: Final = text("""
 SELECT phase, coalesce(100 * blocks_done / nullif(blocks_total, 0), 100 * tuples_done / nullif(tuples_total, 0)),
        nullif(current_locker_pid, 0)
@@ -139,7 +140,7 @@ class RetryableSteps:
 
 
 class Migrator:
-    """Migrations on *connection*, while the session of *lock_connection* holds the lock of migrators."""
+    """Migrations on *connection*, while the session of *lock_connection* holds the migrators' lock."""
 
     def __init__(self, connection: Connection, lock_connection: Connection, lock_timeout: float) -> None:
         self.connection = connection
@@ -179,7 +180,7 @@ class Migrator:
             tries = tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(TransientConflict),
                 stop=tenacity.stop_before_delay(self.lock_timeout),
-                # Each attempt may block other sessions for the whole lock timeout, so attempts become rarer.
+                # Each attempt may block other sessions for the whole lock timeout, so the pauses between attempts grow.
                 wait=tenacity.wait_exponential(multiplier=0.2, max=_LONGEST_PAUSE) + tenacity.wait_random(0, 0.2),
                 before_sleep=lambda state: self._before_retry(steps, state),
                 reraise=True,
@@ -225,7 +226,7 @@ class Migrator:
 
     def _try(self, run_next: Callable[[], None]) -> None:
         with translated("upgrade"):
-            # If the session of the lock has ended, so has its lock, and another migrator may be working.
+            # If the session with the lock has ended, the lock is released, and another migrator may be working.
             self._lock_connection.exec_driver_sql("SELECT 1")
             # A failed attempt may have left a transaction and other timeouts.
             self.connection.rollback()
@@ -264,9 +265,10 @@ class Migrator:
 
     def _cancel_autovacuum(self) -> None:
         """
-        Make autovacuum end by waiting for its lock, in a mode that blocks neither readers nor writers.
+        Wait for autovacuum's lock to make autovacuum end; the lock mode blocks neither readers nor writers.
 
-        Autovacuum ends when another session has waited for `deadlock_timeout`; a migration gives up before.
+        Autovacuum ends when another session has waited for `deadlock_timeout`; the lock timeout of a migration is
+        shorter.
         """
         with translated("upgrade"):
             for table in self._lock_connection.execute(_BEING_VACUUMED, {"own": self._own}).scalars().all():
@@ -299,8 +301,8 @@ def exclusive_migrator(url: URL, *, timeout: float) -> Iterator[Migrator]:
     """
     Yield a migrator while no other one works on the database.
 
-    The lock is held on a connection of its own, and polled for. A wait inside the server would be a deadlock with
-    ``CREATE INDEX CONCURRENTLY``, which waits for every transaction, including the one that waits for the lock.
+    A separate connection polls for the lock and holds it. A wait inside the server would deadlock with ``CREATE INDEX
+    CONCURRENTLY``, because that statement waits for every transaction, including the one that waits for the lock.
 
     Raises:
         ConfigurationError: the server is too old, its encoding is not UTF8, or the search_path names no schema.

@@ -116,16 +116,16 @@ class RoleNames:
 
 
 class Layout(NamedTuple):
-    """The place and owners of our objects, and the abilities of the server and the role."""
+    """The place and owners of our objects, and the features that the server and the role allow."""
 
     database: str
     schema: str
     #: The signatures of the functions by their names.
     functions: dict[str, str]
-    #: Kind and name of each object of another owner, for ``ALTER ... OWNER TO``.
+    #: The kind and name of each object that another role owns, for ``ALTER ... OWNER TO``.
     foreign: Sequence[sql.Composable]
     server_version: int
-    #: Whether the current role may give objects to the owner, and change the owner's default privileges.
+    #: Whether the current role may transfer objects to the owner, and change the owner's default privileges.
     is_member: bool
     #: Whether the owner role was created for audiocatalog, so that its default privileges may be changed.
     is_our_owner: bool
@@ -133,9 +133,9 @@ class Layout(NamedTuple):
 
 def roles_sql(url: str | URL, names: RoleNames | None = None, *, revoke_temporary: bool = False) -> str:
     """
-    Return the statements that create and grant the three roles as a script, without executing them.
+    Return a script that creates the three roles and grants their rights, without executing it.
 
-    With *revoke_temporary*, they also revoke the right to make temporary tables in this database from PUBLIC.
+    With *revoke_temporary*, the script also revokes from PUBLIC the right to make temporary tables in this database.
 
     Raises:
         ConfigurationError: the URL is wrong.
@@ -154,10 +154,11 @@ def roles_sql(url: str | URL, names: RoleNames | None = None, *, revoke_temporar
 
 def apply_roles(url: str | URL, names: RoleNames | None = None, *, revoke_temporary: bool = False) -> str:
     """
-    Execute the statements of ``roles_sql`` in one transaction, and return them; it is idempotent.
+    Execute the statements of ``roles_sql`` in one transaction, and return them; the call is idempotent.
 
     Raises:
-        PermissionDenied: the role of *url* may not create roles, or may not grant on our objects or their schema.
+        PermissionDenied: the role of *url* may not create roles, or may not grant rights on our objects or their
+            schema.
         ConfigurationError: the URL is wrong; or the role for the application or the search is a superuser or a member
             of the owner's role, so that grants do not limit it.
         SchemaMismatch: the database holds no audiocatalog schema, or one of another version.
@@ -236,7 +237,7 @@ ORDER BY 1 DESC, 2, 3"""
 
 def read_layout(driver: psycopg.Connection[Any], owner: str) -> Layout:
     """
-    Return the place of our objects, and which of them *owner* does not own.
+    Return the place of our objects, and the objects that *owner* does not own.
 
     Raises:
         SchemaMismatch: the database holds no audiocatalog schema, or one of another version. The message says what to
@@ -319,7 +320,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> Iterator[Section]:
-    """Yield the statements in their order, with comments."""
+    """Yield the statements in order, with comments."""
     schema = sql.Identifier(layout.schema)
     owner, app, search = (sql.Identifier(name) for name in (names.owner, names.app, names.search))
     both = sql.SQL(", ").join((app, search))

@@ -1,10 +1,10 @@
 """
 The online rebuild of the search vectors, for a new version of them (docs/adr/0013).
 
-The table has two columns for vectors. A revision gives the unused one the functions of the new version; from then on,
-every written row gets a vector there. The rebuild runs an UPDATE that changes no value on the older rows, in small
-batches, so that PostgreSQL computes their vectors. Then it builds the indexes. An interrupted rebuild can be repeated:
-it finds the remaining rows in the table itself.
+The table has two columns for vectors. A revision assigns the functions of the new version to the unused column. From
+then on, every written row gets a vector in this column. The rebuild runs an UPDATE that changes no value on the older
+rows, in small batches, so that PostgreSQL computes their vectors. Then it builds the indexes. After an interrupt, run
+the rebuild again: it finds the remaining rows in the table itself.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from audiocatalog.operations.advisory_locks import holder_of
 #: The lock of the rebuilding session. Migrations may run meanwhile, except while it builds or drops an index.
 _REBUILD_KEY: Final = LOCK_KEY + 2
 _POLL_INTERVAL: Final = 0.2
-#: The number of tracks that are read, without a lock, before those that need a vector are filled.
+#: The number of tracks that a rebuild reads at a time, without a lock, before it fills those that need a vector.
 _WINDOW: Final = 8192
-#: Every fourth track is filled, then the next ones. Neighbours share a page, and each update leaves an old row version
-#: there until its transaction ends. With the stride, the next updates find room on the page, and write no index.
+#: The rebuild fills every fourth track, then the tracks after these, and so on. Neighbours share a page, and each
+#: update leaves an old row version on the page until its transaction ends. With this stride, later updates find room on
+#: the page, so they do not write to the indexes.
 _STRIDE: Final = 4
 # A batch blocks writers of its tracks for its whole duration.
 _BATCH_SECONDS: Final = 0.04
@@ -68,7 +69,7 @@ FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
 JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
 WHERE indrelid = 'audio_tracks'::regclass AND attname = %s AND starts_with(relname, 'ix_audio_tracks_search_vector')
 ORDER BY relname"""
-#: The function that makes the vectors of a column, with its version; the unused column has none.
+#: The function that makes the vectors of a column, with its version; the unused column has no function.
 _FUNCTION: Final = re.compile(r"\baudiocatalog_(?:search_vector_(v[0-9]+)|no_vector)\(")
 _COUNT: Final = """
 SELECT CASE WHEN reltuples > 0 THEN reltuples::bigint ELSE (SELECT count(*) FROM audio_tracks) END
@@ -83,7 +84,7 @@ WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE da
 
 
 class Progress(NamedTuple):
-    """The current step, and the number of *tracks* it has processed, None if it does not work track by track."""
+    """The current step, and the number of *tracks* it has processed, or None if it does not process tracks."""
 
     step: str
     tracks: int | None = None
@@ -97,7 +98,7 @@ class VectorPlan:
     """
     The remaining work for one column of vectors.
 
-    - *is_spare*: whether no version uses the column; then it is emptied.
+    - *is_spare*: whether no version uses the column; if so, the rebuild empties the column.
     - *tracks*: the approximate number of tracks.
     - *size*: the approximate bytes of disk that missing vectors and indexes will take, without the WAL.
     - *to_drop*: the names of unfinished indexes, and of indexes of another version.
@@ -148,18 +149,18 @@ def rebuild(
     report: _Report = lambda _: None,
 ) -> list[Rebuilt]:
     """
-    Fill each column of vectors by its current functions, and build its indexes, while services work.
+    Fill each column of vectors with its current functions, and build its indexes, while services work.
 
-    - *everything*: whether to check columns that are complete, too.
+    - *everything*: whether to check complete columns too.
     - *rate*: the maximum number of tracks to fill in a second; None for no limit.
-    - *timeout*: the seconds to wait for other rebuilds and upgrades. Transactions that hold tracks or are older
-      than an index are waited for without a timeout.
-    - *report*: called with the progress after each step and each 8192 tracks.
+    - *timeout*: the seconds to wait for other rebuilds and upgrades. The wait for transactions that hold tracks or are
+      older than an index has no timeout.
+    - *report*: called with the progress after each step and after each 8192 tracks.
 
     Readers are not blocked, and a writer of a track that is being filled waits for about 40 ms. An interrupted rebuild
     continues when it is run again.
 
-    Use a URL with the owner of the tables, of the server itself and not of a pooler.
+    The URL must name the owner of the tables, and lead to the server itself, not to a pooler.
 
     Raises:
         ConfigurationError: the URL is wrong.
@@ -183,7 +184,8 @@ class _Vector:
         self.column = column
         self.expression = expression
         self.is_spare = version is None
-        #: The condition for a row whose vector is out of date. A null vector is known to be, so it is not compared.
+        #: The condition for a row whose vector is out of date. A null vector is always out of date, so it is not
+        #: compared.
         self.differs = f"{column} IS DISTINCT FROM {expression}"
         if not self.is_spare:
             self.differs = f"({column} IS NULL OR {self.differs})"
@@ -367,7 +369,7 @@ def _read_vectors(driver: psycopg.Connection[Any]) -> list[_Vector]:
 
 def _await_writers(driver: psycopg.Connection[Any]) -> None:
     """
-    Wait for the transactions that may still write tracks by functions that were replaced.
+    Wait for the transactions that may still write tracks with functions that were replaced.
 
     Later transactions use the new functions.
     """
@@ -390,9 +392,10 @@ def _session(url: URL) -> Iterator[psycopg.Connection[Any]]:
 @contextmanager
 def _holding(driver: psycopg.Connection[Any], key: int, timeout: float) -> Iterator[None]:
     """
-    Hold an advisory lock in the working session, which may go on working after its client has died.
+    Hold an advisory lock in the session that does the work, because the session may go on after its client has died.
 
-    The lock is polled for: a wait inside the server would be a deadlock with another session's concurrent index build.
+    The session polls for the lock, because a wait inside the server would deadlock with another session's concurrent
+    index build.
     """
     deadline = time.monotonic() + timeout
     while not _one(driver, f"SELECT pg_try_advisory_lock({key})"):
