@@ -27,7 +27,7 @@ class _Group(click.Group):
     """A group that lists its commands in a useful order and reports every failure in the same form."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse *args*, after making output escape the characters that the terminal cannot encode."""
+        """Make the output escape the characters that the terminal cannot encode, then parse *args*."""
         for stream in (sys.stdout, sys.stderr):
             if reconfigure := getattr(stream, "reconfigure", None):
                 reconfigure(errors="backslashreplace")
@@ -108,11 +108,11 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
       3    the import finished, but refused some rows
       130  interrupted
       141  the program that read the output closed it
-    """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
-    # The libraries log every failed attempt to connect. The error that is printed at the end is enough.
+    """  # noqa: D301  # Click keeps the lines of a paragraph only after a real backspace character.
+    # The libraries log every failed attempt to connect. The command prints one error at the end, which is enough.
     for library in ("psycopg", "sqlalchemy"):
         logging.getLogger(library).addHandler(logging.NullHandler())
-    # An upgrade or a rebuild may wait for minutes, so it says at once what it waits for.
+    # An upgrade or a rebuild may wait for minutes, so the command prints at once what it waits for.
     logger, teller = logging.getLogger("audiocatalog"), _Waits(logging.WARNING)
     logger.addHandler(teller)
     context.call_on_close(lambda: logger.removeHandler(teller))

@@ -65,7 +65,7 @@ def claim(target: Target, /, *, as_json: bool, **options: Any) -> None:  # noqa:
           audiocatalog complete "$1" "$2" --metadata found.json ||
           audiocatalog fail "$1" "$2" --error "cannot be read"
       done
-    """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
+    """  # noqa: D301  # Click keeps the lines of a paragraph only after a real backspace character.
     with inputs_by_option(), target.catalog() as catalog:
         claims = catalog.claim(**options)
     if as_json:
@@ -185,7 +185,7 @@ def release(
 
 
 def _claim_of(catalog: Catalog, target: Target, track_id: UUID, token: int) -> Claim:
-    """Return the claim with *token*. The server compares the token alone, so the other fields are placeholders."""
+    """Return the claim with *token*. The server compares only the token, so the other fields are placeholders."""
     track, now = catalog.get(track_id), datetime.now(UTC)
     return Claim(track, token, worker=target.who, attempt=1, expires_at=now, last_error=None)
 

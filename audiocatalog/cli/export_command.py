@@ -26,7 +26,7 @@ from audiocatalog.cli.writing import compressed, csv_line, json_line, replaced, 
 from audiocatalog.errors import CatalogError
 from audiocatalog.models.rows import TRACK_COLUMNS
 
-#: The fields of an import, the id first, then those that only the schema's owner imports or that no import reads.
+#: The fields that every import keeps, with the id first, and the fields that --all writes.
 _IMPORTED: Final = ("id", *(name for name in IMPORTED if name != "id"))
 _FIELDS: Final = (*_IMPORTED, *(name for name in TRACK_COLUMNS if name not in IMPORTED))
 _PART: Final = 1000
@@ -99,7 +99,7 @@ def export_file(
     \b
       audiocatalog export tracks.csv.gz
       audiocatalog export --year 1990..1999 --fields id,title | jq .title
-    """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
+    """  # noqa: D301  # Click keeps the lines of a paragraph only after a real backspace character.
     if fields is not None and everything:
         raise click.UsageError("--fields and --all both choose the fields: leave one of them out", context)
     is_stdout = str(file) == "-"

@@ -47,7 +47,7 @@ class Interrupted(Failure):
 
 def failure_of(error: CatalogError) -> Failure:
     """Return the failure that reports *error*."""
-    # Messages of errors leave the id out. The user typed it, so it may be shown here.
+    # The messages of errors leave ids out. The user typed the id, so the command may show it.
     track_id = getattr(error, "track_id", None)
     message = str(error) if track_id is None else f"track {track_id}: {error}"
     return WrongSettings(message) if isinstance(error, ConfigurationError) else Failure(message)
@@ -58,7 +58,7 @@ def plain_failures() -> Iterator[None]:
     """
     Turn errors of the catalogue and of the system, a closed pipe and Ctrl-C into failures.
 
-    Click's own errors repeat arguments and file names, so they are escaped before they are shown.
+    Click's own errors repeat arguments and file names, so these errors are escaped before they are shown.
     """
     try:
         yield

@@ -25,9 +25,9 @@ whole: Final = click.option("--whole", is_flag=True, help="The last word is comp
 _Ends = tuple[float, float]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-#: The options of arguments whose names differ.
+#: The options of those arguments that have another name than their option.
 _ARGUMENTS: Final[Mapping[str, str]] = {"query": "QUERY", "id": "ID", "facets": "--facet"}
-#: Advice for arguments whose rule alone does not help.
+#: Advice for arguments whose error message alone does not help.
 _ADVICE: Final[Mapping[str, str]] = {
     "after": "the cursor belongs to another search: repeat the QUERY, --whole, the filters and --sort of the page that "
     "printed it, or leave --after out",
@@ -145,7 +145,7 @@ def _range_option(field: str) -> Callable[[_Command], _Command]:
 
 
 def _filters(**names: Sequence[str]) -> Sequence[Callable[[_Command], _Command]]:
-    """Return the options of all filters. *names* are the options whose names differ from their fields."""
+    """Return the options of all filters. *names*: the options whose names differ from their fields."""
     return (
         click.option("--status", type=status_choice, multiple=True, help="Only this status."),
         *(
@@ -166,7 +166,7 @@ def filters(command: _Command) -> _Command:
 
 
 def filters_beside_file_format(command: _Command) -> _Command:
-    """Add the same options to *command*, whose --format is that of a file."""
+    """Add the options that narrow a search to *command*, whose --format is the format of a file."""
     return _with(command, _filters(format=("--audio-format",)))
 
 
@@ -204,7 +204,7 @@ def inputs_by_option(**names: str) -> Iterator[None]:
 
 @contextmanager
 def refusals_by_option() -> Iterator[None]:
-    """Do what ``inputs_by_option`` does, and give advice if the search takes too long."""
+    """Do what ``inputs_by_option`` does, and give advice if the search times out."""
     try:
         with inputs_by_option():
             yield

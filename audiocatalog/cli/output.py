@@ -22,7 +22,7 @@ from audiocatalog.models.rows import CHANGE_COLUMNS, TRACK_COLUMNS
 
 #: The width of a pipe or a file. Lines are not wrapped there, because programs read them one by one.
 _ENDLESS: Final = 100_000
-#: The least width of most tables, so that no text is cut off. A narrower terminal wraps the lines itself.
+#: The minimum width of most tables, so that no text is cut off. A narrower terminal wraps the lines itself.
 _NARROWEST: Final = 80
 _WIDE_HISTORY: Final = 100
 _PIECE: Final = 2**14
@@ -67,7 +67,7 @@ def print_json(value: object) -> None:
     """Print *value* as one line of JSON, in ASCII unless the output is in Unicode."""
     unicode = (getattr(sys.stdout, "encoding", None) or "ascii").lower().startswith("utf")
     text = json_text(value, ascii_only=not unicode)
-    # Unbuffered, one long write to a pipe that is closed half-way raises no error. Short writes do.
+    # If stdout is unbuffered and its pipe is closed half-way, one long write raises no error. Short writes do.
     for start in range(0, len(text), _PIECE):
         click.echo(text[start : start + _PIECE], nl=False)
     click.echo()
@@ -116,7 +116,7 @@ def print_change(change: StatusChange) -> None:
 def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
     """Print the moves of a track and how long it stayed in each status. The last stay ends at *now*."""
     output = Output()
-    # Each move begins where the last one ended, so narrow terminals leave the first column out.
+    # Each move begins in the status in which the last move ended, so a narrow table leaves out the first column.
     is_wide = output.width >= _WIDE_HISTORY
     start = ["from", ""] if is_wide else []
     table = output.table("when (UTC)", *start, "to", "try", "stayed", "who", "why", right=("try",))

@@ -71,7 +71,7 @@ def print_page(page: SearchPage, offset: int | None = 0, output: Output | None =
 
 
 def _place(page: SearchPage, offset: int | None) -> str:
-    """Return which hits these are, and of how many."""
+    """Return the positions of the hits of *page*, and the total."""
     if not page.hits and not page.total:
         return "no hits"
     estimate = f"at least {page.total:,} hits" if _is_least(page) else f"{about(page.total)} hits"
@@ -86,7 +86,7 @@ def _place(page: SearchPage, offset: int | None) -> str:
 
 
 def _is_least(page: SearchPage) -> bool:
-    """Return whether counting ended at its bound, so that the total is a minimum."""
+    """Return whether counting ended at its limit, so that the total is a minimum."""
     return not page.is_total_exact and page.total == COUNTED
 
 
@@ -136,7 +136,7 @@ def _figures(track: Track) -> tuple[str, str, str]:
 
 
 def _album(hit: Hit, unknown: str) -> Text:
-    """Return the album of a hit, and the genre if that matched, because it has no column of its own."""
+    """Return the album of a hit, and the genre if it matched, because no column shows the genre."""
     album = _highlighted(hit, "album") if hit.track.album else Text(unknown)
     if "genre" not in hit.highlights:
         return album
@@ -145,7 +145,7 @@ def _album(hit: Hit, unknown: str) -> Text:
 
 
 def _highlighted(hit: Hit, field: str) -> Text:
-    """Return a field of a hit with its matches marked. Each piece is escaped alone: escaping changes lengths."""
+    """Return a field of a hit with its matches marked. Escaping changes lengths, so pieces are escaped separately."""
     value, text, done = getattr(hit.track, field), Text(), 0
     if value is None:
         return Text(UNKNOWN)

@@ -1,4 +1,4 @@
-"""The progress of a long command on stderr: how far it is, its speed, and the time left."""
+"""The progress of a long command on stderr: the items done, the speed, and the time left."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Reporter(Protocol):
         """Print *line* without disturbing the progress."""
 
     def begin(self, verb: str, done: int, position: int | None) -> None:
-        """Begin the step *verb*. The items *done* before, up to *position*, do not count for its speed."""
+        """Begin the step *verb*. The items *done* before, up to *position*, do not count toward the speed."""
 
     def update(self, done: int, position: int | None, refused: int = 0) -> None:
-        """Show the number of items *done*, and of those *refused*, up to *position*, if that is known."""
+        """Show the numbers of items *done* and *refused*, up to *position*, if the position is known."""
 
 
 def progress_reporter(verb: str, noun: str, size: int | None, clock: Callable[[], float] = time.monotonic) -> Reporter:
     """
     Return a progress bar if stderr is a terminal, else a printer of lines.
 
-    *noun* names the items. *size*: the position at which the work is complete, or None if it is not known.
+    *noun* names the items. *size*: the position at which the work is complete, or None if unknown.
     """
     console = Console(stderr=True, highlight=False)
     meter = _Meter(verb, noun, size, clock)

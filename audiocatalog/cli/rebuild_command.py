@@ -43,7 +43,7 @@ def rebuild(target: Target, *, dry_run: bool, everything: bool, rate: float | No
 
     \b
       audiocatalog upgrade && audiocatalog rebuild
-    """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
+    """  # noqa: D301  # Click keeps the lines of a paragraph only after a real backspace character.
     begin = time.monotonic()
     done: list[Rebuilt] = []
     try:

@@ -67,7 +67,7 @@ def roles(
 
     In PostgreSQL, every role may create temporary tables and so fill the disk. --revoke-temporary revokes this from
     all roles but the owner and superusers. Grant it by name to roles that need it.
-    """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
+    """  # noqa: D301  # Click keeps the lines of a paragraph only after a real backspace character.
     if grant is not None or grant_search is not None:
         if grant is not None and grant_search is not None:
             raise click.UsageError("--grant and --grant-search exclude each other: leave one of them out")

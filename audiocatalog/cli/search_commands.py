@@ -78,7 +78,7 @@ def search(
 
     --status, --genre, --format, --artist, --album and --facet can be given several times. A track matches if it has
     one of the values. Without a QUERY, all tracks that meet the filters are listed, newest first.
-    """  # noqa: D301  # Click needs the character itself: it keeps the lines of a paragraph.
+    """  # noqa: D301  # Click keeps the lines of a paragraph only after a real backspace character.
     if after is not None and offset:
         raise click.UsageError("--after and --offset both choose the page: leave one of them out", context)
     with options.refusals_by_option():

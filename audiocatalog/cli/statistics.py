@@ -15,13 +15,13 @@ from audiocatalog.cli.output import Output, plain
 from audiocatalog.cli.text import counted, time_span
 from audiocatalog.errors.printing import escaped
 
-#: The number of parts of the time, each of which is one character of a sparkline.
+#: The number of parts of the period. Each part is one character of a sparkline.
 PARTS: Final = 24
 _BAR: Final = 18
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 _PLAIN_LEVELS: Final = ":-=+*#%@"
 _WORKERS_SHOWN: Final = 10
-#: The least width of these tables, and the width below which they show ages without times.
+#: The minimum width of these tables, and the width below which they show ages without times.
 _NARROWEST: Final = 50
 _WITH_TIMES: Final = 72
 
@@ -88,7 +88,7 @@ def print_activity(activity: Activity) -> None:
 
 
 def _changes(output: Output, activity: Activity) -> Table:
-    """Return the changes in each part of the time. All rows share one scale, so that they can be compared."""
+    """Return the changes in each part of the period. All rows share one scale, so that they can be compared."""
     seconds = (activity.until - activity.since).total_seconds()
     each = time_span(seconds / len(activity.buckets))
     table = output.table(f"last {time_span(seconds)}", "tracks", f"{each} each", right=("tracks",))
@@ -119,7 +119,7 @@ def _stays(output: Output, activity: Activity) -> Table:
 
 
 def _workers(output: Output, activity: Activity) -> Table:
-    """Return the number of tracks that each worker holds, and of those that wait."""
+    """Return the number of tracks that each worker holds, and the number of tracks that wait."""
     table = output.table("worker", "tracks", "oldest claim", right=("tracks",))
     shown = activity.workers[:_WORKERS_SHOWN]
     for load in shown:

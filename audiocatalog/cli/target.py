@@ -1,4 +1,4 @@
-"""Which database a command works on, and which actor it records."""
+"""The database that a command works on, and the actor that it records."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Target:
 
     @property
     def who(self) -> str:
-        """The actor that commands record: the given one, else the user."""
+        """The actor that commands record: that of --actor, or the name of the user."""
         return self.actor or os.environ.get("AUDIOCATALOG_ACTOR") or _user_name()
 
     @contextmanager
@@ -83,7 +83,7 @@ class Target:
 
 @contextmanager
 def _served(folder: Path, *, create: bool) -> Iterator[str]:
-    """Run a server on *folder*. Only `upgrade` creates the folder, so that a misspelt name creates none."""
+    """Run a server on *folder*. Only `upgrade` creates the folder, so that a misspelt name creates no folder."""
     if not create and not _holds_cluster(folder):
         raise WrongSettings(f"{folder} holds no catalogue: create one by `audiocatalog --local {folder} upgrade`")
     # Imported here because only --local needs it.

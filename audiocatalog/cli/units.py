@@ -26,7 +26,7 @@ class Spelling(NamedTuple):
     The spellings of a unit, each with its factor to the stored unit.
 
     - *offered*: the values of ``--unit``, the stored unit first
-    - *written*: the spellings beside numbers, in small letters
+    - *written*: the spellings beside numbers, in lower case
     - *doubt*: when values are likely in another unit
     """
 
@@ -57,7 +57,7 @@ SPELLINGS: Final[Mapping[Unit | None, Spelling]] = {
         Doubt(is_above=False, bound=1000, likely="kbps"),
     ),
 }
-#: The same, by field.
+#: The spellings of the unit of each field.
 UNITS: Final[Mapping[str, Spelling]] = {
     name: SPELLINGS[field.unit] for name, field in FIELDS.items() if field.unit in SPELLINGS
 }
@@ -83,7 +83,7 @@ def in_units(field: str, value: float) -> str:
 
 
 def naming_fields(command: _Command) -> _Command:
-    """Fill in the help of *command*: METADATA with the names of the fields, METADATA (UNITS) with their units too."""
+    """In the help of *command*, replace METADATA with the fields' names, and METADATA (UNITS) with names and units."""
     names = [f"{name} ({unit})" if (unit := _shown(field.unit)) else name for name, field in FIELDS.items()]
     text = (command.help or "").replace("METADATA (UNITS)", ", ".join(names))
     command.help = text.replace("METADATA", ", ".join(FIELDS))

@@ -44,7 +44,7 @@ class Count(NamedTuple):
 
 def count_words(catalog: Catalog, **options: float) -> Count:
     """
-    Refresh the vocabulary of *catalog*, and show on a terminal that this is under way.
+    Refresh the vocabulary of *catalog*, and show on a terminal that the count is under way.
 
     Raises:
         CatalogError: an error of ``Catalog.refresh_vocabulary``, which gets the *options*.

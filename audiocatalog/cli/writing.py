@@ -63,7 +63,7 @@ def spreadsheet_cell(value: Any) -> Any:  # noqa: ANN401  # Cells of every type.
     """
     Return *value* with an apostrophe wherever a spreadsheet could begin a formula. Numbers stay numbers.
 
-    The signs are those of OWASP's page on CSV injection, also after blanks and quotation marks.
+    The signs are those of OWASP's page on CSV injection. Blanks and quotation marks may precede them.
 
     >>> spreadsheet_cell("=1+1"), spreadsheet_cell("a=1"), spreadsheet_cell("a;=1"), spreadsheet_cell(-1)
     ("'=1+1", 'a=1', "a;'=1", -1)
@@ -109,7 +109,7 @@ def compressed(file: BinaryIO) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Add *path* to errors of the system that name no file, such as that of a full disk."""
+    """Add *path* to errors of the system that name no file, such as the error of a full disk."""
     try:
         yield
     except OSError as error:
@@ -122,7 +122,7 @@ def _temporary_beside(path: Path) -> Any:  # noqa: ANN401  # The type is private
     try:
         return tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False)
     except OSError as error:
-        # The user knows *path*, and not the temporary name.
+        # The user knows *path*, but not the temporary name.
         raise type(error)(error.errno, error.strerror, str(path)) from None
 
 

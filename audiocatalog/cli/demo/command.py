@@ -1,6 +1,6 @@
-"""The demo: a short story for newcomers. It runs what it shows, and checks every claim that it makes.
+"""The demo: a short story for newcomers. The demo runs the code that it shows, and checks every claim that it makes.
 
-The code that it shows is in ``story``. ``Stage`` prints and checks; the functions after it are the chapters.
+The code is in ``steps``. ``Stage`` prints the code and checks the claims. The functions after ``Stage`` are chapters.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Stage:
         self.output.print(Text(textwrap.indent(text, "    "), "cyan"))
 
     def check(self, *, holds: bool, claim: str) -> None:
-        """Count a *claim* that *holds*; end the demo at one that does not."""
+        """Count *claim* if it *holds*; otherwise, end the demo."""
         if not holds:
             raise Failure(f"a claim of the demo does not hold: {claim}")
         self.claims += 1
@@ -134,7 +134,7 @@ class Stage:
         return page
 
     def refusal(self, function: Callable[[Catalog], None], catalog: Catalog, expected: type[_Error]) -> _Error:
-        """Print and run *function*, which must raise an *expected* error; print and return that."""
+        """Print and run *function*, which must raise an *expected* error; print and return the error."""
         self.code(body_of(function))
         try:
             function(catalog)
@@ -146,13 +146,13 @@ class Stage:
 
     def death(self, function: Callable[[str], None], target: Target, *, says: str) -> str:
         """
-        Run *function* on the demo's database in another process, which must print *says* first and be killed.
+        Run *function* on the demo's database in another process, which must print *says* and then be killed.
 
-        Return all that it prints.
+        Return the output of the process.
         """
         call = f"import sys; from {function.__module__} import {function.__name__} as run; run(sys.argv[1])"
         arguments = [sys.executable, "-c", call, target.url or ""]
-        # Our own interpreter and our own function, without a shell.
+        # The process runs our own interpreter and our own function, without a shell.
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
         self._answer(f"{done.stdout.strip()}\nkilled by signal {-done.returncode}", "yellow")
         self.check(holds=done.returncode == -signal.SIGKILL, claim="the worker is killed")
@@ -327,7 +327,7 @@ def tracks() -> Path:
 
 
 def _shown(path: Path) -> str:
-    """Return *path* as a user in the current folder would type it."""
+    """Return *path* as a user would type it in the current folder."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 

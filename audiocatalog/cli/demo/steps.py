@@ -1,5 +1,5 @@
 """
-The code that the demo shows. The demo prints the body of each function, runs it and checks the claim that it returns.
+The code that the demo shows. The demo prints the body of each function, runs it and checks the returned claim.
 
 The docstring and the last statement, which returns the claim, are not printed.
 """
@@ -27,7 +27,7 @@ from audiocatalog.errors import InvalidInput, TransitionConflict
 #: The id of the track that the demo follows.
 IDIOTEQUE: Final = UUID("01920000-0000-7000-8000-00000001d107")
 
-#: The id of the track that a worker dies over.
+#: The id of the track whose worker is killed.
 UPLOAD: Final = UUID("01920000-0000-7000-8000-00000000dead")
 #: The lease of claims in the demo. A real lease is minutes long.
 LEASE: Final = timedelta(seconds=0.3)
@@ -36,7 +36,7 @@ NOW: Final = datetime.now(UTC)
 PENDING: Final = TrackStatus.PENDING
 PROCESSING: Final = TrackStatus.PROCESSING
 
-#: The token of each dead worker that has printed it, by name.
+#: The tokens that killed workers have printed, by the name of the worker.
 TOKEN_OF: Final[dict[str, int]] = {}
 
 #: Queries as people type them, and the artists that must be on the first page.
@@ -65,7 +65,7 @@ QUERIES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("किशोर", ("किशोर कुमार",)),
 )
 
-#: Queries that are syntax elsewhere.
+#: Queries with the syntax of SQL and of other search engines.
 HOSTILE: Final = ('"', "'", "&|!():*<->", "((((", "rock & (", "\\", "a:*b", "'; DROP TABLE audio_tracks; --")
 
 
@@ -106,7 +106,7 @@ def save_again(catalog: Catalog) -> Checked:
 
 
 def save_other_content(catalog: Catalog) -> None:
-    """Save other content under that id."""
+    """Save other content under the same id."""
     with catalog.unit_of_work() as work:
         work.save(TrackMetadata(title="Kid A"), id=IDIOTEQUE, audio_path="s3://x")
 
@@ -118,7 +118,7 @@ def make_bad_metadata(_: Catalog) -> None:
 
 
 def race(catalog: Catalog) -> Checked:
-    """Let eight workers try to take the track."""
+    """Let eight workers try to claim the track."""
 
     def take(worker: str) -> str:
         try:
@@ -143,7 +143,7 @@ def complete(catalog: Catalog) -> Checked:
 
 
 def take_and_die(url: str) -> None:
-    """Claim a track and kill this process, which is not that of the demo."""
+    """Claim a track and kill the current process, which is not the demo's main process."""
     with Catalog(url, actor="ann") as catalog:
         (claim,) = catalog.claim(limit=1, lease=LEASE)
         click.echo(f"attempt {claim.attempt}, token {claim.token}")
@@ -159,7 +159,7 @@ def register_a_track(catalog: Catalog) -> Checked:
 
 
 def work_on(catalog: Catalog) -> Checked:
-    """Let another worker take over the track of the dead one."""
+    """Let another worker claim the track of the dead worker."""
     time.sleep(LEASE.total_seconds())
     worker = catalog.worker(worker="bob", poll=0.05)
     for claim in worker:
@@ -203,7 +203,7 @@ def break_the_rules(catalog: Catalog) -> None:
 
 
 def fail_half_way(catalog: Catalog) -> Checked:
-    """End a unit of work by an exception."""
+    """End a unit of work with an exception."""
     before = count(catalog)
     try:
         with catalog.unit_of_work() as work:
@@ -224,7 +224,7 @@ def swallow_an_error(catalog: Catalog) -> None:
     with catalog.unit_of_work() as work:
         work.save(TrackMetadata(title="Lost in the Void"), audio_path="s3://demo/void")
         with suppress(DBAPIError):
-            # From here on, PostgreSQL discards everything, and its COMMIT reports no error.
+            # After this error, PostgreSQL discards all changes of the transaction, and its COMMIT reports no error.
             work.session.execute(sqlalchemy.text("SELECT 1 / 0"))
 
 
@@ -236,7 +236,7 @@ def search_with_filters(catalog: Catalog) -> SearchPage:
 
 
 def search_with_malice(catalog: Catalog) -> Checked:
-    """Search for text that is syntax elsewhere."""
+    """Search for text with the syntax of SQL and of other search engines."""
     for query in HOSTILE:
         catalog.search(query)
     total = count(catalog)
@@ -260,7 +260,7 @@ def search_while_typing(catalog: Catalog) -> Checked:
 
 
 def search_precisely(catalog: Catalog) -> SearchPage:
-    """Search for exactly what is meant."""
+    """Search with a field, an exclusion and a range of years."""
     page = catalog.search("artist:radiohead -creep year:1990..2000")
     return page  # noqa: RET504
 

@@ -34,27 +34,27 @@ class Done:
 
     @property
     def rows(self) -> int:
-        """The number of all these rows."""
+        """The number of committed and refused rows."""
         return self.inserted + self.updated + self.unchanged + self.refused
 
 
 class Checkpoint:
     """
-    A file at *path* that holds what is ``Done`` of the import described by *identity*.
+    A file at *path* with the progress of an import, as ``Done``. *identity*: the facts that identify the import.
 
     Raises:
-        UnusableFile: the file belongs to another import, or is no such file.
+        UnusableFile: the file belongs to another import, or is not a checkpoint.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
-        # The form in which it will be read back.
+        # JSON changes some values, so the identity is stored as JSON returns it.
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))
         #: What an interrupted import has done, or None if this import begins at the first row.
         self.done = self._read()
 
     def write(self, done: Done) -> None:
-        """Store *done* in one step, so that an interruption leaves the state before it."""
+        """Store *done* in one step. If the process is interrupted, the file keeps the earlier state."""
         state = {"version": _VERSION, "import": self._identity, "done": dataclasses.asdict(done)}
         with replaced(self.path) as file:
             file.write(json_line(state).encode())

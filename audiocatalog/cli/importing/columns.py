@@ -19,7 +19,7 @@ REASON: Final = "refused_because"
 _NAMES: Final = files(__package__).joinpath("column_names.toml").read_text(encoding="utf-8")
 #: The fields that a file can hold.
 FIELDS: Final = (*CONTENT_COLUMNS, "id", "status", "created_at")
-#: The unambiguous names of a field in other programs, in small letters without blanks, and the unit that each implies.
+#: The unambiguous names of a field in other programs, in lower case without blanks, and the unit that each implies.
 ALIASES: Final[Mapping[str, Mapping[str, str | None]]] = {
     field: {name: unit or None for unit, names in by_unit.items() for name in names}
     for field, by_unit in tomllib.loads(_NAMES).items()
@@ -51,7 +51,7 @@ class Columns(NamedTuple):
 
 def simplified(name: str) -> str:
     """
-    Return *name* without capitals, blanks and the signs between words.
+    Return *name* in lower case, without blanks and the signs between words.
 
     >>> {simplified(name) for name in ("Audio Path", "audio-path", "AudioPath", " audio_path")}
     {'audiopath'}
@@ -64,10 +64,12 @@ def match_columns(
     columns: Sequence[str], fields: Collection[str], mapped: Mapping[str, str], used: Collection[str]
 ) -> Columns:
     """
-    Return the columns of *fields*. The user *mapped* some fields to columns, and *used* other columns elsewhere.
+    Return the columns of *fields*.
 
-    A field is read from the column of its own name, else from one with another spelling of it, else from one with an
-    unambiguous alias. If two such columns could be the field, neither is read.
+    A field is read from the column with its own name. If there is none, it is read from a column with another spelling
+    of the name, or else with an unambiguous alias. If two such columns could be the field, neither is read.
+
+    *mapped*: the columns that the user gives for fields. *used*: the columns that other options name.
     """
     present = set(columns)
     taken = {*used, *mapped.values(), *(name for name in fields if name in present and name not in mapped), REASON}
@@ -99,7 +101,7 @@ def match_columns(
 
 def check_columns(columns: Sequence[str], found: Columns, named: Collection[str], *, makes_path: bool) -> None:
     """
-    Check that the *columns* of a CSV file suffice. *named* are the columns that the user named.
+    Check that the *columns* of a CSV file suffice. *named*: the columns that the user named.
 
     Raises:
         UnusableFile: a column is missing or ambiguous. The message says what to do.
@@ -136,7 +138,7 @@ def columns_are(columns: Sequence[str]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return the first *names*, quoted, and how many more there are."""
+    """Return the first *names*, quoted, and the number of other names."""
     names = tuple(names)
     shown = ", ".join(map(quoted, names[:_MOST_NAMED]))
     more = len(names) - _MOST_NAMED

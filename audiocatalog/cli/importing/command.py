@@ -49,7 +49,7 @@ def _read_delimiter(context: click.Context, option: click.Parameter, text: str |
 
 
 class _Input(click.File):
-    """A parameter that names a file to read, or stdin, which may be closed."""
+    """The type of a parameter that names a file to read, or stdin, which may be closed."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Open the file."""
@@ -222,7 +222,7 @@ def _test(file: InputFile) -> None:
 
 
 def _save(run: ImportRun, options: ImportOptions, target: Target, *, count: bool, quiet: bool) -> Summary:
-    """Save the rows, print the summary unless *quiet*, and count the words if *count* says so."""
+    """Save the rows, print the summary unless *quiet*, and count the words if *count* is true."""
     try:
         with target.catalog() as catalog:
             catalog.health()

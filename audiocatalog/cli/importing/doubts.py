@@ -13,14 +13,14 @@ from audiocatalog.cli.text import time_span
 from audiocatalog.cli.units import SPELLINGS, UNITS
 from audiocatalog.models.metadata import FIELDS, NUMBER_LIMITS
 
-#: The most rows and characters that the check reads.
+#: The maximum numbers of rows and characters that the check reads.
 MOST_FIRST_ROWS: Final = 1000
 _MOST_CHARACTERS: Final = 2**24
 _FEWEST_REFUSALS: Final = 2
 
 
 def _advice_on_numbers(field: str) -> Iterator[tuple[str, str]]:
-    """Yield the expected kind of number in *field*, and advice for when all its numbers are refused."""
+    """Yield the expected kind of number in *field*, and the advice to give if all its numbers are refused."""
     match FIELDS[field].unit:
         case "s":
             yield (
@@ -34,7 +34,7 @@ def _advice_on_numbers(field: str) -> Iterator[tuple[str, str]]:
             yield "whole number", f"if they are in {likely}, say so by --unit {field}={likely}"
 
 
-#: Advice for when every row is refused, by a part of the reason.
+#: The advice to give if every row is refused, by a part of the reason.
 _ADVICE: Final = (
     ("not UTF-8", "the file has another encoding: name it, for example by --encoding cp1252 for a file from Windows"),
     ("status: one of", "the statuses come from another program: give one for all tracks, as by --status completed"),
@@ -75,7 +75,7 @@ def doubt_about(first: Sequence[ReadRecord | Refusal], units: Mapping[str, str],
     """
     Return what is probably wrong with the *first* rows and the option that settles it, or None.
 
-    *units* are the units that the user gave, by field. If the import *keeps_refused* rows, all may be refused.
+    *units*: the units that the user gave, by field. If the import *keeps_refused* rows, all may be refused.
     """
     records = [item for item in first if isinstance(item, ReadRecord)]
     if not records and len(first) >= _FEWEST_REFUSALS and not keeps_refused:
@@ -97,7 +97,7 @@ def _doubtful_unit(field: str, records: Sequence[ReadRecord]) -> str | None:
     median, limit = statistics.median(values), NUMBER_LIMITS[field]
     if not (median > doubt.bound if doubt.is_above else median < doubt.bound):
         return None
-    # If the field could not hold these values in the other unit, they are in its own.
+    # If the field could not hold these values in the likely unit, they are already in the stored unit.
     if not limit.lowest <= median * UNITS[field].offered[doubt.likely] <= limit.highest:
         return None
     usual = next(iter(UNITS[field].offered))
@@ -110,7 +110,7 @@ def _doubtful_unit(field: str, records: Sequence[ReadRecord]) -> str | None:
 
 
 def _one_reason(refusals: Sequence[Refusal]) -> str | None:
-    """Return why all rows are refused, or None if there are several reasons."""
+    """Return the reason why all rows are refused, or None if there are several reasons."""
     kinds = {_kind_of(refusal.reason) for refusal in refusals}
     if len(kinds) > 1:
         return None
@@ -122,6 +122,6 @@ def _one_reason(refusals: Sequence[Refusal]) -> str | None:
 
 
 def _kind_of(reason: str) -> str:
-    """Return the part of *reason* that is equal for all rows that are refused for the same cause."""
+    """Return the part of *reason* that is equal for all rows with the same kind of reason."""
     first = reason.partition(", not ")[0].partition(": it holds ")[0].partition("; ")[0]
     return next((kind for sign, kind in _KINDS if sign in first), _NUMBERS.sub("N", first))

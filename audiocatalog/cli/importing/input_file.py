@@ -16,7 +16,7 @@ _CHUNK: Final = 2**17
 
 
 class DamagedFile(Exception):
-    """The rest of a file cannot be read. If *is_garbled*, the data before that may be wrong too."""
+    """The rest of a file cannot be read. If *is_garbled*, the data before the damage may be wrong too."""
 
     def __init__(self, message: str, *, is_garbled: bool = False) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class InputFile:
         Decompress a gzip file to its end without moving *stream*. A pipe is not tested.
 
         Only the checksum at the end shows damage. Until then, rows after the damage may look like any other rows.
-        *tested* is called with the bytes decompressed and the position in the stored file.
+        *tested* is called with the number of decompressed bytes and the position in the stored file.
 
         Raises:
             DamagedFile: the gzip file is damaged.
@@ -85,7 +85,7 @@ class _Counted(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # BufferedReader passes a memoryview.
         with _damage_told():
-            # read1 returns what is there, so that a row in a pipe does not wait for the next.
+            # read1 returns the available bytes, so a row in a pipe does not wait for the next row.
             data = self._beginning or self._file.read1(len(buffer))  # type: ignore[attr-defined]  # All files have it.
         self._beginning = b""
         buffer[: len(data)] = data
@@ -122,7 +122,7 @@ def _damage_told() -> Iterator[None]:
 
 
 def size_of(file: IO[bytes]) -> int | None:
-    """Return the size of *file* in bytes, or None if it is no regular file."""
+    """Return the size of *file* in bytes, or None if it is not a regular file."""
     try:
         status = os.fstat(file.fileno())
     except (AttributeError, io.UnsupportedOperation):

@@ -69,14 +69,14 @@ class JsonArrayFile:
             element, length = [], 0
 
     def _pieces(self) -> Iterator[tuple[str, str]]:
-        """Yield the text of the elements in pieces, each with the sign that ends the element, or an empty text."""
+        """Yield the text of the elements in pieces, each with the sign that ends the element, or "" before that."""
         part, start, place, depth, is_open = next(self._parts, "").lstrip(), 1, 1, 0, False
         while True:
             token = (_IN_STRING.match if is_open else _TOKEN.search)(part, place)
             sign, place = (token[1], token.end()) if token else ("", len(part))
             if is_open:
                 is_open = sign != '"'
-                # A backslash at the end of the part escapes the first sign of the next.
+                # A backslash at the end of the part escapes the first sign of the next part.
                 place += sign == "\\"
             elif sign == '"':
                 is_open = True

@@ -1,4 +1,4 @@
-"""The lines of a text file, decoded and bounded in length, which a reader can put back."""
+"""The lines of a text file, decoded and bounded in length. A reader can put lines back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, Self
 from audiocatalog.cli.importing.input_file import DamagedFile
 from audiocatalog.cli.text import quoted
 
-#: The most characters and lines of a row. Longer rows are refused.
+#: The maximum numbers of characters and lines of a row. Longer rows are refused.
 LONGEST_ROW: Final = 16 * 2**20
 MOST_LINES: Final = 100_000
 
@@ -29,7 +29,7 @@ _OTHER_FORMATS: Final = {
 }
 _LONGEST_BEGINNING: Final = max(map(len, _OTHER_FORMATS))
 UTF8: Final = "UTF-8"
-# Codecs that are no encodings of files, or take quadratic time to decode.
+# Codecs that are not encodings of files, or that take quadratic time to decode.
 _NO_ENCODINGS: Final = frozenset(
     {"idna", "punycode", "undefined", "unicode_escape", "unicode-escape", "raw_unicode_escape", "raw-unicode-escape"}
 )
@@ -64,8 +64,8 @@ class Lines:
     """
     The lines of *file*. The lines of the current record can be put back.
 
-    Use it in a ``with`` block, which leaves the file open. Bytes that *encoding* lacks become lone surrogates, and a
-    used cell that holds one is refused later.
+    Use it in a ``with`` block, which leaves the file open. Bytes that *encoding* lacks become lone surrogates. If a
+    field is read from a cell with a lone surrogate, the row is refused later.
 
     Raises:
         UnusableFile: the first bytes show that the file is not text.
@@ -94,7 +94,7 @@ class Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # An abandoned generator ends later, when the file may be closed.
+        # An abandoned generator may end after the file is closed.
         if not self._text.closed:
             self._text.detach()
 
@@ -142,7 +142,7 @@ class Lines:
 
     def put_back_all_but_the_first(self, known: type[Exception]) -> bool:
         """
-        Put back all lines of the record but its first, and return whether there are any.
+        Put back all lines of the record but its first, and return whether there are such lines.
 
         Until these lines are read again, a record that continues into another of them raises *known*.
         """

@@ -131,7 +131,7 @@ class ImportOptions:
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Whether *file* is the regular file at *path*."""
+    """Return whether *file* is the regular file at *path*."""
     if size_of(file) is not None:
         with suppress(OSError):
             return os.path.samestat(os.fstat(file.fileno()), path.stat())

@@ -1,7 +1,7 @@
 """Records made from the rows of a file, and refusals of rows that cannot be saved.
 
-A ``Plan`` gives the meaning of the columns, and a ``RecordReader`` reads a file by it. Nothing here needs a database or
-a terminal.
+A ``Plan`` gives the meaning of the columns, and a ``RecordReader`` reads a file with it. Nothing here needs a database
+or a terminal.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjso
 _READ_SUFFIXES: Final[dict[str, Format]] = {**_SUFFIXES, ".tsv": "csv", ".tab": "csv", ".json": "jsonl"}
 
 #: The namespace of ids that are derived from a path or a column. It must never change, because a second import
-#: finds the tracks of the first by it.
+#: must derive the same ids as the first.
 ID_NAMESPACE: Final = UUID("a3d0c9f4-3b8f-4c8e-9a55-6a1f0d6c2e71")
 
 _MOST_IGNORED_COLUMNS: Final = 100
@@ -41,7 +41,7 @@ _MOST_SHAPES: Final = 1000
 
 
 def format_of(path: PurePath, *, is_read: bool = False) -> Format | None:
-    """Return the format that the name of a file shows, to write or (if *is_read*) to read it, or None."""
+    """Return the format that the name of a file shows, or None. Some formats are only for a file that *is_read*."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
@@ -168,7 +168,7 @@ class ReadRecord(NamedTuple):
     """
     A row and the record that was read from it. *source* and *length* are those of ``Row``.
 
-    *exported* is the record with FAILED or a time of creation, which a save cannot set, if the row has one.
+    *exported*: the record with the status FAILED or a time of creation, which a save cannot set; None without these.
     """
 
     place: Place
@@ -293,7 +293,7 @@ class RecordReader:
         except InvalidInput as error:
             problems += error.problems
             metadata = TrackMetadata()
-        # A path that was refused above must not be refused again below.
+        # A path that is refused already must not be reported again.
         path = "-" if sound["audio_path"] is None else sound["audio_path"]
         try:
             exported = ExportedRecord.of(

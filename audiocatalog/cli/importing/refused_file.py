@@ -14,7 +14,7 @@ from audiocatalog.cli.importing.lines import UTF8, UnusableFile
 from audiocatalog.cli.importing.records import Format, Refusal
 from audiocatalog.cli.writing import csv_line, json_line
 
-# The mark at the beginning of the file gives the order of bytes, so these encodings must not repeat it.
+# A byte order mark is written only at the beginning of the file. These encodings write none.
 _WITHOUT_MARK: Final = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
 #: The reason of an earlier refusal, at the end of a line.
 _OLD_REASON: Final = re.compile(rf'"{REASON}"\s*:\s*"(?:[^"\\]|\\.)*"\s*\}}')
@@ -24,11 +24,11 @@ class RefusedFile:
     """
     A file at *path* of refused rows, in the format, *columns*, *delimiter* and *encoding* of the imported file.
 
-    Each row is unchanged but for the reason, which is its last column, or its last key in JSON Lines. An import ignores
-    the reason. Rows that could not be parsed get none.
+    Each row is unchanged, with the reason added as its last column, or as its last key in JSON Lines. An import ignores
+    the reason. Rows that could not be parsed get no reason.
 
-    The file is created at once, which shows whether its folder can be written. It is removed at the end if no row was
-    refused. *kept* is the number of bytes that an interrupted import wrote, after which this one continues.
+    The file is created at once, which shows whether its folder is writable. It is removed at the end if no row was
+    refused. *kept*: the number of bytes that an interrupted import wrote; this import continues after them.
 
     Raises:
         UnusableFile: the file exists, or cannot be written.
@@ -92,7 +92,7 @@ class RefusedFile:
 
     def _write(self, line: str) -> None:
         mark = "" if self.length else self._mark
-        # Bytes that the encoding lacks were read as surrogates, and become those bytes again.
+        # Bytes that the encoding lacks were read as surrogates. Here the surrogates become those bytes again.
         text = (mark + line).encode(self._encoding, "surrogateescape")
         self._file.write(text)
         # An interruption must not lose a refused row.
@@ -103,7 +103,7 @@ class RefusedFile:
         if REASON in self._columns:
             place = self._columns.index(REASON)
             width -= 1
-            # A row with too many cells has its reason in the last cell, after the column of that name.
+            # If a row has too many cells, its old reason is in the last cell, not in the column of reasons.
             if place == width and len(kept) > width:
                 kept.pop()
             else:
@@ -128,7 +128,7 @@ def _open(path: Path, kept: int | None) -> BinaryIO:
     if size < kept:
         file.close()
         raise UnusableFile(f"{path} is shorter than the interrupted import left it: restore it to continue that import")
-    # The bytes after that belong to rows that are read again.
+    # The bytes after *kept* belong to rows that will be read again.
     file.truncate(kept)
     file.seek(kept)
     return file

@@ -17,7 +17,7 @@ from audiocatalog.cli.importing.lines import Lines, TooLong, UnusableFile
 from audiocatalog.cli.text import lone_surrogate, quoted
 from audiocatalog.errors import kind_of
 
-#: The source of a row: the cells of a CSV row, else the text of its line. None if it is not kept.
+#: The source of a row: the cells of a CSV row, or the text of a row of JSON. None if the source is not kept.
 Source = Sequence[str] | str | None
 
 #: The delimiters that are recognized. If the first line does not decide, the first of these is used.
@@ -110,7 +110,7 @@ class CsvFile:
         """
         Yield the records in order.
 
-        A quotation mark that is never closed turns many lines into one cell, and the parser notices it far below the
+        A quotation mark that is never closed turns many lines into one cell, and the parser reports it far below the
         cause. So only the first line is refused, and the lines after it are put back and read again as rows. If a
         cell is still open at the end of such a line, it would end in the same error, so that line is refused at
         once. Therefore, no line is read a third time.
@@ -210,7 +210,7 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole_number(digits: str) -> int:
-    # Python's conversion takes quadratic time.
+    # Python's conversion of digits takes quadratic time.
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number of more than {_MOST_DIGITS} digits")
     return int(digits)

@@ -29,8 +29,8 @@ class ImportRun:
     A run that saves the rows from *reader* in a catalogue, or only checks them.
 
     - *ignored*: ignored columns that are not reported yet
-    - *tally*: the rows done by this run, and by earlier runs up to *checkpoint*; right also after an error
-    - *first_rows*: the most rows that are checked for likely mistakes before any is saved
+    - *tally*: the rows done by this run, and by earlier runs up to *checkpoint*; correct even after an error
+    - *first_rows*: the maximum number of rows that are checked for likely mistakes before any is saved
     """
 
     file: InputFile
@@ -55,7 +55,7 @@ class ImportRun:
 
     def save(self, catalog: Catalog, report: Reporter, *, on_conflict: OnConflict, batch: int) -> float:
         """
-        Save the records, and return the seconds that it took.
+        Save the records, and return the duration in seconds.
 
         Raises:
             CatalogError: an error that no row caused.
@@ -82,7 +82,7 @@ class ImportRun:
 
     def check(self, report: Reporter) -> float:
         """
-        Read and check all rows, and return the seconds that it took. *tally* counts valid rows as inserted.
+        Read and check all rows, and return the duration in seconds. *tally* counts valid rows as inserted.
 
         Raises:
             DamagedFile: the file cannot be read to its end.
@@ -117,7 +117,7 @@ class ImportRun:
         Check the first rows, report the columns, and return an iterator over all rows.
 
         Raises:
-            WrongSettings: the first rows are probably read wrongly.
+            WrongSettings: the first rows show that the options are probably wrong.
         """
         if self.reader.delimiter != ",":
             report.say(f"the columns are separated by {shown_delimiter(self.reader.delimiter)}")
@@ -165,7 +165,7 @@ class ImportRun:
         report.say(str(refusal) if is_kept else f"{refusal}: too long for the file of refused rows, too")
 
     def _remember(self, committed: Committed, report: Reporter) -> None:
-        """Store what is done: first the refused rows, then the checkpoint that counts them."""
+        """Store the refused rows on the disk, then the checkpoint that counts them."""
         tally = self.tally
         if committed.last_id is not None:
             self._last_id = str(committed.last_id)

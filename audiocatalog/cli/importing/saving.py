@@ -13,7 +13,7 @@ from audiocatalog.cli.importing.input_file import DamagedFile
 from audiocatalog.cli.importing.records import ReadRecord, Refusal
 from audiocatalog.errors import CatalogError, CatalogInternalError, SaveConflict
 
-#: The most characters and refusals that wait for a batch to be full. Beyond them, the batch is saved as it is.
+#: The maximum numbers of characters and refusals that wait for a full batch. Beyond them, a smaller batch is saved.
 _MOST_CHARACTERS: Final = 2**25
 _MOST_REFUSALS: Final = 10_000
 
@@ -64,7 +64,7 @@ def save_records(
     Save the records of *items* in batches, and call *refused* in order for each row that cannot be saved.
 
     *position* returns how far the file has been read. After each batch, *tally* is updated and *committed* is called,
-    so that *tally* is right even after an error.
+    so *tally* is correct even after an error.
 
     Raises:
         CatalogError: an error that no row caused. The rows that *tally* counts as saved are committed.
@@ -81,7 +81,7 @@ def save_records(
 
 
 class _Flight:
-    """The rows that are read but not settled, because ``bulk_save`` reads ahead of its commits."""
+    """The rows that are read but not yet committed or reported as refused. ``bulk_save`` reads ahead of its commits."""
 
     def __init__(
         self,

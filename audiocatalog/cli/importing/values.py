@@ -23,7 +23,7 @@ from audiocatalog.status import TrackStatus
 
 
 class How(StrEnum):
-    """The ways of conversion of a cell whose value is stored in another form."""
+    """The ways in which a cell is converted to the stored value."""
 
     #: A full date. The year is kept.
     DATE = "date"
@@ -39,12 +39,12 @@ class How(StrEnum):
     WORD = "word"
     #: NULL, N/A and the like, or 0 in a field that cannot be 0.
     MISSING = "missing"
-    #: PROCESSING, stored as PENDING because no worker of this catalogue holds it.
+    #: PROCESSING, stored as PENDING because no worker of this catalogue holds the track.
     WAITING = "waiting"
 
 
 class Reading(NamedTuple):
-    """The *value* of a cell (None if missing) or the problem with it, and *how* it was converted, if it was."""
+    """The *value* of a cell (None if missing) or the problem with it, and *how* the value was converted, or None."""
 
     value: Any
     how: How | None = None
@@ -64,7 +64,7 @@ _SPAN: Final = re.compile(
     rf"(?:({_DECIMAL.pattern})\s*(?:s|secs?|seconds?))?",
     re.ASCII | re.IGNORECASE,
 )
-# 1997.5 may be a number, so a date with points needs a day.
+# 1997.5 may be a number, so a date with points is recognized only with a day.
 _MONTH_AND_DAY: Final = r"(?:0?[0-9]|1[0-2]){0}(?:[0-2]?[0-9]|3[01])"
 _YEAR_FIRST: Final = re.compile(
     rf"([0-9]{{4}})(?:-{_MONTH_AND_DAY.format('-')}|/{_MONTH_AND_DAY.format('/')}|\.{_MONTH_AND_DAY.format('[.]')}"
