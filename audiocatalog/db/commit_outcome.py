@@ -34,7 +34,7 @@ SELECT EXISTS (SELECT 1 FROM audio_track_status_changes
   OR EXISTS (SELECT 1 FROM audio_track_edits
              WHERE xact_id = $1::bigint AND at BETWEEN $2::timestamptz AND $3::timestamptz)
 """)
-# The host's own statements do not write the history or the edits, and some calls of the catalogue do not either.
+# The host's own statements, and some calls of the catalogue, do not write the history or the edits.
 _NOTE: Final = f"""
 SELECT {TRANSACTION_MARK}, EXISTS (SELECT 1 FROM audio_track_status_changes WHERE xact_id = m.own)
   OR EXISTS (SELECT 1 FROM audio_track_edits WHERE xact_id = m.own)

@@ -60,7 +60,7 @@ class PooledConnection(psycopg.Connection[Any]):
 
     - *limit*: the statement timeout, in seconds.
     - *response_timeout*: the maximum seconds for an answer: *limit* plus *network_timeout*. It ends the wait for a
-      frozen server. No setting of libpq or of the server does, because the server's kernel still acknowledges packets.
+      frozen server. No setting of libpq or the server ends it, because the server's kernel still acknowledges packets.
     """
 
     limit: float | None = None
@@ -201,7 +201,7 @@ class PooledConnection(psycopg.Connection[Any]):
         try:  # eventlet removes poll.
             return bool(select.select([self.fileno()], (), (), 0)[0])
         except ValueError:
-            return True  # The descriptor is too large for select, so the caller asks the server.
+            return True  # The descriptor is too large for select, so the caller has to ask the server.
 
     def disconnect(self) -> None:
         """Close the connection to the server."""

@@ -196,7 +196,7 @@ def _check_text(name: str, text: str) -> None:
 
 
 def _hosts(parameters: dict[str, str]) -> dict[str, str]:
-    """Return hosts and ports as comma-separated lists of the same length; IPv6 addresses lose their brackets."""
+    """Return hosts and ports as comma-separated lists of the same length, without the brackets of IPv6 addresses."""
     hosts = parameters.get("host", "").split(",")
     ports = parameters["port"].split(",") if parameters.get("port") else []
     names, inner = [], []

@@ -54,7 +54,7 @@ class Pool:
     - *size*: the maximum number of connections.
     - *searches*: the maximum number of connections that searches hold at a time.
     - *recycle*: seconds after which a connection is replaced, minus up to 5 % jitter.
-    - *debug*: whether the pool records where each connection was taken.
+    - *debug*: whether the pool records the place of each checkout.
 
     Callers are served in the order in which they ask.
 
@@ -84,7 +84,7 @@ class Pool:
         self._recycle = recycle
         self._debug = debug
         self._lock = Lock()
-        #: Idle connections in the order of their return. In a dict, an interrupted step can be repeated.
+        #: Idle connections in the order of their return. An interrupted step on a dict can be repeated.
         self._idle: dict[PooledConnection, None] = {}
         self._queue: dict[Turn, None] = {}
         self._known: list[ref[PooledConnection]] = []
@@ -100,7 +100,7 @@ class Pool:
 
     def take(self, timeout: float, *, searching: bool = False) -> PooledConnection:
         """
-        Return a working connection within *timeout* seconds; *searching*: whether it is for a search.
+        Return a working connection within *timeout* seconds; if *searching*, it is for a search.
 
         Raises:
             PoolTimeout: all connections are in use. The message names the thread that has held a connection longest.

@@ -175,7 +175,7 @@ class Settings:
 
     @property
     def searches(self) -> int:
-        """The most searches at a time: max_searches, or three quarters of pool_size, at most pool_size - 1."""
+        """The limit of concurrent searches: max_searches, or three quarters of pool_size, at most pool_size - 1."""
         if self.max_searches is not None:
             return self.max_searches
         return max(1, self.pool_size - max(1, self.pool_size // 4))

@@ -215,7 +215,7 @@ class SessionTransaction(Transaction):
         refuse_to_commit_an_aborted_transaction(driver)
         with translated("commit"):
             note_mark(driver)
-        # A hook of the host may still write after the mark was read. `commit` detects this with this flag.
+        # A hook of the host may still write after the mark was read. `commit` detects such a write with this flag.
         self.session.info[EXECUTED] = False
         return transaction_ref(driver)
 

@@ -69,7 +69,7 @@ class Job(NamedTuple):
     settings: dict[str, str]
 
     def owner_left(self, seconds: float) -> bool:
-        """Wait at most *seconds* for the owner to write, close the pipe or end, and return whether it did."""
+        """Wait at most *seconds* for the owner to write, close the pipe or end; return whether it has done so."""
         # A forked child of the owner may hold the pipe open, so the parent process is checked as well.
         readable, _, _ = select.select([0], [], [], seconds)
         return bool(readable) or os.getppid() != self.owner
@@ -339,7 +339,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], folders: Folders, job: Jo
 
 
 def _stop(server: subprocess.Popen[bytes], *, gently: bool) -> None:
-    """Stop the server, *gently* if its data is kept, and with stronger signals if it does not end."""
+    """Stop the server, *gently* if its data is kept; if it does not end, send stronger signals."""
     for number, seconds in ((signal.SIGINT, 60), (signal.SIGQUIT, 10), (signal.SIGKILL, 10)):
         if gently or number != signal.SIGINT:
             server.send_signal(number)

@@ -1,7 +1,7 @@
 """
 Three roles of the database: the owner of the schema, the application, and the search.
 
-The statements only concern objects of audiocatalog. Run them again after each upgrade: a new object belongs to the role
+The statements concern only objects of audiocatalog. Run them again after each upgrade: a new object belongs to the role
 that ran the migration, and no other role may use it. Only a new version of a function inherits the grants of the
 version before it.
 """
