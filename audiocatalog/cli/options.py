@@ -25,7 +25,7 @@ whole: Final = click.option("--whole", is_flag=True, help="The last word is comp
 _Ends = tuple[float, float]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-#: The options of those arguments that have another name than their option.
+#: The options whose names differ from the names of their arguments.
 _ARGUMENTS: Final[Mapping[str, str]] = {"query": "QUERY", "id": "ID", "facets": "--facet"}
 #: Advice for arguments whose error message alone does not help.
 _ADVICE: Final[Mapping[str, str]] = {

@@ -130,7 +130,7 @@ def _mode_of(path: Path) -> int:
     """Return the permissions of the file at *path*, or those of a new file. A temporary file is private."""
     with suppress(FileNotFoundError):
         return path.stat().st_mode & 0o777
-    # The mask can only be read by setting it.
+    # Python can read the mask only by setting it.
     mask = os.umask(0o077)
     os.umask(mask)
     return 0o666 & ~mask

@@ -1,7 +1,7 @@
 """Corrections of a query without matches: similar words, joined or split words, fewer words.
 
 The first statement returns the words of the vocabulary that are similar to the typed ones. This module chooses among
-them and makes the parameters of the second statement.
+these words and makes the parameters of the second statement.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MISTYPED_RATIO: Final = 100
 _MAX_VARIANTS: Final = 48
 #: The number of stages that require all words; later stages require fewer.
 ALL_WORDS_STAGES: Final = 2
-#: The distance between a name and its possessive. It is below one edit, because users omit the apostrophe on purpose.
+#: The distance between a name and its possessive. The distance is below 1, because users omit the apostrophe on purpose.
 _POSSESSIVE: Final = 0.5
 #: The points that put hits for the words as typed before hits for corrected words.
 AS_TYPED: Final = 100.0

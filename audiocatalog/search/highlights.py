@@ -44,7 +44,7 @@ def highlights_of(track: Track, wanted: Collection[WantedWords]) -> dict[str, tu
 
 
 def _matches(words: Folded, name: str, wanted: Iterable[WantedWords]) -> list[Span]:
-    """Return the spans of the field *name* that match *wanted*, in no order."""
+    """Return the spans of the field *name* that match *wanted*, in any order."""
     text, starts, ends = words
     spans = []
     for one in wanted:

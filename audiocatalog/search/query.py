@@ -35,7 +35,7 @@ from audiocatalog.search.results import MAXIMUM_TERMS
 
 MAXIMUM_CHARACTERS: Final = 1000
 
-#: The fields that a term can be limited to.
+#: The fields to which a query can limit a term.
 TERM_FIELDS: Final = ("title", "artist", "album", "genre")
 
 _VISIBLE: Final = re.compile(f"[^{INVISIBLE}]")

@@ -45,7 +45,7 @@ class Hit:
     """
     A track that a search found.
 
-    *score*: a better match has a higher score. Compare scores within one search only. Without relevance, they are 0.
+    *score*: higher for a better match, and 0 in orders other than relevance. Compare scores within one search only.
     *highlights*: the matched spans ``(start, end)`` of each field, in characters of its original text.
     """
 
@@ -121,7 +121,7 @@ class SearchPage:
 
 class Cursor(NamedTuple):
     """
-    The end of a page, after which the next one begins.
+    The end of a page, after which the next page begins.
 
     *strategy*: "typed", "corrected" or the order. *sample*: the sampling factor of the page. *key*, *id*: the sort key
     and the id of the last hit. The next page uses the same strategy and sample, even if tracks were written meanwhile.

@@ -106,7 +106,7 @@ def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
     """
     Search for the words as typed; after a timeout, search a small part of the table.
 
-    By relevance, that part is the sparsest sample. In another order, it is the first tracks of that order.
+    In a search by relevance, the part is the sparsest sample. In any other order, it is the first tracks of the order.
 
     Raises:
         QueryTimeout: the second statement timed out too.

@@ -3,7 +3,7 @@
 The server folds and splits the terms with the functions that it uses for stored text. ``TERMS_CTE`` defines two tables
 for the statements:
 
-- ``asked``: one row with everything that a track is compared with;
+- ``asked``: one row with all values that a track is compared with;
 - ``pair``: each way to split the typed words into a title and an artist.
 """
 

@@ -15,7 +15,7 @@ from audiocatalog.operations.operation import (
     settings_call,
 )
 
-#: Tries to lock the count, which only one transaction may run. Returns whether it got the lock, and the lock's key.
+#: Tries to get the lock that lets only one transaction count. Returns whether it got the lock, and the lock's key.
 LOCK: Final = Statement(
     "SELECT pg_try_advisory_xact_lock(key), key FROM hashtextextended('audiocatalog vocabulary', 0) AS key"
 )

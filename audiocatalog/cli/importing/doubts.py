@@ -73,7 +73,7 @@ def first_of(items: Iterator[ReadRecord | Refusal], most: int) -> tuple[list[Rea
 
 def doubt_about(first: Sequence[ReadRecord | Refusal], units: Mapping[str, str], *, keeps_refused: bool) -> str | None:
     """
-    Return what is probably wrong with the *first* rows and the option that settles it, or None.
+    Return what is probably wrong with the *first* rows and the option that corrects it, or None.
 
     *units*: the units that the user gave, by field. If the import *keeps_refused* rows, all may be refused.
     """

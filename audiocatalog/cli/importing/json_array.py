@@ -69,7 +69,7 @@ class JsonArrayFile:
             element, length = [], 0
 
     def _pieces(self) -> Iterator[tuple[str, str]]:
-        """Yield the text of the elements in pieces, each with the sign that ends the element, or "" before that."""
+        """Yield pieces of the elements, each with the sign that ends the element, or "" if the element continues."""
         part, start, place, depth, is_open = next(self._parts, "").lstrip(), 1, 1, 0, False
         while True:
             token = (_IN_STRING.match if is_open else _TOKEN.search)(part, place)

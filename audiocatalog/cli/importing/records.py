@@ -141,7 +141,7 @@ class Plan:
         return match_columns(columns, self.fields, self.columns, self.named_columns())
 
     def named_columns(self) -> set[str]:
-        """Return the columns that the user named. The file must have them."""
+        """Return the columns that the user named. The file must have these columns."""
         named = set(self.columns.values())
         if self.audio_path is not None:
             named.update(self.audio_path.columns)
@@ -269,7 +269,7 @@ class RecordReader:
         return found
 
     def _columns_in(self, cells: Mapping[str, Any]) -> Columns:
-        """Return the fields that the keys of an object hold. Objects with the same keys share one answer."""
+        """Return the fields that the keys of an object hold. Objects with the same keys share one result."""
         shape = tuple(cells)
         if (found := self._shapes.get(shape)) is None:
             if len(self._shapes) >= _MOST_SHAPES:

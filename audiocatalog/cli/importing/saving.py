@@ -13,7 +13,7 @@ from audiocatalog.cli.importing.input_file import DamagedFile
 from audiocatalog.cli.importing.records import ReadRecord, Refusal
 from audiocatalog.errors import CatalogError, CatalogInternalError, SaveConflict
 
-#: The maximum numbers of characters and refusals that wait for a full batch. Beyond them, a smaller batch is saved.
+#: The maximum numbers of characters and refusals that wait for a full batch. If more wait, a smaller batch is saved.
 _MOST_CHARACTERS: Final = 2**25
 _MOST_REFUSALS: Final = 10_000
 
