@@ -40,7 +40,7 @@ _MISTYPED_RATIO: Final = 100
 _MAX_VARIANTS: Final = 48
 #: The number of stages that require all words; later stages require fewer.
 ALL_WORDS_STAGES: Final = 2
-#: The distance between a name and its possessive. The distance is below 1, because users omit the apostrophe on purpose.
+#: The distance between a name and its possessive: below 1, because users omit the apostrophe on purpose.
 _POSSESSIVE: Final = 0.5
 #: The points that put hits for the words as typed before hits for corrected words.
 AS_TYPED: Final = 100.0
