@@ -28,7 +28,7 @@ from audiocatalog.search.vocabulary import Vocabulary
 from audiocatalog.status import TRANSITIONS, TrackStatus
 from audiocatalog.unit_of_work import UnitOfWork
 
-# Most services never migrate, and many run no worker: the first use of these names imports them.
+# The first use of one of these names imports it, because most services do not need all of them.
 if _typing.TYPE_CHECKING:
     from audiocatalog import migrations
     from audiocatalog.worker import Worker

@@ -1,4 +1,4 @@
-"""The way into the command line, for `audiocatalog` and `python -m audiocatalog`."""
+"""The entry point of the command line, for `audiocatalog` and `python -m audiocatalog`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 
 
 def main() -> None:
-    """Run the command, or say what it takes to have one."""
+    """Run the command, or name the extra that installs its libraries."""
     try:
-        from audiocatalog.cli import main as command  # noqa: PLC0415  # It needs what only the extra installs.
+        from audiocatalog.cli import main as command  # noqa: PLC0415  # It needs the extra's libraries.
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"click", "rich"}:
             raise
         sys.exit("the command needs the extra: pip install 'audiocatalog[cli]'")
-    except KeyboardInterrupt:  # The libraries take most of a second to import.
+    except KeyboardInterrupt:  # The import takes most of a second.
         print("error: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(130)
     command(prog_name="audiocatalog")

@@ -44,34 +44,36 @@ class Catalog(Methods):
     """
     A catalogue: a pool of connections, units of work, and methods that each run one operation.
 
-    Make one for each process and database, and share it between threads. The first use connects, and checks the server
-    and its schema. A ``with`` block or ``close`` ends it. Times are in seconds.
+    Make one catalogue for each process and database, and share it between threads. The first use connects, and checks
+    the server and its schema. A ``with`` block or ``close`` closes the catalogue. Times are in seconds.
 
     - *url*: the database, as ``postgresql://user:password@host/name``
-    - *actor*: the author of every change that names no other
-    - *password*: replaces the URL's; a text, or a function that is called for each new connection (see below)
-    - *pool_size*: at most this many connections
-    - *max_searches*: at most this many of them run searches at the same time; three in four by default
-    - *pool_timeout*: a caller waits at most this long for a connection
+    - *actor*: the author of every change whose call names no other author
+    - *password*: replaces the URL's password: a text, or a function that the pool calls for each new connection (see
+      below)
+    - *pool_size*: the maximum number of connections
+    - *max_searches*: the maximum number of connections that run searches at the same time; by default three in four
+    - *pool_timeout*: the timeout of one wait for a connection
     - *pool_recycle*: the age at which a connection is replaced, minus some jitter
     - *connect_timeout*: the timeout for the connection to one host
     - *statement_timeout*: the timeout of one statement
     - *search_timeout*: the timeout of one statement of a search
     - *lock_timeout*: the timeout of one wait for a lock
     - *idle_timeout*: the server ends a unit of work that sends no statement for this long
-    - *network_timeout*: the connection is closed if the answer is this much later than the statement's timeout
-    - *slow_after*: a call that takes longer is logged in ``audiocatalog``, as is a unit of work that is rolled back
+    - *network_timeout*: the time after a statement's timeout at which a connection without an answer is closed
+    - *slow_after*: a call that takes longer is logged to ``audiocatalog``, as is every unit of work that is rolled back
     - *pooler*: for PgBouncer in transaction mode: prepares no statements, and sets timeouts in each transaction
-    - *debug_pool*: records where in the code each connection is taken, at about 10 microseconds each
-    - *max_attempts*: a track is tried this often before it is FAILED
+    - *debug_pool*: records where in the code each connection is checked out, which takes about 10 microseconds
+    - *max_attempts*: the number of tries of a track before it is FAILED
     - *retry_delay*: the delay after the first try of a track, doubled after each further try
-    - *longest_retry_delay*: the maximum of that delay
-    - *notify*: sends a notification for each waiting track, for workers that *listen*
+    - *longest_retry_delay*: the maximum delay before a retry
+    - *notify*: sends a notification for each waiting track, for workers with *listen*
     - *observe*: a function that the caller's thread calls with an ``Observation`` after every call and unit of work
 
-    A *password* function suits tokens that expire. It runs in a thread of the pool, so a caller waits for it at most
-    *pool_timeout*. If it raises a ``CatalogError``, the caller gets that error. If it raises another exception, the
-    caller gets a ``ConfigurationError`` with that cause, and the connection is not retried.
+    A *password* function suits tokens that expire. The function runs in a thread of the pool, so a caller waits for it
+    at most *pool_timeout*. If the function raises a ``CatalogError``, the caller gets that error. If the function
+    raises another exception, the caller gets a ``ConfigurationError`` with that cause, and the connection is not
+    retried.
 
     Raises:
         ConfigurationError: the URL or a setting is wrong.
@@ -146,7 +148,8 @@ class Catalog(Methods):
         Return the catalogue that ``AUDIOCATALOG_DATABASE_URL`` or the ``DB_*`` variables name.
 
         Every setting of ``Catalog`` has a variable of its own, such as ``AUDIOCATALOG_ACTOR``,
-        ``AUDIOCATALOG_POOL_SIZE`` or ``AUDIOCATALOG_POOLER`` (true or false). *environment* defaults to the process's.
+        ``AUDIOCATALOG_POOL_SIZE`` or ``AUDIOCATALOG_POOLER`` (true or false). *environment* defaults to the
+        environment of the process.
 
         Raises:
             ConfigurationError: no variable names a database, or a variable has an invalid value.
@@ -183,7 +186,7 @@ class Catalog(Methods):
 
     def unit_of_work(self) -> UnitOfWork:
         """
-        Return a new unit of work for a ``with`` block, which raises these errors when it is entered.
+        Return a new unit of work for a ``with`` block. Entering the block can raise these errors.
 
         Raises:
             PoolTimeout: no connection became free within ``pool_timeout``.
@@ -200,8 +203,8 @@ class Catalog(Methods):
         Run *unit* in a unit of work, retry while the error is ``retryable``, and return the result of *unit*.
 
         Each try is a whole unit of work with its commit, so *unit* may run more than once. The delay before a retry is
-        random: up to 10 ms at first, doubled for each further retry, at most one second. After *deadline* seconds the
-        last error is raised.
+        random. Its maximum is 10 ms at first, and doubles for each further retry, up to one second. After *deadline*
+        seconds the last error is raised.
 
         Raises:
             CatalogError: the last error, after *deadline* seconds, or an error that is not ``retryable``.
@@ -216,10 +219,11 @@ class Catalog(Methods):
 
     def was_committed(self, error: CommitOutcomeUnknown, *, deadline: float = 10.0) -> bool | None:
         """
-        Ask the server whether the unit of work that ended in *error* was committed, for at most *deadline* seconds.
+        Ask the server, for at most *deadline* seconds, whether the unit of work that raised *error* was committed.
 
-        True: everything was committed. False: nothing was. None: unknown, because another server has replaced the first
-        one, or because the host wrote through its session. ``run`` calls this by itself.
+        Return True if everything was committed, and False if nothing was committed. Return None if the server cannot
+        tell: another server has replaced the first one, or the host wrote through its session. ``run`` calls this
+        method itself.
 
         Raises:
             DatabaseUnavailable: the server cannot be reached.
@@ -251,12 +255,12 @@ class Catalog(Methods):
         reason: str | None = None,
     ) -> BulkResult:
         """
-        Store *records*, any number of them in constant memory, and return the outcome of each.
+        Store *records* in batches, and return the outcome of each record.
 
         - *records*: each a ``TrackRecord``, a mapping for ``TrackRecord.from_mapping``, or an ``ExportedRecord``, which
           also sets the status and the time of creation that its track had in another catalogue
         - *batch*: the number of records in one transaction
-        - *on_conflict*: for an id that has other content: ``skip``, ``replace`` or ``error``
+        - *on_conflict*: what to do if the track exists with other content: ``skip``, ``replace`` or ``error``
         - *progress*: a function that is called with a ``BulkBatch`` after each commit
         - *connections*: how many connections of the pool store batches; more are faster if the server has idle cores
         - *actor*, *reason*: recorded with every change
@@ -266,9 +270,10 @@ class Catalog(Methods):
         batch is retried for one minute while the error is ``retryable``. Records with the same id are stored in order.
         While a batch is copied to the server, the next one is read and checked.
 
-        Any other error, also one that *records* raises, ends the load; the batches given to *progress* stay stored. If
-        the records have ids, the load can be repeated: it leaves stored tracks unchanged. Run ``refresh_vocabulary``
-        afterwards, so that searches can correct the new words.
+        The load takes constant memory for any number of records. Any other error ends the load, and so does an
+        exception from the iterator *records*. The batches that *progress* was called with stay stored. If the records
+        have ids, the load can be repeated: the second load leaves stored tracks unchanged. Run ``refresh_vocabulary``
+        afterwards, so that searches offer the new words as corrections.
 
         Raises:
             InvalidInput: an argument breaks its rule; the error names it.
@@ -317,17 +322,18 @@ class Catalog(Methods):
 
         - *worker*: the worker's name in the history; the catalogue's actor by default
         - *limit*: how many tracks one call claims, from 1 to 1,000
-        - *lease*: for how long a track is claimed, from 10 milliseconds to 7 days; it is renewed in the background
-        - *order_by*: ``oldest`` or ``newest``, which waiting tracks come first
+        - *lease*: the duration of a claim, from 10 milliseconds to 7 days; a background thread renews the lease
+        - *order_by*: the waiting tracks that are claimed first, ``oldest`` or ``newest``
         - *poll*: if no track waits, the worker looks again after about this many seconds
         - *until_empty*: the loop ends when no track waits
         - *listen*: the worker also looks when a catalogue with ``notify`` announces a track. Behind PgBouncer in
-          transaction mode, it only polls
+          transaction mode, the worker only polls
 
-        The loop also ends on SIGTERM and by ``stop``. It then releases the claims that it has not yielded.
+        SIGTERM and ``stop`` also end the loop. The loop then releases the claims that it has not yielded.
 
-        It briefly uses up to two connections of the pool besides those of the loop's body: one renews leases, the other
-        takes back tracks of dead workers. With *listen*, it keeps one more connection outside of the pool.
+        Besides the connections of the loop's body, the worker briefly uses up to two connections of the pool: one
+        renews leases, the other takes back tracks of dead workers. With *listen*, the worker keeps one more
+        connection, outside of the pool.
 
         Raises:
             InvalidInput: an argument breaks its rule; the error names it.
@@ -353,15 +359,15 @@ class Catalog(Methods):
 
     def refresh_vocabulary(self, *, timeout: float = 3600.0) -> Vocabulary:
         """
-        Count the words of all tracks anew; searches correct misspelled words by these counts.
+        Count the words of all tracks; searches correct misspelled words with these counts.
 
-        It reads every track once, which takes about one minute for 10 million tracks. It blocks no reader and no
-        writer. Searches use the new counts when it has ended. Until then, a search finds tracks with new words, but
-        does not offer these words as corrections. Run it after an import, and about once a day.
+        The count reads every track once, which takes about one minute for 10 million tracks. It blocks no reader and
+        no writer. Searches use the new counts when the call has ended. Until then, a search finds tracks with new
+        words, but does not offer these words as corrections. Call this method after an import, and about once a day.
 
         Raises:
             TransientConflict: another count is running.
-            QueryTimeout: it took longer than *timeout* seconds; nothing was changed.
+            QueryTimeout: the count took longer than *timeout* seconds; nothing was changed.
             InvalidInput: *timeout* is not a number of seconds from 0.001 to 86,400.
         """
         with self._observer.call("refresh_vocabulary"):
@@ -370,7 +376,7 @@ class Catalog(Methods):
                 return work._perform("refresh_vocabulary", refresh_vocabulary(timeout=seconds))  # noqa: SLF001
 
     def count_by_status(self) -> list[StatusCount]:
-        """Return how many tracks are in each status, and when the longest-waiting of them entered it."""
+        """Return how many tracks are in each status, and when the longest-waiting track entered the status."""
         return self._run("count_by_status", count_by_status)
 
     def activity(self, since: timedelta = timedelta(hours=24), buckets: int = 24) -> Activity:
@@ -380,7 +386,7 @@ class Catalog(Methods):
         One statement reads the history of that time, and all unfinished tracks, once.
 
         Raises:
-            InvalidInput: *since* is not a timedelta from 1 second to 366 days, or *buckets* not a number from 1 to
+            InvalidInput: *since* is not a timedelta from 1 second to 366 days, or *buckets* is not a number from 1 to
                 1,000.
             QueryTimeout: the count took longer than ``statement_timeout``; use a shorter *since*.
 
@@ -394,7 +400,7 @@ class Catalog(Methods):
         """
         Return the state of the server, its schema, its claims and the pool, in one round trip.
 
-        It is cheap enough for a probe every second.
+        The call is cheap enough for a probe every second.
 
         Raises:
             DatabaseUnavailable: the server does not answer.
@@ -409,7 +415,7 @@ class Catalog(Methods):
 
     def warm_up(self, *, timeout: float = 5.0) -> None:
         """
-        Open every connection of the pool within *timeout* seconds, so that the first callers do not wait for it.
+        Open every connection of the pool within *timeout* seconds, so that the first callers need not wait.
 
         Raises:
             DatabaseUnavailable: the server cannot be reached.
@@ -422,7 +428,7 @@ class Catalog(Methods):
             self._database.warm(number_of_seconds(timeout, "timeout", "warm_up"))
 
     def _begin(self, transaction: OpenTransaction, observed: bool) -> UnitOfWork:  # noqa: FBT001
-        """Return a unit of work whose commit can be checked; it is not *observed* if it is part of another call."""
+        """Return a unit of work whose commit can be checked; if it is part of another call, it is not *observed*."""
         return UnitOfWork(
             transaction,
             actor=self._actor,

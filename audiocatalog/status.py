@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Literal
 
-#: The name of a status; every argument that takes a status takes its name too.
+#: The name of a status; every argument that accepts a status also accepts its name.
 StatusName = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED"]
 
 
@@ -19,11 +19,11 @@ class TrackStatus(StrEnum):
 
     #: Registered, and waiting for a worker.
     PENDING = "PENDING"
-    #: A worker processes it.
+    #: A worker processes the track.
     PROCESSING = "PROCESSING"
     #: Processed; its metadata is stored.
     COMPLETED = "COMPLETED"
-    #: Not processed; it waits until a caller moves it to PENDING.
+    #: Not processed; the track stays here until a caller moves it to PENDING.
     FAILED = "FAILED"
 
 
@@ -49,7 +49,7 @@ TRANSITIONS: Final[Mapping[TrackStatus | None, frozenset[TrackStatus]]] = Mappin
 
 
 def diagram() -> str:
-    """Return the table as a Mermaid state diagram, for the documentation."""
+    """Return ``MOVES`` as a Mermaid state diagram, for the documentation."""
     lines = (f"    {start or '[*]'} --> {end}: {meaning}" for (start, end), meaning in MOVES.items())
     return "\n".join(("stateDiagram-v2", *lines))
 

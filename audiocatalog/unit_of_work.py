@@ -34,8 +34,8 @@ class UnitOfWork(Methods):
     """
     A transaction: all of its changes are committed, or none.
 
-    It is a ``with`` block: a clean exit commits, and an exception rolls back. It belongs to one thread. The exit can
-    raise these errors.
+    Use it as a ``with`` block: a clean exit commits, and an exception rolls back. A unit of work belongs to one
+    thread. The exit from the block can raise these errors.
 
     Raises:
         TransactionAborted: the block caught an error of the database, so the server has rolled everything back.
@@ -83,7 +83,7 @@ class UnitOfWork(Methods):
         waited = transaction.waited
         try:
             failure = self._end(transaction, error)
-        except BaseException as interrupted:  # noqa: BLE001  # It is raised when the connection is back in the pool.
+        except BaseException as interrupted:  # noqa: BLE001  # Raised after the connection is back in the pool.
             failure = interrupted
         try:
             # The scope needs the failure, because some failures mean that the pool must replace all connections.
@@ -117,8 +117,8 @@ class UnitOfWork(Methods):
         """
         The SQLAlchemy session of this transaction, for the host's own statements and joins.
 
-        The first access makes it, on the connection of this unit of work. An error in a statement of the host's stays
-        as SQLAlchemy raised it, whether ``execute``, a flush or the commit sent the statement.
+        The first access makes the session, on the connection of this unit of work. An error in a statement of the host
+        is raised as SQLAlchemy's exception, whether ``execute``, a flush or the commit sent the statement.
 
         Raises:
             UnitOfWorkEnded: outside the ``with`` block.
@@ -141,8 +141,8 @@ class UnitOfWork(Methods):
 
         Nothing is committed before the unit of work ends, and every new track stays locked until then. For more than
         about 100,000 tracks, use ``Catalog.bulk_save``. A batch of 5,000 records may take one minute and wait 20
-        seconds for locks, whatever the other timeouts are. If *records* take longer than ``idle_timeout`` to give the
-        next batch, the server ends the transaction.
+        seconds for locks; these timeouts replace the others. If the iterator *records* takes longer than
+        ``idle_timeout`` for the next batch, the server ends the transaction.
 
         Raises:
             InvalidInput: an argument breaks its rule; the error names it.
@@ -173,7 +173,7 @@ class UnitOfWork(Methods):
         """
         Set the timeout of each further statement in this unit of work to *seconds*, instead of ``statement_timeout``.
 
-        It is for the host's own long statements. Searches and bulk saves keep their timeouts.
+        Use it for long statements of the host. Searches and bulk saves keep their timeouts.
 
         Raises:
             InvalidInput: *seconds* is not a number from 0.001 to 86,400.

@@ -97,7 +97,7 @@ def _rebuild(kind: type[CatalogError], arguments: tuple[Any, ...], facts: dict[s
 
 
 def printable(text: str, longest: int = 50) -> str:
-    """Return *text* for a message: at most *longest* characters, with control and invisible ones escaped."""
+    """Return *text* for a message: at most *longest* characters, with control and invisible characters escaped."""
     return escaped(str.__str__(text[:longest]))
 
 
@@ -116,7 +116,7 @@ class Problem(NamedTuple):
 
 class InvalidInput(CatalogError, ValueError):
     """
-    Input that breaks a rule: *problems* lists every bad field, *field* and *limit* are those of the first.
+    Input that breaks a rule: *problems* lists every bad field; *field* and *limit* describe the first problem.
 
     Example: ``title: at most 1,000 characters, not 1,204; year: a whole number from 1000 to 9999, not float``.
     """
@@ -195,7 +195,7 @@ class IllegalTransition(CatalogError):
 
 
 class TransitionConflict(CatalogError):
-    """Another caller moved the track first: it is *actual*, not *expected*."""
+    """Another caller moved the track first: its status is *actual*, not *expected*."""
 
     def __init__(self, track_id: UUID, *, expected: TrackStatus | None, actual: TrackStatus) -> None:
         super().__init__(
@@ -239,9 +239,10 @@ class PoolTimeout(CatalogError, TimeoutError):
 
 class TooManySearches(CatalogError, TimeoutError):
     """
-    ``max_searches`` other searches ran for all of ``pool_timeout``.
+    Other searches used all ``max_searches`` connections for the whole ``pool_timeout``.
 
-    The other connections are reserved for other calls. Try again later, or raise ``max_searches`` and ``pool_size``.
+    The remaining connections are reserved for calls that do not search. Try again later, or raise ``max_searches`` and
+    ``pool_size``.
     """
 
 

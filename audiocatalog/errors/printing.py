@@ -8,7 +8,7 @@ from typing import Any, Final
 
 #: A regular expression's character class: every character that is escaped wherever text is shown.
 #:
-#: - controls, the 8-bit ones too: U+009B begins a terminal's command as ESC [ does, U+0085 ends a line;
+#: - control characters, also 8-bit ones: U+009B begins a terminal's command as ESC [ does, U+0085 ends a line;
 #: - separators of lines and paragraphs, and marks that change the direction of text;
 #: - invisible characters, such as U+200B, U+FEFF, Hangul fillers, and tags, which can contain a second text;
 #: - lone surrogates, which stand for bytes that are not UTF-8.
@@ -17,8 +17,8 @@ _NEVER_SHOWN: Final = (
     r"\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     r"\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 )
-# Joiners shape Persian and Indic words, and combine emoji. Beside a Latin letter, or beside each other, they have no
-# use but to hide. The same holds for variation selectors that do not follow a Chinese character.
+# Joiners shape Persian and Indic words, and combine emoji. Next to a Latin letter, or next to each other, joiners only
+# serve to hide text. So do variation selectors that do not follow a Chinese character.
 _BEFORE_A_JOINER: Final = rf"[^\x00-\u02ff\u200c\u200d{_NEVER_SHOWN}]"
 _UNPRINTABLE: Final = (
     rf"[{_NEVER_SHOWN}]"
@@ -69,5 +69,5 @@ def _written_out(match: re.Match[str]) -> str:
 
 def _as_in_json(match: re.Match[str]) -> str:
     character = match.group()
-    # json.dumps leaves DEL as it is.
+    # json.dumps does not escape DEL.
     return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]

@@ -9,7 +9,7 @@ __all__ = ["Methods"]
 
 class Methods(Reading, Writing, Claiming):
     """
-    The methods of a catalogue, each in a transaction of its own, and of a unit of work, in its transaction.
+    The methods of a catalogue, where each call is a transaction, and of a unit of work, which is one transaction.
 
     The docstring of each method names the errors of that method. The server and the pool can cause further errors in
     every method.

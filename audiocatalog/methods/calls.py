@@ -25,9 +25,10 @@ class Calls(ABC):
 
     def _run(self, name: str, begin: Callable[[], Operation[_Result]], *, searching: bool = False) -> _Result:
         """
-        Carry out the operation that *begin* returns, as the public call *name*, and report its end to the observer.
+        Carry out the operation that *begin* returns, as the public call *name*, and report the end of the call to the
+        observer.
 
-        *searching* counts the call as a search, for ``max_searches``.
+        If *searching*, the call counts as a search, for ``max_searches``.
         """
         # A context manager would cost more than the rest of this method.
         began = perf_counter()

@@ -30,10 +30,10 @@ class Claiming(Calls):
         """
         Claim up to *limit* waiting tracks for *lease*, and return the claims; an empty list means that no track waits.
 
-        Each track becomes PROCESSING. No other caller gets it before the lease expires, and callers do not wait for
-        each other. Renew a claim that takes longer. End each claim by ``complete``, ``fail`` or ``release``. *worker*
-        is a name for the history, the catalogue's actor by default. Several workers may have the same name, because a
-        claim is checked by its token.
+        Each track becomes PROCESSING. No other caller gets the track before the lease expires. Callers do not wait for
+        each other. If the work takes longer than the lease, renew the claim. End each claim with ``complete``,
+        ``fail`` or ``release``. *worker* is a name for the history, the catalogue's actor by default. Several workers
+        may have the same name, because a token identifies each claim.
 
         Raises:
             InvalidInput: *limit* is not a number from 1 to 1,000, or another argument breaks its rule.
@@ -51,7 +51,7 @@ class Claiming(Calls):
 
     def renew(self, claim: Claim, *, lease: timedelta = _LEASE) -> Claim:
         """
-        Extend *claim* to *lease* from now, unless it ends later already, and return it with its new end.
+        Extend *claim* to *lease* from now, unless it already ends later, and return the renewed claim.
 
         Raises:
             ClaimLost: the claim has expired, or another caller has moved the track.
@@ -97,10 +97,10 @@ class Claiming(Calls):
 
     def fail(self, claim: Claim, error: str | None, *, retry: bool = True, actor: str | None = None) -> StatusChange:
         """
-        End *claim* with an *error*, which the history and the track's next claim repeat.
+        End *claim* with an *error*, which the history and the track's next claim show.
 
-        The track waits for a retry, longer after each try; ``retry_delay`` and its neighbours set the delay. Without
-        *retry*, or after ``max_attempts`` tries, the track is FAILED. A repeated call returns the first answer.
+        The track waits for a retry; ``retry_delay`` and ``longest_retry_delay`` set the delay. Without *retry*, or
+        after ``max_attempts`` tries, the track is FAILED. A repeated call returns the first answer.
 
         Raises:
             ClaimLost: the claim has expired, or another caller has moved the track; nothing was changed.
@@ -144,8 +144,8 @@ class Claiming(Calls):
         """
         Take back up to *limit* tracks with expired leases, and return the changes.
 
-        Each track waits for a retry, longer after each try, or is FAILED after ``max_attempts`` tries. A claim that is
-        renewed at the same moment stays valid. Workers call this by themselves.
+        Each track waits for a retry, or is FAILED after ``max_attempts`` tries. A claim that is renewed at the same
+        moment stays valid. Workers call this method themselves.
 
         Raises:
             InvalidInput: *limit* is not a number from 1 to 1,000, or *actor* is not a valid name.

@@ -47,10 +47,10 @@ class Reading(Calls):
 
     def get_many(self, ids: Iterable[UUID | str]) -> dict[UUID, Track]:
         """
-        Return the tracks with *ids*, at most 10,000, in the order of the ids, each once; omit ids without a track.
+        Return the tracks with *ids* (at most 10,000), each once, in the order of the ids; omit ids without a track.
 
         Raises:
-            InvalidInput: *ids* is not a collection, has more than 10,000 ids, or contains an id that is no UUID.
+            InvalidInput: *ids* is not a collection, has more than 10,000 ids, or contains an id that is not a UUID.
 
         >>> tracks = catalog.get_many(hit.id for hit in hits)  # doctest: +SKIP
         >>> [track.title for track in tracks.values()]  # doctest: +SKIP
@@ -61,7 +61,7 @@ class Reading(Calls):
 
     def history(self, id: UUID | str) -> list[StatusChange]:  # noqa: A002
         """
-        Return every status change of the track with *id*, oldest first; the first has no ``from_status``.
+        Return every status change of the track with *id*, oldest first; the first change has no ``from_status``.
 
         The ``duration`` of a change is the time that the track stayed in its ``to_status``.
 
@@ -85,23 +85,24 @@ class Reading(Calls):
         """
         Return the tracks that match *query*, best first.
 
-        Case, accents and punctuation do not matter. Words are searched in title, artist, album, genre and year. Unless
-        a space follows it, the last word also matches as the beginning of a word. The syntax:
+        Case, accents and punctuation do not matter. Words are searched in title, artist, album, genre and year. If no
+        space follows the last word, it also matches the beginning of a longer word. The syntax:
 
         - ``"a phrase"``, ``-excluded``, ``one OR another``
         - ``artist:word``, ``title:word``, ``album:word``, ``genre:word``
         - ``year:1990..1999``, ``duration:..4:30``
-        - a track's id finds the track; any other text is words
+        - a track's id, which finds that track; all other text is searched as words
 
         If no track contains every word, the search returns tracks with similar words, or with most of the words. If a
-        one-word query looks like a typo and matches few tracks, corrected matches follow. The page's *suggestion* is
-        the corrected query. A query without words lists the tracks that match its ranges and *filters*, newest first,
-        or nothing if it has neither.
+        one-word query looks like a typo and matches few tracks, matches of the corrected query follow. The page's
+        *suggestion* is the corrected query. A query without words lists the tracks that match its ranges and
+        *filters*, newest first. Without words, ranges and *filters*, the page is empty.
 
         - *filters*: conditions that every track must meet
         - *limit*: the size of the page, from 1 to 100
         - *offset*: how many tracks to skip, from 0 to 10,000
-        - *after*: the ``next_cursor`` of the page before; concurrent writes make it neither skip nor repeat a track
+        - *after*: the ``next_cursor`` of the previous page; concurrent writes do not make this page skip or repeat a
+          track
         - *order_by*: the order of the tracks
         - *facets*: fields whose values are counted among the matches
 
@@ -111,7 +112,7 @@ class Reading(Calls):
         Raises:
             InvalidInput: the query is longer than 1,000 characters, or another argument breaks its rule.
             QueryTimeout: the search took longer than ``search_timeout``; the unit of work can continue.
-            TooManySearches: in a catalogue, if other searches ran for all of ``pool_timeout``.
+            TooManySearches: in a catalogue, if other searches used all search connections for ``pool_timeout``.
 
         >>> page = catalog.search("ac dc", filters=SearchFilters(year=(1975, 1980)))  # doctest: +SKIP
         >>> [hit.track.title for hit in page.hits]  # doctest: +SKIP
@@ -137,13 +138,13 @@ class Reading(Calls):
 
     def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
         """
-        Explain the rank of the track with *id* in the search for *query*, or why it is not found.
+        Explain the rank of the track with *id* in the search for *query*, or why the search does not find the track.
 
         Raises:
             TrackNotFound: no track has this id.
             InvalidInput: the query contains no word, or an argument breaks its rule.
             QueryTimeout: the explanation took longer than ``search_timeout``.
-            TooManySearches: in a catalogue, if searches ran for all of ``pool_timeout``.
+            TooManySearches: in a catalogue, if searches used all search connections for ``pool_timeout``.
 
         >>> print(work.explain("ac dc live", track.id))  # doctest: +SKIP
         not found: it does not hold 'live'
@@ -160,13 +161,13 @@ class Reading(Calls):
         self, filters: SearchFilters | None = None, *, order_by: TrackOrder = "id", batch: int = 1000
     ) -> Iterator[Track]:
         """
-        Iterate over all tracks that meet *filters*, with at most *batch* of them (1 to 10,000) in memory.
+        Iterate over all tracks that meet *filters*, and keep at most *batch* tracks (1 to 10,000) in memory.
 
-        While others write, each track that exists throughout is yielded exactly once, because its sort key never
-        changes. It is yielded as it was when its batch was read. Each batch is one statement, which reads at most
-        10,000 tracks, or *batch* if that is more. Filters that few tracks meet therefore cost many short statements. In
-        a catalogue, no transaction stays open between batches. In a unit of work, the server ends the transaction if
-        the caller takes longer than ``idle_timeout`` for a batch.
+        A track that exists during the whole iteration is yielded exactly once, also while other callers write, because
+        its sort key never changes. Each track is yielded as it was when its batch was read. Each batch is one
+        statement, which reads at most 10,000 tracks. Filters that few tracks meet therefore cost many short
+        statements. In a catalogue, no transaction stays open between batches. In a unit of work, the server ends the
+        transaction if the caller takes longer than ``idle_timeout`` for a batch.
 
         Raises:
             InvalidInput: an argument breaks its rule; the error is raised by the call, not by the first track.
@@ -188,22 +189,21 @@ class Reading(Calls):
         """
         Return up to *limit* tracks (1 to 10,000) that were written since the page with the ``next_cursor`` *after*.
 
-        Use it to keep a copy, such as a search index, up to date. Without *after*, the first pages give all tracks;
-        later pages give the tracks written since, in their current state. No write of this package is missed, in
-        whatever order concurrent writers begin and commit. A track may be given more than once; its ``version`` tells
-        whether the copy has it already.
+        Use these pages to keep a copy, such as a search index, up to date. Without *after*, the first pages contain
+        all tracks. Later pages contain the tracks that were written since, in their current state. The pages miss no
+        write of this package, in whatever order concurrent writers begin and commit. A track may appear more than
+        once; its ``version`` tells whether the copy is current.
 
         Store ``next_cursor`` with the copy, in the same transaction as the tracks. Then call again: at once if ``more``
         is true, otherwise after a pause.
 
-        In a unit of work, the transaction's own changes are given after its commit, but tracks show them before. On a
-        standby, a change is given when all transactions that began before it have ended. Each page reads the log since
-        the oldest transaction that was open at the page before, so a transaction that stays open for hours slows down
-        every page.
+        A unit of work's own changes appear in pages that are read after its commit, but a track that appears earlier
+        already shows them. On a standby, a change appears when all transactions that began before it have ended. Each page reads the log from the oldest transaction that
+        was open at the previous page, so a transaction that stays open for hours slows down every page.
 
         Raises:
             InvalidInput: an argument breaks its rule, or *after* comes from another database, or from before a restore
-                of this one. Then begin anew with None.
+                of this one. Then start again with None.
             QueryTimeout: the page took longer than ``statement_timeout``.
 
         >>> page = catalog.changes(copy.cursor)  # doctest: +SKIP

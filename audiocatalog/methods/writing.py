@@ -32,16 +32,16 @@ class Writing(Calls):
         """
         Store a track and return it; its ``outcome`` tells what the save did.
 
-        - If no track has this *id*, or it is None, the save inserts a track in *status*: ``inserted``.
+        - If no track has this *id*, or *id* is None, the save inserts a track in *status*: ``inserted``.
         - If the track already has this content, the save changes nothing: ``unchanged``. So a save can be repeated,
           also when the track is no longer at *expected_version*.
-        - If the track has other content, *replace* overwrites it: ``updated``. If *expected_version* is given, it
-          overwrites that version alone. A save never changes the status of an existing track.
+        - If the track has other content, *replace* overwrites it: ``updated``. If *expected_version* is given, the
+          save overwrites only that version. A save never changes the status of an existing track.
 
         *actor* and *reason* are recorded in the history.
 
         Raises:
-            InvalidInput: a field or an argument breaks its rule; the error names every one, and nothing was sent.
+            InvalidInput: a field or an argument breaks its rule; the error names all of them, and nothing was sent.
             IllegalTransition: no track begins in *status*.
             SaveConflict: the track has other content without *replace*, or is not at *expected_version*.
             TrackNotFound: *expected_version* was given, and no track has this id.
@@ -72,7 +72,7 @@ class Writing(Calls):
         reason: str | None = None,
     ) -> Track:
         """
-        Store *record*, whose fields are validated already, as ``save`` does.
+        Store *record*, whose fields are already validated, as ``save`` does.
 
         Raises:
             InvalidInput: an argument breaks its rule.
@@ -104,8 +104,8 @@ class Writing(Calls):
         """
         Move the track with *id* to the status *to* and return the change, a row of its history.
 
-        With *expected*, the track moves only from that status, otherwise from any status that ``TRANSITIONS`` allows. A
-        call with the *operation_id* of an earlier call returns the earlier answer, so a call can be retried safely.
+        The track moves only from *expected*, or if that is None, from any status that ``TRANSITIONS`` allows. A call
+        with the *operation_id* of an earlier call returns the earlier answer, so a call can be retried safely.
 
         Raises:
             IllegalTransition: ``TRANSITIONS`` forbids the move from the track's status.
@@ -141,8 +141,8 @@ class Writing(Calls):
         """
         Move each track as ``update_status`` does, and return the change or the error of each id.
 
-        It takes at most 10,000 ids. An error for one track does not stop the others. The tracks are locked in the order
-        of their ids, so that two such calls cannot deadlock.
+        The call accepts at most 10,000 ids. An error for one track does not stop the others. The tracks are locked in
+        the order of their ids, so that two such calls cannot deadlock.
 
         Raises:
             InvalidInput: an argument breaks its rule; nothing was moved.
