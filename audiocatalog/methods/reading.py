@@ -198,8 +198,9 @@ class Reading(Calls):
         is true, otherwise after a pause.
 
         A unit of work's own changes appear in pages that are read after its commit, but a track that appears earlier
-        already shows them. On a standby, a change appears when all transactions that began before it have ended. Each page reads the log from the oldest transaction that
-        was open at the previous page, so a transaction that stays open for hours slows down every page.
+        already shows them. On a standby, a change appears when all transactions that began before it have ended. Each
+        page reads the log from the oldest transaction that was open at the previous page, so a transaction that stays
+        open for hours slows down every page.
 
         Raises:
             InvalidInput: an argument breaks its rule, or *after* comes from another database, or from before a restore

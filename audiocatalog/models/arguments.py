@@ -12,8 +12,8 @@ _Choice = TypeVar("_Choice", bound=str)
 
 
 def parse_choice(choices: Iterable[_Choice], value: object, field: str, operation: str | None = None) -> _Choice:
-    """Return the member of *choices*, of a ``Literal`` or a ``StrEnum``, that equals *value*, or raise InvalidInput."""
-    # The error of an enum's call would repeat the text.
+    """Return the member of *choices* that equals *value*, or raise InvalidInput."""
+    # The error of an enum's constructor would quote *value*, which may be data.
     chosen = next((one for one in choices if one == value), None) if isinstance(value, str) else None
     if chosen is None:
         raise InvalidInput(Problem(field, f"one of {', '.join(choices)}"), operation=operation)

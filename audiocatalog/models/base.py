@@ -73,7 +73,7 @@ def _refuse_unloaded(mapper: Mapper[Any], _: type) -> None:
 
 @cache
 def manager_of(kind: type[Base]) -> ClassManager[Any]:
-    """Return the class manager of *kind*, by which rows become objects without a session."""
+    """Return the class manager of *kind*, which makes objects of rows without a session."""
     Base.registry.configure()
     return kind.__mapper__.class_manager
 
@@ -88,7 +88,7 @@ class StatusText(TypeDecorator[TrackStatus]):
     """
     A status, stored as text and read as a ``TrackStatus``.
 
-    A name that only newer code knows is read as plain text, so that a service works during a deploy.
+    A name that only newer code knows is read as plain text, so that a service keeps working during a deploy.
     """
 
     impl = Text
@@ -111,9 +111,9 @@ class DomainType(TypeDecorator[Any]):
     """
     A column type that is a domain: a data type with a CHECK.
 
-    Every rule about a single column is a domain's CHECK, because a table's CHECK costs more: PostgreSQL reads every
-    CHECK of the table for each statement that writes a row, which takes half of the time of a change of status. It
-    caches a domain's CHECK for the session, and evaluates it only for the written columns.
+    Every rule about a single column is a CHECK of a domain, because a CHECK of a table costs more. PostgreSQL reads
+    every CHECK of the table for each statement that writes a row; this takes half of the time of a change of status.
+    PostgreSQL caches the CHECK of a domain for the session, and evaluates it only for the written columns.
 
     In queries, the column has the domain's data type. Casting a parameter to the domain would truncate a text that is
     too long instead of refusing it.

@@ -1,8 +1,8 @@
 """
 Character classes for regular expressions in Python and in SQL functions.
 
-A revision copies them into the functions that it creates, so a released class never changes. A new class gets a new
-name, with the next version of the functions.
+A revision copies the classes into the functions that it creates, so a released class never changes. A new class gets a
+new name, with the next version of the functions.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Claim:
     - *worker*: the name of the worker
     - *attempt*: the number of this try, from 1
     - *expires_at*: when the lease expires, unless it is renewed
-    - *last_error*: why the try before failed, or None
+    - *last_error*: why the previous try failed, or None
     """
 
     track: Track
@@ -74,7 +74,7 @@ class RetryPolicy:
     """
     The limit of tries of a track, and the delays between them.
 
-    - *most*: at most this many tries
+    - *most*: the maximum number of tries
     - *delay*: the delay after the first try in seconds, doubled after each further try
     - *longest*: the maximum of the delay, in seconds
     - *spread*: the share of the delay that is jitter, so that retries spread out
@@ -86,5 +86,5 @@ class RetryPolicy:
     spread: float = 0.5
 
     def values(self) -> tuple[int, float, float, float]:
-        """Return the arguments of the SQL functions."""
+        """Return the policy as arguments of the SQL functions."""
         return self.most, self.delay, self.longest, self.spread

@@ -25,8 +25,8 @@ class SearchFilters(MetadataFilters):
 
     - *status*, and fields of text: one value, or a collection of values of which the track must have one. The whole
       text must match, but case, accents and punctuation do not matter: "bjork" matches "Björk"
-    - fields of numbers, such as *duration* in seconds: one number, or a pair of the lowest and the highest, both
-      included; None is an open end
+    - fields of numbers, such as *duration* in seconds: one number, or a pair of the lowest and the highest number,
+      both included; None leaves an end open
     - *created_since*, *updated_since*: a ``datetime`` with a time zone
 
     Raises:
@@ -127,7 +127,7 @@ def _clean_time(field: str, value: object) -> datetime:
 
 
 _TIMES: Final = ("created_since", "updated_since")
-#: The metadata fields that filters take: text by values, numbers by ranges.
+#: The metadata fields that have filters: values for text, ranges for numbers.
 TEXT_FILTERS: Final = tuple(field.name for field in fields(MetadataFilters) if field.name in TEXT_LIMITS)
 RANGE_FILTERS: Final = tuple(field.name for field in fields(MetadataFilters) if field.name in NUMBER_LIMITS)
 _CLEANERS: Final[dict[str, Callable[[str, Any], object]]] = {
@@ -153,13 +153,13 @@ def _is_status(field: str, values: tuple[TrackStatus, ...]) -> _Condition:
 
 
 def _is_named(field: str, values: tuple[str, ...]) -> _Condition:
-    # A text of punctuation alone has an empty name, as a missing text does, so the text must not be null.
+    # A missing text and a text of punctuation alone both have an empty name; only the latter must match.
     condition = f"t.{field}_name = ANY (ARRAY({_NAMES.format(field=field)})::varchar[]) AND t.{field} IS NOT NULL"
     return condition, {f"only_{field}": list(values)}
 
 
 def _is_kept_as_name(field: str, values: tuple[str, ...]) -> _Condition:
-    """Return the condition that the search vector contains the field's name, which an index can answer."""
+    """Return the condition that the search vector contains the field's name; an index serves this condition."""
     written = f"string_agg('''={field}:' || {_QUOTED} || '''', ' | ')::tsquery"
     names = _NAMES.format(field=field)
     return f"t.search_vector @@ (SELECT {written} FROM ({names}) AS names)", {f"only_{field}": list(values)}

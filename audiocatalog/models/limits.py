@@ -76,7 +76,7 @@ def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
 
 
 def _clean_number(field: str, value: object, limit: NumberLimit) -> float | Problem:
-    # NaN fails every comparison, so it is refused as infinity is.
+    # NaN fails every comparison, so it is refused like infinity.
     if issubclass(type(value), int | float) and value is not True and value is not False:
         if limit.lowest <= value <= limit.highest:  # type: ignore[operator]
             return float(value) + 0.0  # type: ignore[arg-type]  # The sum turns -0.0 into 0.0.
@@ -90,7 +90,7 @@ Clean = Callable[[object], object]
 
 
 def cleaner(field: str, limit: Limit) -> Clean:
-    """Return a function that returns the stored form of a value of *field*, None, or the rule that it breaks."""
+    """Return a function that cleans a value of *field*: it returns the stored value, None, or the broken rule."""
     match limit:
         case TextLimit():
             return lambda value: clean_text(field, value, limit)
@@ -101,7 +101,7 @@ def cleaner(field: str, limit: Limit) -> Clean:
 
 
 def required(field: str, cleaned: object) -> object:
-    """Return *cleaned*, or if it is None the rule that *field* must not be empty."""
+    """Return *cleaned*; if it is None, return the rule that *field* must not be empty."""
     return Problem(field, "at least one visible character") if cleaned is None else cleaned
 
 

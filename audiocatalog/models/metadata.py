@@ -35,7 +35,8 @@ class MetadataField(NamedTuple):
     is_facet: bool = False
 
 
-#: What a search can count among its hits: the fields that are facets, the decade of the year, and the status.
+#: The values that a search can count among its hits: the fields that are facets, the decade of the year, and the
+#: status.
 FacetName = Literal["artist", "genre", "format", "decade", "status"]
 
 
@@ -60,9 +61,9 @@ class TrackMetadata:
     """
     The metadata of one track; the constructor validates it.
 
-    It coerces nothing: ``year=True``, ``year=1999.7`` and ``duration="5"`` are refused. It normalizes text to NFC. A
-    missing title becomes "Untitled"; other text without a visible character becomes None. The units are seconds for
-    *duration*, Hz for *sample_rate* and bit/s for *bitrate*.
+    The constructor coerces nothing: ``year=True``, ``year=1999.7`` and ``duration="5"`` are refused. It normalizes
+    text to NFC. A missing title becomes "Untitled"; other text without a visible character becomes None. The units are
+    seconds for *duration*, Hz for *sample_rate* and bit/s for *bitrate*.
 
     Raises:
         InvalidInput: a field breaks its rule; the error names every such field, with its limit.
@@ -129,7 +130,7 @@ class TrackMetadata:
 
 
 class MetadataColumns:
-    """The same fields as columns of ``Track``, for type checkers; ``models/tables.py`` makes the columns."""
+    """The metadata fields as columns of ``Track``, for type checkers; ``models/tables.py`` makes the columns."""
 
     title: Mapped[str]
     artist: Mapped[str | None]
@@ -145,7 +146,7 @@ class MetadataColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataFilters:
-    """The metadata fields of ``SearchFilters``: text by values, a number by a range."""
+    """The metadata fields of ``SearchFilters``: values for text, ranges for numbers."""
 
     genre: str | Collection[str] | None = None
     format: str | Collection[str] | None = None
@@ -175,7 +176,7 @@ _CLEANERS: Final = {field: cleaner(field, limit) for field, limit in LIMITS.item
 _MAX_UNKNOWN_NAMED: Final = 20
 
 
-@final  # A dataclass that inherits from it would get a constructor without checks.
+@final  # A dataclass that inherits from this class would get a constructor without checks.
 @dataclass(frozen=True, slots=True, init=False)
 class TrackRecord:
     """

@@ -1,4 +1,4 @@
-"""Text in its composed form (NFC), in time proportional to its length."""
+"""The composed form (NFC) of a text, computed in time proportional to the length of the text."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import defaultdict
 from itertools import groupby
 from typing import Final
 
-# Python sorts the marks of one letter by insertion, which takes quadratic time. No script puts this many marks on a
-# letter; longer runs are sorted here first. The ranges contain every mark, and no Chinese, Japanese or Korean letter,
-# so that few texts need the second look.
+# Python sorts the marks of one letter by insertion, which takes quadratic time. So runs of at least this many marks
+# are sorted here first; no script puts this many marks on a letter. The ranges contain every mark, and no Chinese,
+# Japanese or Korean letter, so that the slow path runs for few texts.
 _MANY_MARKS: Final = 32
 _MAY_BE_MARKS: Final = (
     r"[\u0300-\u1fff\u20d0-\u20ff\u2cef-\u2cf1\u2d7f-\u2dff\u302a-\u302f\u3099\u309a\ua66f-\uabef\ufb1e\ufe20-\ufe2f"
@@ -41,7 +41,7 @@ def _in_order(match: re.Match[str]) -> str:
 
 
 def _is_mark(character: str) -> bool:
-    """Return whether *character*, or every character that it decomposes to, combines with the one before it."""
+    """Return whether *character*, or every character that it decomposes to, combines with the character before it."""
     return all(map(unicodedata.combining, unicodedata.normalize("NFD", character)))
 
 

@@ -1,4 +1,4 @@
-"""The uses of SQLAlchemy's private parts; ``tests/test_private_parts.py`` names each."""
+"""The uses of private names of SQLAlchemy; ``tests/test_private_parts.py`` lists each of them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ STATE_ATTRIBUTE: Final = ClassManager.STATE_ATTR
 
 def make_row(one: object, manager: ClassManager[Any], values: dict[str, Any], key: tuple[Any, ...]) -> None:
     """
-    Make *one*, a new object without a state, the row with the primary *key* and these *values*.
+    Turn *one*, a new object without a state, into the row with the primary *key* and these *values*.
 
-    It belongs to no session, so it never loads, expires or flushes. It has a key, so a host's session links to it
-    instead of inserting it. The constructor would send attribute events, which take ten times as long.
+    The object belongs to no session, so it never loads, expires or flushes. Because it has a key, a host's session
+    links to it instead of inserting it. The constructor would send attribute events, and take ten times as long.
     """
     held = one.__dict__
     held.update(values)
@@ -39,7 +39,7 @@ def refuse_unloaded(mapper: Mapper[Any]) -> None:
 def _raise_for(name: str) -> Any:  # noqa: ANN401  # SQLAlchemy's protocol for this is private.
     def refuse(_: object, passive: PassiveFlag) -> LoaderCallableStatus:
         if not passive & PassiveFlag.SQL_OK:
-            return LoaderCallableStatus.PASSIVE_NO_RESULT  # SQLAlchemy asks for loaded values alone.
+            return LoaderCallableStatus.PASSIVE_NO_RESULT  # SQLAlchemy asks only for loaded values.
         raise InvalidRequestError(f"'{name}' is not available due to raiseload=True: select the column itself")
 
     return refuse

@@ -1,4 +1,4 @@
-"""The reprs of objects, without values unless ``AUDIOCATALOG_DEBUG`` is set, because logs must contain no data."""
+"""Reprs without values, because logs must contain no data; ``AUDIOCATALOG_DEBUG`` makes reprs show the values."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Final
 from uuid import UUID
 
 _LAST_DIGITS: Final = 8
-#: Whether reprs show values, and causes of errors the server's text. It is read once, when the process starts.
+#: Whether reprs show values, and causes of errors show the server's text. The variable is read once, at the import.
 DEBUGGING: Final = os.environ.get("AUDIOCATALOG_DEBUG", "").lower() in {"1", "true", "yes", "on"}
 
 Repr = Callable[[Any], str]
 
 
 def discreetly(show: Repr) -> Repr:
-    """Return *show*, the ``__repr__`` of a class, or with ``AUDIOCATALOG_DEBUG`` a function that shows the values."""
+    """Return *show*, a class's ``__repr__``; with ``AUDIOCATALOG_DEBUG``, return one that shows the values."""
     return _shown if DEBUGGING else show
 
 

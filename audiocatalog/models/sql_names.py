@@ -8,7 +8,7 @@ from typing import Final
 SCHEMA_REVISION: Final = "0001"
 #: The name of Alembic's table. It is not Alembic's default, because a host may run Alembic in the same database.
 VERSION_TABLE: Final = "audiocatalog_version"
-#: The SQL functions of alembic/functions/search_v1.sql, by which tracks and queries are folded.
+#: The SQL functions of alembic/functions/search_v1.sql, which fold the text of tracks and of queries.
 SEARCH_VECTOR_FUNCTION: Final = "audiocatalog_search_vector_v1"
 #: The function of the vector column that is not in use.
 NO_VECTOR_FUNCTION: Final = "audiocatalog_no_vector"
@@ -21,7 +21,7 @@ SLIPS_FUNCTION: Final = "audiocatalog_slips_v1"
 SAMPLES: Final = (4096, 512, 64, 8)
 #: The SQL function of alembic/functions/visible_v1.sql, made from ``characters.INVISIBLE``.
 VISIBLE_FUNCTION: Final = "audiocatalog_visible_v1"
-#: The SQL function of alembic/functions/legal_move_v1.sql, twin of ``status.TRANSITIONS``.
+#: The SQL function of alembic/functions/legal_move_v1.sql, which allows the moves of ``status.TRANSITIONS``.
 LEGAL_MOVE_FUNCTION: Final = "audiocatalog_legal_move_v1"
 #: The SQL function of alembic/functions/legal_task_v1.sql, which checks the columns of a task against its status.
 LEGAL_TASK_FUNCTION: Final = "audiocatalog_legal_task_v1"

@@ -1,6 +1,6 @@
 """The tables, with their columns, constraints and indexes.
 
-To allow PgBouncer, replicas and Citus, they follow these rules: the application makes the ids, every unique key
+To allow PgBouncer, replicas and Citus, the tables follow these rules: the application makes the ids, every unique key
 contains the track's id, every constraint has a name, and there are no triggers and no sequences.
 """
 
@@ -71,7 +71,7 @@ DOMAINS: Final = tuple(
 
 def _written_by() -> Any:  # noqa: ANN401  # SQLAlchemy's type depends on the annotation of the attribute.
     """
-    Return the column for the transaction that wrote a row, by which readers tell a late commit from an old row.
+    Return the column for the id of the transaction that wrote a row; it shows readers which rows were committed late.
 
     The system column ``xmin`` is not enough, because a snapshot does not know the ids of savepoints.
     """
@@ -81,7 +81,7 @@ def _written_by() -> Any:  # noqa: ANN401  # SQLAlchemy's type depends on the an
 
 
 def _index_of_writing(table: str) -> Index:
-    """Return a BRIN index on time and transaction: rows are inserted in this order, so the smallest index works."""
+    """Return a BRIN index on time and transaction; this small index works because rows are inserted in this order."""
     return Index(
         f"ix_{table}_at_xact_id",
         "at",
@@ -103,14 +103,14 @@ else:
 
 class Track(_MetadataColumns, Base):
     """
-    A track as it was when it was read; ``save`` and ``update_status`` change the stored one.
+    A track as it was when it was read; ``save`` and ``update_status`` change the stored track.
 
-    It holds plain values: it never loads anything later, and stays readable after its unit of work has ended.
+    The object contains plain values: it loads nothing later, and stays readable after its unit of work has ended.
     """
 
     __tablename__ = "audio_tracks"
 
-    #: The application makes it, a UUID of version 7 by default, and it never changes.
+    #: The application makes the id, a UUID of version 7 by default; the id of a track never changes.
     id: Mapped[UUID] = mapped_column(primary_key=True, sort_order=-2)
     status: Mapped[TrackStatus] = mapped_column(_STATUS, sort_order=-2)
     #: Not unique, because a unique key without the id would rule out sharding.
@@ -118,10 +118,11 @@ class Track(_MetadataColumns, Base):
     thumbnail_path: Mapped[str | None] = mapped_column(_FIELDS["thumbnail_path"])
     created_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
-    #: Every write adds one, so a writer notices other writers.
+    #: Every write adds 1 to the version, so that a writer notices other writers.
     version: Mapped[int] = mapped_column(_COUNT, server_default="1")
-    #: The words that searches match. It is declared as stored, because PostgreSQL 18 makes generated columns virtual by
-    #: default and cannot index those. It is never read back, because it is as long as the rest of the row.
+    #: The words that searches match. The column is declared as stored, because PostgreSQL 18 makes generated columns
+    #: virtual by default, and cannot index virtual columns. The package never reads this column, because it is as long
+    #: as the rest of the row.
     search_vector: Mapped[str] = mapped_column(
         TSVECTOR,
         Computed(f"{SEARCH_VECTOR_FUNCTION}(title, artist, album, genre, year)", persisted=True),
@@ -142,7 +143,7 @@ class Track(_MetadataColumns, Base):
         deferred=True,
         deferred_raiseload=True,
     )
-    #: The same for the artist; empty if the artist is null.
+    #: The folded artist in the same form; empty if the artist is null.
     artist_name: Mapped[str] = mapped_column(
         String(200, collation="C"),
         Computed(f"coalesce({NAME_FUNCTION}({FOLD_FUNCTION}(artist)), '')", persisted=True),
@@ -169,10 +170,11 @@ class Track(_MetadataColumns, Base):
             )
             for share in SAMPLES
         ),
-        # Searches by whole names or the beginnings of names, and lists sorted by name.
+        # These indexes serve searches by names or beginnings of names, and lists sorted by name.
         Index("ix_audio_tracks_title_name", "title_name", "artist_name", "id"),
         Index("ix_audio_tracks_artist_name", "artist_name", "title_name", "id"),
-        # Lists sorted by year or time, and ranges. Status has no index, because a move must not write an index.
+        # These indexes serve lists sorted by year or time, and ranges. Status has no index, because a move must not
+        # write an index.
         Index("ix_audio_tracks_year", "year", "id"),
         Index("ix_audio_tracks_created_at", "created_at", "id"),
         # A page has room for new versions of its rows, so a change of status is a HOT update, which writes no index. A
@@ -204,9 +206,9 @@ class StatusChange(Base):
     to_status: Mapped[TrackStatus] = mapped_column(StatusText)
     actor: Mapped[str] = mapped_column(_CHANGE_FIELDS["actor"])
     reason: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["reason"])
-    #: A caller gives it to make a retry safe: the retry returns the first answer.
+    #: The caller's id for the call, which makes a retry safe: the retry returns the first answer.
     operation_id: Mapped[UUID | None]
-    #: The number of the try that it belongs to, from 1; None if the track was not claimed.
+    #: The number of the try that the change belongs to, from 1; None if the track was not claimed.
     attempt: Mapped[int | None] = mapped_column(Integer)
     #: The time after the row was locked; the transaction's start would put overlapping moves out of order.
     at: Mapped[datetime] = mapped_column(_TIME, server_default=func.clock_timestamp())
@@ -214,7 +216,7 @@ class StatusChange(Base):
 
     __table_args__ = (
         CheckConstraint(f"{LEGAL_MOVE_FUNCTION}(from_status, to_status)", name="legal_transition"),
-        # An operation id has one answer; the index also finds it.
+        # An operation id has one answer, which this index also finds.
         UniqueConstraint("track_id", "operation_id"),
         _index_of_writing("audio_track_status_changes"),
     )
@@ -222,7 +224,7 @@ class StatusChange(Base):
 
     @property
     def duration(self) -> timedelta | None:
-        """How long the track stayed in *to_status*; None if it is still there, or if not read by ``history``."""
+        """How long the track stayed in *to_status*; None if it is still there, or if not returned by ``history``."""
         return self.__dict__.get("_duration")
 
     @discreetly
@@ -257,7 +259,7 @@ class Task(Base):
     The remaining work on a track that is not COMPLETED; the SQL functions that move tracks write it.
 
     Claims need an index on these columns. With such an index on the tracks, each change of status would write all
-    indexes of the tracks, also those for searches. So this is a table of its own.
+    indexes of the tracks, also those for searches. So these columns are in a table of their own.
     """
 
     __tablename__ = "audio_track_tasks"
@@ -276,7 +278,7 @@ class Task(Base):
     worker: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["actor"])
     #: Whether the work on a claimed track has begun, so that this try counts.
     begun: Mapped[bool] = mapped_column(server_default="false")
-    #: How many tries began since a caller last moved the track.
+    #: How many tries have begun since a caller last moved the track.
     attempts: Mapped[int] = mapped_column(Integer, server_default="0")
     #: Why the last try failed.
     last_error: Mapped[str | None] = mapped_column(_CHANGE_FIELDS["reason"])
@@ -304,14 +306,14 @@ class Task(Base):
 
 
 class SearchWord(Base):
-    """A word of the tracks, with its count when the words were last counted; searches find new words without it."""
+    """A word of the tracks with its latest count; searches also find words that have no such row."""
 
     __tablename__ = "audio_search_words"
 
     word: Mapped[str] = mapped_column(String(200, collation="C"), primary_key=True)
-    #: How many tracks contain it.
+    #: How many tracks contain the word.
     tracks: Mapped[int] = mapped_column(Integer)
-    #: The word, and the word without each of its letters: two words that share one of these are one or two edits apart.
+    #: The word, and its forms with one letter removed: two words that share one of these are one or two edits apart.
     slips: Mapped[list[str]] = mapped_column(
         ARRAY(Text), Computed(f"{SLIPS_FUNCTION}(word)", persisted=True), deferred=True
     )

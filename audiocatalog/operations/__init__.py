@@ -1,5 +1,5 @@
 """
-Operations on the database: generators that yield statements and are sent rows.
+Operations on the database: generators that yield statements and receive rows.
 
-The method of ``Catalog`` with the same name describes an operation, its arguments and its errors.
+For the arguments and errors of an operation, see the method of ``Catalog`` with the same name.
 """

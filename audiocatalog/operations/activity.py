@@ -1,6 +1,6 @@
 """Recent activity and the work in progress, for operators.
 
-It is one statement of several parts; the first column of a row names its part.
+One statement with several parts reads both; the first column of a row names its part.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from audiocatalog.operations.operation import Operation, Statement
 
 _SHORTEST: Final = timedelta(seconds=1)
 _LONGEST: Final = timedelta(days=366)
-#: The time is divided into at most this many parts.
+#: The maximum number of buckets.
 MAX_BUCKETS: Final = 1000
 #: Durations are measured on at most this many of the latest changes, because each needs the change before it.
 MAX_MEASURED: Final = 10_000
@@ -89,9 +89,9 @@ ORDER BY kind, number DESC, label
 @dataclass(frozen=True, slots=True)
 class ActivityBucket:
     """
-    The changes in one part of the time.
+    The changes in one part of the period.
 
-    - *start*: when the part begins
+    - *start*: the beginning of the part
     - *completed*: tracks that became COMPLETED
     - *failed*: tracks that became FAILED
     - *retried*: failed tries of tracks that wait for a retry
@@ -138,14 +138,14 @@ class Activity:
     """
     The activity from *since* to *until*, and the work in progress at *until*.
 
-    - *buckets*: parts of that time, of equal length
+    - *buckets*: the parts of this period, of equal length
     - *waiting*: tracks that may be claimed now
     - *delayed*: tracks that wait for their next retry
     - *claimed*: tracks with a claim, whether the work on them has begun or not
     - *expired*: tracks whose lease has expired; ``release_expired`` takes them back
     - *unclaimed*: tracks in PROCESSING without a claim, which stay there until a caller moves them
     - *workers*: at most 100 workers with claims, those with the most first
-    - *failures*: the ten most frequent reasons
+    - *failures*: the ten most frequent reasons of failures
     - *time_pending*: how long tracks waited for a worker, by the 10,000 latest changes; None if there are none
     - *time_processing*: how long tracks were PROCESSING, by the same changes; None if there are none
     """

@@ -46,14 +46,14 @@ from audiocatalog.operations.operation import TRANSACTION_MARK, Copy, Operation,
 from audiocatalog.status import TrackStatus
 
 BATCH: Final = 5_000
-#: A whole batch may take this many seconds, a smaller batch its share. A batch usually takes about one second.
+#: The timeout of a full batch in seconds; a smaller batch gets its share. A batch usually takes about one second.
 _STATEMENT_SECONDS: Final = 60.0
-#: A part of a batch that was too slow may take this many seconds, or its share of the above if that is more.
+#: The timeout of a part of a batch that was too slow, or the part's share of the above, if that is longer.
 _PART_SECONDS: Final = 1.0
 #: The lock timeout is shorter, because a lock timeout can be retried.
 _LOCK_SECONDS: Final = 20.0
 _LOCK_SHARE: Final = 0.8
-#: If this many records alone were too slow, and none of the batch was stored, the server is too slow.
+#: If this many single records were too slow, and no record of the batch was stored, the server is too slow.
 _MAX_SLOW: Final = 20
 _TOO_SLOW: Final = (
     "bulk_save: this record alone took longer than statement_timeout, so it was refused; shorten its texts, or raise "
@@ -91,7 +91,7 @@ _BAD_RECORD: Final = (InvalidInput, ConstraintViolation, CatalogInternalError)
 
 
 class RecordOutcome(NamedTuple):
-    """The outcome of one record: with an *error* if it was refused, *skipped* if other content was left in place."""
+    """The outcome of one record: with an *error* if it was refused, and *skipped* if the track kept other content."""
 
     outcome: BulkOutcome
     error: CatalogError | None = None
@@ -159,7 +159,7 @@ class _Progress:
 
     stored: int = 0
     slow: int = 0
-    #: False after the transaction has ended, by an error before the savepoint or a lost connection.
+    #: False after an error before the savepoint or a lost connection has ended the transaction.
     can_go_on: bool = True
 
 
@@ -199,9 +199,9 @@ class BatchStore:
         """
         Store *records* in order, and skip those that the database rejects or that are too slow.
 
-        A batch that exceeds its timeout is halved. A single record may take ``statement_timeout``. Each record that
-        takes longer costs that time, and about one second for each batch that contained it. After an error that no
-        record caused, the transaction is as it was before.
+        A batch that exceeds its timeout is halved. The timeout of a single record is ``statement_timeout``. Each
+        record that exceeds it costs this time, and about one second for each batch that contained the record. After an
+        error that no record caused, the transaction is as it was before.
 
         Raises:
             QueryTimeout: the server is too slow for any record.
@@ -256,7 +256,7 @@ class BatchStore:
     ) -> Operation[Sequence[RecordOutcome]]:
         """Store *records* within *seconds*, all or none of them."""
         try:
-            # This statement begins the transaction, if it has not begun, and the savepoint needs one.
+            # The savepoint needs a transaction, which this statement begins if none has begun.
             ((statement_limit, lock_limit),) = yield READ_LIMITS, ()
             yield _SAVEPOINT, ()
             lock_seconds = min(max(_LOCK_SECONDS, self.lock_timeout), _LOCK_SHARE * seconds)

@@ -15,7 +15,7 @@ from audiocatalog.models.redaction import discreetly
 MOST_REFUSALS: Final = 1_000
 
 
-#: The name of an ``OnConflict``; every argument that takes one takes its name too.
+#: The name of an ``OnConflict``; every argument that accepts an ``OnConflict`` also accepts its name.
 ConflictRule = Literal["skip", "replace", "error"]
 
 
@@ -61,7 +61,7 @@ _OUTCOMES: Final = tuple(BulkOutcome)
 
 
 class Outcomes(Sequence[BulkOutcome]):
-    """An outcome for every record, in at most one byte each, because equal batches share their bytes."""
+    """The outcome of every record, in at most one byte each; batches with equal outcomes share their bytes."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -129,7 +129,7 @@ class BulkBatch:
     - *start*: the position of its first record
     - *outcomes*: the outcome of each of its records
     - *refusals*: its refused records
-    - *result*: the counts of all batches until now; later batches change it
+    - *result*: the counts of all batches so far; later batches change this object
     """
 
     start: int

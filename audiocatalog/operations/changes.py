@@ -1,13 +1,14 @@
 """The change feed: the tracks that changed since a reader's last page, without a gap.
 
 Each write of a track adds a row with its transaction's id to one of two logs. A snapshot of the server tells for every
-transaction whether it had ended. Each page covers the transactions that ended between the reader's last snapshot and
-the next: a window, which depends neither on clocks nor on how long a writer takes. The tracks of a window are read by
-their ids, page by page, in their current state.
+transaction whether it had ended. Each page covers a window: the transactions that ended between the reader's last
+snapshot and the next. A window depends neither on clocks nor on how long a writer takes. The tracks of a window are
+read by their ids, page by page, in their current state.
 
-Transactions that had not ended at a snapshot have ids from its ``xmin`` on, so the log's index skips older rows. Times
-cannot replace ids. A transaction with an id at or above a snapshot's ``xmax`` may have begun before that snapshot,
-because ``xmax`` follows the last id that has *ended*. So its rows may be older than every time that the reader knows.
+Transactions that had not ended at a snapshot have at least its ``xmin`` as ids, so the log's index skips older rows.
+Times cannot replace ids. A transaction with an id at or above a snapshot's ``xmax`` may have begun before that
+snapshot, because ``xmax`` follows the last id that has *ended*. So its rows may be older than every time that the
+reader knows.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Snapshot(NamedTuple):
     """
     PostgreSQL's ``pg_snapshot``: which transactions had ended.
 
-    They are those below *xmin*, and those below *xmax* that were not *running*.
+    The ended transactions have ids below *xmin*, or ids below *xmax* that were not *running*.
     """
 
     xmin: int
@@ -68,7 +69,7 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the snapshot in *text*, or raise ValueError if it is no valid ``pg_snapshot``."""
+        """Return the snapshot in *text*, or raise ValueError if *text* is not a valid ``pg_snapshot``."""
         match = _SNAPSHOT.fullmatch(text)
         if match is None:
             raise ValueError
@@ -100,10 +101,10 @@ class Place(NamedTuple):
     A reader's position in the feed.
 
     - *origin*: the oid of the table that was read, which differs in a restored copy
-    - *old*: the reader has every transaction that had ended at this snapshot; None at the beginning
+    - *old*: the reader has read every transaction that had ended at this snapshot; None at the beginning
     - *new*: the end of the current window; None between windows
-    - *after*: the id of the last track that was given in this window
-    - *step*: at most this many transactions are in the next window
+    - *after*: the id of the last track that the reader got in this window
+    - *step*: the maximum number of transactions in the next window
     """
 
     origin: int = 0
@@ -119,7 +120,7 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the position in the cursor *value*, the beginning if it is None, or raise InvalidInput."""
+        """Return the position in the cursor *value*, the beginning if *value* is None, or raise InvalidInput."""
         if value is None:
             return cls()
         try:
@@ -147,8 +148,8 @@ class Place(NamedTuple):
         """
         Return the position after a page of *tracks*.
 
-        The size of a window adapts to the reader. It doubles if the page had room for more. It halves if the window
-        took several pages, because each of them reads the log of the whole window.
+        The size of a window adapts to the reader. The size doubles if the page had room for more tracks. It halves if
+        the window took several pages, because each page reads the log of the whole window.
         """
         if is_full:
             return self._replace(origin=origin, new=new, after=tracks[-1].id)
@@ -169,11 +170,12 @@ _ANOTHER: Final = Problem(
     "this cursor is of another database, or of a time before a restore of this one; begin anew with after=None",
 )
 
-# The present snapshot, and the snapshot at the end of the window.
+# The current snapshot, and the snapshot at the end of the window.
 #
 # PostgreSQL's snapshot counts the reader's own transaction as ended, so its id is added to the running ones. A
 # standby's snapshot names no running transaction, so everything from xmin on counts as running. If more than *step*
-# transactions have ended since the last window, this window ends before the present, at an id below which all ended.
+# transactions have ended since the last window, this window ends before the current snapshot, at an id below which all
+# transactions have ended.
 _MOMENT: Final = """
 present AS MATERIALIZED (
   SELECT pg_is_in_recovery() OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AS lags,
@@ -217,8 +219,8 @@ def changes_sql(*, is_first: bool) -> str:
     """
     Return the statement for a page of the changes between two snapshots.
 
-    It reads the log by transaction ids. ``OFFSET 0`` keeps the planner from an index in the order of the tracks, which
-    would read the whole log.
+    The statement reads the log by transaction ids. ``OFFSET 0`` stops the planner from using an index in the order of
+    the tracks, because a scan of that index would read the whole log.
     """
     behind = "" if is_first else "\n      AND (c.track_id > %(after)s) IS TRUE"
     logged = "\n    UNION ALL\n".join(
@@ -259,7 +261,7 @@ def update_values(place: Place, limit: int) -> dict[str, Any]:
 
 
 def read_changes(after: str | None, *, limit: object, timeout: float) -> Operation[ChangePage]:
-    """Return the page after the cursor *after*, or raise InvalidInput; it may take *timeout* seconds."""
+    """Return the page after the cursor *after*, or raise InvalidInput; *timeout* is in seconds."""
     place = Place.parse(after)
     size = whole_number(limit, "limit", "changes", most=MAX_TRACKS)
     sql, settings = _STATEMENTS[place.old is None, place.after is None]

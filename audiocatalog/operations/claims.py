@@ -134,9 +134,9 @@ def end_unfinished(
     notify: bool,
 ) -> Operation[StatusChange]:
     """
-    End *claim* without a result, by "fail", which counts as a try, or by "release", which does not.
+    End *claim* without a result: "fail" counts the try, and "release" does not.
 
-    It raises ClaimLost or InvalidInput.
+    The operation raises ClaimLost or InvalidInput.
     """
     if not isinstance(retry, bool):
         raise InvalidInput(Problem("retry", "True or False"), operation=operation)
@@ -223,7 +223,7 @@ def _keys_of(claims: Sequence[Claim]) -> tuple[list[UUID], list[int], list[UUID]
 
 
 def _metadata_json(metadata: Sequence[TrackMetadata | None]) -> str | None:
-    """Return *metadata* as one JSON text, None if no claim has any, or raise InvalidInput for another type."""
+    """Return *metadata* as one JSON text, None if no claim has any, or raise InvalidInput for a wrong type."""
     for one in metadata:
         if one is not None and not isinstance(one, TrackMetadata):
             raise InvalidInput(Problem("metadata", f"a TrackMetadata, not {kind_of(one)}"), operation="complete")
@@ -233,7 +233,7 @@ def _metadata_json(metadata: Sequence[TrackMetadata | None]) -> str | None:
 
 
 def _ended(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], operation: str) -> list[StatusChange | ClaimLost]:
-    """Return for each claim the change by which *operation* ended it, or an error if the claim is lost."""
+    """Return for each claim the change with which *operation* ended it, or ClaimLost if it is lost."""
     changes = {place - 1: change_of(values) for place, *values in rows}
     outcomes: list[StatusChange | ClaimLost] = []
     for place, claim in enumerate(claims):

@@ -15,7 +15,7 @@ from audiocatalog.models.tables import Track
 from audiocatalog.operations.operation import INDEX_ORDER_SETTINGS, Operation, PlannedStatement
 from audiocatalog.operations.tracks import MAX_TRACKS
 
-#: With filters, one statement reads at most this many tracks, or one batch if that is more.
+#: With filters, one statement reads at most this many tracks, or one batch if a batch is larger.
 SCAN_LIMIT: Final = 10_000
 
 
@@ -60,7 +60,7 @@ class TrackScan:
 
 
 class Page(NamedTuple):
-    """The *rows* of a page, and the key *after* which the next page begins; None after the last page."""
+    """The *rows* of a page, and the key *after* which the next page begins; the key is None after the last page."""
 
     rows: Sequence[tuple[Any, ...]]
     after: Mapping[str, Any] | None
@@ -71,10 +71,11 @@ def scan_sql(
     order: TrackOrder, batch: int, filtered: tuple[str, ...], bounded: tuple[str, ...], *, is_first: bool
 ) -> str:
     """
-    Return the statement for the next page of a scan, after the track with the key ``after_id`` and so on.
+    Return the statement for the next page of a scan, after the track whose key is given, such as ``after_id``.
 
-    It returns at most *batch* rows, in order, each with its place among the tracks that were read and whether it meets
-    the conditions. If it read as many tracks as it may, it also returns the last of them, as the next page's start.
+    The statement returns at most *batch* rows, in order. Each row has its position among the tracks that were read,
+    and whether it meets the conditions. If the statement reaches its limit of tracks, it also returns the last track,
+    after which the next page begins.
 
     The numbers are constants, because a generic plan for a parameter would expect a tenth of the table. The first page
     is a separate statement, because one statement for both cases could not look up the key in an index.
@@ -102,7 +103,7 @@ ORDER BY {sort} LIMIT {batch}"""
 
 
 def read_page(scan: TrackScan, after: Mapping[str, Any] | None, *, timeout: float) -> Operation[Page]:
-    """Return the next page of *scan*, after the key of the page before; it may take *timeout* seconds."""
+    """Return the next page of *scan*, after the key of the previous page; *timeout* is in seconds."""
     sql = scan_sql(scan.order, scan.batch, scan.filtered, scan.bounded, is_first=after is None)
     statement = PlannedStatement(sql, INDEX_ORDER_SETTINGS, timeout)
     rows = yield statement, {**scan.parameters, **(after or {})}
@@ -113,5 +114,5 @@ def read_page(scan: TrackScan, after: Mapping[str, Any] | None, *, timeout: floa
 
 
 def tracks_of(rows: Sequence[tuple[Any, ...]]) -> Iterator[Track]:
-    """Yield the tracks in the rows of a page, each made when it is needed."""
+    """Yield the tracks in the rows of a page, and make each track only when the caller asks for it."""
     return (track_of(row[2:]) for row in rows if row[1])

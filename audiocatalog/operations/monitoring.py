@@ -81,7 +81,7 @@ class Health:
     - *server_version*, *server_encoding*, *is_standby*: the server
     - *schema_revision*: the database's revision
     - *expected_revision*: the revision that this code was made for
-    - *vocabulary_age*: the age of the spelling vocabulary; None if it was never counted
+    - *vocabulary_age*: the age of the spelling vocabulary; None if the words were never counted
     - *stuck_claims*: the number of expired leases, at most 1,000; None if the role may not read claims
     - *pool*: this process's connections
     """

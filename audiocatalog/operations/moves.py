@@ -69,7 +69,7 @@ def update_status(
     """
     Move the track with *id* to the status *to*, and return the change.
 
-    It raises IllegalTransition, TransitionConflict, TrackNotFound or InvalidInput, as ``Catalog.update_status`` does.
+    The operation raises the same errors as ``Catalog.update_status``.
     """
     track_id = parse_id(id)
     target, start, repeat_id = _move_of(to, expected, operation_id)
@@ -102,7 +102,7 @@ def update_statuses(
     """
     Move each track as ``update_status`` does, and return the change or the error of each.
 
-    It raises InvalidInput, or IllegalTransition for a move from *expected*, and then moves no track.
+    If the operation raises InvalidInput, or IllegalTransition for a move from *expected*, it moves no track.
     """
     track_ids = parse_ids(ids, "update_statuses")
     target, start, repeat_id = _move_of(to, expected, operation_id)

@@ -1,8 +1,8 @@
 """
-Operations: generators that yield a statement with its values, and are sent the rows.
+Operations: generators that yield statements with their values, and receive the rows.
 
-An operation has no connection and awaits nothing. So it is written once, can be tested without a server, and
-``db/execute.py`` carries it out on any connection. A statement's error is thrown in where the statement was yielded.
+An operation has no connection and awaits nothing, so it can be tested without a server. ``db/execute.py`` carries it
+out on any connection. The error of a statement is raised at the ``yield`` of the statement.
 
 >>> def count() -> Operation[int]:
 ...     ((tracks,),) = yield Statement("SELECT count(*) FROM audio_tracks"), ()
@@ -25,11 +25,11 @@ class Statement(NamedTuple):
     """One SQL statement with the placeholders ``$1``, ``$2``."""
 
     sql: str
-    #: Whether its last column is ``TRANSACTION_MARK``, which is removed from the rows.
+    #: Whether the last column is ``TRANSACTION_MARK``, which is removed from the rows.
     writes: bool = False
-    #: Whether it also writes a row of the history or of the edits.
+    #: Whether the statement also writes a row of the history or of the edits.
     writes_history: bool = True
-    #: Whether it has neither values nor rows, such as SAVEPOINT.
+    #: Whether the statement has neither values nor rows, such as SAVEPOINT.
     is_command: bool = False
     #: The timeout in seconds, instead of the connection's.
     timeout: float | None = None
@@ -39,8 +39,8 @@ class PlannedStatement(NamedTuple):
     """
     A statement with planner settings, sent together in one round trip.
 
-    Its placeholders are ``%(name)s``, and its values a mapping. *timeout* is in seconds. After the statement, the
-    settings are as before. If it times out, the transaction is also as before.
+    The placeholders are ``%(name)s``, and the values are a mapping. *timeout* is in seconds. After the statement, the
+    settings have their earlier values. If the statement times out, the transaction is as it was before the statement.
     """
 
     sql: str
@@ -102,8 +102,8 @@ class Execution(Generic[_Result]):
             self.result = end.value
 
 
-# One plan, by the indexes, serves all queries. The server must not choose a plan by its estimates for one query, and
-# must not compile or parallelize a statement of a few milliseconds.
+# One plan, which uses the indexes, serves all queries. The server must not choose a plan by its estimates for one
+# query, and must not compile or parallelize a statement of a few milliseconds.
 GENERIC_PLAN_SETTINGS: Final[Mapping[str, str]] = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -111,7 +111,7 @@ GENERIC_PLAN_SETTINGS: Final[Mapping[str, str]] = {
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
 }
-#: For a list without words, which only filters narrow. The server's estimates for filters are good.
+#: For a query without words, which only filters restrict. The server's estimates for filters are good.
 CUSTOM_PLAN_SETTINGS: Final[Mapping[str, str]] = {
     "plan_cache_mode": "force_custom_plan",
     "jit": "off",
@@ -120,7 +120,8 @@ CUSTOM_PLAN_SETTINGS: Final[Mapping[str, str]] = {
 #: For pages in the order of an index, whatever the server estimates for the filters.
 INDEX_ORDER_SETTINGS: Final[Mapping[str, str]] = {**GENERIC_PLAN_SETTINGS, "enable_bitmapscan": "off"}
 
-#: Last column of every writing statement: the transaction's id (if it has one yet), its start, and the server's time.
+#: The last column of every writing statement: the transaction's id (if it has one yet), its start, and the server's
+#: time.
 TRANSACTION_MARK: Final = (
     "(pg_current_xact_id_if_assigned()::text || '|' || now()::text || '|' || clock_timestamp()::text)"
 )

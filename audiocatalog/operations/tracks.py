@@ -19,7 +19,7 @@ from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, State
 
 #: One call takes at most this many ids, and one statement reads at most this many tracks.
 MAX_TRACKS: Final = 10_000
-# A save with *replace* is tried this often while others write the same track.
+# The maximum number of tries of a save with *replace* while other callers write the same track.
 _REPLACE_TRIES: Final = 5
 
 _COLUMNS: Final = ", ".join(TRACK_COLUMNS)
@@ -31,7 +31,7 @@ INSERT: Final = Statement(
     f"SELECT audiocatalog_save_v{CONTENT_VERSION}({placeholders(_INSERT_ARGUMENTS)}), {TRANSACTION_MARK}", writes=True
 )
 _REPLACE_ARGUMENTS: Final = ("id", "expected_version", *CONTENT_COLUMNS, "actor", "reason")
-#: Replace other content, at the expected version unless that is null. It returns no row if it changed nothing.
+#: Replace other content, only at the expected version unless it is null. No row is returned if nothing was changed.
 REPLACE: Final = Statement(
     f"SELECT {_COLUMNS}, {TRANSACTION_MARK} "
     f"FROM audiocatalog_replace_v{CONTENT_VERSION}({placeholders(_REPLACE_ARGUMENTS)})",
@@ -96,7 +96,7 @@ def save(
 
 def parse_ids(values: Iterable[UUID | str], operation: str) -> list[UUID]:
     """Return *values*, a collection of at most 10,000 ids, as UUIDs, each once, or raise InvalidInput."""
-    # A text is also iterable: here, a caller forgot the brackets.
+    # A text is also iterable, but a caller that passes a text forgot the brackets.
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InvalidInput(Problem("ids", f"a collection of ids, not {kind_of(values)}"), operation=operation)
     identifiers: dict[UUID, None] = {}

@@ -33,7 +33,7 @@ _Result = TypeVar("_Result")
 
 _LONGEST_POLL: Final = 3600.0
 _TOLD: Final = CHANGE_LIMITS["reason"].characters
-#: A renewal for this time changes nothing; it only checks that a claim is still held.
+#: A renewal with this lease changes nothing; it only checks that a claim is still held.
 _MOMENT: Final = timedelta(milliseconds=10)
 _LEFT: Final = "an exception left the body of the loop"
 
@@ -41,7 +41,7 @@ Handler = Callable[[Claim], TrackMetadata | None]
 
 
 class Run(Protocol):
-    """The function by which a catalogue makes a call."""
+    """The function of a catalogue that makes one call."""
 
     def __call__(self, name: str, begin: Callable[[], Operation[_Result]], /) -> _Result:
         """Carry out the operation that *begin* returns, as the call *name*."""
@@ -52,13 +52,13 @@ class Worker:
     A loop that claims waiting tracks and yields them one by one.
 
     ``for claim in worker`` yields a claim, which the body must complete, fail or release. Background threads renew the
-    leases, and take back tracks of dead workers. A try counts when the claim is yielded, so a crash costs no try of the
-    tracks that are claimed but not begun. If a claim is lost before its turn, it is not yielded. If it is lost later,
+    leases, and take back tracks of dead workers. A try counts when the claim is yielded, so a crash uses up no try of
+    a track that is claimed but not begun. If a claim is lost before its turn, it is not yielded. If it is lost later,
     the call that ends it raises ``ClaimLost``. If no track waits, the loop looks again after about *poll* seconds, or
     when it is notified.
 
-    The loop ends by ``stop``, by SIGTERM if it runs in the main thread, or with *until_empty* when no track waits. It
-    then releases the claims that it has not yielded.
+    The loop ends on ``stop``, on SIGTERM if it runs in the main thread, and with *until_empty* when no track waits.
+    The loop then releases the claims that it has not yielded.
 
     - If an ``Exception`` leaves the body, the loop fails the claim, and the exception propagates.
     - If another exception leaves it, such as ``KeyboardInterrupt``, the claim stays until its lease expires, and no try
@@ -66,9 +66,9 @@ class Worker:
     - If the body continues or breaks without ending its claim, the loop logs a warning, and the claim stays until its
       lease expires.
 
-    ``run`` and ``with worker as claims: for claim in claims`` always know the exception. ``for claim in worker`` finds
-    it on CPython. In Python 3.11 it cannot find exceptions that C code raises, such as Ctrl-C and ``sys.exit``, and
-    fails the claim without a type.
+    ``run`` and ``with worker as claims: for claim in claims`` always know the exception that leaves the body.
+    ``for claim in worker`` finds this exception on CPython only. In Python 3.11, it does not find exceptions that C
+    code raises, such as Ctrl-C and ``sys.exit``, and fails the claim without the exception's type.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Worker:
         self._poll = poll
         self._until_empty = until_empty
         self._stopping = False
-        # A signal handler may put into this queue while the same thread takes from it.
+        # A signal handler may write to this queue while the same thread reads from it.
         self._news: SimpleQueue[None] = SimpleQueue()
         self._upkeep = Upkeep(
             catalog, name=name, lease=self._lease, listening=listening, tell=lambda: self._news.put(None)
         )
-        # The exception that leaves the ``with`` block, and the loops that open ``with`` blocks will close.
+        # The exception that leaves the ``with`` block, and the iterators that the exits of open ``with`` blocks close.
         self._leaving: BaseException | None = None
         self._open: list[Generator[Claim, None, None]] = []
 
@@ -126,7 +126,7 @@ class Worker:
         track is retried later, and the history keeps the exception's type and text.
 
         Raises:
-            CatalogError: an error that a retry cannot mend, or that lasted for a whole lease.
+            CatalogError: an error that a retry cannot resolve, or that lasted for a whole lease.
         """
         done = 0
         with self as claims:
@@ -180,20 +180,20 @@ class Worker:
             if not waiting:
                 if self._until_empty and has_looked_for_dead:
                     return
-                # Tracks that are taken back end this wait too.
+                # When tracks are taken back, this wait ends early.
                 self._wait(self._poll * random.uniform(0.5, 1.5))  # noqa: S311  # The jitter spreads workers out.
                 continue
             self._upkeep.hold(claim for claim, _ in waiting)
             yield from self._given(waiting)
 
     def _claim(self) -> list[tuple[Claim, bool]]:
-        """Claim tracks, and return each claim with whether its work has begun; it has for the first one."""
+        """Claim tracks, and return each claim with whether its work has begun; only the first claim's work has."""
         return self._run(
             "claim", lambda: claim_for_loop(self._limit, lease=self._lease, worker=self._name, order_by=self._order_by)
         )
 
     def _given(self, waiting: deque[tuple[Claim, bool]]) -> Iterator[Claim]:
-        """Yield each claim that is still held; the others stay held until they are released."""
+        """Yield each claim that is still held; claims that are not yielded stay held until they are released."""
         while waiting and not self._stopping:
             claim, has_begun = waiting.popleft()
             if not self._upkeep.holds(claim):
@@ -225,7 +225,7 @@ class Worker:
         """
         Fail *claim* if an exception left its body, or warn that it has not ended.
 
-        It raises nothing, because Python ignores exceptions from closing an iterator.
+        This method raises nothing, because Python ignores exceptions that are raised while an iterator is closed.
         """
         error = self._leaving
         is_exception = error is not None
@@ -245,12 +245,12 @@ class Worker:
             else:
                 self._mark(claim, begins=False)
         except ClaimLost:
-            pass  # The body has ended it.
+            pass  # The body has ended the claim.
         except CatalogError as failure:
             LOGGER.warning("a claim could not be ended, so its track waits until the lease expires: %s", failure)
 
     def _look_for_end(self, claim: Claim) -> None:
-        """Log a warning unless *claim* has ended, in this process or, by the server's answer, in another."""
+        """Log a warning unless *claim* has ended; ask the server whether another process has ended it."""
         if claim.has_ended:
             return
         with suppress(CatalogError):
@@ -292,7 +292,7 @@ class Worker:
                 return True
 
     def _wait(self, seconds: float) -> None:
-        """Wait for news or ``stop``, for at most *seconds*."""
+        """Wait at most *seconds* for a message of the background threads or for ``stop``."""
         if not self._stopping:
             with suppress(Empty):
                 self._news.get(timeout=seconds)

@@ -36,8 +36,8 @@ class Upkeep:
     """
     The claims that a loop holds, and the threads that renew them and take back tracks of dead workers.
 
-    The threads call *tell* when there is news for the loop: a notification, tracks that were taken back, or *failure*,
-    an error that the loop must raise because a retry cannot mend it.
+    The threads call *tell* to wake up the loop, after a notification, after tracks were taken back, or after a
+    *failure*: an error that the loop must raise because a retry cannot resolve it.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class Upkeep:
         return self._looked_for_dead.is_set()
 
     def hold(self, claims: Iterable[Claim]) -> None:
-        """Replace the held claims by *claims*."""
+        """Replace the held claims with *claims*."""
         with self._lock:
             self._held = {claim.track.id: claim for claim in claims}
 
     def holds(self, claim: Claim) -> bool:
-        """Return whether *claim* is held; a lost one is not."""
+        """Return whether *claim* is held; a lost claim is not."""
         with self._lock:
             return self._held.get(claim.track.id) is claim
 
@@ -102,12 +102,12 @@ class Upkeep:
             try:
                 outcomes = self._catalog.renew_many(held, lease=self._lease)
             except CatalogError as error:
-                # The next renewal, or the end of the claim, shows whether it is still held.
+                # The next renewal, or the end of the claim, shows whether the claim is still held.
                 LOGGER.warning("leases could not be renewed, so the worker retries: %s", error)
                 continue
             for claim, outcome in zip(held, outcomes, strict=True):
                 if isinstance(outcome, ClaimLost):
-                    # The body may have ended its claim, and then do something else.
+                    # The body may have ended its claim, and may now do other work.
                     is_given = claim is self.given
                     LOGGER.log(
                         logging.DEBUG if is_given else logging.WARNING,
@@ -118,7 +118,7 @@ class Upkeep:
                     self.drop(claim)
 
     def _take_back(self) -> None:
-        """Take back tracks with expired leases: at once while there are more, otherwise about once a lease."""
+        """Take back tracks with expired leases: repeat at once while there are more, otherwise about once per lease."""
         pause = FIRST_PAUSE
         while not self._ended.is_set():
             try:
@@ -149,7 +149,7 @@ class Upkeep:
             try:
                 with listening() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
-                    # Notifications before LISTEN were missed.
+                    # Notifications that were sent before LISTEN were missed.
                     self._tell()
                     pause = FIRST_PAUSE
                     while not self._ended.is_set():
