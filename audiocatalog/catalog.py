@@ -20,7 +20,14 @@ from audiocatalog.db.execute import Driver, carry_out
 from audiocatalog.db.observer import Hook, Observer, warn_of_debugging
 from audiocatalog.db.retry import OpenTransaction, Runner
 from audiocatalog.db.settings import Settings, settings_from_environment, the_environment, url_from_environment
-from audiocatalog.errors import CommitOutcomeUnknown, ConfigurationError, InvalidInput, Problem, StaleStatement
+from audiocatalog.errors import (
+    CommitOutcomeUnknown,
+    ConfigurationError,
+    InvalidInput,
+    PermissionDenied,
+    Problem,
+    StaleStatement,
+)
 from audiocatalog.methods import Methods
 from audiocatalog.models.arguments import number_of_seconds
 from audiocatalog.models.claim import ClaimOrder
@@ -407,7 +414,12 @@ class Catalog(Methods):
             PoolTimeout: no connection became free within ``pool_timeout``.
             SchemaMismatch: the schema is missing or too old.
         """
-        return self._run("health", lambda: health(self._database.stats))
+        with self._observer.call("health"):
+            try:
+                return self._perform("health", health(self._database.stats, with_claims=True))
+            except PermissionDenied:
+                # Behind a pooler, the error has ended the transaction of the first statement.
+                return self._perform("health", health(self._database.stats, with_claims=False))
 
     def pool_stats(self) -> PoolStats:
         """Return the state of the pool, without a query to the server."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from audiocatalog.errors import PermissionDenied
 from audiocatalog.models.base import status_of
 from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 from audiocatalog.operations.operation import Operation, Statement
@@ -106,13 +105,15 @@ def count_by_status() -> Operation[list[StatusCount]]:
     return [found.get(status, StatusCount(status, 0, None)) for status in TrackStatus]
 
 
-def health(pool: Callable[[], PoolStats]) -> Operation[Health]:
-    """Return the state of the server, with the state that *pool* returns."""
+def health(pool: Callable[[], PoolStats], *, with_claims: bool) -> Operation[Health]:
+    """
+    Return the state of the server, with the state that *pool* returns.
+
+    Raises:
+        PermissionDenied: the role may not count claims; ask again without them.
+    """
     row: tuple[Any, ...]
-    try:
-        (row,) = yield HEALTH_WITH_CLAIMS, ()
-    except PermissionDenied:
-        (row,) = yield HEALTH_WITHOUT_CLAIMS, ()
+    (row,) = yield HEALTH_WITH_CLAIMS if with_claims else HEALTH_WITHOUT_CLAIMS, ()
     version, encoding, is_standby, revision, vocabulary_age, stuck_claims = row
     return Health(
         server_version=version,
