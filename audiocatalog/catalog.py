@@ -368,9 +368,10 @@ class Catalog(Methods):
         """
         Count the words of all tracks; searches correct misspelled words with these counts.
 
-        The count reads every track once, which takes about one minute for 10 million tracks. It blocks no reader and
-        no writer. Searches use the new counts when the call has ended. Until then, a search finds tracks with new
-        words, but does not offer these words as corrections. Call this method after an import, and about once a day.
+        The count reads every track once, which takes about one minute for 10 million tracks. The count blocks no
+        reader and no writer. Searches use the new counts when the call has ended. Until then, a search finds tracks
+        with new words, but does not offer these words as corrections. Call this method after an import, and about once
+        a day.
 
         Raises:
             TransientConflict: another count is running.

@@ -40,7 +40,7 @@ class UnitOfWork(Methods):
     Raises:
         TransactionAborted: the block caught an error of the database, so the server has rolled everything back.
         CommitOutcomeUnknown: the connection was lost during COMMIT.
-        ConstraintViolation: a deferred constraint of the host's failed at COMMIT.
+        ConstraintViolation: a deferred constraint of the host failed at COMMIT.
         TransientConflict: the server could not serialize the transaction; run it again.
         DatabaseUnavailable: the connection was lost before COMMIT; nothing was committed.
     """
@@ -173,7 +173,7 @@ class UnitOfWork(Methods):
         """
         Set the timeout of each further statement in this unit of work to *seconds*, instead of ``statement_timeout``.
 
-        Use it for long statements of the host. Searches and bulk saves keep their timeouts.
+        Use this method for long statements of the host. Searches and bulk saves keep their timeouts.
 
         Raises:
             InvalidInput: *seconds* is not a number from 0.001 to 86,400.

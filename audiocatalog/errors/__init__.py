@@ -171,7 +171,7 @@ class SaveConflict(CatalogError):
 
 
 class ConstraintViolation(CatalogError):
-    """A *constraint* of the host's rejected a row: a duplicate, or a reference to a row that does not exist."""
+    """A *constraint* of the host rejected a row: a duplicate, or a reference to a row that does not exist."""
 
 
 class IllegalTransition(CatalogError):
@@ -241,8 +241,8 @@ class TooManySearches(CatalogError, TimeoutError):
     """
     Other searches used all ``max_searches`` connections for the whole ``pool_timeout``.
 
-    The remaining connections are reserved for calls that do not search. Try again later, or raise ``max_searches`` and
-    ``pool_size``.
+    The remaining connections are reserved for calls that do not search. Try again later, or increase ``max_searches``
+    and ``pool_size``.
     """
 
 

@@ -20,7 +20,7 @@ class Methods(Reading, Writing, Claiming):
         CommitOutcomeUnknown: in a catalogue, if the connection was lost before the answer to a write.
         QueryTimeout: the statement took longer than ``statement_timeout``.
         TransientConflict: a deadlock, a lock timeout or a failure to serialize; run the call or the unit of work again.
-        StaleStatement: in a unit of work, if the schema changed meanwhile; run the unit of work again.
+        StaleStatement: in a unit of work, if the schema changed after its beginning; run the unit of work again.
         OperationCancelled: the statement was cancelled on the server.
         PermissionDenied: the database role lacks a privilege.
         SchemaMismatch: the schema is missing or too old.

@@ -17,7 +17,7 @@ _LEASE: Final = timedelta(minutes=5)
 
 
 class Claiming(Calls):
-    """Claims of tracks by workers, each call in one round trip."""
+    """Methods that claim tracks and end claims; each call takes one round trip."""
 
     def claim(
         self,

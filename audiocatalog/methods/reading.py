@@ -24,7 +24,7 @@ from audiocatalog.search.search import search
 
 
 class Reading(Calls):
-    """Reads of tracks; each is one round trip unless its docstring says otherwise."""
+    """Methods that read tracks; each takes one round trip unless its docstring says otherwise."""
 
     def get(self, id: UUID | str) -> Track:  # noqa: A002
         """
@@ -165,9 +165,9 @@ class Reading(Calls):
 
         A track that exists during the whole iteration is yielded exactly once, also while other callers write, because
         its sort key never changes. Each track is yielded as it was when its batch was read. Each batch is one
-        statement, which reads at most 10,000 tracks. Filters that few tracks meet therefore cost many short
-        statements. In a catalogue, no transaction stays open between batches. In a unit of work, the server ends the
-        transaction if the caller takes longer than ``idle_timeout`` for a batch.
+        statement, which reads at most 10,000 tracks. If few tracks meet *filters*, the iteration therefore sends many
+        short statements. In a catalogue, no transaction stays open between batches. In a unit of work, the server ends
+        the transaction if the caller takes longer than ``idle_timeout`` for a batch.
 
         Raises:
             InvalidInput: an argument breaks its rule; the error is raised by the call, not by the first track.

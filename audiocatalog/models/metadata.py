@@ -1,5 +1,5 @@
 """
-The metadata of a track: the one list of its fields, with name, type, limit and unit.
+The metadata of a track: the only list of its fields, with name, type, limit and unit.
 
 Tables, statements, filters, import and export derive from it. docs/adding-a-field.md describes how to add a field.
 """

@@ -146,8 +146,9 @@ class Activity:
     - *unclaimed*: tracks in PROCESSING without a claim, which stay there until a caller moves them
     - *workers*: at most 100 workers with claims, those with the most first
     - *failures*: the ten most frequent reasons of failures
-    - *time_pending*: how long tracks waited for a worker, by the 10,000 latest changes; None if there are none
-    - *time_processing*: how long tracks were PROCESSING, by the same changes; None if there are none
+    - *time_pending*: how long tracks waited for a worker, measured on the 10,000 latest changes; None if there are
+      none
+    - *time_processing*: how long tracks were PROCESSING, measured on the same changes; None if there are none
     """
 
     since: datetime

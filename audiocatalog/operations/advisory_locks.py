@@ -1,4 +1,4 @@
-"""The holder of an advisory lock, for messages; every role that can connect can take such a lock."""
+"""The holder of an advisory lock, for messages; every role that can connect can acquire such a lock."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ class BatchStore:
         else:
             progress.stored += len(outcomes)
             return outcomes
-        # A record caused the error: find it by halving, in the order of the ids, in which all writers lock tracks.
+        # A record caused the error: halve the batch to find it, in the order of ids, in which all writers lock tracks.
         places = sorted(range(len(records)), key=lambda place: records[place].id)
         middle = len(places) // 2
         by_place: dict[int, RecordOutcome] = {}
@@ -303,7 +303,7 @@ class BatchStore:
 
 
 def _rows_of(records: Iterable[Record]) -> Iterator[tuple[Any, ...]]:
-    """Yield a row for each record; a record with an id of an earlier record belongs to a later round."""
+    """Yield a row for each record; a record that has the id of an earlier record belongs to a later round."""
     seen: Counter[UUID] = Counter()
     for place, one in enumerate(records):
         record = one.record if isinstance(one, ExportedRecord) else one

@@ -1,9 +1,9 @@
 """The change feed: the tracks that changed since a reader's last page, without a gap.
 
-Each write of a track adds a row with its transaction's id to one of two logs. A snapshot of the server tells for every
-transaction whether it had ended. Each page covers a window: the transactions that ended between the reader's last
-snapshot and the next. A window depends neither on clocks nor on how long a writer takes. The tracks of a window are
-read by their ids, page by page, in their current state.
+Each write of a track adds a row with its transaction's id to one of two logs. A snapshot of the server shows which
+transactions had ended. Each page covers a window: the transactions that ended between the reader's last snapshot and
+the next. A window depends neither on clocks nor on how long a writer takes. The tracks of a window are read by their
+ids, page by page, in their current state.
 
 Transactions that had not ended at a snapshot have at least its ``xmin`` as ids, so the log's index skips older rows.
 Times cannot replace ids. A transaction with an id at or above a snapshot's ``xmax`` may have begun before that
@@ -173,9 +173,9 @@ _ANOTHER: Final = Problem(
 # The current snapshot, and the snapshot at the end of the window.
 #
 # PostgreSQL's snapshot counts the reader's own transaction as ended, so its id is added to the running ones. A
-# standby's snapshot names no running transaction, so everything from xmin on counts as running. If more than *step*
-# transactions have ended since the last window, this window ends before the current snapshot, at an id below which all
-# transactions have ended.
+# standby's snapshot names no running transaction, so every transaction from xmin on counts as running. If more than
+# *step* transactions have ended since the last window, this window ends before the current snapshot, at an id below
+# which all transactions have ended.
 _MOMENT: Final = """
 present AS MATERIALIZED (
   SELECT pg_is_in_recovery() OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AS lags,
@@ -210,7 +210,7 @@ ORDER BY t.id"""
 
 
 def copying_sql(*, is_first: bool) -> str:
-    """Return the statement for a page of all tracks, which the first pages of a reader give."""
+    """Return the statement for a page of all tracks; the first pages of a reader use it."""
     where = "" if is_first else "WHERE t.id > %(after)s "
     return _page_sql(f"SELECT {_COLUMNS} FROM audio_tracks AS t {where}ORDER BY t.id LIMIT %(limit)s")
 

@@ -56,8 +56,8 @@ class PoolStats:
     - *wait_p50*, *wait_p99*: how long the latest 1,000 checkouts waited; None before the first
     - *oldest_held*: the time since the oldest checkout that has not ended; None if no connection is checked out
     - *oldest_holder*: the thread of that checkout, and with ``debug_pool`` the place in its code
-    - *searching*: how many connections searches use
-    - *most_searches*: how many connections searches may use
+    - *searching*: the number of connections that searches use
+    - *most_searches*: the maximum number of connections that searches may use
     """
 
     size: int

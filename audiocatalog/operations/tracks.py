@@ -26,7 +26,8 @@ _COLUMNS: Final = ", ".join(TRACK_COLUMNS)
 FIND: Final = Statement(f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = $1")
 FIND_MANY: Final = Statement(f"SELECT {_COLUMNS} FROM audio_tracks WHERE id = ANY ($1)")
 _INSERT_ARGUMENTS: Final = ("id", "status", *CONTENT_COLUMNS, "actor", "reason", "notify")
-#: Insert a new track and the first row of its history. It returns the time of creation, or null if the id exists.
+#: Insert a new track and the first row of its history. The statement returns the time of creation, or null if the id
+#: exists.
 INSERT: Final = Statement(
     f"SELECT audiocatalog_save_v{CONTENT_VERSION}({placeholders(_INSERT_ARGUMENTS)}), {TRANSACTION_MARK}", writes=True
 )

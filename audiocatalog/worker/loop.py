@@ -263,7 +263,7 @@ class Worker:
 
     def _insist(self, call: Callable[[], object], *, before_giving: bool = False) -> bool:
         """
-        Make a *call* about a claim, retry errors that may pass, and return whether the claim was still held.
+        Make a *call* about a claim, retry temporary errors, and return whether the claim was still held.
 
         If the errors last until the lease may have expired, the last one is raised. With *before_giving*, the claim
         counts as lost instead, because it was not yielded yet.

@@ -1,4 +1,4 @@
-"""The background threads of a worker: they renew leases, take back tracks of dead workers, and listen."""
+"""The background threads of a worker: they renew leases, take back tracks of dead workers, and LISTEN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from audiocatalog.methods import Methods
 from audiocatalog.models.claim import Claim
 from audiocatalog.operations.claims import CHANNEL
 
-# A lease is renewed when a third of it has passed, so that one renewal may fail.
+# A lease is renewed when a third of its time has passed, so that one renewal may fail.
 _RENEWALS_PER_LEASE: Final = 3
 #: One call takes back at most this many tracks of dead workers, and locks their rows until it ends.
 _TAKEN_BACK: Final = 500
