@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command, or name the extra that installs its libraries."""
     try:
-        from audiocatalog.cli import main as command  # noqa: PLC0415  # It needs the extra's libraries.
+        from audiocatalog.cli import main as command  # noqa: PLC0415  # The command needs the extra's libraries.
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"click", "rich"}:
             raise

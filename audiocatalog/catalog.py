@@ -210,8 +210,8 @@ class Catalog(Methods):
         Run *unit* in a unit of work, retry while the error is ``retryable``, and return the result of *unit*.
 
         Each try is a whole unit of work with its commit, so *unit* may run more than once. The delay before a retry is
-        random. Its maximum is 10 ms at first, and doubles for each further retry, up to one second. After *deadline*
-        seconds the last error is raised.
+        random. The maximum of the delay is 10 ms at first, and doubles for each further retry, up to one second. After
+        *deadline* seconds the last error is raised.
 
         Raises:
             CatalogError: the last error, after *deadline* seconds, or an error that is not ``retryable``.
@@ -273,9 +273,9 @@ class Catalog(Methods):
         - *actor*, *reason*: recorded with every change
 
         A record that breaks a rule is refused, and the others are stored. If a batch exceeds its timeout, which is one
-        minute for 5,000 records, it is stored in parts. A record that alone exceeds ``statement_timeout`` is refused. A
-        batch is retried for one minute while the error is ``retryable``. Records with the same id are stored in order.
-        While a batch is copied to the server, the next one is read and checked.
+        minute for 5,000 records, it is stored in parts. If a single record exceeds ``statement_timeout``, it is
+        refused. A batch is retried for one minute while the error is ``retryable``. Records with the same id are
+        stored in order. While a batch is copied to the server, the next one is read and checked.
 
         The load takes constant memory for any number of records. Any other error ends the load, and so does an
         exception from the iterator *records*. The batches that *progress* was called with stay stored. If the records

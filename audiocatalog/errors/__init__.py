@@ -6,7 +6,7 @@
     ├── InvalidInput (ValueError)              an argument or a field breaks its rule
     ├── TrackNotFound (LookupError)            no track has this id
     ├── SaveConflict                           the track has other content, or another version
-    ├── ConstraintViolation                    a constraint of the host's rejected a row, at once or at COMMIT
+    ├── ConstraintViolation                    a constraint of the host rejected a row, at once or at COMMIT
     ├── IllegalTransition                      the table of statuses forbids this move
     ├── TransitionConflict                     another caller moved the track first
     ├── ClaimLost                              the lease expired, or another caller moved the track
@@ -85,7 +85,7 @@ class CatalogError(Exception):
         self.field = field
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle every attribute, whatever arguments the constructor takes."""
+        """Pickle every attribute, also those that are not arguments of the constructor."""
         return _rebuild, (type(self), self.args, self.__dict__)
 
 

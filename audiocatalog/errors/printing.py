@@ -8,7 +8,7 @@ from typing import Any, Final
 
 #: A regular expression's character class: every character that is escaped wherever text is shown.
 #:
-#: - control characters, also 8-bit ones: U+009B begins a terminal's command as ESC [ does, U+0085 ends a line;
+#: - control characters, also 8-bit ones: U+009B begins a terminal's command like ESC [, and U+0085 ends a line;
 #: - separators of lines and paragraphs, and marks that change the direction of text;
 #: - invisible characters, such as U+200B, U+FEFF, Hangul fillers, and tags, which can contain a second text;
 #: - lone surrogates, which stand for bytes that are not UTF-8.
@@ -18,7 +18,7 @@ _NEVER_SHOWN: Final = (
     r"\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 )
 # Joiners shape Persian and Indic words, and combine emoji. Next to a Latin letter, or next to each other, joiners only
-# serve to hide text. So do variation selectors that do not follow a Chinese character.
+# serve to hide text. Variation selectors that do not follow a Chinese character also only serve to hide text.
 _BEFORE_A_JOINER: Final = rf"[^\x00-\u02ff\u200c\u200d{_NEVER_SHOWN}]"
 _UNPRINTABLE: Final = (
     rf"[{_NEVER_SHOWN}]"
@@ -26,7 +26,7 @@ _UNPRINTABLE: Final = (
     rf"|[\u200c\u200d](?!{_BEFORE_A_JOINER})"
     r"|(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
 )
-# The surrogates by which Python represents bytes that are not UTF-8 ("surrogateescape").
+# The surrogates with which Python represents bytes that are not UTF-8 ("surrogateescape").
 _ESCAPED_BYTES: Final = range(0xDC80, 0xDD00)
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

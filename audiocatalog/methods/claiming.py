@@ -61,7 +61,7 @@ class Claiming(Calls):
 
     def renew_many(self, claims: Sequence[Claim], *, lease: timedelta = _LEASE) -> list[Claim | ClaimLost]:
         """
-        Extend *claims* as ``renew`` does, and return for each, in order, the renewed claim or its error.
+        Extend *claims* as ``renew`` does, and return, in the same order, the renewed claim or the error of each.
 
         Raises:
             InvalidInput: an argument breaks its rule; nothing was changed.
@@ -86,7 +86,7 @@ class Claiming(Calls):
         self, claims: Sequence[Claim | tuple[Claim, TrackMetadata | None]], *, actor: str | None = None
     ) -> list[StatusChange | ClaimLost]:
         """
-        Complete *claims*, with or without metadata, and return for each, in order, the change or its error.
+        Complete *claims*, with or without metadata, and return, in the same order, the change or the error of each.
 
         A lost claim does not stop the others.
 

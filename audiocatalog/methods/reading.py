@@ -191,8 +191,8 @@ class Reading(Calls):
 
         Use these pages to keep a copy, such as a search index, up to date. Without *after*, the first pages contain
         all tracks. Later pages contain the tracks that were written since, in their current state. The pages miss no
-        write of this package, in whatever order concurrent writers begin and commit. A track may appear more than
-        once; its ``version`` tells whether the copy is current.
+        write of this package; the order in which concurrent writers begin and commit does not matter. A track may
+        appear more than once; its ``version`` tells whether the copy is current.
 
         Store ``next_cursor`` with the copy, in the same transaction as the tracks. Then call again: at once if ``more``
         is true, otherwise after a pause.

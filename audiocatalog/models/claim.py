@@ -15,7 +15,8 @@ from audiocatalog.errors import ClaimLost
 from audiocatalog.models.redaction import discreetly, short
 from audiocatalog.models.tables import Track
 
-# A large odd factor makes the operation ids of a track's claims differ from each other and from those of callers.
+# A large odd factor makes the operation ids of a track's claims differ from each other and from the operation ids of
+# callers.
 _SPREAD: Final = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835
 
 

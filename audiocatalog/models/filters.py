@@ -144,7 +144,7 @@ _Condition = tuple[str, dict[str, Any]]
 _NAMES: Final = (
     f"SELECT {NAME_FUNCTION}({FOLD_FUNCTION}(value)) AS name FROM unnest(%(only_{{field}})s::text[]) AS value"
 )
-# A name of punctuation alone may contain characters that must be escaped within quotes.
+# A name that consists of punctuation may contain characters that must be escaped within quotes.
 _QUOTED: Final = r"replace(replace(name, E'\\', E'\\\\'), '''', '''''')"
 
 
@@ -153,7 +153,7 @@ def _is_status(field: str, values: tuple[TrackStatus, ...]) -> _Condition:
 
 
 def _is_named(field: str, values: tuple[str, ...]) -> _Condition:
-    # A missing text and a text of punctuation alone both have an empty name; only the latter must match.
+    # Both a missing text and a text of punctuation have an empty name; a missing text must not match.
     condition = f"t.{field}_name = ANY (ARRAY({_NAMES.format(field=field)})::varchar[]) AND t.{field} IS NOT NULL"
     return condition, {f"only_{field}": list(values)}
 

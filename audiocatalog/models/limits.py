@@ -76,7 +76,7 @@ def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:
 
 
 def _clean_number(field: str, value: object, limit: NumberLimit) -> float | Problem:
-    # NaN fails every comparison, so it is refused like infinity.
+    # NaN fails every comparison, so NaN is refused like infinity.
     if issubclass(type(value), int | float) and value is not True and value is not False:
         if limit.lowest <= value <= limit.highest:  # type: ignore[operator]
             return float(value) + 0.0  # type: ignore[arg-type]  # The sum turns -0.0 into 0.0.

@@ -299,7 +299,7 @@ class ExportedRecord:
     - *record*: its status is PENDING or COMPLETED; a track that was PROCESSING becomes PENDING, because no worker of
       this catalogue has claimed it
     - *has_failed*: the track is saved as PENDING and moved to FAILED in the same transaction
-    - *created_at*: None means now; only the owner of the schema may give another time
+    - *created_at*: None means now; only the owner of the schema may set another time
 
     Raises:
         InvalidInput: a field breaks its rule, such as a *created_at* without a time zone; the error names every one.

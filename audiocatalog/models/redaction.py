@@ -32,7 +32,7 @@ def discreet(self: Any) -> str:  # noqa: ANN401  # The same classes share it.
     return f"<{type(self).__name__}: {', '.join(name for name in _names_of(self) if _is_set(getattr(self, name)))}>"
 
 
-def _names_of(one: Any) -> list[str]:  # noqa: ANN401  # It takes objects of the same classes.
+def _names_of(one: Any) -> list[str]:  # noqa: ANN401  # The objects have the same classes.
     if dataclasses.is_dataclass(one):
         return [field.name for field in dataclasses.fields(one)]
     return [*(getattr(one, "_fields", None) or (name for name in vars(one) if not name.startswith("_")))]

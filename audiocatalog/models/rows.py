@@ -15,7 +15,7 @@ from audiocatalog.models.tables import SaveOutcome, StatusChange, Track
 
 TRACKS: Final[Table] = Track.__table__  # type: ignore[assignment]  # SQLAlchemy types the Table as FromClause.
 
-#: Every column except those for searches, which no reader needs.
+#: Every column except the columns for searches, which no reader needs.
 TRACK_COLUMNS: Final = ("id", "status", *CONTENT_COLUMNS, "created_at", "updated_at", "version")
 
 CHANGES: Final[Table] = StatusChange.__table__  # type: ignore[assignment]  # SQLAlchemy types it as FromClause.

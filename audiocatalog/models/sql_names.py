@@ -6,7 +6,7 @@ from typing import Final
 
 #: The newest revision in alembic/versions; a catalogue refuses a database with an older one.
 SCHEMA_REVISION: Final = "0001"
-#: The name of Alembic's table. It is not Alembic's default, because a host may run Alembic in the same database.
+#: The name of Alembic's table. The name is not Alembic's default, because a host may run Alembic in the same database.
 VERSION_TABLE: Final = "audiocatalog_version"
 #: The SQL functions of alembic/functions/search_v1.sql, which fold the text of tracks and of queries.
 SEARCH_VECTOR_FUNCTION: Final = "audiocatalog_search_vector_v1"

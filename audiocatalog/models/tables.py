@@ -200,7 +200,7 @@ class StatusChange(Base):
     __tablename__ = "audio_track_status_changes"
 
     track_id: Mapped[UUID] = mapped_column(ForeignKey(Track.id), primary_key=True)
-    #: The track's version after this move; it orders the history, whatever the clocks show.
+    #: The track's version after this move; it orders the history, because clocks may be wrong.
     version: Mapped[int] = mapped_column(_COUNT, primary_key=True)
     from_status: Mapped[TrackStatus | None] = mapped_column(StatusText)
     to_status: Mapped[TrackStatus] = mapped_column(StatusText)

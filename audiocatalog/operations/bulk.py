@@ -155,7 +155,7 @@ def count_batch(batch: Batch, stored: Iterable[RecordOutcome], result: BulkResul
 
 @dataclass(slots=True)
 class _Progress:
-    """The counts of a batch: records that are stored, and records that alone were too slow."""
+    """The counts of a batch: stored records, and single records that were too slow."""
 
     stored: int = 0
     slow: int = 0

@@ -5,10 +5,10 @@ transactions had ended. Each page covers a window: the transactions that ended b
 the next. A window depends neither on clocks nor on how long a writer takes. The tracks of a window are read by their
 ids, page by page, in their current state.
 
-Transactions that had not ended at a snapshot have at least its ``xmin`` as ids, so the log's index skips older rows.
-Times cannot replace ids. A transaction with an id at or above a snapshot's ``xmax`` may have begun before that
-snapshot, because ``xmax`` follows the last id that has *ended*. So its rows may be older than every time that the
-reader knows.
+If a transaction had not ended at a snapshot, its id is not below the snapshot's ``xmin``, so the log's index skips
+older rows. Times cannot replace ids. A transaction with an id at or above a snapshot's ``xmax`` may have begun before
+that snapshot, because ``xmax`` follows the last id that has *ended*. So the rows of this transaction may be older than
+every time that the reader knows.
 """
 
 from __future__ import annotations

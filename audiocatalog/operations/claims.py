@@ -247,7 +247,7 @@ def _way_of(change: StatusChange) -> str:
     """Return the operation that ended a claim with *change*."""
     if change.to_status == TrackStatus.COMPLETED:
         return "complete"
-    # A released try has no number, because it does not count.
+    # A released try has no number, because the try does not count.
     return "release" if change.attempt is None else "fail"
 
 

@@ -30,8 +30,9 @@ from audiocatalog.operations.tracks import parse_ids
 from audiocatalog.status import TRANSITIONS, StatusName, TrackStatus, sources
 
 _ANSWER: Final = ", ".join(("seen", "actual", *(name for name in CHANGE_COLUMNS if name != "track_id")))
-#: Move a track and write its history, both or neither. It returns one row: the track's id, the status before the lock,
-#: the status under the lock, and the change or nulls. An earlier change with the same operation id is returned again.
+#: Move a track and write its history, both or neither. The statement returns one row: the track's id, the status
+#: before the lock, the status under the lock, and the change or nulls. An earlier change with the same operation id is
+#: returned again.
 MOVE: Final = Statement(
     f"SELECT $1::uuid, {_ANSWER}, {TRANSACTION_MARK} FROM audiocatalog_move_v1($1, $2, $3, $4, $5, $6, $7)", writes=True
 )
@@ -44,7 +45,7 @@ CROSS JOIN LATERAL audiocatalog_move_v1(asked.id, $2, $3, $4, $5, $6, $7) AS mov
     writes=True,
 )
 #: Read the history of a track, oldest first, with the microseconds until each next change, because the text of an
-#: interval depends on the session's settings. A track without history gives one row of nulls.
+#: interval depends on the session's settings. For a track without history, the statement returns one row of nulls.
 HISTORY: Final = Statement(f"""
 SELECT {", ".join(f"c.{name}" for name in CHANGE_COLUMNS)},
   (extract(epoch FROM lead(c.at) OVER (ORDER BY c.version) - c.at) * 1000000)::bigint
@@ -157,7 +158,7 @@ def _move_of(
 
 
 def _duration(microseconds: int | None) -> timedelta | None:
-    """Return how long a status lasted; zero if the server's clock was set back meanwhile."""
+    """Return how long a status lasted; zero if the server's clock was set back during that time."""
     return None if microseconds is None else timedelta(microseconds=max(microseconds, 0))
 
 

@@ -31,7 +31,7 @@ class Statement(NamedTuple):
     writes_history: bool = True
     #: Whether the statement has neither values nor rows, such as SAVEPOINT.
     is_command: bool = False
-    #: The timeout in seconds, instead of the connection's.
+    #: The timeout in seconds, which replaces the connection's timeout.
     timeout: float | None = None
 
 
@@ -117,7 +117,7 @@ CUSTOM_PLAN_SETTINGS: Final[Mapping[str, str]] = {
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
 }
-#: For pages in the order of an index, whatever the server estimates for the filters.
+#: For pages in the order of an index: the server must not choose another plan by its estimates for the filters.
 INDEX_ORDER_SETTINGS: Final[Mapping[str, str]] = {**GENERIC_PLAN_SETTINGS, "enable_bitmapscan": "off"}
 
 #: The last column of every writing statement: the transaction's id (if it has one yet), its start, and the server's

@@ -118,7 +118,7 @@ def _find(track_id: UUID) -> Operation[Track | None]:
 
 
 def _check_expected_version(expected_version: object, *, replace: bool) -> None:
-    """Raise InvalidInput if *expected_version* or *replace* breaks its rule, or if only the former is given."""
+    """Raise InvalidInput if *replace* or *expected_version*, which requires *replace*, breaks its rule."""
     if not isinstance(replace, bool):
         raise InvalidInput(Problem("replace", "True or False"), operation="save")
     if expected_version is None:

@@ -299,7 +299,7 @@ class Worker:
 
     @contextmanager
     def _stopped_by_sigterm(self) -> Iterator[None]:
-        """Let SIGTERM end the loop if it runs in the main thread, which alone can handle signals."""
+        """Let SIGTERM end the loop if it runs in the main thread, because other threads cannot handle signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -75,7 +75,7 @@ class Upkeep:
 
     @property
     def has_looked_for_dead(self) -> bool:
-        """Whether the tracks that dead workers had at the loop's start were taken back, or an error prevented it."""
+        """Whether the tracks that dead workers had at the loop's start were taken back, or an attempt failed."""
         return self._looked_for_dead.is_set()
 
     def hold(self, claims: Iterable[Claim]) -> None:
