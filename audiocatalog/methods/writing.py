@@ -109,7 +109,7 @@ class Writing(Calls):
 
         Raises:
             IllegalTransition: ``TRANSITIONS`` forbids the move from the track's status.
-            TransitionConflict: the track is not in *expected*, or another caller moved it at the same moment.
+            TransitionConflict: the track is not in *expected*, or another caller moved the track at the same moment.
             TrackNotFound: no track has this id.
             InvalidInput: an argument breaks its rule; the error names it.
             CommitOutcomeUnknown: outside a unit of work, if the connection was lost before the answer. Retry with the

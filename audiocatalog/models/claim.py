@@ -30,8 +30,8 @@ class Claim:
     """
     A *worker*'s claim of a *track*.
 
-    - *token*: the fencing token: complete, fail and renew require that the track still has it. Pass the token to other
-      systems that the worker writes to; a later claim of the same track always has a greater token
+    - *token*: the fencing token: complete, fail and renew require that the track still has this token. Pass the token
+      to other systems that the worker writes to; a later claim of the same track always has a greater token
     - *worker*: the name of the worker
     - *attempt*: the number of this try, from 1
     - *expires_at*: when the lease expires, unless it is renewed

@@ -1,7 +1,8 @@
 """
 The metadata of a track: the only list of its fields, with name, type, limit and unit.
 
-Tables, statements, filters, import and export derive from it. docs/adding-a-field.md describes how to add a field.
+Tables, statements, filters, import and export derive from this list. docs/adding-a-field.md describes how to add a
+field.
 """
 
 from __future__ import annotations

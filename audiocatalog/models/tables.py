@@ -291,8 +291,8 @@ class Task(Base):
         ),
         # Waiting tracks and claimed tracks have separate partial indexes.
         Index("ix_audio_track_tasks_ready_at", "ready_at", "track_id", postgresql_where=text("ready_at IS NOT NULL")),
-        # Waiting tracks by when they began to wait. A time in the future means that the clock was set back; such a
-        # track would otherwise stay hidden.
+        # Waiting tracks by when they began to wait. A time in the future means that the clock was set back; without
+        # this index, the track would stay hidden.
         Index("ix_audio_track_tasks_since", "since", "track_id", postgresql_where=text("ready_at IS NOT NULL")),
         Index(
             "ix_audio_track_tasks_expires_at", "expires_at", "track_id", postgresql_where=text("expires_at IS NOT NULL")

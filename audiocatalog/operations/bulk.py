@@ -200,8 +200,8 @@ class BatchStore:
         Store *records* in order, and skip those that the database rejects or that are too slow.
 
         A batch that exceeds its timeout is halved. The timeout of a single record is ``statement_timeout``. Each
-        record that exceeds it costs this time, and about one second for each batch that contained the record. After an
-        error that no record caused, the transaction is as it was before.
+        record that exceeds this timeout costs as much time, and about one second for each batch that contained it.
+        After an error that no record caused, the transaction is as it was before.
 
         Raises:
             QueryTimeout: the server is too slow for any record.

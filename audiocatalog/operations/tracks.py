@@ -32,7 +32,8 @@ INSERT: Final = Statement(
     f"SELECT audiocatalog_save_v{CONTENT_VERSION}({placeholders(_INSERT_ARGUMENTS)}), {TRANSACTION_MARK}", writes=True
 )
 _REPLACE_ARGUMENTS: Final = ("id", "expected_version", *CONTENT_COLUMNS, "actor", "reason")
-#: Replace other content, only at the expected version unless it is null. No row is returned if nothing was changed.
+#: Replace other content; if the expected version is not null, replace only that version. No row is returned if nothing
+#: was changed.
 REPLACE: Final = Statement(
     f"SELECT {_COLUMNS}, {TRANSACTION_MARK} "
     f"FROM audiocatalog_replace_v{CONTENT_VERSION}({placeholders(_REPLACE_ARGUMENTS)})",

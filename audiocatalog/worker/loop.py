@@ -53,9 +53,9 @@ class Worker:
 
     ``for claim in worker`` yields a claim, which the body must complete, fail or release. Background threads renew the
     leases, and take back tracks of dead workers. A try counts when the claim is yielded, so a crash uses up no try of
-    a track that is claimed but not begun. If a claim is lost before its turn, it is not yielded. If it is lost later,
-    the call that ends it raises ``ClaimLost``. If no track waits, the loop looks again after about *poll* seconds, or
-    when it is notified.
+    a track that is claimed but not begun. If a claim is lost before its turn, it is not yielded. If a claim is lost
+    later, the call that ends the claim raises ``ClaimLost``. If no track waits, the loop looks again after about
+    *poll* seconds, or when it is notified.
 
     The loop ends on ``stop``, on SIGTERM if it runs in the main thread, and with *until_empty* when no track waits.
     The loop then releases the claims that it has not yielded.
@@ -223,7 +223,7 @@ class Worker:
 
     def _end_what_is_left(self, claim: Claim) -> None:
         """
-        Fail *claim* if an exception left its body, or warn that it has not ended.
+        Fail *claim* if an exception left the loop's body, or warn that the claim has not ended.
 
         This method raises nothing, because Python ignores exceptions that are raised while an iterator is closed.
         """
