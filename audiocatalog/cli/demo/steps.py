@@ -224,7 +224,7 @@ def swallow_an_error(catalog: Catalog) -> None:
     with catalog.unit_of_work() as work:
         work.save(TrackMetadata(title="Lost in the Void"), audio_path="s3://demo/void")
         with suppress(DBAPIError):
-            # After this error, PostgreSQL discards all changes of the transaction, and its COMMIT reports no error.
+            # PostgreSQL has discarded the transaction, and a COMMIT would not say so.
             work.session.execute(sqlalchemy.text("SELECT 1 / 0"))
 
 
