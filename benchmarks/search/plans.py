@@ -43,7 +43,7 @@ _KINDS: Final = (
     _Kind("phrase", '"of the"'),
     _Kind("exclusion", "love -live"),
     _Kind("common word, filters", "love ", {"filters": SearchFilters(year=(1990, 1995))}),
-    _Kind("common word by year", "love ", {"sort": "year"}),
+    _Kind("common word by year", "love ", {"order_by": "year"}),
     _Kind("typo, second statement", "{artist} {title}x", is_corrected=True),
 )
 
@@ -75,7 +75,7 @@ def _explained(connection: psycopg.Connection[Any], kind: _Kind, text: str) -> d
     request = Request.make(text, timeout=60.0, **kind.options)
     parameters = request.parameters | {"look_further": kind.is_corrected}
     statement = search_sql(request.shape)
-    if "sort" in kind.options:
+    if "order_by" in kind.options:
         statement = sorted_sql(request.shape, request.order_by, has_words=True)
     if kind.is_corrected:
         row: Any = connection.execute(statement.encode(), parameters).fetchone()
