@@ -68,7 +68,7 @@ class Catalog(Methods):
     - *lock_timeout*: the timeout of one wait for a lock
     - *idle_timeout*: the server ends a unit of work that sends no statement for this long
     - *network_timeout*: the time after a statement's timeout at which a connection without an answer is closed
-    - *slow_after*: a call that takes longer is logged to ``audiocatalog``, as is every unit of work that is rolled back
+    - *slow_after*: the duration after which a call is logged as slow to the logger ``audiocatalog``
     - *pooler*: for PgBouncer in transaction mode: prepares no statements, and sets timeouts in each transaction
     - *debug_pool*: records where in the code each connection is checked out, which takes about 10 microseconds
     - *max_attempts*: the number of tries of a track before it is FAILED
@@ -287,7 +287,7 @@ class Catalog(Methods):
             DatabaseUnavailable: the server could not be reached for one minute.
             PoolTimeout: no connection became free for one minute.
             TransientConflict: a batch still conflicted with other transactions after one minute.
-            QueryTimeout: the server is too slow for any record.
+            QueryTimeout: the server did not store even one record within ``statement_timeout``.
             CatalogInternalError: the server rejected every record of a batch.
 
         >>> result = catalog.bulk_save(records, progress=lambda batch: print(batch.result))  # doctest: +SKIP

@@ -147,7 +147,7 @@ class UnitOfWork(Methods):
         Raises:
             InvalidInput: an argument breaks its rule; the error names it.
             TransientConflict: a deadlock or a lock timeout with other writers; run the unit of work again.
-            QueryTimeout: the server is too slow for any record.
+            QueryTimeout: the server did not store even one record within ``statement_timeout``.
             CatalogInternalError: the server rejected every record of a batch.
 
         """

@@ -100,7 +100,7 @@ def _read_time(context: click.Context, option: click.Parameter, text: str | None
 
 
 class _RangeForm(NamedTuple):
-    """The reader of a range's ends, their pattern, their name in errors, and an example for the help."""
+    """How to parse a range: the parser and the pattern of its bounds, their name, and an example for the help."""
 
     read: Callable[[str], _Ends]
     pattern: str

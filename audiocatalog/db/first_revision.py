@@ -1,5 +1,5 @@
 """
-The checksum of the revision 0001 that made a database.
+The checksum that tells which text of revision 0001 created a database.
 
 Until the first release, revision 0001 is edited in place, so two databases at revision 0001 may have different schemas.
 An upgrade stores a checksum of the revision and its SQL files as the comment of the version table. Each new pool

@@ -277,7 +277,7 @@ class Pool:
             connection.close()
 
     def _serve_queue(self) -> None:
-        """Give idle connections to waiting callers and start making missing ones; this also reuses lost slots."""
+        """Give idle connections to waiting callers, and start threads that open the missing ones."""
         with self._lock:
             self._serve()
             makers = self._makers_missing()

@@ -163,7 +163,7 @@ class SessionTransaction(Transaction):
 
     @property
     def driver(self) -> psycopg.Connection[Any]:
-        """The connection of the session, which is flushed first."""
+        """The connection of the session. The session is flushed first, so that reads see its changes."""
         with translated_for_host("flush"):
             self.session.flush()
         with translated("session"):

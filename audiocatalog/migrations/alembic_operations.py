@@ -134,7 +134,7 @@ class CreateFunctions(MigrateOperation):
         cls, operations: Operations, file: str | Path, *, version: int = 1, **columns: Mapping[str, str]
     ) -> None:
         """
-        Run a *file* of functions, in which a blank line ends a statement; a released file never changes.
+        Run the statements of *file*, which blank lines separate. A released file must never change.
 
         In the file, ``{version}`` stands for *version*. ``{fields: new_NAME TYPE}`` stands for a comma-separated list
         of the text after the colon, once for each name and type in *fields*. ``{separators_v1}``, and each other name

@@ -237,7 +237,7 @@ ORDER BY 1 DESC, 2, 3"""
 
 def read_layout(driver: psycopg.Connection[Any], owner: str) -> Layout:
     """
-    Return the place of our objects, and the objects that *owner* does not own.
+    Return the database and schema of our objects, and the objects that *owner* does not own.
 
     Raises:
         SchemaMismatch: the database holds no audiocatalog schema, or one of another version. The message says what to

@@ -152,7 +152,7 @@ def rebuild(
     Fill each column of vectors with its current functions, and build its indexes, while services work.
 
     - *everything*: whether to check complete columns too.
-    - *rate*: the maximum number of tracks to fill in a second; None for no limit.
+    - *rate*: the maximum number of tracks per second; None for no limit.
     - *timeout*: the seconds to wait for other rebuilds and upgrades. The wait for transactions that hold tracks or are
       older than an index has no timeout.
     - *report*: called with the progress after each step and after each 8192 tracks.

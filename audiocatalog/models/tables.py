@@ -224,7 +224,7 @@ class StatusChange(Base):
 
     @property
     def duration(self) -> timedelta | None:
-        """How long the track stayed in *to_status*; None if it is still there, or if not returned by ``history``."""
+        """How long the track had the status *to_status*; None if it still has it, or without ``history``."""
         return self.__dict__.get("_duration")
 
     @discreetly

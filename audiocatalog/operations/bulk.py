@@ -204,7 +204,7 @@ class BatchStore:
         After an error that no record caused, the transaction is as it was before.
 
         Raises:
-            QueryTimeout: the server is too slow for any record.
+            QueryTimeout: the server did not store even one record within ``statement_timeout``.
             CatalogInternalError: the server rejected every record.
             CatalogError: an error that no record caused.
         """

@@ -85,7 +85,7 @@ named_well AS MATERIALIZED (
 
 
 def _named(meets: str) -> str:
-    """Return the SELECT of the tracks whose title or artist, or both together, may be meant."""
+    """Return the SELECT of the tracks whose title, artist or both equal a name that the query may mean."""
 
     def by(names: str, column: str, other: str) -> str:
         return f"""SELECT found.* FROM asked, unnest(asked.{names}) AS meant(name) CROSS JOIN LATERAL ({CANDIDATE}

@@ -280,7 +280,7 @@ def _count_terms(text: str) -> int:
 
 
 def _grouped(terms: Sequence[Term | None]) -> Iterator[tuple[Term, ...]]:
-    """Join the terms around each OR; None ends a group."""
+    """Yield groups of terms: OR joins the terms beside it into one group, and a None ends a group."""
     group: list[Term] = []
     joined = False
     for before, term, after in zip([None, *terms], terms, [*terms[1:], None], strict=False):

@@ -67,8 +67,8 @@ class Worker:
       lease expires.
 
     ``run`` and ``with worker as claims: for claim in claims`` always know the exception that leaves the body.
-    ``for claim in worker`` finds this exception on CPython only. In Python 3.11, it does not find exceptions that C
-    code raises, such as Ctrl-C and ``sys.exit``, and fails the claim without the exception's type.
+    ``for claim in worker`` finds this exception on CPython only. Python 3.11 hides exceptions that C code raises,
+    such as Ctrl-C and ``sys.exit``. After such an exception, the loop fails the claim without the exception's type.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Worker:
             yield from self._given(waiting)
 
     def _claim(self) -> list[tuple[Claim, bool]]:
-        """Claim tracks, and return each claim with whether its work has begun; only the first claim's work has."""
+        """Claim tracks, and return each claim with True if its work has begun, which is the first claim's."""
         return self._run(
             "claim", lambda: claim_for_loop(self._limit, lease=self._lease, worker=self._name, order_by=self._order_by)
         )

@@ -36,8 +36,8 @@ class Upkeep:
     """
     The claims that a loop holds, and the threads that renew them and take back tracks of dead workers.
 
-    The threads call *tell* to wake up the loop, after a notification, after tracks were taken back, or after a
-    *failure*: an error that the loop must raise because a retry cannot resolve it.
+    The threads call *tell* to wake up the loop: after a notification, after they took tracks back, or after a failure.
+    A *failure* is an error that no retry can resolve, so that the loop raises it.
     """
 
     def __init__(

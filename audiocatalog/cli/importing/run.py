@@ -29,7 +29,7 @@ class ImportRun:
     A run that saves the rows from *reader* in a catalogue, or only checks them.
 
     - *ignored*: ignored columns that are not reported yet
-    - *tally*: the rows done by this run, and by earlier runs up to *checkpoint*; correct even after an error
+    - *tally*: how many rows this run and earlier ones, up to *checkpoint*, have done; it is correct even after an error
     - *first_rows*: the maximum number of rows that are checked for likely mistakes before any is saved
     """
 
