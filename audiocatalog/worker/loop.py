@@ -32,6 +32,8 @@ from audiocatalog.worker.upkeep import FIRST_PAUSE, Listening, Upkeep, may_pass
 _Result = TypeVar("_Result")
 
 _LONGEST_POLL: Final = 3600.0
+#: The seconds after which a waiting loop notices a signal at the latest.
+_MAX_WAIT: Final = 1.0
 _TOLD: Final = CHANGE_LIMITS["reason"].characters
 #: A renewal with this lease changes nothing; it only checks that a claim is still held.
 _MOMENT: Final = timedelta(milliseconds=10)
@@ -293,9 +295,12 @@ class Worker:
 
     def _wait(self, seconds: float) -> None:
         """Wait at most *seconds* for a message of the background threads or for ``stop``."""
-        if not self._stopping:
+        deadline = time.monotonic() + seconds
+        while not self._stopping and (remaining := deadline - time.monotonic()) > 0:
+            # A signal that arrives just before the thread blocks does not interrupt it, so no single wait is long.
             with suppress(Empty):
-                self._news.get(timeout=seconds)
+                self._news.get(timeout=min(remaining, _MAX_WAIT))
+                return
 
     @contextmanager
     def _stopped_by_sigterm(self) -> Iterator[None]:

@@ -457,11 +457,12 @@ with Catalog(sys.argv[1], actor="program") as catalog:
 #: there are no more lines before the loop waits for good; then the signal comes while it waits.
 AT_EVERY_LINE = """
 import faulthandler, os, signal, sys, threading
-from audiocatalog import Catalog, worker
+from audiocatalog import Catalog, Worker
+from audiocatalog.worker import loop as module, upkeep
 
 MAIN = threading.main_thread().ident
 
-WATCHED = {worker.__file__, threading.__file__}
+WATCHED = {module.__file__, upkeep.__file__, threading.__file__}
 
 def run(catalog, moment):
     lines, was_sent, came_late = 0, False, False
@@ -478,7 +479,7 @@ def run(catalog, moment):
         return trace
 
     def waits_for_good():
-        is_waiting = sys._current_frames()[MAIN].f_code is worker.Worker._wait.__code__
+        is_waiting = sys._current_frames()[MAIN].f_code is Worker._wait.__code__
         return is_waiting and loop._upkeep.has_looked_for_dead and loop._news.empty()
 
     def send_late():
@@ -578,6 +579,14 @@ def test_a_signal_may_come_at_any_moment(quick: Catalog, database_url: str) -> N
         out, err = running.communicate(timeout=120)
     assert (running.returncode, err) == (0, "")
     assert int(out) > 10
+
+
+def test_a_signal_that_does_not_interrupt_a_wait_is_noticed(quick: Catalog) -> None:
+    """A signal may arrive just before the thread blocks: its handler runs when the wait ends, which would be late."""
+    loop = quick.worker(poll=3600)
+    with in_a_thread(lambda: list(loop), lambda: setattr(loop, "_stopping", True)) as outcome:
+        wait_until(lambda: loop._upkeep.has_looked_for_dead and loop._news.empty())
+    assert outcome == [[]]
 
 
 # How the loop is woken up.
