@@ -296,18 +296,11 @@ class Catalog(Methods):
 
         """
         with self._observer.call("bulk_save", is_long=True):
-            settings = self._settings
-            batches = BatchStore.checked(
-                on_conflict,
-                actor=self._actor_or_default(actor),
-                reason=reason,
-                notify=settings.notify,
-                statement_timeout=settings.statement_timeout,
-                lock_timeout=settings.lock_timeout,
-            )
-            if isinstance(connections, int) and connections > settings.pool_size:
-                rule = f"at most the {settings.pool_size} connections of the pool"
-                raise InvalidInput(Problem("connections", rule, settings.pool_size), operation="bulk_save")
+            batches = self._batch_store(on_conflict, actor, reason)
+            size = self._settings.pool_size
+            if isinstance(connections, int) and connections > size:
+                rule = f"at most the {size} connections of the pool"
+                raise InvalidInput(Problem("connections", rule, size), operation="bulk_save")
             loader = _BatchLoader(self._runner, batches)
             return save_in_batches(
                 records, loader.store, stop=loader.stop, batch=batch, progress=progress, connections=connections

@@ -23,7 +23,7 @@ from audiocatalog.errors import CatalogError, Phase, UnitOfWorkEnded
 from audiocatalog.methods import Methods
 from audiocatalog.models.arguments import number_of_seconds
 from audiocatalog.models.metadata import ExportedRecord, TrackRecord
-from audiocatalog.operations.bulk import BATCH, BatchStore, Progress
+from audiocatalog.operations.bulk import BATCH, Progress
 from audiocatalog.operations.bulk_result import BulkResult, ConflictRule, OnConflict
 from audiocatalog.operations.operation import Execution, Operation
 
@@ -152,15 +152,7 @@ class UnitOfWork(Methods):
 
         """
         with self._observer.call("bulk_save", is_long=True):
-            settings = self._settings
-            batches = BatchStore.checked(
-                on_conflict,
-                actor=self._actor_or_default(actor),
-                reason=reason,
-                notify=settings.notify,
-                statement_timeout=settings.statement_timeout,
-                lock_timeout=settings.lock_timeout,
-            )
+            batches = self._batch_store(on_conflict, actor, reason)
             return save_in_batches(
                 records,
                 lambda part: self._perform("bulk_save", batches.store(part)),

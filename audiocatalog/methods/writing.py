@@ -10,6 +10,7 @@ from audiocatalog.methods.calls import Calls
 from audiocatalog.models.metadata import TrackMetadata, TrackRecord
 from audiocatalog.models.tables import StatusChange, Track
 from audiocatalog.operations import moves, tracks
+from audiocatalog.operations.bulk import BatchStore
 from audiocatalog.status import StatusName, TrackStatus
 
 
@@ -164,4 +165,16 @@ class Writing(Calls):
                 operation_id=operation_id,
                 notify=self._settings.notify,
             ),
+        )
+
+    def _batch_store(self, on_conflict: object, actor: str | None, reason: str | None) -> BatchStore:
+        """Return how ``bulk_save`` stores its batches, with checked arguments."""
+        settings = self._settings
+        return BatchStore.checked(
+            on_conflict,
+            actor=self._actor_or_default(actor),
+            reason=reason,
+            notify=settings.notify,
+            statement_timeout=settings.statement_timeout,
+            lock_timeout=settings.lock_timeout,
         )
