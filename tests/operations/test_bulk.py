@@ -421,7 +421,7 @@ class TestProgress:
 
     @pytest.mark.parametrize("ending", [KeyboardInterrupt, ValueError])
     def test_an_interrupt_alone_stops_what_is_under_way(self, ending: type[BaseException]) -> None:
-        """Ctrl-C shall not wait for a server that may be gone; an error of the caller's lets the others be stored."""
+        """Ctrl-C does not wait for a server that may be gone; after a caller's error, the other batches are stored."""
         second, is_over, stopped = threading.Event(), threading.Event(), []
 
         def store(batch: Sequence[Any]) -> list[RecordOutcome]:

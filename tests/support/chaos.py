@@ -190,7 +190,7 @@ class Writers:
             if claim.track.id in self.account.moves:
                 return self.account.moves[claim.track.id]
             time.sleep(0.01)
-        raise AssertionError(f"no writer was told of the track {claim.track.id}")
+        raise AssertionError(f"no writer noted the track {claim.track.id}")
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def expire(owner: Owner, *claims: Claim) -> None:
 
 
 def end_pauses(owner: Owner) -> None:
-    """Let every waiting track be due now; who writes a task holds its track, as the functions do."""
+    """Make every waiting track due now; lock the track before its task is written, as the functions do."""
     owner.execute(
         "WITH held AS MATERIALIZED ("
         "  SELECT id FROM audio_tracks WHERE status = 'PENDING' ORDER BY id FOR NO KEY UPDATE"

@@ -36,7 +36,7 @@ class Place:
 
 
 def random_names() -> RoleNames:
-    """Roles belong to the whole server: the names must be nobody else's."""
+    """Roles belong to the whole server, so each test takes names of its own."""
     suffix = uuid4().hex[:12]
     return RoleNames(*(f"Test-{kind}.{suffix}" for kind in ("owner", "app", "search")))
 
