@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import math
 import os
 import threading
 from collections.abc import Iterator
@@ -17,17 +16,14 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.orm import Session
 
-from audiocatalog.db.commit_outcome import note_server
-from audiocatalog.db.connection import PooledConnection, transaction_settings
-from audiocatalog.db.connection_parameters import Password, checked_password, connection_parameters, password_of
+from audiocatalog.db.connection import PooledConnection
+from audiocatalog.db.connection_parameters import Password
+from audiocatalog.db.connector import Connector
 from audiocatalog.db.error_translation import translated
-from audiocatalog.db.first_revision import check_first_revision
-from audiocatalog.db.function_rights import check_pins
 from audiocatalog.db.host_session import HostSession
-from audiocatalog.db.observer import LOGGER, log_slow_statements
+from audiocatalog.db.observer import log_slow_statements
 from audiocatalog.db.pool import Pool
-from audiocatalog.db.schema_check import check_schema
-from audiocatalog.db.settings import CONNECTION_DEFAULTS, Settings, is_unverified, parse_url
+from audiocatalog.db.settings import Settings
 from audiocatalog.db.transaction import (
     DriverTransaction,
     before_commit,
@@ -37,15 +33,9 @@ from audiocatalog.db.transaction import (
 )
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
 from audiocatalog.operations.monitoring import PoolStats
-from audiocatalog.operations.operation import settings_call
 
 _CLOSED: Final = "this catalogue has been closed"
-_OLDEST_SERVER: Final = 150000
 READ_ONLY: Final = "25006"
-_UNVERIFIED: Final = (
-    "the server is on another machine, and its identity is not verified: add sslmode=verify-full and sslrootcert to "
-    "the URL"
-)
 
 
 # At level DEBUG, SQLAlchemy logs whole rows.
@@ -60,15 +50,10 @@ class Database:
     """
 
     def __init__(self, url: str | URL, settings: Settings, *, password: Password | None = None) -> None:
-        self.url = parse_url(url)
+        self._connector = Connector(url, settings, password=password, introduce=self._introduce)
+        self.url = self._connector.url
         self.settings = settings
-        self._password = password
-        if password is not None and not callable(password):
-            checked_password(password)
-        self._parameters = self._connection_parameters()
         self._parents: tuple[object, ...] = ()
-        if is_unverified(self.url):
-            LOGGER.warning(_UNVERIFIED)
         self._begin_anew()
         self._closed = False
         _databases.add(self)
@@ -77,8 +62,7 @@ class Database:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._handed_over = threading.local()
-        self._is_checked = False
-        self._settings_of_a_transaction: str | None = None
+        self._connector.begin_anew()
         self._pool: Pool | None = None
 
     def forget_connections(self) -> None:
@@ -100,7 +84,7 @@ class Database:
             transaction = DriverTransaction(self._take(timeout, searching=searching), self._session_on)
         try:
             with translated("connect", "connect"):
-                transaction.begin(self._settings_of_a_transaction)
+                transaction.begin(self._connector.settings_of_a_transaction)
             yield transaction
         except CatalogError as error:
             self._mistrust_connections_after(error)
@@ -142,7 +126,7 @@ class Database:
         """Yield a connection outside the pool, for waiting for notifications."""
         self._open()
         with translated("connect", "connect"):
-            connection = self._connect()
+            connection = self._connector.connect_without_checks()
         with connection:
             yield connection
 
@@ -181,46 +165,6 @@ class Database:
         if self._pool is not None and (error.sqlstate == READ_ONLY or isinstance(error, StaleStatement)):
             self._pool.renew()
 
-    def _connect_for_the_pool(self) -> PooledConnection:
-        """
-        Return a new connection for the pool, with its session settings.
-
-        The first call also checks the server and its schema.
-
-        Raises:
-            ConfigurationError: the server refuses the connection or is older than PostgreSQL 15, or the encoding of the
-                database is not UTF8.
-            PermissionDenied: the role may not use the schema.
-            SchemaMismatch: this code does not work with the schema.
-            DatabaseUnavailable: the server cannot be reached.
-        """
-        with translated("connect", "connect"):
-            connection = self._connect()
-            try:
-                if not self._is_checked:
-                    check_server(connection)
-                    check_schema(connection)
-                    check_first_revision(connection)
-                    check_pins(connection)
-                    self._introduce(connection)
-                    self._is_checked = True
-                self._configure(connection)
-                note_server(connection)
-            except BaseException:
-                connection.close()
-                raise
-        return connection
-
-    def _configure(self, connection: PooledConnection) -> None:
-        version = connection.info.server_version
-        if not self.settings.pooler:
-            connection.execute(settings_call(self.settings.of_the_session(version), local=False))
-            return
-        # Behind a pooler, session settings would stay on a server connection that other clients get.
-        self._settings_of_a_transaction = transaction_settings(self.settings.of_a_transaction(version))
-        # Behind a pooler, each BEGIN has to name the isolation level.
-        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-
     def _open(self) -> Engine:
         if self._engine is not None:
             return self._engine
@@ -241,7 +185,7 @@ class Database:
             use_native_hstore=False,  # Otherwise the first connection would look up the type of an extension.
         )
         self._pool = Pool(
-            self._connect_for_the_pool,
+            self._connector.connect,
             size=self.settings.pool_size,
             searches=self.settings.searches,
             recycle=self.settings.pool_recycle,
@@ -251,7 +195,11 @@ class Database:
         event.listen(engine, "before_cursor_execute", before_execution)
         log_slow_statements(engine, self.settings.slow_after)
         if self.settings.pooler:
-            event.listen(engine, "begin", lambda connection: _limit(connection, self._settings_of_a_transaction or ""))
+            event.listen(
+                engine,
+                "begin",
+                lambda connection: _limit(connection, self._connector.settings_of_a_transaction or ""),
+            )
         return engine
 
     def _introduce(self, connection: PooledConnection) -> None:
@@ -306,31 +254,6 @@ class Database:
             raise ConfigurationError(_CLOSED)
         return pool
 
-    def _connect(self, *, autocommit: bool = True) -> PooledConnection:
-        """Return a new connection."""
-        parameters = {**self._parameters, "autocommit": autocommit}
-        if self._password is not None:
-            parameters["password"] = password_of(self._password)
-        return PooledConnection.connect(
-            **parameters,
-            response_timeout=self._response_timeout,
-            network_timeout=self.settings.network_timeout,
-        )
-
-    @property
-    def _response_timeout(self) -> float:
-        """The maximum seconds for an answer. Unless the server is frozen, it ends a statement earlier itself."""
-        return self.settings.statement_timeout + self.settings.network_timeout
-
-    def _connection_parameters(self) -> dict[str, Any]:
-        parameters = connection_parameters(self.url)
-        # libpq needs a whole number of seconds, and psycopg needs at least two seconds.
-        seconds = {"connect_timeout": max(2, math.ceil(self.settings.connect_timeout))}
-        parameters = {**CONNECTION_DEFAULTS, **seconds, **parameters, "client_encoding": "UTF8"}
-        if self.settings.pooler:
-            parameters["prepare_threshold"] = None
-        return parameters
-
 
 def _limit(connection: Connection, limits: str) -> None:
     """Execute *limits* in a new transaction; a transaction that is handed over has these limits, or has failed."""
@@ -365,16 +288,3 @@ def _close_all() -> None:
 
 
 atexit.register(_close_all)
-
-
-def check_server(connection: psycopg.Connection[Any]) -> None:
-    """
-    Check that this package supports the server.
-
-    Raises:
-        ConfigurationError: the server is older than PostgreSQL 15, or the encoding of the database is not UTF8.
-    """
-    if connection.info.server_version < _OLDEST_SERVER:
-        raise ConfigurationError("the server is older than PostgreSQL 15: upgrade it, or use another server")
-    if connection.info.parameter_status("server_encoding") != "UTF8":
-        raise ConfigurationError("the database must have the encoding UTF8: create it with ENCODING 'UTF8'")

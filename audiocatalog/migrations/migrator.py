@@ -13,7 +13,7 @@ import tenacity
 from sqlalchemy import URL, Connection, NullPool, create_engine, event, text
 
 from audiocatalog.db.connection_parameters import connection_parameters
-from audiocatalog.db.database import check_server
+from audiocatalog.db.connector import check_server
 from audiocatalog.db.error_translation import translated
 from audiocatalog.db.execute import run
 from audiocatalog.db.first_revision import check_first_revision

@@ -20,7 +20,7 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import URL
 
-from audiocatalog.db.database import check_server
+from audiocatalog.db.connector import check_server
 from audiocatalog.db.error_translation import translated
 from audiocatalog.db.execute import run
 from audiocatalog.db.settings import parse_url
