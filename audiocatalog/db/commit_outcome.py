@@ -6,7 +6,7 @@ from typing import Final, Literal, NamedTuple, cast
 
 import psycopg
 
-from audiocatalog.db.connection import PooledConnection
+from audiocatalog.db.connection import PooledConnection, PooledState
 from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement
 
 Outcome = Literal["committed", "aborted", "in progress"]
@@ -56,7 +56,7 @@ class TransactionRef(NamedTuple):
     wrote_history: bool
 
 
-def transaction_ref(connection: PooledConnection) -> TransactionRef:
+def transaction_ref(connection: PooledState) -> TransactionRef:
     """Return the identity of the current transaction on *connection*."""
     return TransactionRef(connection.server, connection.mark, connection.wrote_history)
 

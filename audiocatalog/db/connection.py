@@ -26,6 +26,7 @@ from audiocatalog.db.error_translation import (
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn
 
 _RV = TypeVar("_RV")
 # The timeout of a cancel request, sent after a response timeout or an interrupt.
@@ -54,9 +55,9 @@ class Home(Protocol):
         """Take *connection* back in any state."""
 
 
-class PooledConnection(psycopg.Connection[Any]):
+class PooledState(psycopg.BaseConnection[Any]):
     """
-    A connection that returns to its pool when it is closed, with a timeout for every answer.
+    What a connection of a pool has besides its driver's state, whether its methods block or are awaited.
 
     - *limit*: the statement timeout, in seconds.
     - *response_timeout*: the maximum seconds for an answer: *limit* plus *network_timeout*. It ends the wait for a
@@ -68,9 +69,8 @@ class PooledConnection(psycopg.Connection[Any]):
     response_timeout: float | None = None
     default_response_timeout: float | None = None
     network_timeout: float = 0.0
-    #: The checkout's time and thread and, if debug_pool is on, its place in the caller's code.
+    #: The checkout's time and, if debug_pool is on, its place in the caller's code.
     held_since: float | None = None
-    held_by: int = 0
     held_at: str | None = None
     #: For commit_outcome.py: the server, the transaction's mark, and whether it wrote history or edits.
     server: str | None = None
@@ -78,16 +78,84 @@ class PooledConnection(psycopg.Connection[Any]):
     wrote_history: bool = False
     #: The seconds that the holder waited for this connection.
     waited: float = 0.0
-    cached_cursor: psycopg.RawCursor[Any] | None = None
     #: The process that opened the connection.
     process: object = None
-    #: The connection's pool, and the fields that only the pool uses.
-    home: Home | None = None
+    #: Fields that only the pool uses.
     _poller: Any = None
     generation: int = 0
     expires_at: float = 0.0
     idle_since: float = 0.0
     is_searching: bool = False
+
+    def begin_in_this_process(self, response_timeout: float | None, network_timeout: float) -> None:
+        """Set the timeouts of a new connection, and bind it to this process."""
+        self.process = _process
+        self.response_timeout = self.default_response_timeout = response_timeout
+        self.network_timeout = network_timeout
+        self.limit = self.default_limit = None if response_timeout is None else response_timeout - network_timeout
+
+    def refuse_in_a_child(self) -> None:
+        """
+        Check that this process opened the connection.
+
+        Raises:
+            ForkedConnectionError: the connection belongs to the parent process.
+        """
+        if self.process is not _process:
+            raise ForkedConnectionError("this connection belongs to the process that this one was forked from")
+
+    def note_the_limit(self, error: psycopg.errors.QueryCanceled, seconds: float) -> None:
+        """Mark *error* as a timeout if its statement ran for the whole limit."""
+        if self.limit is not None and seconds >= self.limit - _LIMIT_SLACK:
+            over_its_limit(error)
+
+    def add_notice_handler(self, callback: Callable[[psycopg.errors.Diagnostic], None]) -> None:
+        """Add *callback* once: SQLAlchemy treats each checkout as a new connection and adds its callback again."""
+        with suppress(ValueError):
+            self.remove_notice_handler(callback)
+        super().add_notice_handler(callback)
+
+    def has_something_to_read(self) -> bool:
+        """Return whether the server has sent anything while the connection was idle."""
+        if self._poller is not None:
+            return bool(self._poller.poll(0))
+        if hasattr(select, "poll"):
+            self._poller = select.poll()
+            self._poller.register(self.fileno(), select.POLLIN)
+            return bool(self._poller.poll(0))
+        try:  # eventlet removes poll.
+            return bool(select.select([self.fileno()], (), (), 0)[0])
+        except ValueError:
+            return True  # The descriptor is too large for select, so the caller has to ask the server.
+
+    def disconnect(self) -> None:
+        """Close the connection to the server."""
+        self.pgconn.finish()
+
+    def forget(self) -> PGconn:
+        """Return the connection of libpq for another object, which is from now on the one to close it."""
+        self.process = None
+        return self.pgconn
+
+    def __del__(self, _warn: object = None, /) -> None:
+        """Disconnect a leaked connection, so that the pool can reuse its slot."""
+        if self.process is _process:
+            self.disconnect()
+
+    def __repr__(self) -> str:
+        """Return only the state, because SQLAlchemy logs the repr and psycopg's repr names the user."""
+        state = "closed" if self.closed else TransactionStatus(self.pgconn.transaction_status).name.lower()
+        return f"<{type(self).__name__}, {state}>"
+
+
+class PooledConnection(PooledState, psycopg.Connection[Any]):
+    """A connection that returns to its pool when it is closed, with a timeout for every answer."""
+
+    #: The thread that has checked out the connection.
+    held_by: int = 0
+    cached_cursor: psycopg.RawCursor[Any] | None = None
+    #: The connection's pool.
+    home: Home | None = None
     #: A thread that was interrupted while it returned this connection. It may return the connection again after another
     #: thread has checked it out.
     interrupted_giver: int = 0
@@ -111,12 +179,7 @@ class PooledConnection(psycopg.Connection[Any]):
             connection = super().connect(conninfo, **parameters)
         except psycopg.Error as error:
             raise redacted(error) from None
-        connection.process = _process
-        connection.response_timeout = connection.default_response_timeout = response_timeout
-        connection.network_timeout = network_timeout
-        connection.limit = connection.default_limit = (
-            None if response_timeout is None else response_timeout - network_timeout
-        )
+        connection.begin_in_this_process(response_timeout, network_timeout)
         return connection
 
     def wait(self, gen: PQGen[_RV], interval: float = 0.1, timeout: float | None = None) -> _RV:
@@ -130,8 +193,7 @@ class PooledConnection(psycopg.Connection[Any]):
             ServerUnresponsive: the response_timeout has ended.
             ForkedConnectionError: the connection belongs to the parent process.
         """
-        if self.process is not _process:
-            raise ForkedConnectionError("this connection belongs to the process that this one was forked from")
+        self.refuse_in_a_child()
         began = monotonic()
         try:
             return _wait_for(gen, self.pgconn.socket, interval, self.response_timeout if timeout is None else timeout)
@@ -147,7 +209,7 @@ class PooledConnection(psycopg.Connection[Any]):
                 raise
             raise psycopg.OperationalError("the connection was lost") from error
         except psycopg.errors.QueryCanceled as error:
-            self._note_the_limit(error, monotonic() - began)
+            self.note_the_limit(error, monotonic() - began)
             raise
         except psycopg.Error:
             raise
@@ -157,20 +219,10 @@ class PooledConnection(psycopg.Connection[Any]):
                 self._give_up()
             raise
 
-    def _note_the_limit(self, error: psycopg.errors.QueryCanceled, seconds: float) -> None:
-        if self.limit is not None and seconds >= self.limit - _LIMIT_SLACK:
-            over_its_limit(error)
-
     def _give_up(self) -> None:
         with suppress(Exception):
             self.cancel_safe(timeout=_CANCEL_SECONDS)
         self.pgconn.finish()
-
-    def add_notice_handler(self, callback: Callable[[psycopg.errors.Diagnostic], None]) -> None:
-        """Add *callback* once: SQLAlchemy treats each checkout as a new connection and adds its callback again."""
-        with suppress(ValueError):
-            self.remove_notice_handler(callback)
-        super().add_notice_handler(callback)
 
     def close(self) -> None:
         """Return the connection to its pool, or disconnect if it has no pool; a second call does no harm."""
@@ -190,23 +242,6 @@ class PooledConnection(psycopg.Connection[Any]):
                 self.disconnect()
             raise
 
-    def has_something_to_read(self) -> bool:
-        """Return whether the server has sent anything while the connection was idle."""
-        if self._poller is not None:
-            return bool(self._poller.poll(0))
-        if hasattr(select, "poll"):
-            self._poller = select.poll()
-            self._poller.register(self.fileno(), select.POLLIN)
-            return bool(self._poller.poll(0))
-        try:  # eventlet removes poll.
-            return bool(select.select([self.fileno()], (), (), 0)[0])
-        except ValueError:
-            return True  # The descriptor is too large for select, so the caller has to ask the server.
-
-    def disconnect(self) -> None:
-        """Close the connection to the server."""
-        self.pgconn.finish()
-
     def reset(self) -> None:
         """Prepare the connection for its next holder: roll back its transaction, or disconnect."""
         self.response_timeout, self.limit = self.default_response_timeout, self.default_limit
@@ -220,16 +255,6 @@ class PooledConnection(psycopg.Connection[Any]):
                 self.disconnect()
         elif status == TransactionStatus.ACTIVE:
             self.disconnect()
-
-    def __del__(self, _warn: object = None, /) -> None:
-        """Disconnect a leaked connection, so that the pool can reuse its slot."""
-        if self.process is _process:
-            self.disconnect()
-
-    def __repr__(self) -> str:
-        """Return only the state, because SQLAlchemy logs the repr and psycopg's repr names the user."""
-        state = "closed" if self.closed else TransactionStatus(self.pgconn.transaction_status).name.lower()
-        return f"<PooledConnection, {state}>"
 
 
 def is_alive(connection: PooledConnection) -> bool:
