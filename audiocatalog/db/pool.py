@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import random
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
 from typing import Final
 from weakref import ref
@@ -19,31 +18,28 @@ from audiocatalog.db.error_translation import underlying_interrupt
 from audiocatalog.db.holders import describe_holder, place_in_the_callers_code
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.db.pool_parts import Lock, Maker, Turn
+from audiocatalog.db.pool_policy import (
+    CLOSED,
+    MAX_OPENING,
+    RENEWAL_SECONDS,
+    SHARED_SECONDS,
+    WAITS_KEPT,
+    Policy,
+    copy_of,
+    is_stale,
+)
 from audiocatalog.errors import (
     CatalogError,
     CatalogInternalError,
     ConfigurationError,
     DatabaseUnavailable,
-    PoolTimeout,
-    TooManySearches,
     kind_of,
 )
 from audiocatalog.operations.monitoring import PoolStats
 
-_CLOSED: Final = "this catalogue has been closed"
-# The pause after a failed attempt to connect, if a caller still waits.
-_RECONNECT_SECONDS: Final = 0.5
-# If a retry cannot fix an error, the error is raised for every caller within this time, without another attempt.
-_SHARED_SECONDS: Final = 1.0
 # Waiting callers poll at this interval, because some events do not wake them, such as the end of a thread that holds a
 # connection.
 _POLL_SECONDS: Final = 0.1
-# At most this many threads connect at the same time.
-_MAX_MAKERS: Final = 3
-_WAITS_KEPT: Final = 1000
-_RENEWAL_SECONDS: Final = 0.25
-# A connection that was idle for this time is closed.
-_MAX_IDLE_SECONDS: Final = 600.0
 
 
 class Pool:
@@ -79,21 +75,15 @@ class Pool:
         debug: bool,
     ) -> None:
         self._connect = connect
-        self._size = size
-        self._max_searches = searches
-        self._recycle = recycle
-        self._debug = debug
+        self._policy = Policy(size=size, searches=searches, recycle=recycle, debug=debug)
         self._lock = Lock()
         #: Idle connections in the order of their return. An interrupted step on a dict can be repeated.
         self._idle: dict[PooledConnection, None] = {}
         self._queue: dict[Turn, None] = {}
         self._known: list[ref[PooledConnection]] = []
         self._makers: list[Maker] = []
-        self._waits: deque[float] = deque(maxlen=_WAITS_KEPT)
-        self._unlogged: deque[CatalogError] = deque(maxlen=_MAX_MAKERS)
-        #: When and why the last attempt to connect failed, or None.
-        self._failure: tuple[float, CatalogError] | None = None
-        self._has_worked = False
+        self._waits: deque[float] = deque(maxlen=WAITS_KEPT)
+        self._unlogged: deque[CatalogError] = deque(maxlen=MAX_OPENING)
         self._generation = 0
         self._renewed = -math.inf
         self._closed = False
@@ -124,7 +114,7 @@ class Pool:
                 connection.disconnect()
                 connection.close()
             connection.mark, connection.wrote_history = None, False
-            connection.held_at = place_in_the_callers_code() if self._debug else None
+            connection.held_at = place_in_the_callers_code() if self._policy.debug else None
             connection.waited = monotonic() - began
             self._waits.append(connection.waited)
         except BaseException as error:
@@ -187,7 +177,7 @@ class Pool:
         deadline = monotonic() + timeout
         taken: list[PooledConnection] = []
         try:
-            while len(self._living()) < self._size:
+            while len(self._living()) < self._policy.size:
                 taken.append(self.take(max(0.0, deadline - monotonic())))
         finally:
             for connection in taken:
@@ -196,7 +186,7 @@ class Pool:
     def renew(self) -> None:
         """Replace every connection: idle ones now, the others when they are given back."""
         with self._lock:
-            if monotonic() < self._renewed + _RENEWAL_SECONDS:
+            if monotonic() < self._renewed + RENEWAL_SECONDS:
                 return  # All older connections are already closed, and newer ones need no replacement.
             self._renewed = monotonic()
             self._generation += 1
@@ -211,7 +201,7 @@ class Pool:
             self._closed = True
             idle = list(self._idle)
             self._idle.clear()
-            self._fail(list(self._queue), ConfigurationError(_CLOSED))
+            self._fail(list(self._queue), ConfigurationError(CLOSED))
         for connection in idle:
             connection.disconnect()
 
@@ -223,21 +213,12 @@ class Pool:
         """Return the pool's current statistics."""
         with self._lock:
             living = self._living()
-            held = sorted((since, id(one), one) for one in living if (since := one.held_since) is not None)
+            held = [one for one in living if one.held_since is not None]
             waiting = len(self._queue)
-        waits = sorted(self._waits.copy())
-        return PoolStats(
-            size=self._size,
-            connections=len(living),
-            in_use=len(held),
-            waiting=waiting,
-            wait_p50=waits[len(waits) // 2] if waits else None,
-            wait_p99=waits[len(waits) * 99 // 100] if waits else None,
-            oldest_held=monotonic() - held[0][0] if held else None,
-            oldest_holder=describe_holder(held[0][2]) if held else None,
-            searching=sum(one.is_searching for *_, one in held),
-            most_searches=self._max_searches,
+        stats, oldest = self._policy.stats(
+            held, living=len(living), waiting=waiting, waits=self._waits.copy(), now=monotonic()
         )
+        return stats if oldest is None else replace(stats, oldest_holder=describe_holder(oldest))
 
     # Taking turns
 
@@ -245,7 +226,7 @@ class Pool:
         """Return the idle connection that was used last, or None; no waiting caller can use an idle connection."""
         me, now = threading.get_ident(), monotonic()
         with self._lock:
-            if not self._idle or (searching and self._searching() >= self._max_searches):
+            if not self._idle or (searching and self._searching() >= self._policy.searches):
                 return None
             connection, _ = self._idle.popitem()
             connection.is_searching, connection.held_by, connection.held_since = searching, me, now
@@ -255,7 +236,7 @@ class Pool:
         """Wait in the queue for *turn*, and return its connection."""
         with self._lock:
             if self._closed:
-                raise ConfigurationError(_CLOSED)
+                raise ConfigurationError(CLOSED)
             self._queue[turn] = None
         while not turn.has_come:
             self._serve_queue()
@@ -266,7 +247,7 @@ class Pool:
             self._queue.pop(turn, None)
         if turn.connection is not None:
             return turn.connection
-        raise self._timeout_error(turn, timeout) if turn.error is None else _copy_of(turn.error)
+        raise (self._policy.timeout_error(turn, timeout, self.stats()) if turn.error is None else copy_of(turn.error))
 
     def _leave(self, turn: Turn) -> None:
         """Leave the queue, and give back a connection that was assigned meanwhile."""
@@ -297,9 +278,9 @@ class Pool:
             turn.call()
 
     def _next_turn(self, now: float) -> Turn | None:
-        may_search = self._searching() < self._max_searches if self._queue else False
+        may_search = self._searching() < self._policy.searches if self._queue else False
         for turn in list(self._queue):
-            if now > turn.deadline + _SHARED_SECONDS:
+            if now > turn.deadline + SHARED_SECONDS:
                 self._queue.pop(turn, None)  # Its caller was interrupted while it left the queue.
             elif may_search or not turn.is_searching:
                 return turn
@@ -313,10 +294,10 @@ class Pool:
 
     def _fail_queue(self) -> None:
         """Raise the last connection error in waiting callers, if a retry cannot help and no connection is open."""
-        if self._failure is None or not self._failure_is_final or self._living() or self._makers_under_way():
+        if (failure := self._policy.failure) is None or not self._policy.failure_is_final:
             return
-        failed, error = self._failure
-        self._fail([turn for turn in self._queue if turn.began < failed + _SHARED_SECONDS], error)
+        living, opening = len(self._living()), len(self._makers_under_way())
+        self._fail(self._policy.failed_turns(list(self._queue), living=living, opening=opening), failure[1])
 
     # Open connections
 
@@ -329,7 +310,7 @@ class Pool:
     def _stale(self, now: float) -> PooledConnection | None:
         """Remove and return the connection that has been idle longest, if it has been idle too long."""
         oldest = next(iter(self._idle), None)
-        if oldest is None or oldest.idle_since > now - _MAX_IDLE_SECONDS:
+        if oldest is None or not is_stale(oldest, now):
             return None
         self._idle.pop(oldest, None)
         return oldest
@@ -341,30 +322,19 @@ class Pool:
         self._makers = [maker for maker in self._makers if maker.is_under_way(now)]
         return self._makers
 
-    @property
-    def _failure_is_final(self) -> bool:
-        """Whether a retry cannot help. Before the first success, every failure counts as final."""
-        return self._failure is not None and not (self._failure[1].retryable and self._has_worked)
-
     def _makers_missing(self, *, spare: bool = False) -> list[Maker]:
         """Return unstarted threads that make connections for waiting callers, or for one *spare* connection."""
-        # After a failure, a single attempt finds out whether the server is back.
-        most = _MAX_MAKERS if self._failure is None and self._has_worked else 1
-        room = min(self._size - len(self._living()), most) - len(self._makers_under_way())
-        if self._closed or room <= 0 or not (self._queue or spare):
+        if self._closed or not (self._queue or spare):
             return []
-        able = list(self._queue)
-        if self._failure is not None:
-            failed, _ = self._failure
-            if self._failure_is_final:
-                # Each caller gets one attempt: a server may lock an account after several wrong passwords.
-                able = [turn for turn in able if turn.began >= failed + _SHARED_SECONDS]
-            elif monotonic() < failed + _RECONNECT_SECONDS:
-                return []
-        searches = sum(turn.is_searching for turn in able)
-        too_many = max(0, searches - max(0, self._max_searches - self._searching()))
-        wanted = len(able) - too_many + spare - len(self._makers)
-        makers = [Maker(self._make) for _ in range(min(wanted, room))]
+        missing = self._policy.missing(
+            list(self._queue),
+            now=monotonic(),
+            living=len(self._living()),
+            opening=len(self._makers_under_way()),
+            searching=self._searching(),
+            spare=spare,
+        )
+        makers = [Maker(self._make) for _ in range(missing)]
         self._makers += makers
         return makers
 
@@ -384,7 +354,7 @@ class Pool:
         """Make one connection in a thread of its own, so that no caller waits beyond its timeout."""
         with self._lock:
             others = [other for other in self._makers_under_way() if other is not maker]
-            if self._closed or len(self._living()) + len(others) >= self._size:
+            if self._closed or len(self._living()) + len(others) >= self._policy.size:
                 maker.has_ended = True
                 return
             generation = self._generation
@@ -398,13 +368,11 @@ class Pool:
             message = f"connect: an unexpected {kind_of(error)}"
             self._note_failure(CatalogInternalError(message, operation="connect", phase="connect"), maker)
             return
-        connection.generation = generation
-        connection.idle_since = monotonic()
-        connection.expires_at = connection.idle_since + self._recycle * random.uniform(0.95, 1.0)  # noqa: S311
+        self._policy.connected(connection, generation=generation, now=monotonic())
         with self._lock:
             maker.has_ended = True
             if not self._closed:
-                self._has_worked, self._failure = True, None
+                self._policy.succeeded()
                 connection.home = self
                 self._known = [known for known in self._known if known() is not None]
                 self._known.append(ref(connection))
@@ -423,39 +391,5 @@ class Pool:
         error.__traceback__ = None
         with self._lock:
             maker.has_ended = True
-            self._failure = monotonic(), error
+            self._policy.failure = monotonic(), error
             self._fail_queue()
-
-    def _timeout_error(self, turn: Turn, timeout: float) -> CatalogError:
-        """Return the error for a caller whose *timeout* ended: all connections are in use, or none could be made."""
-        stats = self.stats()
-        if turn.is_searching and stats.searching >= self._max_searches:
-            return TooManySearches(
-                f"search: {stats.searching} searches, the limit set by max_searches, were running for {timeout:g} s: "
-                "try again later, make searches cheaper, or raise max_searches and pool_size",
-                operation="search",
-                phase="connect",
-            )
-        if stats.connections < self._size:
-            if self._failure is not None:
-                return _copy_of(self._failure[1])
-            return DatabaseUnavailable(
-                f"connect: no new connection could be made within {timeout:g} s", operation="connect", phase="connect"
-            )
-        holder = ""
-        if stats.oldest_held is not None:
-            holder = f"; the oldest has been held for {stats.oldest_held:.1f} s by {stats.oldest_holder}"
-        advice = "" if self._debug else ", or set debug_pool=True to see which code holds connections"
-        return PoolTimeout(
-            f"none of {self._size} connections became free within {timeout:g} s ({stats.in_use} in use, "
-            f"{stats.waiting + 1} waiting{holder}): end units of work sooner, or raise pool_size{advice}",
-            operation="connect",
-            phase="connect",
-        )
-
-
-def _copy_of(error: CatalogError) -> CatalogError:
-    """Return a copy of *error* for another thread: each thread writes into the error that it raises."""
-    duplicate = copy.copy(error)
-    duplicate.__cause__ = error.__cause__
-    return duplicate

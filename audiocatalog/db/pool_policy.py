@@ -1,0 +1,153 @@
+"""The decisions of a pool, for callers in threads and in tasks: when to connect, and how to end a wait in vain."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol, TypeVar
+
+from audiocatalog.db.connection import PooledState
+from audiocatalog.errors import CatalogError, DatabaseUnavailable, PoolTimeout, TooManySearches
+from audiocatalog.operations.monitoring import PoolStats
+
+CLOSED: Final = "this catalogue has been closed"
+# The pause after a failed attempt to connect, if a caller still waits.
+_RECONNECT_SECONDS: Final = 0.5
+# If a retry cannot fix an error, the error is raised for every caller within this time, without another attempt.
+SHARED_SECONDS: Final = 1.0
+# At most this many connections are opened at the same time.
+MAX_OPENING: Final = 3
+RENEWAL_SECONDS: Final = 0.25
+# A connection that was idle for this time is closed.
+_MAX_IDLE_SECONDS: Final = 600.0
+WAITS_KEPT: Final = 1000
+
+
+class Waiting(Protocol):
+    """A caller that waits for a connection, since *began* on the clock ``monotonic``."""
+
+    began: float
+    is_searching: bool
+
+
+_Waiting = TypeVar("_Waiting", bound=Waiting)
+_Connection = TypeVar("_Connection", bound=PooledState)
+
+
+class Policy:
+    """
+    The decisions of a pool of *size* connections, of which searches hold at most *searches*.
+
+    - *recycle*: seconds after which a connection is replaced, minus up to 5 % jitter.
+    - *debug*: whether the pool records the place of each checkout.
+    - *failure*: when and why the last attempt to connect failed; None after a success.
+    """
+
+    def __init__(self, *, size: int, searches: int, recycle: float, debug: bool) -> None:
+        self.size = size
+        self.searches = searches
+        self.debug = debug
+        self._recycle = recycle
+        self.failure: tuple[float, CatalogError] | None = None
+        self._has_connected = False
+
+    def connected(self, connection: PooledState, *, generation: int, now: float) -> None:
+        """Prepare a new *connection* for the pool."""
+        connection.generation = generation
+        connection.idle_since = now
+        connection.expires_at = now + self._recycle * random.uniform(0.95, 1.0)  # noqa: S311  # The jitter of renewals.
+
+    def succeeded(self) -> None:
+        """Note that a connection was opened."""
+        self._has_connected, self.failure = True, None
+
+    @property
+    def failure_is_final(self) -> bool:
+        """Whether a retry cannot help. Before the first success, every failure counts as final."""
+        return self.failure is not None and not (self.failure[1].retryable and self._has_connected)
+
+    def missing(
+        self, queue: Iterable[Waiting], *, now: float, living: int, opening: int, searching: int, spare: bool
+    ) -> int:
+        """Return how many connections to open for the callers in *queue*, or for one *spare* connection."""
+        # After a failure, a single attempt finds out whether the server is back.
+        most = MAX_OPENING if self.failure is None and self._has_connected else 1
+        room = min(self.size - living, most) - opening
+        able = list(queue)
+        if room <= 0 or not (able or spare):
+            return 0
+        if self.failure is not None:
+            failed, _ = self.failure
+            if self.failure_is_final:
+                # Each caller gets one attempt: a server may lock an account after several wrong passwords.
+                able = [turn for turn in able if turn.began >= failed + SHARED_SECONDS]
+            elif now < failed + _RECONNECT_SECONDS:
+                return 0
+        searches = sum(turn.is_searching for turn in able)
+        too_many = max(0, searches - max(0, self.searches - searching))
+        return max(0, min(len(able) - too_many + spare - opening, room))
+
+    def failed_turns(self, queue: Iterable[_Waiting], *, living: int, opening: int) -> list[_Waiting]:
+        """Return the callers that get the failure: a retry cannot help, and no connection is open."""
+        if self.failure is None or not self.failure_is_final or living or opening:
+            return []
+        failed, _ = self.failure
+        return [turn for turn in queue if turn.began < failed + SHARED_SECONDS]
+
+    def timeout_error(self, turn: Waiting, timeout: float, stats: PoolStats) -> CatalogError:
+        """Return the error for a caller whose *timeout* ended: all connections are in use, or none could be opened."""
+        if turn.is_searching and stats.searching >= self.searches:
+            return TooManySearches(
+                f"search: {stats.searching} searches, the limit set by max_searches, were running for {timeout:g} s: "
+                "try again later, make searches cheaper, or raise max_searches and pool_size",
+                operation="search",
+                phase="connect",
+            )
+        if stats.connections < self.size:
+            if self.failure is not None:
+                return copy_of(self.failure[1])
+            return DatabaseUnavailable(
+                f"connect: no new connection could be made within {timeout:g} s", operation="connect", phase="connect"
+            )
+        holder = ""
+        if stats.oldest_held is not None:
+            holder = f"; the oldest has been held for {stats.oldest_held:.1f} s by {stats.oldest_holder}"
+        advice = "" if self.debug else ", or set debug_pool=True to see which code holds connections"
+        return PoolTimeout(
+            f"none of {self.size} connections became free within {timeout:g} s ({stats.in_use} in use, "
+            f"{stats.waiting + 1} waiting{holder}): end units of work sooner, or raise pool_size{advice}",
+            operation="connect",
+            phase="connect",
+        )
+
+    def stats(
+        self, held: Sequence[_Connection], *, living: int, waiting: int, waits: Iterable[float], now: float
+    ) -> tuple[PoolStats, _Connection | None]:
+        """Return the statistics without a holder's name, and the connection that has been held longest."""
+        oldest = min(held, key=lambda one: one.held_since or now, default=None)
+        ordered = sorted(waits)
+        return PoolStats(
+            size=self.size,
+            connections=living,
+            in_use=len(held),
+            waiting=waiting,
+            wait_p50=ordered[len(ordered) // 2] if ordered else None,
+            wait_p99=ordered[len(ordered) * 99 // 100] if ordered else None,
+            oldest_held=now - (oldest.held_since or now) if oldest else None,
+            oldest_holder=None,
+            searching=sum(one.is_searching for one in held),
+            most_searches=self.searches,
+        ), oldest
+
+
+def is_stale(connection: PooledState, now: float) -> bool:
+    """Return whether *connection*, which is idle, has been idle for too long."""
+    return connection.idle_since <= now - _MAX_IDLE_SECONDS
+
+
+def copy_of(error: CatalogError) -> CatalogError:
+    """Return a copy of *error* for another caller: each caller writes into the error that it raises."""
+    duplicate = copy.copy(error)
+    duplicate.__cause__ = error.__cause__
+    return duplicate
