@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from sqlalchemy import URL
 
-from audiocatalog.db.bulk_load import save_in_batches
+from audiocatalog.db.bulk_load import BatchLoader, save_in_batches
 from audiocatalog.db.commit_outcome import TransactionRef
-from audiocatalog.db.connection import shutdown_socket
 from audiocatalog.db.connection_parameters import Password
 from audiocatalog.db.database import Database
-from audiocatalog.db.execute import Driver, carry_out
+from audiocatalog.db.execute import carry_out
 from audiocatalog.db.observer import Hook, Observer, warn_of_debugging
 from audiocatalog.db.retry import OpenTransaction, Runner
 from audiocatalog.db.settings import Settings, settings_from_environment, the_environment, url_from_environment
@@ -24,19 +21,17 @@ from audiocatalog.errors import (
     CommitOutcomeUnknown,
     ConfigurationError,
     InvalidInput,
-    PermissionDenied,
     Problem,
     StaleStatement,
 )
 from audiocatalog.methods import Methods
+from audiocatalog.methods.supervising import Supervising
 from audiocatalog.models.arguments import number_of_seconds
 from audiocatalog.models.claim import ClaimOrder
 from audiocatalog.models.limits import clean_actor
 from audiocatalog.models.metadata import ExportedRecord, TrackRecord
-from audiocatalog.operations.activity import Activity, activity
-from audiocatalog.operations.bulk import BATCH, BatchStore, Progress, Record, RecordOutcome
+from audiocatalog.operations.bulk import BATCH, Progress
 from audiocatalog.operations.bulk_result import BulkResult, ConflictRule, OnConflict
-from audiocatalog.operations.monitoring import Health, PoolStats, StatusCount, count_by_status, health
 from audiocatalog.operations.operation import Execution, Operation
 from audiocatalog.search.vocabulary import Vocabulary, refresh_vocabulary
 from audiocatalog.unit_of_work import UnitOfWork
@@ -47,7 +42,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
-class Catalog(Methods):
+class Catalog(Methods, Supervising):
     """
     A catalogue: a pool of connections, units of work, and methods that each run one operation.
 
@@ -301,7 +296,7 @@ class Catalog(Methods):
             if isinstance(connections, int) and connections > size:
                 rule = f"at most the {size} connections of the pool"
                 raise InvalidInput(Problem("connections", rule, size), operation="bulk_save")
-            loader = _BatchLoader(self._runner, batches)
+            loader = BatchLoader(self._runner, batches, lambda work: work._open().driver)  # noqa: SLF001
             return save_in_batches(
                 records, loader.store, stop=loader.stop, batch=batch, progress=progress, connections=connections
             )
@@ -376,63 +371,6 @@ class Catalog(Methods):
             with self._begin(self._database.transaction, False) as work:
                 return work._perform("refresh_vocabulary", refresh_vocabulary(timeout=seconds))  # noqa: SLF001
 
-    def count_by_status(self) -> list[StatusCount]:
-        """Return how many tracks are in each status, and when the longest-waiting track entered the status."""
-        return self._run("count_by_status", count_by_status)
-
-    def activity(self, since: timedelta = timedelta(hours=24), buckets: int = 24) -> Activity:
-        """
-        Return what happened in the last *since*, divided into *buckets* of equal length, and what is in progress now.
-
-        One statement reads the history of that time, and all unfinished tracks, once.
-
-        Raises:
-            InvalidInput: *since* is not a timedelta from 1 second to 366 days, or *buckets* is not a number from 1 to
-                1,000.
-            QueryTimeout: the count took longer than ``statement_timeout``; use a shorter *since*.
-
-        >>> sum(bucket.completed for bucket in catalog.activity(timedelta(hours=1)).buckets)  # doctest: +SKIP
-        1204
-
-        """
-        return self._run("activity", lambda: activity(since, buckets))
-
-    def health(self) -> Health:
-        """
-        Return the state of the server, its schema, its claims and the pool, in one round trip.
-
-        The call is cheap enough for a probe every second.
-
-        Raises:
-            DatabaseUnavailable: the server does not answer.
-            PoolTimeout: no connection became free within ``pool_timeout``.
-            SchemaMismatch: the schema is missing or too old.
-        """
-        with self._observer.call("health"):
-            try:
-                return self._perform("health", health(self._database.stats, with_claims=True))
-            except PermissionDenied:
-                # Behind a pooler, the error has ended the transaction of the first statement.
-                return self._perform("health", health(self._database.stats, with_claims=False))
-
-    def pool_stats(self) -> PoolStats:
-        """Return the state of the pool, without a query to the server."""
-        return self._database.stats()
-
-    def warm_up(self, *, timeout: float = 5.0) -> None:
-        """
-        Open every connection of the pool within *timeout* seconds, so that the first callers need not wait.
-
-        Raises:
-            DatabaseUnavailable: the server cannot be reached.
-            PoolTimeout: the connections were not open within *timeout*.
-            ConfigurationError: the server refuses the password, the database or a setting.
-            SchemaMismatch: the schema is missing or too old.
-            InvalidInput: *timeout* is not a number of seconds from 0.001 to 86,400.
-        """
-        with self._observer.call("warm_up"):
-            self._database.warm(number_of_seconds(timeout, "timeout", "warm_up"))
-
     def _begin(self, transaction: OpenTransaction, observed: bool) -> UnitOfWork:  # noqa: FBT001
         """Return a unit of work whose commit can be checked; if it is part of another call, it is not *observed*."""
         return UnitOfWork(
@@ -456,33 +394,3 @@ class Catalog(Methods):
                 raise
         with self._database.autocommit(searching=searching) as driver:
             return carry_out(driver, execution, name, "commit")
-
-
-class _BatchLoader:
-    """A store of batches, each in a unit of work that is retried until ``stop``."""
-
-    def __init__(self, runner: Runner[UnitOfWork], batches: BatchStore) -> None:
-        self._runner = runner
-        self._batches = batches
-        self._stopped = threading.Event()
-        self._under_way: set[Driver] = set()
-
-    def store(self, records: Sequence[Record]) -> Sequence[RecordOutcome]:
-        """Store *records* in one transaction."""
-        if not records:
-            return []
-        return self._runner.run_with_retry(partial(self._store_in, records), self._stopped.is_set)
-
-    def stop(self) -> None:
-        """End every batch in progress by closing its connection."""
-        self._stopped.set()
-        for driver in list(self._under_way):
-            shutdown_socket(driver)
-
-    def _store_in(self, records: Sequence[Record], work: UnitOfWork) -> Sequence[RecordOutcome]:
-        driver = work._open().driver  # noqa: SLF001
-        self._under_way.add(driver)
-        try:
-            return work._perform("bulk_save", self._batches.store(records))  # noqa: SLF001
-        finally:
-            self._under_way.discard(driver)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
+from functools import partial
+from typing import Final, Generic, TypeVar
 from uuid import UUID
 
+from audiocatalog.db.connection import shutdown_socket
+from audiocatalog.db.execute import Driver, run
+from audiocatalog.db.retry import Runner
 from audiocatalog.errors import CatalogError, InvalidInput, Problem, kind_of
 from audiocatalog.models.arguments import whole_number
-from audiocatalog.operations.bulk import Batch, Progress, Record, RecordOutcome, count_batch, read_batches
+from audiocatalog.operations.bulk import Batch, BatchStore, Progress, Record, RecordOutcome, count_batch, read_batches
 from audiocatalog.operations.bulk_result import BulkResult, Outcomes
 
+_Unit = TypeVar("_Unit")
 _MAX_BATCH: Final = 100_000
 _MAX_CONNECTIONS: Final = 64
 #: Store records in one transaction.
@@ -102,3 +108,34 @@ def _stored_ahead(
                 stop()
                 executor.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+class BatchLoader(Generic[_Unit]):
+    """A store of batches, each in a unit of work of *runner* that is retried until ``stop``."""
+
+    def __init__(self, runner: Runner[_Unit], batches: BatchStore, driver_of: Callable[[_Unit], Driver]) -> None:
+        self._runner = runner
+        self._batches = batches
+        self._driver_of = driver_of
+        self._stopped = threading.Event()
+        self._under_way: set[Driver] = set()
+
+    def store(self, records: Sequence[Record]) -> Sequence[RecordOutcome]:
+        """Store *records* in one transaction."""
+        if not records:
+            return []
+        return self._runner.run_with_retry(partial(self._store_in, records), self._stopped.is_set)
+
+    def stop(self) -> None:
+        """End every batch in progress by closing its connection."""
+        self._stopped.set()
+        for driver in list(self._under_way):
+            shutdown_socket(driver)
+
+    def _store_in(self, records: Sequence[Record], work: _Unit) -> Sequence[RecordOutcome]:
+        driver = self._driver_of(work)
+        self._under_way.add(driver)
+        try:
+            return run(driver, self._batches.store(records), "bulk_save")
+        finally:
+            self._under_way.discard(driver)

@@ -22,8 +22,6 @@ from audiocatalog.operations.operation import (
     Request,
     Rows,
     Statement,
-    milliseconds,
-    numbered,
     settings_call,
 )
 
@@ -115,9 +113,9 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
     transaction. The statements around *statement* are never prepared, because a prepared ROLLBACK cannot be executed in
     a failed transaction.
     """
-    settings = settings_call({**statement.settings, "statement_timeout": milliseconds(statement.timeout)}, local=True)
-    # psycopg would search this long statement for placeholders at each execution.
-    sql, names = numbered(statement.sql)
+    settings = settings_call(statement.settings_with_timeout(), local=True)
+    # psycopg would search this long statement for named placeholders at each execution.
+    sql, ordered = statement.numbered(values)
     cursor = raw_cursor(driver)
     is_alone = driver.autocommit
     try:
@@ -125,19 +123,16 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
             if not is_alone:
                 driver.execute(f"SAVEPOINT {_SAVEPOINT}", prepare=False)
             driver.execute(settings, prepare=False)
-            ordered = [values[name] for name in names]
             cursor.execute(sql, ordered, prepare=driver.prepare_threshold is not None)
             if not is_alone:
-                driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
-                driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
+                _roll_back(driver)
         return cursor.fetchall()
     except (psycopg.Error, IndexError) as error:
         late = leave_pipeline(driver, error)
         if not is_alone and driver.info.transaction_status == TransactionStatus.INERROR:
             # If the transaction had failed before the search, there is no savepoint.
             with suppress(psycopg.Error):
-                driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
-                driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
+                _roll_back(driver)
         if late is not None:
             raise late from error
         if isinstance(error, IndexError):
@@ -145,6 +140,11 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
             # reads, so a timeout is the only error that can occur there.
             raise psycopg.errors.QueryCanceled("the statement was ended with its transaction") from None
         raise
+
+
+def _roll_back(driver: Driver) -> None:
+    driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
+    driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
 
 
 def as_script(request: Request) -> str:
@@ -162,9 +162,8 @@ def as_script(request: Request) -> str:
     settings: Mapping[str, str] = {}
     sql, ordered = statement.sql, values
     if isinstance(statement, PlannedStatement):
-        sql, names = numbered(sql)
-        ordered = [values[name] for name in names]
-        settings = {**statement.settings, "statement_timeout": milliseconds(statement.timeout)}
+        sql, ordered = statement.numbered(values)
+        settings = statement.settings_with_timeout()
     elif isinstance(statement, Copy):
         raise TypeError("a COPY cannot be written as a statement with values")
     text = _NUMBERED.sub(lambda match: Literal(ordered[int(match[1]) - 1]).as_string(), sql)

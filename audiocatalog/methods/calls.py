@@ -41,7 +41,7 @@ class Calls(ABC):
         return result
 
     @abstractmethod
-    def _perform(self, name: str, operation: Operation[_Result], *, searching: bool) -> _Result:
+    def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:
         """Carry out *operation* on a connection."""
 
     def _actor_or_default(self, actor: str | None, field: str = "actor") -> str:

@@ -47,6 +47,15 @@ class PlannedStatement(NamedTuple):
     settings: Mapping[str, str]
     timeout: float
 
+    def numbered(self, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """Return the statement with the placeholders ``$1``, ``$2``, and *values* in their order."""
+        sql, names = numbered(self.sql)
+        return sql, [values[name] for name in names]
+
+    def settings_with_timeout(self) -> dict[str, str]:
+        """Return the settings with ``statement_timeout``."""
+        return {**self.settings, "statement_timeout": milliseconds(self.timeout)}
+
 
 class Copy(NamedTuple):
     """A binary COPY FROM STDIN: its values are the rows, and *types* are the names of the columns' types."""

@@ -25,8 +25,6 @@ from audiocatalog.operations.operation import (
     Request,
     Rows,
     Statement,
-    milliseconds,
-    numbered,
     settings_call,
 )
 from audiocatalog.search.request import Request as SearchRequest
@@ -55,11 +53,9 @@ async def send(connection: psycopg.AsyncConnection[Any], request: Request) -> Ro
     statement, values = request
     cursor = psycopg.AsyncRawCursor(connection)
     if isinstance(statement, PlannedStatement):
-        sql, names = numbered(statement.sql)
-        settings = {**statement.settings, "statement_timeout": milliseconds(statement.timeout)}
         async with connection.pipeline():
-            await connection.execute(settings_call(settings, local=True), prepare=False)
-            await cursor.execute(sql, [values[name] for name in names])
+            await connection.execute(settings_call(statement.settings_with_timeout(), local=True), prepare=False)
+            await cursor.execute(*statement.numbered(values))
         return await cursor.fetchall()
     assert isinstance(statement, Statement)
     rows = await (await cursor.execute(statement.sql, values)).fetchall()
