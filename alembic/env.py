@@ -12,7 +12,7 @@ from audiocatalog.db.function_rights import SECURE_FUNCTIONS
 from audiocatalog.db.settings import parse_url, url_from_environment
 from audiocatalog.errors import CatalogError, ConfigurationError
 from audiocatalog.migrations import alembic_operations  # noqa: F401  # It gives `op` the operations for tables in use.
-from audiocatalog.migrations.migrator import LIMITS, exclusive_migrator
+from audiocatalog.migrations.migrator import TIMEOUTS, exclusive_migrator
 from audiocatalog.models.base import Base
 from audiocatalog.models.sql_names import VERSION_TABLE
 
@@ -50,7 +50,7 @@ OPTIONS: dict[str, Any] = {
 def _run_offline() -> None:
     """Print the SQL (``--sql``)."""
     context.configure(dialect_name="postgresql", literal_binds=True, **OPTIONS)
-    for name, value in LIMITS.items():
+    for name, value in TIMEOUTS.items():
         context.static_output(f"SET {name} = '{value}';")
     with context.begin_transaction():
         context.run_migrations()

@@ -30,7 +30,7 @@ from audiocatalog.models.arguments import number_of_seconds
 from audiocatalog.models.claim import ClaimOrder
 from audiocatalog.models.limits import clean_actor
 from audiocatalog.models.metadata import ExportedRecord, TrackRecord
-from audiocatalog.operations.bulk import BATCH, Progress
+from audiocatalog.operations.bulk import BATCH, ReportBatch
 from audiocatalog.operations.bulk_result import BulkResult, ConflictRule, OnConflict
 from audiocatalog.operations.operation import Execution, Operation
 from audiocatalog.search.vocabulary import Vocabulary, refresh_vocabulary
@@ -251,7 +251,7 @@ class Catalog(Methods, Supervising):
         *,
         batch: int = BATCH,
         on_conflict: OnConflict | ConflictRule = "skip",
-        progress: Progress | None = None,
+        progress: ReportBatch | None = None,
         connections: int = 1,
         actor: str | None = None,
         reason: str | None = None,

@@ -23,7 +23,7 @@ from audiocatalog.errors import CatalogError, Phase, UnitOfWorkEnded
 from audiocatalog.methods import Methods
 from audiocatalog.models.arguments import number_of_seconds
 from audiocatalog.models.metadata import ExportedRecord, TrackRecord
-from audiocatalog.operations.bulk import BATCH, Progress
+from audiocatalog.operations.bulk import BATCH, ReportBatch
 from audiocatalog.operations.bulk_result import BulkResult, ConflictRule, OnConflict
 from audiocatalog.operations.operation import Execution, Operation
 
@@ -132,7 +132,7 @@ class UnitOfWork(Methods):
         *,
         batch: int = BATCH,
         on_conflict: OnConflict | ConflictRule = "skip",
-        progress: Progress | None = None,
+        progress: ReportBatch | None = None,
         actor: str | None = None,
         reason: str | None = None,
     ) -> BulkResult:

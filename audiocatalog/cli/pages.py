@@ -12,7 +12,7 @@ from audiocatalog import Facet, Hit, SearchPage, Track
 from audiocatalog.cli.output import UNKNOWN, Output, track_json
 from audiocatalog.cli.text import about, clock, counted
 from audiocatalog.errors.printing import escaped
-from audiocatalog.search.results import MAXIMUM_TERMS, Span
+from audiocatalog.search.results import MAX_TERMS, Span
 from audiocatalog.search.sorted_sql import COUNTED
 
 #: On a terminal at least this wide, a hit and its id fit on one line.
@@ -64,9 +64,7 @@ def print_page(page: SearchPage, offset: int | None = 0, output: Output | None =
     if page.is_partial:
         output.print(_PARTIAL, style="yellow")
     if page.ignored_terms:
-        output.print(
-            f"the search used the first {MAXIMUM_TERMS} words and ignored {page.ignored_terms}", style="yellow"
-        )
+        output.print(f"the search used the first {MAX_TERMS} words and ignored {page.ignored_terms}", style="yellow")
     _print_facets(output, page.facets, is_least=_is_least(page))
 
 

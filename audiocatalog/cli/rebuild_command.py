@@ -17,7 +17,7 @@ from audiocatalog.cli.progress import progress_reporter
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import about, counted, time_span
 from audiocatalog.errors import PermissionDenied
-from audiocatalog.migrations.vector_rebuild import Progress, Rebuilt, VectorPlan, plan_rebuild
+from audiocatalog.migrations.vector_rebuild import RebuildStep, Rebuilt, VectorPlan, plan_rebuild
 from audiocatalog.migrations.vector_rebuild import rebuild as rebuild_vectors
 
 _NOTHING: Final = "every search vector is complete: nothing to rebuild"
@@ -83,7 +83,7 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         self._reporter.__exit__(None, None, None)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: RebuildStep) -> None:
         """Print a line for each step. For a step that goes through tracks, show its progress."""
         begins = progress.step != self._step
         self._step = progress.step

@@ -12,7 +12,7 @@ from audiocatalog.cli import options, output, pages
 from audiocatalog.cli.options import as_json
 from audiocatalog.cli.target import Target
 from audiocatalog.models.metadata import FacetName
-from audiocatalog.search.results import FACETS, MAXIMUM_LIMIT, MAXIMUM_OFFSET, SEARCH_ORDERS, SearchOrder
+from audiocatalog.search.results import FACETS, MAX_LIMIT, MAX_OFFSET, SEARCH_ORDERS, SearchOrder
 
 _SORT: Final = click.Choice(SEARCH_ORDERS, case_sensitive=False)
 
@@ -41,9 +41,9 @@ class _QueryCommand(click.Command):
 )
 @options.filters
 @click.option(
-    "--limit", type=click.IntRange(1, MAXIMUM_LIMIT), default=20, show_default=True, help="At most this many hits."
+    "--limit", type=click.IntRange(1, MAX_LIMIT), default=20, show_default=True, help="At most this many hits."
 )
-@click.option("--offset", type=click.IntRange(0, MAXIMUM_OFFSET), default=0, help="Skip this many hits.")
+@click.option("--offset", type=click.IntRange(0, MAX_OFFSET), default=0, help="Skip this many hits.")
 @click.option("--after", metavar="CURSOR", help="Continue at the cursor that the last page printed.")
 @as_json
 @click.pass_obj

@@ -16,7 +16,15 @@ from audiocatalog.db.execute import Driver, run
 from audiocatalog.db.retry import Runner
 from audiocatalog.errors import CatalogError, InvalidInput, Problem, kind_of
 from audiocatalog.models.arguments import whole_number
-from audiocatalog.operations.bulk import Batch, BatchStore, Progress, Record, RecordOutcome, count_batch, read_batches
+from audiocatalog.operations.bulk import (
+    Batch,
+    BatchStore,
+    Record,
+    RecordOutcome,
+    ReportBatch,
+    count_batch,
+    read_batches,
+)
 from audiocatalog.operations.bulk_result import BulkResult, Outcomes
 
 _Unit = TypeVar("_Unit")
@@ -31,7 +39,7 @@ def save_in_batches(
     store: StoreBatch,
     *,
     batch: int,
-    progress: Progress | None,
+    progress: ReportBatch | None,
     connections: int | None,
     stop: Callable[[], object] = lambda: None,
 ) -> BulkResult:

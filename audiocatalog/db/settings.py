@@ -13,6 +13,7 @@ from sqlalchemy import URL, make_url
 
 from audiocatalog.db.connection_parameters import host_of
 from audiocatalog.errors import ConfigurationError
+from audiocatalog.models.claim import RetryPolicy
 from audiocatalog.operations.operation import milliseconds
 
 _DRIVER: Final = "postgresql+psycopg"
@@ -179,6 +180,11 @@ class Settings:
         if self.max_searches is not None:
             return self.max_searches
         return max(1, self.pool_size - max(1, self.pool_size // 4))
+
+    @property
+    def retries(self) -> RetryPolicy:
+        """When a track is tried again."""
+        return RetryPolicy(self.max_attempts, self.retry_delay, self.longest_retry_delay)
 
     def of_the_session(self, server_version: int = 0) -> dict[str, str]:
         """

@@ -8,7 +8,7 @@ from typing import Final
 
 from audiocatalog.errors import ClaimLost
 from audiocatalog.methods.calls import Calls
-from audiocatalog.models.claim import Claim, ClaimOrder, RetryPolicy
+from audiocatalog.models.claim import Claim, ClaimOrder
 from audiocatalog.models.metadata import TrackMetadata
 from audiocatalog.models.tables import StatusChange
 from audiocatalog.operations import claims as operations
@@ -106,18 +106,7 @@ class Claiming(Calls):
             ClaimLost: the claim has expired, or another caller has moved the track; nothing was changed.
             InvalidInput: *error* is not a text of at most 1,000 characters, or another argument breaks its rule.
         """
-        return self._run(
-            "fail",
-            lambda: operations.end_unfinished(
-                claim,
-                "fail",
-                reason=error,
-                actor=actor,
-                retry=retry,
-                retries=self._retries(),
-                notify=self._settings.notify,
-            ),
-        )
+        return self._run("fail", lambda: self._end_unfinished("fail", claim, error, actor, retry=retry))
 
     def release(self, claim: Claim, *, reason: str | None = None, actor: str | None = None) -> StatusChange:
         """
@@ -127,18 +116,7 @@ class Claiming(Calls):
             ClaimLost: the claim has expired, or another caller has moved the track; nothing was changed.
             InvalidInput: an argument breaks its rule.
         """
-        return self._run(
-            "release",
-            lambda: operations.end_unfinished(
-                claim,
-                "release",
-                reason=reason,
-                actor=actor,
-                retry=True,
-                retries=self._retries(),
-                notify=self._settings.notify,
-            ),
-        )
+        return self._run("release", lambda: self._end_unfinished("release", claim, reason, actor))
 
     def release_expired(self, limit: int = 1000, *, actor: str | None = None) -> list[StatusChange]:
         """
@@ -153,10 +131,6 @@ class Claiming(Calls):
         return self._run(
             "release_expired",
             lambda: operations.release_expired(
-                limit, actor=self._actor_or_default(actor), retries=self._retries(), notify=self._settings.notify
+                limit, actor=self._actor_or_default(actor), retries=self._settings.retries, notify=self._settings.notify
             ),
         )
-
-    def _retries(self) -> RetryPolicy:
-        settings = self._settings
-        return RetryPolicy(settings.max_attempts, settings.retry_delay, settings.longest_retry_delay)

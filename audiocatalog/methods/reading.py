@@ -16,7 +16,6 @@ from audiocatalog.models.tables import StatusChange, Track
 from audiocatalog.operations import changes, moves, tracks
 from audiocatalog.operations.changes import ChangePage
 from audiocatalog.operations.iteration import TrackOrder, TrackScan, read_page, tracks_of
-from audiocatalog.operations.operation import Operation
 from audiocatalog.search.explanation import explain
 from audiocatalog.search.request import Request
 from audiocatalog.search.results import Explanation, SearchOrder, SearchPage
@@ -120,21 +119,13 @@ class Reading(Calls):
 
         """
         timeout = self._settings.search_timeout
-
-        def begin() -> Operation[SearchPage]:
-            request = Request.make(
-                query,
-                filters=filters,
-                limit=limit,
-                offset=offset,
-                after=after,
-                order_by=order_by,
-                facets=facets,
-                timeout=timeout,
-            )
-            return search(request, timeout=timeout)
-
-        return self._run("search", begin, searching=True)
+        return self._run(
+            "search",
+            lambda: search(
+                Request.make(query, filters, limit, offset, after, order_by=order_by, facets=facets, timeout=timeout)
+            ),
+            searching=True,
+        )
 
     def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
         """
@@ -154,7 +145,6 @@ class Reading(Calls):
 
         """
         timeout = self._settings.search_timeout
-
         return self._run("explain", lambda: explain(query, id, filters=filters, timeout=timeout), searching=True)
 
     def iter_tracks(

@@ -9,8 +9,7 @@ from audiocatalog.errors import CatalogError
 from audiocatalog.methods.calls import Calls
 from audiocatalog.models.metadata import TrackMetadata, TrackRecord
 from audiocatalog.models.tables import StatusChange, Track
-from audiocatalog.operations import moves, tracks
-from audiocatalog.operations.bulk import BatchStore
+from audiocatalog.operations import moves
 from audiocatalog.status import StatusName, TrackStatus
 
 
@@ -53,13 +52,12 @@ class Writing(Calls):
         """
         return self._run(
             "save",
-            lambda: tracks.save(
-                TrackRecord(metadata, audio_path, id=id, thumbnail_path=thumbnail_path, status=status),
+            lambda: self._save(
+                TrackRecord(metadata, audio_path, id, thumbnail_path, status),
+                actor,
+                reason,
                 replace=replace,
                 expected_version=expected_version,
-                actor=self._actor_or_default(actor),
-                reason=reason,
-                notify=self._settings.notify,
             ),
         )
 
@@ -81,15 +79,7 @@ class Writing(Calls):
             TrackNotFound: *expected_version* was given, and no track has this id.
         """
         return self._run(
-            "save_record",
-            lambda: tracks.save(
-                record,
-                replace=replace,
-                expected_version=expected_version,
-                actor=self._actor_or_default(actor),
-                reason=reason,
-                notify=self._settings.notify,
-            ),
+            "save_record", lambda: self._save(record, actor, reason, replace=replace, expected_version=expected_version)
         )
 
     def update_status(
@@ -165,16 +155,4 @@ class Writing(Calls):
                 operation_id=operation_id,
                 notify=self._settings.notify,
             ),
-        )
-
-    def _batch_store(self, on_conflict: object, actor: str | None, reason: str | None) -> BatchStore:
-        """Return how ``bulk_save`` stores its batches, with checked arguments."""
-        settings = self._settings
-        return BatchStore.checked(
-            on_conflict,
-            actor=self._actor_or_default(actor),
-            reason=reason,
-            notify=settings.notify,
-            statement_timeout=settings.statement_timeout,
-            lock_timeout=settings.lock_timeout,
         )

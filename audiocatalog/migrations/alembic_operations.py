@@ -16,7 +16,7 @@ from typing import Any
 from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import TextClause, text
 
-from audiocatalog.migrations.migrator import LIMITS, Migrator
+from audiocatalog.migrations.migrator import TIMEOUTS, Migrator
 from audiocatalog.models.characters import CHARACTERS
 
 
@@ -190,7 +190,7 @@ def _long_lock_wait(operations: Operations) -> Iterator[None]:
 def _limits(operations: Operations, **limits: str) -> Iterator[None]:
     """Set *limits* in a ``with`` block; after a failure, the next attempt restores them."""
     migrator: Migrator | None = operations.get_context().opts.get("migrator")
-    before = LIMITS if migrator is None else migrator.limits
+    before = TIMEOUTS if migrator is None else migrator.limits
     for name, value in limits.items():
         operations.execute(f"SET {name} = '{value}'")
     yield

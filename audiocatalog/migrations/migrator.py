@@ -36,11 +36,11 @@ LOCK_KEY: Final = 0x6175_6469_6F63_6174  # "audiocat"
 _SESSION_KEY: Final = LOCK_KEY + 1
 #: Other statements wait behind a statement that waits for a table's lock. So the lock timeout is short, and the
 #: statement is retried.
-LIMITS: Final = {"lock_timeout": "100ms", "statement_timeout": "5s"}
+TIMEOUTS: Final = {"lock_timeout": "100ms", "statement_timeout": "5s"}
 # These override the settings of the role and the database, but not those that the caller gives libpq in the URL, in
 # PGOPTIONS or in a service file. So they are set by statements: the parameter `options` would replace the caller's.
 _SETTINGS: Final = {
-    **LIMITS,
+    **TIMEOUTS,
     # A migrator may pause between two attempts, but not in a transaction, because the transaction's locks block all
     # readers. If the migrator's machine fails, the server must notice, or it would keep the locks for hours.
     "idle_in_transaction_session_timeout": "10s",
@@ -146,7 +146,7 @@ class Migrator:
         self.connection = connection
         self.lock_timeout = lock_timeout
         #: The timeouts of each statement, which are restored after a step with longer ones.
-        self.limits = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in LIMITS}
+        self.limits = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in TIMEOUTS}
         connection.commit()
         self._lock_connection = lock_connection
         self._pid = driver_connection(connection).info.backend_pid

@@ -83,14 +83,14 @@ WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE da
   AND pid IS DISTINCT FROM pg_backend_pid()"""
 
 
-class Progress(NamedTuple):
+class RebuildStep(NamedTuple):
     """The current step, and the number of *tracks* it has processed, or None if it does not process tracks."""
 
     step: str
     tracks: int | None = None
 
 
-_Report = Callable[[Progress], None]
+_Report = Callable[[RebuildStep], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +266,11 @@ def index_names(version: str) -> dict[str, int]:
 def _rebuilt(vector: _Vector, rate: float | None, timeout: float, report: _Report) -> Rebuilt:
     """Do the remaining work for one column."""
     driver, begin = vector.driver, time.monotonic()
-    report(Progress("waiting for transactions that write tracks"))
+    report(RebuildStep("waiting for transactions that write tracks"))
     _await_writers(driver)
     dropped = vector.to_drop()
     for name in dropped:
-        report(Progress(f"dropping {name}"))
+        report(RebuildStep(f"dropping {name}"))
         with _holding(driver, LOCK_KEY, timeout):
             driver.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
     tracks = filled = 0
@@ -278,13 +278,13 @@ def _rebuilt(vector: _Vector, rate: float | None, timeout: float, report: _Repor
     for window in _windows(driver, vector.differs):
         filled += _fill(vector, window.due, pace, report)
         tracks += window.tracks
-        report(Progress(f"{'emptying' if vector.is_spare else 'filling'} {vector.column}", tracks))
+        report(RebuildStep(f"{'emptying' if vector.is_spare else 'filling'} {vector.column}", tracks))
     built = vector.to_build()
     for name in built:
-        report(Progress(f"building {name}"))
+        report(RebuildStep(f"building {name}"))
         with _holding(driver, LOCK_KEY, timeout):
             driver.execute(_index_sql(name, vector.column, vector.shares[name]))
-    report(Progress("collecting statistics"))
+    report(RebuildStep("collecting statistics"))
     driver.execute("ANALYZE audio_tracks")
     return Rebuilt(vector.column, tracks, filled, dropped, built, time.monotonic() - begin)
 
@@ -341,7 +341,7 @@ def _fill(vector: _Vector, due: list[UUID], pace: _Pace, report: _Report) -> int
         due = vector.due_among(left)
         if due:
             if pause == _LONGEST_PAUSE:
-                report(Progress("waiting for transactions that hold tracks"))
+                report(RebuildStep("waiting for transactions that hold tracks"))
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
     return filled

@@ -38,7 +38,8 @@ COPY_TYPES: Final[Mapping[type[Limit], str]] = {TextLimit: "text", WholeLimit: "
 #: The limits of the texts in a change of status.
 CHANGE_LIMITS: Final[Mapping[str, TextLimit]] = {"actor": TextLimit(200), "reason": TextLimit(1000)}
 
-_VISIBLE = re.compile(f"[^{INVISIBLE}]")
+#: One visible character.
+VISIBLE: Final = re.compile(f"[^{INVISIBLE}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # NFC composes one character from at most four, such as U+1F82. Longer text is refused before it is copied.
 _NFC_SHRINKS_AT_MOST = 4
@@ -61,7 +62,7 @@ def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | N
         text = composed(text)
     if len(text) > limit.characters:
         return Problem(field, f"at most {limit.characters:,} characters, not {len(text):,}", limit.characters)
-    return text if _VISIBLE.search(text) else None
+    return text if VISIBLE.search(text) else None
 
 
 def _clean_whole(field: str, value: object, limit: WholeLimit) -> int | Problem:

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, final
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, TypeVar, final
 from uuid import UUID
 
 from audiocatalog.errors import IllegalTransition, InvalidInput, Problem, kind_of, printable
@@ -119,15 +119,14 @@ class TrackMetadata:
         """
         if not isinstance(values, Mapping):
             raise InvalidInput(Problem("metadata", f"a mapping of field names to values, not {kind_of(values)}"))
-        problems: list[Problem] = []
-        try:
-            metadata = cls(**{key: values[key] for key in METADATA_FIELDS if key in values})
-        except InvalidInput as error:
-            problems += error.problems
+        metadata, problems = metadata_in(values, cls)
         problems += _unknown_fields(values, METADATA_FIELDS)
         if problems:
             raise InvalidInput(problems)
         return metadata
+
+
+_Metadata = TypeVar("_Metadata", bound=TrackMetadata)
 
 
 class MetadataColumns:
@@ -250,12 +249,7 @@ class TrackRecord:
         """
         if not isinstance(values, Mapping):
             raise InvalidInput(Problem("record", f"a mapping of field names to values, not {kind_of(values)}"))
-        problems: list[Problem] = []
-        metadata = TrackMetadata()
-        try:
-            metadata = TrackMetadata(**{key: values[key] for key in METADATA_FIELDS if key in values})
-        except InvalidInput as error:
-            problems += error.problems
+        metadata, problems = metadata_in(values, TrackMetadata)
         if values.get("audio_path") is None:
             problems.append(Problem("audio_path", "missing"))
         given = {key: values[key] for key in RECORD_FIELDS if values.get(key) is not None}
@@ -356,6 +350,14 @@ class ExportedRecord:
     def id(self) -> UUID:
         """The track's id."""
         return self.record.id
+
+
+def metadata_in(values: Mapping[str, Any], kind: type[_Metadata]) -> tuple[_Metadata, list[Problem]]:
+    """Return the metadata in *values*, which may have other keys; or empty metadata, and the broken rules."""
+    try:
+        return kind(**{key: values[key] for key in METADATA_FIELDS if key in values}), []
+    except InvalidInput as error:
+        return kind(), list(error.problems)
 
 
 def _unknown_fields(values: Mapping[Any, Any], fields: Sequence[str]) -> list[Problem]:

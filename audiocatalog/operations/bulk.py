@@ -99,7 +99,7 @@ class RecordOutcome(NamedTuple):
 
 
 Record = TrackRecord | ExportedRecord
-Progress = Callable[[BulkBatch], object]
+ReportBatch = Callable[[BulkBatch], object]
 
 
 class Batch(NamedTuple):
@@ -154,7 +154,7 @@ def count_batch(batch: Batch, stored: Iterable[RecordOutcome], result: BulkResul
 
 
 @dataclass(slots=True)
-class _Progress:
+class _Tally:
     """The counts of a batch: stored records, and single records that were too slow."""
 
     stored: int = 0
@@ -210,14 +210,14 @@ class BatchStore:
         """
         if not records:
             return []
-        outcomes = yield from self._store_valid(records, self._seconds(len(records)), _Progress())
+        outcomes = yield from self._store_valid(records, self._seconds(len(records)), _Tally())
         first = outcomes[0].error
         if first is not None and len(records) > 1 and all(isinstance(o.error, CatalogInternalError) for o in outcomes):
             raise first  # If every record fails in this way, no record is the cause.
         return outcomes
 
     def _store_valid(
-        self, records: Sequence[Record], seconds: float, progress: _Progress
+        self, records: Sequence[Record], seconds: float, progress: _Tally
     ) -> Operation[Sequence[RecordOutcome]]:
         try:
             outcomes = yield from self._store(records, seconds, progress)
@@ -251,9 +251,7 @@ class BatchStore:
         least = min(alone, _PART_SECONDS) if part and count > 1 else alone
         return max(least, _STATEMENT_SECONDS * min(count, BATCH) / BATCH)
 
-    def _store(
-        self, records: Sequence[Record], seconds: float, progress: _Progress
-    ) -> Operation[Sequence[RecordOutcome]]:
+    def _store(self, records: Sequence[Record], seconds: float, progress: _Tally) -> Operation[Sequence[RecordOutcome]]:
         """Store *records* within *seconds*, all or none of them."""
         try:
             # The savepoint needs a transaction, which this statement begins if none has begun.

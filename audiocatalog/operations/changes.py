@@ -96,7 +96,7 @@ class Snapshot(NamedTuple):
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.running))}"
 
 
-class Place(NamedTuple):
+class FeedPosition(NamedTuple):
     """
     A reader's position in the feed.
 
@@ -144,7 +144,9 @@ class Place(NamedTuple):
         """The last snapshot that was taken for this reader."""
         return self.new or self.old
 
-    def behind(self, tracks: Sequence[Track], new: Snapshot, origin: int, *, is_full: bool, is_cut: bool) -> Place:
+    def behind(
+        self, tracks: Sequence[Track], new: Snapshot, origin: int, *, is_full: bool, is_cut: bool
+    ) -> FeedPosition:
         """
         Return the position after a page of *tracks*.
 
@@ -158,7 +160,7 @@ class Place(NamedTuple):
             step = max(1, step // 2)
         elif self.old is not None and is_cut:
             step = min(_LONGEST_STEP, step * 2)
-        return Place(origin, old=new, step=step)
+        return FeedPosition(origin, old=new, step=step)
 
 
 def _no_cursor() -> InvalidInput:
@@ -248,7 +250,7 @@ _STATEMENTS: Final[Mapping[tuple[bool, bool], tuple[str, Mapping[str, str]]]] = 
 }
 
 
-def update_values(place: Place, limit: int) -> dict[str, Any]:
+def update_values(place: FeedPosition, limit: int) -> dict[str, Any]:
     """Return the values of the statement for the page after *place*."""
     return {
         "new": place.new and str(place.new),
@@ -262,7 +264,7 @@ def update_values(place: Place, limit: int) -> dict[str, Any]:
 
 def read_changes(after: str | None, *, limit: object, timeout: float) -> Operation[ChangePage]:
     """Return the page after the cursor *after*, or raise InvalidInput; *timeout* is in seconds."""
-    place = Place.parse(after)
+    place = FeedPosition.parse(after)
     size = whole_number(limit, "limit", "changes", most=MAX_TRACKS)
     sql, settings = _STATEMENTS[place.old is None, place.after is None]
     rows = yield PlannedStatement(sql, settings, timeout), update_values(place, size)

@@ -59,7 +59,7 @@ class TrackScan:
         return cls(way, size, tuple(written), () if bound is None else (bound,), parameters)
 
 
-class Page(NamedTuple):
+class ScanPage(NamedTuple):
     """The *rows* of a page, and the key *after* which the next page begins; the key is None after the last page."""
 
     rows: Sequence[tuple[Any, ...]]
@@ -102,15 +102,15 @@ WHERE meets OR place = {looked_at}
 ORDER BY {sort} LIMIT {batch}"""
 
 
-def read_page(scan: TrackScan, after: Mapping[str, Any] | None, *, timeout: float) -> Operation[Page]:
+def read_page(scan: TrackScan, after: Mapping[str, Any] | None, *, timeout: float) -> Operation[ScanPage]:
     """Return the next page of *scan*, after the key of the previous page; *timeout* is in seconds."""
     sql = scan_sql(scan.order, scan.batch, scan.filtered, scan.bounded, is_first=after is None)
     statement = PlannedStatement(sql, INDEX_ORDER_SETTINGS, timeout)
     rows = yield statement, {**scan.parameters, **(after or {})}
     if not rows or (len(rows) < scan.batch and rows[-1][0] < max(scan.batch, SCAN_LIMIT)):
-        return Page(rows, None)
+        return ScanPage(rows, None)
     last = dict(zip(TRACK_COLUMNS, rows[-1][2:], strict=True))
-    return Page(rows, {f"after_{column}": last[column] for column in key_of(scan.order)})
+    return ScanPage(rows, {f"after_{column}": last[column] for column in key_of(scan.order)})
 
 
 def tracks_of(rows: Sequence[tuple[Any, ...]]) -> Iterator[Track]:

@@ -36,7 +36,7 @@ def explain(query: str, id: UUID | str, *, filters: SearchFilters | None, timeou
         QueryTimeout: a statement took longer than *timeout* seconds.
     """
     track_id = parse_id(id)
-    request = Request.make(query, filters=filters, timeout=timeout)
+    request = Request.make(query, filters, timeout=timeout)
     if request.query.id is not None or not request.query.groups:
         raise InvalidInput(Problem("query", "at least one word to explain"), operation="explain")
     request.parameters["limit"] = _MAX_CANDIDATES
@@ -45,7 +45,7 @@ def explain(query: str, id: UUID | str, *, filters: SearchFilters | None, timeou
     if not rows:
         raise TrackNotFound(track_id, operation="explain")
     ((met, found),) = rows
-    candidates = yield from find_candidates(request, timeout)
+    candidates = yield from find_candidates(request)
     terms = explain_terms(terms_of(request.query), found)
     unmet = tuple(name for name, is_met in zip(request.condition_names, met, strict=True) if not is_met)
     for position, (candidate, score) in enumerate(candidates.scores, 1):

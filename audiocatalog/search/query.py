@@ -27,18 +27,16 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem
-from audiocatalog.models.characters import INVISIBLE
 from audiocatalog.models.ids import is_id
-from audiocatalog.models.limits import TextLimit, clean_text
+from audiocatalog.models.limits import VISIBLE, TextLimit, clean_text
 from audiocatalog.models.metadata import NUMBER_LIMITS
-from audiocatalog.search.results import MAXIMUM_TERMS
+from audiocatalog.search.results import MAX_TERMS
 
-MAXIMUM_CHARACTERS: Final = 1000
+MAX_CHARACTERS: Final = 1000
 
 #: The fields to which a query can limit a term.
 TERM_FIELDS: Final = ("title", "artist", "album", "genre")
 
-_VISIBLE: Final = re.compile(f"[^{INVISIBLE}]")
 _WORD: Final = re.compile(r"\S+")
 #: The quotes that can close each opening quote. Countries differ in which quote opens.
 _CLOSING: Final[Mapping[str, str]] = {'"': '"', "“": "”", "„": "“”", "”": "”", "«": "»", "»": "«»"}
@@ -93,7 +91,7 @@ class Query:
     @property
     def words(self) -> list[str]:
         """The words of the text: at most 64, because an OR may stand between two of the 32 terms."""
-        return self.text.split()[: 2 * MAXIMUM_TERMS]
+        return self.text.split()[: 2 * MAX_TERMS]
 
     @property
     def is_plain(self) -> bool:
@@ -132,7 +130,7 @@ def parse_query(text: object) -> Query:
     Range(lowest=1998, highest=None)
 
     """
-    typed = clean_text("query", text, TextLimit(MAXIMUM_CHARACTERS))
+    typed = clean_text("query", text, TextLimit(MAX_CHARACTERS))
     if isinstance(typed, Problem):
         raise InvalidInput(typed, operation="search")
     typed = typed or ""
@@ -166,7 +164,7 @@ _Parsed = tuple[Term, bool]
 def _first_terms(parsed: Sequence[_Parsed]) -> tuple[list[_Parsed], int]:
     """Return the terms within the limit, each with whether it is excluded, and the number of terms beyond the limit."""
     first: list[_Parsed] = []
-    left, ignored, ends_in_or = MAXIMUM_TERMS, 0, False
+    left, ignored, ends_in_or = MAX_TERMS, 0, False
     for before, (term, is_excluded), after in zip([None, *parsed], parsed, [*parsed[1:], None], strict=False):
         is_or = term == _OR and not is_excluded and _is_alternative(before) and _is_alternative(after)
         count = 0 if is_or else _count_terms(term.text)
@@ -196,7 +194,7 @@ def _first_words(text: str, maximum: int) -> str:
 
 
 def _visible_words(text: str) -> list[str]:
-    return [word for word in text.split() if _VISIBLE.search(word)]
+    return [word for word in text.split() if VISIBLE.search(word)]
 
 
 def _split_terms(text: str) -> Iterator[tuple[Term, bool]]:
@@ -215,7 +213,7 @@ def _split_terms(text: str) -> Iterator[tuple[Term, bool]]:
         elif phrase := " ".join(_visible_words(text[begin + 1 : end])) if begin in closing else "":
             place = end + 1
             yield Term(phrase, field, is_phrase=True), hyphen
-        elif _VISIBLE.search(word):
+        elif VISIBLE.search(word):
             yield Term(text[begin:place], field), hyphen
 
 
@@ -236,7 +234,7 @@ def _field_before(word: str) -> str | None:
     """Return the field before the colon of *word*, if a visible character follows the colon."""
     name, _, rest = word.partition(":")
     field = name.lower()
-    return field if field in TERM_FIELDS and _VISIBLE.search(rest) else None
+    return field if field in TERM_FIELDS and VISIBLE.search(rest) else None
 
 
 def _seconds(clock: str) -> float:

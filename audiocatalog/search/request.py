@@ -25,7 +25,11 @@ _CANDIDATE_TIME_FRACTION: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A checked search: the parsed query, the shape and parameters of its statement, and the start of the page."""
+    """
+    A checked search: the parsed query, the shape and parameters of its statement, and the start of the page.
+
+    *timeout*: seconds for each statement.
+    """
 
     query: Query
     shape: Shape
@@ -33,6 +37,7 @@ class Request:
     order_by: SearchOrder
     limit: int
     cursor: Cursor | None
+    timeout: float
     #: The identity of the search. A cursor of another search is rejected.
     identity: str
     #: The filter or range behind each condition of the shape.
@@ -42,11 +47,11 @@ class Request:
     def make(
         cls,
         query: object,
-        *,
         filters: SearchFilters | None = None,
         limit: int = 20,
         offset: int = 0,
         after: str | None = None,
+        *,
         order_by: SearchOrder = "relevance",
         facets: Collection[str] = (),
         timeout: float,
@@ -83,7 +88,7 @@ class Request:
         cursor = None if after is None else Cursor.parse(after, identity)
         parameters |= term_parameters(parsed) | _page_parameters(cursor, order, limit, offset)
         parameters["time"] = f"{timeout * _CANDIDATE_TIME_FRACTION:.3f}s"
-        return cls(parsed, Shape(conditions, counted), parameters, order, limit, cursor, identity, names)
+        return cls(parsed, Shape(conditions, counted), parameters, order, limit, cursor, timeout, identity, names)
 
 
 def _identity(query: object, filters: SearchFilters, order_by: SearchOrder) -> str:

@@ -22,9 +22,9 @@ FACET_FIELDS: Final = tuple(name for name, field in FIELDS.items() if field.is_f
 #: The facets of a search. The value of a decade is its first year.
 FACETS: Final = cast("tuple[FacetName, ...]", (*FACET_FIELDS, "decade", "status"))
 
-MAXIMUM_TERMS: Final = 32
-MAXIMUM_LIMIT: Final = 100
-MAXIMUM_OFFSET: Final = 10_000
+MAX_TERMS: Final = 32
+MAX_LIMIT: Final = 100
+MAX_OFFSET: Final = 10_000
 
 Span = tuple[int, int]
 
@@ -169,7 +169,7 @@ def check_page(limit: object, offset: object) -> None:
         InvalidInput: *limit* is not from 1 to 100, or *offset* is not from 0 to 10,000.
     """
     problems = []
-    for name, value, lowest, highest in (("limit", limit, 1, MAXIMUM_LIMIT), ("offset", offset, 0, MAXIMUM_OFFSET)):
+    for name, value, lowest, highest in (("limit", limit, 1, MAX_LIMIT), ("offset", offset, 0, MAX_OFFSET)):
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
             problems.append(Problem(name, f"a whole number from {lowest} to {highest:,}", (lowest, highest)))
     if problems:
@@ -231,7 +231,5 @@ class Explanation:
             where = ", ".join(one.fields) or "nowhere"
             lines.append(f"  {'excluded: ' if one.excluded else ''}{one.term!r} in {where}")
         if self.ignored_terms:
-            lines.append(
-                f"  not searched for: the last {self.ignored_terms} terms, beyond the limit of {MAXIMUM_TERMS}"
-            )
+            lines.append(f"  not searched for: the last {self.ignored_terms} terms, beyond the limit of {MAX_TERMS}")
         return "\n".join(lines)

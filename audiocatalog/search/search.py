@@ -47,11 +47,11 @@ class _Answer:
         return self.rows[0][_SUMMARY.index(name)]
 
 
-def search(request: Request, *, timeout: float) -> Operation[SearchPage]:
-    """Search as ``Catalog.search`` describes it. *timeout*: seconds for each statement."""
+def search(request: Request) -> Operation[SearchPage]:
+    """Search as ``Catalog.search`` describes it."""
     if request.query.id is not None:
         return (yield from _find_by_id(request, request.query.id))
-    answer, wanted, suggestion = yield from _find(request, timeout)
+    answer, wanted, suggestion = yield from _find(request)
     return _page(request, answer, wanted, suggestion)
 
 
@@ -64,20 +64,20 @@ class Candidates(NamedTuple):
     suggestion: str | None
 
 
-def find_candidates(request: Request, timeout: float) -> Operation[Candidates]:
+def find_candidates(request: Request) -> Operation[Candidates]:
     """Return every track that a search by relevance ranks."""
-    answer, _, suggestion = yield from _find(request, timeout)
+    answer, _, suggestion = yield from _find(request)
     return Candidates(
         _scores(request, answer), answer.summary("sampling_factor") or 1, answer.strategy == "corrected", suggestion
     )
 
 
-def _find(request: Request, timeout: float) -> Operation[tuple[_Answer, Sequence[WantedWords], str | None]]:
+def _find(request: Request) -> Operation[tuple[_Answer, Sequence[WantedWords], str | None]]:
     """Return the answer, the words to highlight, and the suggestion."""
     excluded_terms = request.query.excluded
     asked = terms_of(request.query)
     terms = asked[: len(asked) - len(excluded_terms)]
-    answer = yield from _find_as_typed(request, timeout)
+    answer = yield from _find_as_typed(request)
     words = answer.summary("words") or ()
     if not _needs_corrections(request, answer):
         return answer, _wanted_words(terms, words), None
@@ -91,7 +91,7 @@ def _find(request: Request, timeout: float) -> Operation[tuple[_Answer, Sequence
     parameters = request.parameters | corrected_parameters(
         correctable, excluded=excluded, literal=literal if excluded_terms else (), typed_hits=typed_hits
     )
-    statement = PlannedStatement(corrected_sql(request.shape), GENERIC_PLAN_SETTINGS, timeout)
+    statement = PlannedStatement(corrected_sql(request.shape), GENERIC_PLAN_SETTINGS, request.timeout)
     answer = _Answer((yield statement, parameters), "corrected")
     wanted = [*_wanted_words(terms, words), *(one.highlighted for one in correctable)]
     return answer, wanted, _suggestion(correctable, answer.rows[len(typed_hits) :])
@@ -102,7 +102,7 @@ def _scores(request: Request, answer: _Answer) -> Sequence[tuple[UUID, float]]:
     return [(row[-_TRACK_WIDTH], row[place]) for row in answer.rows if row[-_TRACK_WIDTH] is not None]
 
 
-def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
+def _find_as_typed(request: Request) -> Operation[_Answer]:
     """
     Search for the words as typed; after a timeout, search a small part of the table.
 
@@ -123,7 +123,7 @@ def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
         parameters |= {"look_further": True, "after_score": None, "after_id": None, "offset": 0}
     settings = GENERIC_PLAN_SETTINGS if has_words else CUSTOM_PLAN_SETTINGS
     try:
-        answer = _Answer((yield PlannedStatement(sql, settings, timeout), parameters), strategy)
+        answer = _Answer((yield PlannedStatement(sql, settings, request.timeout), parameters), strategy)
         if strategy == "typed" or not answer.summary("timed_out") or answer.summary("found"):
             return answer
     except QueryTimeout:
@@ -134,7 +134,7 @@ def _find_as_typed(request: Request, timeout: float) -> Operation[_Answer]:
     else:
         sql = bounded_sql(request.shape, request.order_by, has_words=has_words)
     try:
-        rows = yield PlannedStatement(sql, GENERIC_PLAN_SETTINGS, timeout), parameters
+        rows = yield PlannedStatement(sql, GENERIC_PLAN_SETTINGS, request.timeout), parameters
     except QueryTimeout as error:
         raise QueryTimeout(_TOO_LONG, operation="search", sqlstate=error.sqlstate) from error
     return _Answer(rows, strategy, is_partial=True)

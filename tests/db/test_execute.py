@@ -89,7 +89,7 @@ def test_an_operation_is_carried_out_with_await_as_without(
         lease = timedelta(minutes=1)
         claimed = await carry_out(connection, claims.claim(1, lease=lease, worker="w", order_by="oldest"), "claim")
         pages = [
-            await carry_out(connection, search(SearchRequest.make(query, timeout=2.0), timeout=2.0), "search")
+            await carry_out(connection, search(SearchRequest.make(query, timeout=2.0)), "search")
             for query in ("joga ", "jogga", str(record.id))
         ]
         return saved, again, found, claimed, pages

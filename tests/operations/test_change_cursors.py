@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiocatalog import Catalog, errors, migrations
-from audiocatalog.operations.changes import Place, Snapshot
+from audiocatalog.operations.changes import FeedPosition, Snapshot
 from audiocatalog.operations.pagination import read_cursor, write_cursor
 from tests.support.changes import new, replace, writer
 from tests.support.databases import libpq, temporary_database
@@ -69,7 +69,7 @@ def test_a_cursor_is_checked(catalog: Catalog) -> None:
 @given(st.one_of(st.text(), st.binary().map(lambda data: base64.urlsafe_b64encode(data).decode())))
 def test_no_text_is_taken_for_a_cursor(text: str) -> None:
     with pytest.raises(errors.InvalidInput):
-        Place.parse(text)
+        FeedPosition.parse(text)
 
 
 _snapshots = st.builds(
@@ -81,8 +81,8 @@ _snapshots = st.builds(
 
 @given(st.integers(0, 2**32), _snapshots, st.one_of(st.none(), st.tuples(_snapshots, st.uuids())))
 def test_a_place_survives_being_written(origin: int, old: Snapshot, window: tuple[Snapshot, UUID] | None) -> None:
-    place = Place(origin, old, *(window or (None, None)))
-    assert Place.parse(place.text()) == place
+    place = FeedPosition(origin, old, *(window or (None, None)))
+    assert FeedPosition.parse(place.text()) == place
 
 
 _xids = st.one_of(st.integers(-5, 50), st.integers(-5, 5).map(lambda n: 2**32 + n), st.integers(0, 2**64))
@@ -111,13 +111,13 @@ def test_a_window_ends_at_no_number_that_is_no_transaction(step: int) -> None:
 def test_a_cursor_of_a_server_that_is_ahead_is_refused(catalog: Catalog, ahead: int) -> None:
     """Of another cluster, or of this one before it was restored: what it was given is not what is here."""
     new(catalog, 1)
-    place = Place.parse(catalog.changes().next_cursor)
+    place = FeedPosition.parse(catalog.changes().next_cursor)
     assert place.old is not None
     number = min(place.old.xmax + ahead, 2**62 - 1)
     for wrong in (
         place._replace(old=Snapshot(number, number)),
         place._replace(new=Snapshot(number, number), after=UUID(int=0)),
-        Place(place.origin, None, Snapshot(number, number), UUID(int=0)),
+        FeedPosition(place.origin, None, Snapshot(number, number), UUID(int=0)),
     ):
         with pytest.raises(errors.InvalidInput, match="begin anew") as caught:
             catalog.changes(wrong.text())
@@ -129,7 +129,7 @@ def test_a_cursor_that_takes_a_running_transaction_for_ended_is_refused(catalog:
     with writer(database_url) as work:
         replace(work, track)
         new(catalog)
-        place = Place.parse(catalog.changes().next_cursor)
+        place = FeedPosition.parse(catalog.changes().next_cursor)
         assert place.old is not None
         assert place.old.running
         with pytest.raises(errors.InvalidInput, match="begin anew"):

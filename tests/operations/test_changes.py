@@ -13,7 +13,7 @@ import pytest
 
 from audiocatalog import Catalog, ChangePage, Track, TrackMetadata, TrackStatus, UnitOfWork, errors
 from audiocatalog.models.rows import TRACK_COLUMNS
-from audiocatalog.operations.changes import Place, changes_sql, update_values
+from audiocatalog.operations.changes import FeedPosition, changes_sql, update_values
 from audiocatalog.operations.operation import GENERIC_PLAN_SETTINGS
 from tests.support.changes import new, replace, writer
 from tests.support.databases import libpq, temporary_database
@@ -257,7 +257,7 @@ def test_the_latest_transaction_of_all_is_not_taken_for_ended(catalog: Catalog, 
         for _ in range(5):
             assert copy.follow() == []
         assert copy.cursor is not None
-        last = Place.parse(copy.cursor).old
+        last = FeedPosition.parse(copy.cursor).old
         written = work.session.connection().exec_driver_sql("SELECT max(xact_id) FROM audio_track_edits").scalar_one()
         assert last is not None
         assert written >= last.xmax
@@ -328,7 +328,7 @@ def test_what_has_gone_on_for_long_is_told_in_parts(catalog: Catalog, monkeypatc
     copy = Copy(catalog, 4)
     copy.follow()
     assert copy.cursor is not None
-    place = Place.parse(copy.cursor)
+    place = FeedPosition.parse(copy.cursor)
     copy.cursor = place._replace(step=2).text()
     for turn in range(5):
         for track in ids:
@@ -336,7 +336,7 @@ def test_what_has_gone_on_for_long_is_told_in_parts(catalog: Catalog, monkeypatc
     steps = []
     for _ in range(1000):
         page = copy.page()
-        steps.append(Place.parse(page.next_cursor).step)
+        steps.append(FeedPosition.parse(page.next_cursor).step)
         if not page.more:
             break
     assert content(copy.tracks) == stored(catalog)
@@ -354,7 +354,7 @@ def test_a_part_ends_before_what_is_still_running(catalog: Catalog, database_url
         for track in ids[2:]:
             replace(catalog, track)
         assert copy.cursor is not None
-        copy.cursor = Place.parse(copy.cursor)._replace(step=1).text()
+        copy.cursor = FeedPosition.parse(copy.cursor)._replace(step=1).text()
         assert sorted(copy.follow()) == sorted(ids[1:])
     assert copy.follow() == [ids[0]]
 
@@ -449,7 +449,7 @@ def test_the_log_is_not_read_from_its_beginning(server_url: str, migrated_templa
         copy = Copy(catalog, 10_000)
         copy.follow()
         assert copy.cursor is not None
-        place = Place.parse(copy.cursor)
+        place = FeedPosition.parse(copy.cursor)
         catalog.update_status(next(iter(copy.tracks)), PENDING)
         for is_first in (True, False):
             behind = place if is_first else place._replace(new=place.old, after=UUID(int=0))

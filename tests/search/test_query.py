@@ -15,9 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from audiocatalog import SearchFilters, TrackStatus, errors
+from audiocatalog.models.limits import VISIBLE
 from audiocatalog.search import query as query_module
-from audiocatalog.search.query import MAXIMUM_CHARACTERS, TERM_FIELDS, Query, Range, Term, parse_query
-from audiocatalog.search.results import MAXIMUM_TERMS
+from audiocatalog.search.query import MAX_CHARACTERS, TERM_FIELDS, Query, Range, Term, parse_query
+from audiocatalog.search.results import MAX_TERMS
 
 
 def meaning(typed: str) -> list[str]:
@@ -243,8 +244,8 @@ def test_the_examples_of_the_docstrings_hold() -> None:
 @pytest.mark.parametrize(
     ("typed", "limit"),
     [
-        pytest.param("x" * 1001, MAXIMUM_CHARACTERS, id="1,001 characters"),
-        pytest.param("x" * 100_000, MAXIMUM_CHARACTERS, id="100 kB"),
+        pytest.param("x" * 1001, MAX_CHARACTERS, id="1,001 characters"),
+        pytest.param("x" * 100_000, MAX_CHARACTERS, id="100 kB"),
         pytest.param("a\0b", None, id="NUL"),
         pytest.param("a\ud800", None, id="lone surrogate"),
         pytest.param("\ud83d\ude00", None, id="a pair of surrogates"),
@@ -362,7 +363,7 @@ def read(typed: str) -> Query | None:
 
 
 def visible(text: str) -> str:
-    return "".join(word for word in text.split() if query_module._VISIBLE.search(word))
+    return "".join(word for word in text.split() if VISIBLE.search(word))
 
 
 @settings(max_examples=1000, deadline=None)
@@ -378,7 +379,7 @@ def test_any_text_is_read_within_the_limits_or_refused(typed: str) -> None:
     # Whatever can be seen asks for something, and there is always something to exclude from.
     assert bool(query.text) == bool(query.groups or query.year or query.duration or query.id)
     assert all(query.groups)
-    assert sum(len(term.text.split()) for term in terms) <= MAXIMUM_TERMS
+    assert sum(len(term.text.split()) for term in terms) <= MAX_TERMS
     for term in terms:
         assert term.text == unicodedata.normalize("NFC", term.text).strip()
         assert visible(term.text)

@@ -37,7 +37,7 @@ from audiocatalog.errors import ConfigurationError, InvalidInput
 from audiocatalog.errors.printing import escaped, json_text
 from audiocatalog.models.ids import parse_id
 from audiocatalog.models.limits import clean_actor
-from audiocatalog.operations.changes import Place
+from audiocatalog.operations.changes import FeedPosition
 from audiocatalog.search.folding import tokenize
 from audiocatalog.search.query import parse_query
 from audiocatalog.search.results import Cursor
@@ -81,7 +81,9 @@ def _cursor(parse: Callable[[str], object]) -> Callable[[str], object]:
 
 
 def _snapshot(text: str) -> object:
-    return Place.parse(base64.urlsafe_b64encode(json.dumps([1, f"5:99:{text}", None, None, 5]).encode()).decode())
+    return FeedPosition.parse(
+        base64.urlsafe_b64encode(json.dumps([1, f"5:99:{text}", None, None, 5]).encode()).decode()
+    )
 
 
 _MEMBER: Final = gzip.compress(b"", mtime=0).decode("latin-1")
@@ -206,13 +208,13 @@ PARSERS: Final = (
     ),
     Parser(
         "a cursor of updates",
-        _cursor(Place.parse),
+        _cursor(FeedPosition.parse),
         ("[", "[1,", "1", '{"a":', '"', "1,", "\\"),
         1000,
         nested=(("[", "]"), ('{"a":', "}")),
     ),
     Parser("a snapshot", _snapshot, ("7,", "1", ",", ":", "9999999999999999999,", "6,7,"), 1000),
-    Parser("base64", Place.parse, ("A", "=", "-", "_", "é"), 1000, 5),
+    Parser("base64", FeedPosition.parse, ("A", "=", "-", "_", "é"), 1000, 5),
     Parser(
         "metadata", lambda text: TrackMetadata(title=text, artist=text), (*_MARKS, " ", "\u200b", "\0", "\ud800"), 800
     ),

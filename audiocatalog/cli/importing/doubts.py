@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from audiocatalog.cli.importing.input_file import DamagedFile
-from audiocatalog.cli.importing.records import ReadRecord, Refusal
+from audiocatalog.cli.importing.records import ReadRecord, RefusedRow
 from audiocatalog.cli.text import time_span
 from audiocatalog.cli.units import SPELLINGS, UNITS
 from audiocatalog.models.metadata import FIELDS, NUMBER_LIMITS
@@ -58,9 +58,11 @@ _KINDS: Final = (
 _NUMBERS: Final = re.compile(r"[0-9][0-9,]*")
 
 
-def first_of(items: Iterator[ReadRecord | Refusal], most: int) -> tuple[list[ReadRecord | Refusal], DamagedFile | None]:
+def first_of(
+    items: Iterator[ReadRecord | RefusedRow], most: int
+) -> tuple[list[ReadRecord | RefusedRow], DamagedFile | None]:
     """Return at most *most* of the first *items*, and the damage that ended them, if any."""
-    first: list[ReadRecord | Refusal] = []
+    first: list[ReadRecord | RefusedRow] = []
     characters = 0
     try:
         while len(first) < most and characters < _MOST_CHARACTERS and (item := next(items, None)) is not None:
@@ -71,7 +73,9 @@ def first_of(items: Iterator[ReadRecord | Refusal], most: int) -> tuple[list[Rea
     return first, None
 
 
-def doubt_about(first: Sequence[ReadRecord | Refusal], units: Mapping[str, str], *, keeps_refused: bool) -> str | None:
+def doubt_about(
+    first: Sequence[ReadRecord | RefusedRow], units: Mapping[str, str], *, keeps_refused: bool
+) -> str | None:
     """
     Return what is probably wrong with the *first* rows and the option that corrects it, or None.
 
@@ -79,7 +83,7 @@ def doubt_about(first: Sequence[ReadRecord | Refusal], units: Mapping[str, str],
     """
     records = [item for item in first if isinstance(item, ReadRecord)]
     if not records and len(first) >= _FEWEST_REFUSALS and not keeps_refused:
-        return _one_reason([item for item in first if isinstance(item, Refusal)])
+        return _one_reason([item for item in first if isinstance(item, RefusedRow)])
     doubts = [_doubtful_unit(field, records) for field in UNITS if field not in units]
     return "; ".join(filter(None, doubts)) or None
 
@@ -109,7 +113,7 @@ def _doubtful_unit(field: str, records: Sequence[ReadRecord]) -> str | None:
     )
 
 
-def _one_reason(refusals: Sequence[Refusal]) -> str | None:
+def _one_reason(refusals: Sequence[RefusedRow]) -> str | None:
     """Return the reason why all rows are refused, or None if there are several reasons."""
     kinds = {_kind_of(refusal.reason) for refusal in refusals}
     if len(kinds) > 1:

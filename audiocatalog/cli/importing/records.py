@@ -22,7 +22,7 @@ from audiocatalog.cli.importing.rows import CsvFile, JsonLinesFile, Place, Row, 
 from audiocatalog.cli.importing.values import How, Reading, read_value, text_of, text_problem
 from audiocatalog.cli.text import lone_surrogate, quoted
 from audiocatalog.errors import InvalidInput, Problem
-from audiocatalog.models.metadata import METADATA_FIELDS, ExportedRecord, TrackMetadata, TrackRecord
+from audiocatalog.models.metadata import ExportedRecord, TrackMetadata, TrackRecord, metadata_in
 from audiocatalog.models.normalization import composed
 from audiocatalog.status import TrackStatus
 
@@ -152,7 +152,7 @@ class Plan:
         return named
 
 
-class Refusal(NamedTuple):
+class RefusedRow(NamedTuple):
     """A row that cannot be saved, and the reason. *source* and *length* are those of ``Row``."""
 
     place: Place
@@ -177,9 +177,9 @@ class ReadRecord(NamedTuple):
     length: int = 0
     exported: ExportedRecord | None = None
 
-    def refused(self, reason: str) -> Refusal:
+    def refused(self, reason: str) -> RefusedRow:
         """Return the refusal of this row."""
-        return Refusal(self.place, reason, self.source, self.length)
+        return RefusedRow(self.place, reason, self.source, self.length)
 
 
 class RecordReader:
@@ -248,7 +248,7 @@ class RecordReader:
     def __exit__(self, *_: object) -> None:
         self._lines.__exit__()
 
-    def __iter__(self) -> Iterator[ReadRecord | Refusal]:
+    def __iter__(self) -> Iterator[ReadRecord | RefusedRow]:
         for row in self._rows:
             yield self._read(row if self._keep_sources else row._replace(source=None, length=0))
 
@@ -279,20 +279,16 @@ class RecordReader:
             self.absent.difference_update([name for name in self.absent if name in cells])
         return found
 
-    def _read(self, row: Row) -> ReadRecord | Refusal:
+    def _read(self, row: Row) -> ReadRecord | RefusedRow:
         """Return the record in *row*, or a refusal that names every problem."""
         if row.problem is not None:
-            return Refusal(row.place, row.problem, row.source, row.length)
+            return RefusedRow(row.place, row.problem, row.source, row.length)
         readings = self._readings(row.cells, self._table or self._columns_in(row.cells))
         values = {name: reading.value for name, reading in readings.items()}
         problems = [value for value in values.values() if isinstance(value, Problem)]
         sound: dict[str, Any] = {name: None if isinstance(value, Problem) else value for name, value in values.items()}
-        told: dict[str, Any] = {name: sound.get(name) for name in METADATA_FIELDS}
-        try:
-            metadata = TrackMetadata(**told)
-        except InvalidInput as error:
-            problems += error.problems
-            metadata = TrackMetadata()
+        metadata, broken = metadata_in(sound, TrackMetadata)
+        problems += broken
         # A path that is refused already must not be reported again.
         path = "-" if sound["audio_path"] is None else sound["audio_path"]
         try:
@@ -309,7 +305,7 @@ class RecordReader:
         if problems:
             problems.sort(key=lambda problem: FIELDS.index(problem.field))
             reason = "; ".join(f"{problem.field}: {problem.rule}" for problem in problems)
-            return Refusal(row.place, reason, row.source, row.length)
+            return RefusedRow(row.place, reason, row.source, row.length)
         self.converted.update((name, reading.how) for name, reading in readings.items() if reading.how is not None)
         says_more = exported.has_failed or exported.created_at is not None
         return ReadRecord(row.place, exported.record, row.source, row.length, exported if says_more else None)
@@ -349,7 +345,7 @@ class RecordReader:
         return uuid5(ID_NAMESPACE, composed(path))
 
 
-def read_records(file: BinaryIO, file_format: Format, plan: Plan) -> Iterator[ReadRecord | Refusal]:
+def read_records(file: BinaryIO, file_format: Format, plan: Plan) -> Iterator[ReadRecord | RefusedRow]:
     """
     Yield a record or a refusal for every row of *file*, in constant memory.
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final, Self
 
 from audiocatalog.cli.importing.columns import REASON
 from audiocatalog.cli.importing.lines import UTF8, UnusableFile
-from audiocatalog.cli.importing.records import Format, Refusal
+from audiocatalog.cli.importing.records import Format, RefusedRow
 from audiocatalog.cli.writing import csv_line, json_line
 
 # A byte order mark is written only at the beginning of the file. These encodings write none.
@@ -68,7 +68,7 @@ class RefusedFile:
         """The length of the file in bytes."""
         return self._file.tell()
 
-    def write(self, refusal: Refusal) -> bool:
+    def write(self, refusal: RefusedRow) -> bool:
         """Write the row of *refusal*, and return True. Return False for a row that is too long to be kept."""
         if refusal.source is None:
             return False

@@ -14,7 +14,7 @@ from audiocatalog.cli.importing.columns import listed
 from audiocatalog.cli.importing.doubts import MOST_FIRST_ROWS, doubt_about, first_of, shown_delimiter
 from audiocatalog.cli.importing.input_file import DamagedFile, InputFile
 from audiocatalog.cli.importing.lines import UTF8
-from audiocatalog.cli.importing.records import ReadRecord, RecordReader, Refusal
+from audiocatalog.cli.importing.records import ReadRecord, RecordReader, RefusedRow
 from audiocatalog.cli.importing.refused_file import RefusedFile
 from audiocatalog.cli.importing.saving import Committed, Tally, save_records
 from audiocatalog.cli.progress import Reporter
@@ -90,7 +90,7 @@ class ImportRun:
         """
         begin = time.monotonic()
         for item in self._items(report):
-            if isinstance(item, Refusal):
+            if isinstance(item, RefusedRow):
                 self.tally.refused += 1
                 self._refuse(item, report)
             else:
@@ -112,7 +112,7 @@ class ImportRun:
                 report.update(row, self.file.position)
         report.begin("importing", self.rows_before, self.file.position)
 
-    def _items(self, report: Reporter) -> Iterator[ReadRecord | Refusal]:
+    def _items(self, report: Reporter) -> Iterator[ReadRecord | RefusedRow]:
         """
         Check the first rows, report the columns, and return an iterator over all rows.
 
@@ -132,11 +132,11 @@ class ImportRun:
 
     def _given(
         self,
-        first: Sequence[ReadRecord | Refusal],
+        first: Sequence[ReadRecord | RefusedRow],
         damage: DamagedFile | None,
-        items: Iterator[ReadRecord | Refusal],
+        items: Iterator[ReadRecord | RefusedRow],
         report: Reporter,
-    ) -> Iterator[ReadRecord | Refusal]:
+    ) -> Iterator[ReadRecord | RefusedRow]:
         self._tell_columns(report)
         yield from first
         if damage is not None:
@@ -159,7 +159,7 @@ class ImportRun:
         unit = self.reader.units.get(field)
         return f"{quoted(column)} is {field}{f' in {unit}' if unit else ''}"
 
-    def _refuse(self, refusal: Refusal, report: Reporter) -> None:
+    def _refuse(self, refusal: RefusedRow, report: Reporter) -> None:
         self.not_utf8 += f"not {UTF8}" in refusal.reason
         is_kept = self.refused_file is None or self.refused_file.write(refusal)
         report.say(str(refusal) if is_kept else f"{refusal}: too long for the file of refused rows, too")

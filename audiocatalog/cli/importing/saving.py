@@ -10,7 +10,7 @@ from uuid import UUID
 
 from audiocatalog import BulkBatch, BulkOutcome, Catalog, ExportedRecord, OnConflict, TrackRecord
 from audiocatalog.cli.importing.input_file import DamagedFile
-from audiocatalog.cli.importing.records import ReadRecord, Refusal
+from audiocatalog.cli.importing.records import ReadRecord, RefusedRow
 from audiocatalog.errors import CatalogError, CatalogInternalError, SaveConflict
 
 #: The maximum numbers of characters and refusals that wait for a full batch. If more wait, a smaller batch is saved.
@@ -51,12 +51,12 @@ class Committed(NamedTuple):
 
 def save_records(
     catalog: Catalog,
-    items: Iterable[ReadRecord | Refusal],
+    items: Iterable[ReadRecord | RefusedRow],
     *,
     on_conflict: OnConflict,
     batch: int,
     tally: Tally,
-    refused: Callable[[Refusal], None],
+    refused: Callable[[RefusedRow], None],
     committed: Callable[[Committed], None] = lambda _: None,
     position: Callable[[], int | None] = lambda: None,
 ) -> None:
@@ -85,9 +85,9 @@ class _Flight:
 
     def __init__(
         self,
-        items: Iterable[ReadRecord | Refusal],
+        items: Iterable[ReadRecord | RefusedRow],
         tally: Tally,
-        refused: Callable[[Refusal], None],
+        refused: Callable[[RefusedRow], None],
         committed: Callable[[Committed], None],
         position: Callable[[], int | None],
     ) -> None:
@@ -98,7 +98,7 @@ class _Flight:
         self._refused = refused
         self._committed = committed
         self._position = position
-        self._waiting: deque[tuple[ReadRecord | Refusal, int | None]] = deque()
+        self._waiting: deque[tuple[ReadRecord | RefusedRow, int | None]] = deque()
         self._characters = 0
         self._refusals = 0
         self._last_position: int | None = None
@@ -144,26 +144,26 @@ class _Flight:
         self._committed(Committed(self._last_position, self._last_id))
 
     def _settle_refusals(self) -> None:
-        while self._waiting and isinstance(refusal := self._waiting[0][0], Refusal):
+        while self._waiting and isinstance(refusal := self._waiting[0][0], RefusedRow):
             self._next()
             self._settle_refusal(refusal)
 
     def _next_record(self) -> ReadRecord:
         """Settle the refusals before the next record, and return that record."""
-        while isinstance(item := self._next(), Refusal):
+        while isinstance(item := self._next(), RefusedRow):
             self._settle_refusal(item)
         return item
 
-    def _settle_refusal(self, refusal: Refusal) -> None:
+    def _settle_refusal(self, refusal: RefusedRow) -> None:
         self._refusals -= 1
         self._refuse(refusal)
 
-    def _next(self) -> ReadRecord | Refusal:
+    def _next(self) -> ReadRecord | RefusedRow:
         item, self._last_position = self._waiting.popleft()
         self._characters -= item.length
         return item
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: RefusedRow) -> None:
         self._tally.add(BulkOutcome.REFUSED)
         self._refused(refusal)
 

@@ -16,7 +16,7 @@ import pytest
 from audiocatalog import Catalog
 from audiocatalog.cli.importing.input_file import DamagedFile, InputFile
 from audiocatalog.cli.importing.lines import LONGEST_ROW
-from audiocatalog.cli.importing.records import Plan, Refusal, format_of, read_records
+from audiocatalog.cli.importing.records import Plan, RefusedRow, format_of, read_records
 from tests.support.command import Run, ended, forget_words, invoke, process, run_on
 from tests.support.waiting import wait_until
 
@@ -102,7 +102,7 @@ class TestGzip:
             file.write(b"\nb,,q\n")
         packed.seek(0)
         first, second, third = read_records(InputFile(packed).stream, "csv", Plan())
-        assert isinstance(second, Refusal)
+        assert isinstance(second, RefusedRow)
         assert (first.place.row, second.reason, third.place.row) == (1, "longer than 16,777,216 characters", 3)
 
     def test_the_position_is_that_of_the_stored_bytes(self, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from audiocatalog import Catalog, OnConflict, TrackMetadata, TrackRecord
 from audiocatalog.cli.importing import saving
 from audiocatalog.cli.importing.input_file import DamagedFile
-from audiocatalog.cli.importing.records import ReadRecord, Refusal
+from audiocatalog.cli.importing.records import ReadRecord, RefusedRow
 from audiocatalog.cli.importing.rows import Place
 from audiocatalog.cli.importing.saving import Tally, save_records
 from audiocatalog.cli.progress import progress_reporter
@@ -36,7 +36,7 @@ def trapped(migrated_database: Callable[[], str]) -> Iterator[Catalog]:
         yield catalog
 
 
-def records(*titles: str, length: int = 0) -> list[ReadRecord | Refusal]:
+def records(*titles: str, length: int = 0) -> list[ReadRecord | RefusedRow]:
     return [
         ReadRecord(Place(number), TrackRecord(TrackMetadata(title=title, genre=title), f"s3://{number}"), None, length)
         for number, title in enumerate(titles, 1)
@@ -53,7 +53,7 @@ class Told:
         #: The tracks that are there, and those that are counted, whenever a batch is committed.
         self.committed: list[tuple[int, int]] = []
 
-    def save(self, items: Iterator[ReadRecord | Refusal] | list[ReadRecord | Refusal], batch: int = 500) -> None:
+    def save(self, items: Iterator[ReadRecord | RefusedRow] | list[ReadRecord | RefusedRow], batch: int = 500) -> None:
         save_records(
             self.catalog,
             items,
@@ -69,7 +69,7 @@ class TestSaving:
     """The database refuses what no reader could know of."""
 
     def test_a_row_that_breaks_its_batch_is_refused_alone(self, trapped: Catalog) -> None:
-        read = Refusal(Place(2), "read as nonsense")
+        read = RefusedRow(Place(2), "read as nonsense")
         first, *others = records("a", "refused", "b", "polka", "c")
         told = Told(trapped)
         told.save([first, read, *others])
@@ -107,7 +107,7 @@ class TestSaving:
         assert all(there >= saved for there, saved in told.committed)
 
     def test_what_cannot_be_read_on_is_told_when_all_before_it_is_saved(self, catalog: Catalog) -> None:
-        def read() -> Iterator[ReadRecord | Refusal]:
+        def read() -> Iterator[ReadRecord | RefusedRow]:
             yield from records("a", "b", "c")
             raise DamagedFile("cut off")
 
@@ -117,11 +117,11 @@ class TestSaving:
         assert (told.tally.saved, catalog.count_by_status()[2].tracks) == (3, 3)
 
     def test_refusals_are_told_in_the_order_of_the_rows(self, catalog: Catalog) -> None:
-        items: list[ReadRecord | Refusal] = []
+        items: list[ReadRecord | RefusedRow] = []
         for place, record in enumerate(records(*"abcdef")):
-            items += [record, Refusal(Place(place), "bad")]
+            items += [record, RefusedRow(Place(place), "bad")]
         told = Told(catalog)
-        told.save([Refusal(Place(9), "first"), *items], batch=4)
+        told.save([RefusedRow(Place(9), "first"), *items], batch=4)
         assert told.refused == ["row 9: first", *(f"row {place}: bad" for place in range(6))]
         assert (told.tally.inserted, told.tally.refused) == (6, 7)
 
@@ -130,12 +130,12 @@ class TestSaving:
         told = Told(catalog)
         most = 0
 
-        def read() -> Iterator[ReadRecord | Refusal]:
+        def read() -> Iterator[ReadRecord | RefusedRow]:
             nonlocal most
             yield from records("a")
             for number in range(20):
                 most = max(most, number - len(told.refused))
-                yield Refusal(Place(number), "bad")
+                yield RefusedRow(Place(number), "bad")
 
         told.save(read())
         assert most <= 3

@@ -14,7 +14,7 @@ import pytest
 from audiocatalog import Catalog
 from audiocatalog.cli.importing.columns import ALIASES, FIELDS, match_columns, simplified
 from audiocatalog.cli.importing.lines import LONGEST_ROW, MOST_LINES, UnusableFile
-from audiocatalog.cli.importing.records import Plan, ReadRecord, RecordReader, Refusal
+from audiocatalog.cli.importing.records import Plan, ReadRecord, RecordReader, RefusedRow
 from audiocatalog.cli.importing.values import How, read_value
 from audiocatalog.errors import Problem
 from tests.support.command import Run, forget_words, invoke, run_on
@@ -163,7 +163,7 @@ class TestColumns:
 def read(data: bytes, file_format: Any = "csv", **options: Any) -> list[str]:
     with RecordReader(io.BytesIO(data), file_format, Plan(), **options) as reader:
         return [
-            str(item) if isinstance(item, Refusal) else f"{item.record.metadata.title} {item.record.metadata.artist}"
+            str(item) if isinstance(item, RefusedRow) else f"{item.record.metadata.title} {item.record.metadata.artist}"
             for item in reader
         ]
 

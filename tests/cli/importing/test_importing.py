@@ -23,7 +23,7 @@ from audiocatalog.cli.importing.records import (
     Plan,
     ReadRecord,
     RecordReader,
-    Refusal,
+    RefusedRow,
     Template,
     read_records,
 )
@@ -34,18 +34,18 @@ from audiocatalog.models.metadata import LIMITS, METADATA_FIELDS
 HEADER = b"title,artist,year,duration,audio_path\n"
 
 
-def read(data: bytes, file_format: Format = "csv", **plan: Any) -> list[ReadRecord | Refusal]:
+def read(data: bytes, file_format: Format = "csv", **plan: Any) -> list[ReadRecord | RefusedRow]:
     return list(read_records(io.BytesIO(data), file_format, Plan(**plan)))
 
 
 def records(data: bytes, file_format: Format = "csv", **plan: Any) -> list[TrackRecord]:
     found = read(data, file_format, **plan)
-    assert [item for item in found if isinstance(item, Refusal)] == []
+    assert [item for item in found if isinstance(item, RefusedRow)] == []
     return [item.record for item in found if isinstance(item, ReadRecord)]
 
 
 def refusals(data: bytes, file_format: Format = "csv", **plan: Any) -> list[str]:
-    return [str(item) for item in read(data, file_format, **plan) if isinstance(item, Refusal)]
+    return [str(item) for item in read(data, file_format, **plan) if isinstance(item, RefusedRow)]
 
 
 def titles(data: bytes, file_format: Format = "csv", **plan: Any) -> list[str]:
