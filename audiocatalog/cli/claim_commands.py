@@ -98,7 +98,7 @@ def complete(target: Target, id: UUID, token: int, file: Any, *, as_json: bool) 
     metadata = None if file is None else TrackMetadata.from_mapping(_object_in(file))
     with target.catalog() as catalog:
         change = catalog.complete(_claim_of(catalog, target, id, token), metadata)
-    _print_end(change, as_json=as_json)
+    output.show_change(change, as_json=as_json)
 
 
 @click.command()
@@ -117,7 +117,7 @@ def fail(target: Target, id: UUID, token: int, error: str, *, no_retry: bool, as
     """
     with inputs_by_option(), target.catalog() as catalog:
         change = catalog.fail(_claim_of(catalog, target, id, token), error, retry=not no_retry)
-    _print_end(change, as_json=as_json)
+    output.show_change(change, as_json=as_json)
 
 
 @click.command()
@@ -134,10 +134,8 @@ def renew(target: Target, /, id: UUID, token: int, *, as_json: bool, **options: 
     """
     with inputs_by_option(), target.catalog() as catalog:
         held = catalog.renew(_claim_of(catalog, target, id, token), **options)
-    if as_json:
-        output.print_json({"id": str(id), "token": token, "expires_at": held.expires_at.isoformat()})
-    else:
-        click.echo(f"held until {output.moment(held.expires_at)}")
+    value = {"id": str(id), "token": token, "expires_at": held.expires_at.isoformat()}
+    output.show(value, f"held until {output.moment(held.expires_at)}", as_json=as_json)
 
 
 @click.command()
@@ -181,7 +179,7 @@ def release(
         raise click.UsageError("--limit goes with --expired", context)
     with inputs_by_option(), target.catalog() as catalog:
         change = catalog.release(_claim_of(catalog, target, id, token), reason=reason)
-    _print_end(change, as_json=as_json)
+    output.show_change(change, as_json=as_json)
 
 
 def _claim_of(catalog: Catalog, target: Target, track_id: UUID, token: int) -> Claim:
@@ -226,13 +224,6 @@ def _print_claims(claims: Sequence[Claim]) -> None:
             table.add_row(*figures)
             table.add_row("", "", "", path)
     shown.lay_out(table)
-
-
-def _print_end(change: StatusChange, *, as_json: bool) -> None:
-    if as_json:
-        output.print_json(output.change_json(change))
-    else:
-        output.print_change(change)
 
 
 def _print_taken_back(changes: Sequence[StatusChange], *, as_json: bool) -> None:

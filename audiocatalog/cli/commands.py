@@ -34,12 +34,8 @@ def upgrade(target: Target, lock_timeout: float, *, as_json: bool) -> None:
         before = migrations.current(url)
         migrations.upgrade(url, lock_timeout=lock_timeout)
         after = migrations.current(url)
-    if as_json:
-        output.print_json({"from": before, "to": after})
-    elif before == after:
-        click.echo(f"already at {after}")
-    else:
-        click.echo(f"upgraded from {before or 'an empty database'} to {after}")
+    done = f"already at {after}" if before == after else f"upgraded from {before or 'an empty database'} to {after}"
+    output.show({"from": before, "to": after}, done, as_json=as_json)
 
 
 @click.command()
@@ -50,10 +46,7 @@ def show(target: Target, id: UUID, *, as_json: bool) -> None:  # noqa: A002
     """Show everything about the track with this ID."""
     with target.catalog() as catalog:
         track = catalog.get(id)
-    if as_json:
-        output.print_json(output.track_json(track))
-    else:
-        output.print_track(track)
+    output.show(output.track_json(track), lambda: output.print_track(track), as_json=as_json)
 
 
 @click.command()
@@ -69,10 +62,7 @@ def status(target: Target, /, id: UUID, new: str, expected: str | None, *, as_js
     with target.catalog() as catalog:
         start = None if expected is None else TrackStatus(expected)
         change = catalog.update_status(id, TrackStatus(new), expected=start, **options)
-    if as_json:
-        output.print_json(output.change_json(change))
-    else:
-        output.print_change(change)
+    output.show_change(change, as_json=as_json)
 
 
 @click.command()
@@ -81,8 +71,8 @@ def status(target: Target, /, id: UUID, new: str, expected: str | None, *, as_js
 @click.pass_obj
 def history(target: Target, id: UUID, *, as_json: bool) -> None:  # noqa: A002
     """Show how the track with this ID moved through its statuses."""
-    with target.catalog() as catalog, catalog.unit_of_work() as work:
-        changes = work.history(id)
+    with target.catalog() as catalog:
+        changes = catalog.history(id)
     if as_json:
         for change in changes:
             output.print_json(output.history_json(change))
@@ -133,7 +123,5 @@ def health(context: click.Context, target: Target, *, as_json: bool) -> None:
             raise
         output.print_json({"healthy": False, "error": type(error).__name__, "message": failure_of(error).message})
         context.exit(Failure.exit_code)
-    if as_json:
-        output.print_json({"healthy": True, **dataclasses.asdict(found)})
-    else:
-        output.print_health(found)
+    value = {"healthy": True, **dataclasses.asdict(found)}
+    output.show(value, lambda: output.print_health(found), as_json=as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -63,6 +63,16 @@ class Output(Console):
         return table
 
 
+def show(value: object, text: str | Callable[[], None], *, as_json: bool) -> None:
+    """Print *value* if *as_json*; otherwise print *text*, or call it to print."""
+    if as_json:
+        print_json(value)
+    elif isinstance(text, str):
+        click.echo(text)
+    else:
+        text()
+
+
 def print_json(value: object) -> None:
     """Print *value* as one line of JSON, in ASCII unless the output is in Unicode."""
     unicode = (getattr(sys.stdout, "encoding", None) or "ascii").lower().startswith("utf")
@@ -106,8 +116,11 @@ def _shown(column: str, value: Any) -> str:  # noqa: ANN401  # Columns of every 
     return escaped(in_units(column, value) if column in FIELDS else str(value))
 
 
-def print_change(change: StatusChange) -> None:
+def show_change(change: StatusChange, *, as_json: bool) -> None:
     """Print one move of a track."""
+    if as_json:
+        print_json(change_json(change))
+        return
     output = Output()
     reason = f": {escaped(change.reason)}" if change.reason else ""
     output.print(f"{_move(output, change)}, by {escaped(change.actor)} at {moment(change.at)}{reason}")

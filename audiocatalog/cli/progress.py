@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -18,24 +17,6 @@ from audiocatalog.errors.printing import escaped
 _SECONDS_BETWEEN_LINES: Final = 10.0
 
 
-class Reporter(Protocol):
-    """A printer of progress and other lines on stderr."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-
-    def say(self, line: str) -> None:
-        """Print *line* without disturbing the progress."""
-
-    def begin(self, verb: str, done: int, position: int | None) -> None:
-        """Begin the step *verb*. The items *done* before, up to *position*, do not count toward the speed."""
-
-    def update(self, done: int, position: int | None, refused: int = 0) -> None:
-        """Show the numbers of items *done* and *refused*, up to *position*, if the position is known."""
-
-
 def progress_reporter(verb: str, noun: str, size: int | None, clock: Callable[[], float] = time.monotonic) -> Reporter:
     """
     Return a progress bar if stderr is a terminal, else a printer of lines.
@@ -44,7 +25,7 @@ def progress_reporter(verb: str, noun: str, size: int | None, clock: Callable[[]
     """
     console = Console(stderr=True, highlight=False)
     meter = _Meter(verb, noun, size, clock)
-    return _ProgressBar(console, meter) if console.is_interactive else _ProgressLines(meter)
+    return _ProgressBar(console, meter) if console.is_interactive else Reporter(meter)
 
 
 class _Meter:
@@ -79,8 +60,8 @@ class _Meter:
         return ", ".join(parts)
 
 
-class _ProgressLines:
-    """A reporter that prints one line every ten seconds."""
+class Reporter:
+    """A printer of lines on stderr, with a line about the progress every ten seconds."""
 
     def __init__(self, meter: _Meter) -> None:
         self._meter = meter
@@ -93,12 +74,15 @@ class _ProgressLines:
         pass
 
     def say(self, line: str) -> None:
+        """Print *line* without disturbing the progress."""
         tell(line)
 
     def begin(self, verb: str, done: int, position: int | None) -> None:
+        """Begin the step *verb*. The items *done* before, up to *position*, do not count toward the speed."""
         self._meter.begin(verb, done, position)
 
     def update(self, done: int, position: int | None, refused: int = 0) -> None:
+        """Show the numbers of items *done* and *refused*, up to *position*, if the position is known."""
         meter = self._meter
         meter.update(done, position, refused)
         if (now := meter.clock()) - self._last >= _SECONDS_BETWEEN_LINES:
@@ -107,11 +91,11 @@ class _ProgressLines:
             self.say(f"{meter.verb}: {share}{meter}")
 
 
-class _ProgressBar:
+class _ProgressBar(Reporter):
     """A reporter that draws a progress bar below the other lines."""
 
     def __init__(self, console: Console, meter: _Meter) -> None:
-        self._meter = meter
+        super().__init__(meter)
         self._progress = Progress(
             TextColumn("{task.fields[verb]}"),
             BarColumn(bar_width=24),
@@ -133,7 +117,7 @@ class _ProgressBar:
         self._progress.console.print(Text(escaped(line)), soft_wrap=True)
 
     def begin(self, verb: str, done: int, position: int | None) -> None:
-        self._meter.begin(verb, done, position)
+        super().begin(verb, done, position)
         self._progress.update(self._task, verb=verb, completed=position, description="")
 
     def update(self, done: int, position: int | None, refused: int = 0) -> None:

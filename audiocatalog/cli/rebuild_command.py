@@ -55,15 +55,11 @@ def rebuild(target: Target, *, dry_run: bool, everything: bool, rate: float | No
     except PermissionDenied:
         raise Failure(_NO_OWNER) from None
     seconds = time.monotonic() - begin
-    if as_json:
-        output.print_json(
-            {"plan": [dataclasses.asdict(plan) for plan in plans]}
-            if dry_run
-            else {"columns": [dataclasses.asdict(column) for column in done], "seconds": round(seconds, 3)}
-        )
-        return
+    value: dict[str, object] = {"plan": [dataclasses.asdict(plan) for plan in plans]}
+    if not dry_run:
+        value = {"columns": [dataclasses.asdict(column) for column in done], "seconds": round(seconds, 3)}
     lines = [_planned(plan) for plan in plans] if dry_run else [_told(column) for column in done]
-    click.echo("\n".join(lines or [_NOTHING]))
+    output.show(value, "\n".join(lines or [_NOTHING]), as_json=as_json)
 
 
 class _Screen:

@@ -87,12 +87,8 @@ def roles(
                 "this database role may not create roles, or may not grant rights on audiocatalog's objects. Nothing "
                 "was changed. Run it as a superuser, or as the owner of the database and its schema with CREATEROLE"
             ) from None
-    if as_json:
-        output.print_json({"applied": apply, **names, "sql": script})
-    elif apply:
-        click.echo(f"the roles {chosen.owner}, {chosen.app} and {chosen.search} have their rights")
-    else:
-        click.echo(script)
+    done = f"the roles {chosen.owner}, {chosen.app} and {chosen.search} have their rights"
+    output.show({"applied": apply, **names, "sql": script}, done if apply else script, as_json=as_json)
 
 
 def _grant(target: Target, role: str, rights: Rights, *, dry_run: bool, as_json: bool) -> None:
@@ -104,9 +100,6 @@ def _grant(target: Target, role: str, rights: Rights, *, dry_run: bool, as_json:
                 "this database role may not grant rights on audiocatalog's objects. Nothing was changed. Run it as the "
                 "owner of the tables and their schema, or as a superuser"
             ) from None
-    if as_json:
-        output.print_json({"applied": not dry_run, "role": role, "rights": rights, "sql": script})
-    elif dry_run:
-        click.echo(script)
-    else:
-        click.echo(f"the role {escaped(role)} has the rights of the {_NAMED[rights]}")
+    done = f"the role {escaped(role)} has the rights of the {_NAMED[rights]}"
+    value = {"applied": not dry_run, "role": role, "rights": rights, "sql": script}
+    output.show(value, script if dry_run else done, as_json=as_json)

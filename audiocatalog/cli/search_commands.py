@@ -98,10 +98,8 @@ def search(
                 order_by=sort,
                 facets=facets,
             )
-    if as_json:
-        output.print_json(pages.page_json(page))
-    else:
-        pages.print_page(page, offset=None if after is not None else offset)
+    start = None if after is not None else offset
+    output.show(pages.page_json(page), lambda: pages.print_page(page, start), as_json=as_json)
 
 
 @click.command(cls=_QueryCommand)
@@ -128,7 +126,4 @@ def explain(
     """
     with options.refusals_by_option(), target.catalog() as catalog:
         explanation = catalog.explain(options.text_of(query, whole=whole), id, filters=options.filters_of(filters))
-    if as_json:
-        output.print_json(dataclasses.asdict(explanation) | {"id": str(explanation.id)})
-    else:
-        click.echo(str(explanation))
+    output.show(dataclasses.asdict(explanation) | {"id": str(explanation.id)}, str(explanation), as_json=as_json)

@@ -99,7 +99,4 @@ def refresh(target: Target, *, timeout: float, as_json: bool) -> None:
             raise Failure(
                 f"counting was stopped after {timeout:g} s, and nothing was changed: allow more time by --timeout"
             ) from None
-    if as_json:
-        output.print_json(count.json())
-    else:
-        click.echo(str(count))
+    output.show(count.json(), str(count), as_json=as_json)

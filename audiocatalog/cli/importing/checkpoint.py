@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from audiocatalog.cli.importing.lines import UnusableFile
+from audiocatalog.cli.importing.saving import Tally
 from audiocatalog.cli.writing import json_line, replaced
 from audiocatalog.errors.printing import json_text
 
@@ -17,25 +18,16 @@ _VERSION: Final = 1
 _LONGEST: Final = 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+@dataclass(slots=True, kw_only=True)
+class Done(Tally):
     """
     The numbers of committed and refused rows at the beginning of a file.
 
     *last_id* is the id of the last saved row. *refused_bytes* is the length of the file of refused rows.
     """
 
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    refused: int = 0
     last_id: str | None = None
     refused_bytes: int | None = None
-
-    @property
-    def rows(self) -> int:
-        """The number of committed and refused rows."""
-        return self.inserted + self.updated + self.unchanged + self.refused
 
 
 class Checkpoint:

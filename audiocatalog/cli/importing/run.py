@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -174,16 +175,7 @@ class ImportRun:
             if self.refused_file is not None:
                 self.refused_file.sync()
                 length = self.refused_file.length
-            self.checkpoint.write(
-                Done(
-                    inserted=tally.inserted,
-                    updated=tally.updated,
-                    unchanged=tally.unchanged,
-                    refused=tally.refused,
-                    last_id=self._last_id,
-                    refused_bytes=length,
-                )
-            )
+            self.checkpoint.write(Done(**dataclasses.asdict(tally), last_id=self._last_id, refused_bytes=length))
         report.update(tally.rows, committed.position, tally.refused)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -70,7 +70,7 @@ def save_records(
         CatalogError: an error that no row caused. The rows that *tally* counts as saved are committed.
         DamagedFile: the file cannot be read to its end. All rows before the damage are saved.
     """
-    flight = _Flight(items, tally, refused, committed, position)
+    flight = _Flight(iter(items), tally, refused, committed, position)
     while not flight.has_ended:
         catalog.bulk_save(
             flight.records(), batch=batch, on_conflict=on_conflict, progress=flight.land, reason="imported"
@@ -80,42 +80,35 @@ def save_records(
         raise flight.damage
 
 
+@dataclass(slots=True)
 class _Flight:
     """The rows that are read but not yet committed or reported as refused. ``bulk_save`` reads ahead of its commits."""
 
-    def __init__(
-        self,
-        items: Iterable[ReadRecord | RefusedRow],
-        tally: Tally,
-        refused: Callable[[RefusedRow], None],
-        committed: Callable[[Committed], None],
-        position: Callable[[], int | None],
-    ) -> None:
-        self.has_ended = False
-        self.damage: DamagedFile | None = None
-        self._items = iter(items)
-        self._tally = tally
-        self._refused = refused
-        self._committed = committed
-        self._position = position
-        self._waiting: deque[tuple[ReadRecord | RefusedRow, int | None]] = deque()
-        self._characters = 0
-        self._refusals = 0
-        self._last_position: int | None = None
-        self._last_id: UUID | None = None
+    items: Iterator[ReadRecord | RefusedRow]
+    tally: Tally
+    refused: Callable[[RefusedRow], None]
+    committed: Callable[[Committed], None]
+    position: Callable[[], int | None]
+    has_ended: bool = False
+    damage: DamagedFile | None = None
+    _waiting: deque[tuple[ReadRecord | RefusedRow, int | None]] = field(default_factory=deque)
+    _characters: int = 0
+    _refusals: int = 0
+    _last_position: int | None = None
+    _last_id: UUID | None = None
 
     def records(self) -> Iterator[TrackRecord | ExportedRecord]:
         """Yield records until the file ends or too many rows wait."""
         while self._refusals < _MOST_REFUSALS and self._characters < _MOST_CHARACTERS:
             try:
-                item = next(self._items, None)
+                item = next(self.items, None)
             except DamagedFile as error:
                 # The rows before the damage can be saved.
                 self.damage, item = error, None
             if item is None:
                 self.has_ended = True
                 return
-            self._waiting.append((item, self._position()))
+            self._waiting.append((item, self.position()))
             self._characters += item.length
             if isinstance(item, ReadRecord):
                 yield item.exported or item.record
@@ -133,15 +126,15 @@ class _Flight:
             if outcome is BulkOutcome.REFUSED:
                 self._refuse(record.refused(reason_of(errors[position], record.record)))
             else:
-                self._tally.add(outcome)
+                self.tally.add(outcome)
                 self._last_id = record.record.id
         self._settle_refusals()
-        self._committed(Committed(self._last_position, self._last_id))
+        self.committed(Committed(self._last_position, self._last_id))
 
     def settle(self) -> None:
         """Settle the refusals that remain when all records are committed."""
         self._settle_refusals()
-        self._committed(Committed(self._last_position, self._last_id))
+        self.committed(Committed(self._last_position, self._last_id))
 
     def _settle_refusals(self) -> None:
         while self._waiting and isinstance(refusal := self._waiting[0][0], RefusedRow):
@@ -164,8 +157,8 @@ class _Flight:
         return item
 
     def _refuse(self, refusal: RefusedRow) -> None:
-        self._tally.add(BulkOutcome.REFUSED)
-        self._refused(refusal)
+        self.tally.add(BulkOutcome.REFUSED)
+        self.refused(refusal)
 
 
 def reason_of(error: CatalogError, record: TrackRecord) -> str:
