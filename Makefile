@@ -8,7 +8,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo db test test-fast test-faults coverage lint format types check \
+.PHONY: help install demo db test test-fast test-faults coverage lint format twins types check \
 	bench bench-search bench-lifecycle revision diagram constraints clean
 
 help: ## List these targets
@@ -61,6 +61,9 @@ lint: install ## Check style, imports, and that migrations are safe
 format: install ## Mend what lint can mend by itself
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+twins: install ## Make the asynchronous modules that follow from synchronous ones
+	@$(BIN)/python -m tests.support.twins
 
 types: install ## Check the types
 	@$(BIN)/mypy

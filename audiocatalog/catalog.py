@@ -296,7 +296,7 @@ class Catalog(Methods, Supervising):
             if isinstance(connections, int) and connections > size:
                 rule = f"at most the {size} connections of the pool"
                 raise InvalidInput(Problem("connections", rule, size), operation="bulk_save")
-            loader = BatchLoader(self._runner, batches, lambda work: work._open().driver)  # noqa: SLF001
+            loader = BatchLoader(self._runner, batches, lambda work: work._open().driver())  # noqa: SLF001
             return save_in_batches(
                 records, loader.store, stop=loader.stop, batch=batch, progress=progress, connections=connections
             )

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 import sqlalchemy.exc
-from sqlalchemy.orm import Session
 
 from audiocatalog.db.bulk_load import save_in_batches
 from audiocatalog.db.error_translation import of_host, underlying_interrupt
@@ -26,6 +25,9 @@ from audiocatalog.models.metadata import ExportedRecord, TrackRecord
 from audiocatalog.operations.bulk import BATCH, ReportBatch
 from audiocatalog.operations.bulk_result import BulkResult, ConflictRule, OnConflict
 from audiocatalog.operations.operation import Execution, Operation
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 _Result = TypeVar("_Result")
 
@@ -181,7 +183,7 @@ class UnitOfWork(Methods):
 
     def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:  # noqa: ARG002
         execution = Execution(operation)
-        return carry_out(self._open().driver, execution, name)
+        return carry_out(self._open().driver(), execution, name)
 
     def _open(self) -> Transaction:
         if self._transaction is None:

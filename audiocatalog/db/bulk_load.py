@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from types import UnionType
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from audiocatalog.db.connection import shutdown_socket
 from audiocatalog.db.execute import Driver, run
+from audiocatalog.db.misuse import result_of
 from audiocatalog.db.retry import Runner
 from audiocatalog.errors import CatalogError, InvalidInput, Problem, kind_of
 from audiocatalog.models.arguments import whole_number
@@ -53,13 +55,7 @@ def save_in_batches(
         InvalidInput: an argument breaks its rule; the error names it.
         CatalogError: *store* raised it. Every batch that was passed to *progress* is stored.
     """
-    whole_number(batch, "batch", "bulk_save", most=_MAX_BATCH)
-    if connections is not None:
-        whole_number(connections, "connections", "bulk_save", most=_MAX_CONNECTIONS)
-    if progress is not None and not callable(progress):
-        raise InvalidInput(Problem("progress", f"a function, not {kind_of(progress)}"), operation="bulk_save")
-    if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
-        raise InvalidInput(Problem("records", f"an iterable of records, not {kind_of(records)}"), operation="bulk_save")
+    check_arguments(records, Iterable, batch=batch, progress=progress, connections=connections)
     batches = read_batches(records, batch)
     outcomes = Outcomes()
     result = BulkResult(outcomes=outcomes)
@@ -69,8 +65,31 @@ def save_in_batches(
         progressed = count_batch(one, stored, result)
         outcomes.append(progressed.outcomes)
         if progress is not None:
-            progress(progressed)
+            result_of(progress(progressed), "progress", "bulk_save")
     return result
+
+
+def check_arguments(
+    records: object,
+    kinds: type | UnionType,
+    *,
+    batch: int,
+    progress: ReportBatch | None,
+    connections: int | None,
+) -> None:
+    """
+    Check the arguments of a bulk save, whose *records* must be of one of *kinds*.
+
+    Raises:
+        InvalidInput: an argument breaks its rule; the error names it.
+    """
+    whole_number(batch, "batch", "bulk_save", most=_MAX_BATCH)
+    if connections is not None:
+        whole_number(connections, "connections", "bulk_save", most=_MAX_CONNECTIONS)
+    if progress is not None and not callable(progress):
+        raise InvalidInput(Problem("progress", f"a function, not {kind_of(progress)}"), operation="bulk_save")
+    if isinstance(records, str | bytes | Mapping) or not isinstance(records, kinds):
+        raise InvalidInput(Problem("records", f"an iterable of records, not {kind_of(records)}"), operation="bulk_save")
 
 
 def _stored_in_turn(batches: Iterator[Batch], store: StoreBatch) -> Iterator[tuple[Batch, Sequence[RecordOutcome]]]:

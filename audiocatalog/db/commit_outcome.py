@@ -70,9 +70,13 @@ def note_server(connection: PooledConnection) -> None:
     connection.server = row[0] if row else None
 
 
-def note_mark(connection: PooledConnection) -> None:
-    """Store the mark of the current transaction on *connection*, after statements that do not return the mark."""
-    row = connection.execute(_NOTE if connection.wrote_history else f"SELECT {TRANSACTION_MARK}, false").fetchone()
+def mark_query(connection: PooledState) -> str:
+    """Return the query of the current transaction's mark, for after statements that do not return the mark."""
+    return _NOTE if connection.wrote_history else f"SELECT {TRANSACTION_MARK}, false"
+
+
+def note_mark(connection: PooledState, row: tuple[str | None, bool] | None) -> None:
+    """Store the mark of the current transaction, the *row* of ``mark_query``, on *connection*."""
     connection.mark, connection.wrote_history = row or (None, False)
 
 

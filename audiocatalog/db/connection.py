@@ -26,7 +26,7 @@ from audiocatalog.db.error_translation import (
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
-    from psycopg.pq.abc import PGconn
+    from psycopg.pq.abc import PGconn, PGresult
 
 _RV = TypeVar("_RV")
 # The timeout of a cancel request, sent after a response timeout or an interrupt.
@@ -131,6 +131,11 @@ class PooledState(psycopg.BaseConnection[Any]):
     def disconnect(self) -> None:
         """Close the connection to the server."""
         self.pgconn.finish()
+
+    @property
+    def is_in_a_pipeline(self) -> bool:
+        """Whether a holder was interrupted in a pipeline, so that the connection only looks idle."""
+        return self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF
 
     def forget(self) -> PGconn:
         """Return the connection of libpq for another object, which is from now on the one to close it."""
@@ -245,8 +250,8 @@ class PooledConnection(PooledState, psycopg.Connection[Any]):
     def reset(self) -> None:
         """Prepare the connection for its next holder: roll back its transaction, or disconnect."""
         self.response_timeout, self.limit = self.default_response_timeout, self.default_limit
-        if self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF:
-            self.disconnect()  # It looks idle, but its holder was interrupted in a pipeline.
+        if self.is_in_a_pipeline:
+            self.disconnect()
         status = self.pgconn.transaction_status
         if status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
             try:
@@ -314,14 +319,25 @@ def leave_pipeline(driver: psycopg.Connection[Any], error: Exception) -> psycopg
         pipe.finish()
         return None
     # `driver.wait` has a timeout, so the loop ends even if the server is frozen.
-    while pipe.status != ConnStatus.BAD and (result := driver.wait(generators.fetch(pipe))) is not None:
+    while pipe.status != ConnStatus.BAD and (result := driver.wait(next_result(driver))) is not None:
         if result.status == ExecStatus.PIPELINE_SYNC:
             pipe.exit_pipeline_mode()
             break
     return error.__context__ if isinstance(error.__context__, psycopg.Error) else None
 
 
-def shutdown_socket(driver: psycopg.Connection[Any]) -> None:
+def next_result(driver: psycopg.BaseConnection[Any]) -> PQGen[PGresult | None]:
+    """Return the generator that reads the next answer of a pipeline."""
+    following: PQGen[PGresult | None] = generators.fetch(driver.pgconn)
+    return following
+
+
+async def wait_in_a_loop(gen: PQGen[_RV], driver: psycopg.BaseConnection[Any], interval: float) -> _RV:
+    """Wait as psycopg does in an event loop, without its own way to end a cancelled statement."""
+    return await waiting.wait_async(gen, driver.pgconn.socket, interval)
+
+
+def shutdown_socket(driver: psycopg.BaseConnection[Any]) -> None:
     """Shut down the socket of *driver* from another thread; a thread that waits on the socket gets an error."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(driver.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)

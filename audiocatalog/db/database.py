@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -12,8 +11,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 import psycopg
-from psycopg.pq import TransactionStatus
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
+from sqlalchemy import URL, Engine, NullPool, create_engine
 from sqlalchemy.orm import Session
 
 from audiocatalog.db.connection import PooledConnection
@@ -21,25 +19,15 @@ from audiocatalog.db.connection_parameters import Password
 from audiocatalog.db.connector import Connector
 from audiocatalog.db.error_translation import translated
 from audiocatalog.db.host_session import HostSession
-from audiocatalog.db.observer import log_slow_statements
+from audiocatalog.db.misuse import is_in_an_event_loop
 from audiocatalog.db.pool import Pool
 from audiocatalog.db.settings import Settings
-from audiocatalog.db.transaction import (
-    DriverTransaction,
-    before_commit,
-    before_execution,
-    driver_connection,
-    watch_commits,
-)
+from audiocatalog.db.transaction import DriverTransaction, watch_commits, watch_engine
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
 from audiocatalog.operations.monitoring import PoolStats
 
 _CLOSED: Final = "this catalogue has been closed"
 READ_ONLY: Final = "25006"
-
-
-# At level DEBUG, SQLAlchemy logs whole rows.
-logging.getLogger("sqlalchemy.engine.Engine.audiocatalog").addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
 class Database:
@@ -54,6 +42,7 @@ class Database:
         self.url = self._connector.url
         self.settings = settings
         self._parents: tuple[object, ...] = ()
+        self._has_warned = False
         self._begin_anew()
         self._closed = False
         _databases.add(self)
@@ -102,7 +91,7 @@ class Database:
         """
         if self.settings.pooler:
             with self.transaction(timeout, searching=searching) as transaction:
-                yield transaction.driver
+                yield transaction.driver()
                 with translated("commit", "commit"):
                     transaction.commit()
             return
@@ -191,15 +180,11 @@ class Database:
             recycle=self.settings.pool_recycle,
             debug=self.settings.debug_pool,
         )
-        event.listen(engine, "commit", before_commit)
-        event.listen(engine, "before_cursor_execute", before_execution)
-        log_slow_statements(engine, self.settings.slow_after)
-        if self.settings.pooler:
-            event.listen(
-                engine,
-                "begin",
-                lambda connection: _limit(connection, self._connector.settings_of_a_transaction or ""),
-            )
+        watch_engine(
+            engine,
+            slow_after=self.settings.slow_after,
+            limits=(lambda: self._connector.settings_of_a_transaction) if self.settings.pooler else None,
+        )
         return engine
 
     def _introduce(self, connection: PooledConnection) -> None:
@@ -246,6 +231,8 @@ class Database:
         return driver
 
     def _take(self, timeout: float | None = None, *, searching: bool = False) -> PooledConnection:
+        if not self._has_warned and is_in_an_event_loop():
+            self._has_warned = True
         timeout = self.settings.pool_timeout if timeout is None else timeout
         return self._opened_pool().take(timeout, searching=searching)
 
@@ -253,13 +240,6 @@ class Database:
         if (pool := self._pool) is None:
             raise ConfigurationError(_CLOSED)
         return pool
-
-
-def _limit(connection: Connection, limits: str) -> None:
-    """Execute *limits* in a new transaction; a transaction that is handed over has these limits, or has failed."""
-    driver = driver_connection(connection)
-    if driver.info.transaction_status == TransactionStatus.IDLE:
-        driver.execute(limits)
 
 
 class _Kept:

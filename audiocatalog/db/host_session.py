@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import psycopg
-from sqlalchemy import TableClause, UpdateBase, event
+from sqlalchemy import Connection, TableClause, UpdateBase, event
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -47,7 +46,7 @@ def _refuse_to_flush(session: Session, *_: object) -> None:
                 raise _refusal(one.__tablename__, kind)
 
 
-def refuse_writes(compiled: object, driver: psycopg.Connection[Any]) -> None:
+def refuse_writes(compiled: object, connection: Connection) -> None:
     """
     Check that a *compiled* statement writes no table of the catalogue; SQL given as text is not checked.
 
@@ -58,7 +57,7 @@ def refuse_writes(compiled: object, driver: psycopg.Connection[Any]) -> None:
         for statement in _statements_of(compiled):
             target = getattr(statement, "table", None)
             target = getattr(target, "element", target)  # An alias stands for its table.
-            if isinstance(statement, UpdateBase) and isinstance(target, TableClause) and _is_ours(target, driver):
+            if isinstance(statement, UpdateBase) and isinstance(target, TableClause) and _is_ours(target, connection):
                 raise _refusal(target.name, statement.__visit_name__)
 
 
@@ -68,13 +67,15 @@ def _statements_of(compiled: SQLCompiler) -> Iterator[object]:
         yield cte.element
 
 
-def _is_ours(table: TableClause, driver: psycopg.Connection[Any]) -> bool:
+def _is_ours(table: TableClause, connection: Connection) -> bool:
     """Return whether *table* is one of ours, rather than one of the same name in a schema of the host."""
     if table.name not in _TABLES:
         return False
     if table.schema is None:
         return True
-    row = driver.execute(_IS_THE_SAME, [table.schema, table.name, table.name]).fetchone()
+    cursor = connection.connection.cursor()
+    cursor.execute(_IS_THE_SAME, [table.schema, table.name, table.name])
+    row = cursor.fetchone()
     return row is None or row[0] is not False
 
 

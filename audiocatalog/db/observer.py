@@ -20,6 +20,8 @@ from audiocatalog.models.redaction import DEBUGGING
 LOGGER: Final = logging.getLogger("audiocatalog")
 # Without this, a host that has not set up logging would get our warnings on stderr.
 LOGGER.addHandler(logging.NullHandler())
+# At level DEBUG, SQLAlchemy logs whole rows.
+logging.getLogger("sqlalchemy.engine.Engine.audiocatalog").addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
 @cache

@@ -13,6 +13,7 @@ from audiocatalog.db.commit_outcome import Outcome, TransactionRef, find_outcome
 from audiocatalog.db.connection import PooledConnection
 from audiocatalog.db.database import Database
 from audiocatalog.db.execute import run
+from audiocatalog.db.misuse import result_of
 from audiocatalog.db.observer import Observer
 from audiocatalog.db.transaction import Transaction
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, DatabaseUnavailable, PoolTimeout
@@ -100,7 +101,7 @@ class Runner(Generic[_Unit]):
         has_ended = False
         try:
             with self._begin(transaction, observed) as work:
-                result: _Result = unit(work)
+                result: _Result = result_of(unit(work))
                 has_ended = True
         except CommitOutcomeUnknown as error:
             kept = None

@@ -9,14 +9,14 @@ from typing import Any, Final, cast
 import psycopg
 import sqlalchemy.exc
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session
 
-from audiocatalog.db.commit_outcome import TransactionRef, note_mark, transaction_ref
+from audiocatalog.db.commit_outcome import TransactionRef, mark_query, note_mark, transaction_ref
 from audiocatalog.db.connection import PooledConnection
 from audiocatalog.db.error_translation import translated, translated_for_host
 from audiocatalog.db.host_session import refuse_writes
-from audiocatalog.db.observer import LOGGER
+from audiocatalog.db.observer import LOGGER, log_slow_statements
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, TransactionAborted
 from audiocatalog.operations.operation import milliseconds, settings_call
 
@@ -33,10 +33,9 @@ class Transaction(ABC):
     #: Seconds that the unit of work waited for the connection.
     waited: float | None = None
 
-    @property
     @abstractmethod
     def driver(self) -> psycopg.Connection[Any]:
-        """The driver's connection. The host's session is flushed first, so that reads see its changes."""
+        """Return the driver's connection. The host's session is flushed first, so that reads see its changes."""
 
     @property
     @abstractmethod
@@ -69,7 +68,7 @@ class Transaction(ABC):
 
     def set_statement_timeout(self, seconds: float) -> None:
         """Set the timeout of each further statement of the transaction to *seconds*."""
-        driver = self.driver
+        driver = self.driver()
         with translated("set_statement_timeout"):
             driver.execute(settings_call({"statement_timeout": milliseconds(seconds)}, local=True))
         if isinstance(driver, PooledConnection):
@@ -110,9 +109,8 @@ class DriverTransaction(Transaction):
         if settings is not None:
             self._driver.execute(settings)
 
-    @property
     def driver(self) -> PooledConnection:
-        """The driver's connection."""
+        """Return the driver's connection."""
         return self._driver
 
     @property
@@ -161,9 +159,8 @@ class SessionTransaction(Transaction):
         self.waited = waited
         self._host_had_committed: bool | None = None
 
-    @property
     def driver(self) -> psycopg.Connection[Any]:
-        """The connection of the session. The session is flushed first, so that reads see its changes."""
+        """Return the connection of the session. The session is flushed first, so that reads see its changes."""
         with translated_for_host("flush"):
             self.session.flush()
         with translated("session"):
@@ -214,7 +211,7 @@ class SessionTransaction(Transaction):
             return None
         refuse_to_commit_an_aborted_transaction(driver)
         with translated("commit"):
-            note_mark(driver)
+            note_mark(driver, driver.execute(mark_query(driver)).fetchone())
         # A hook of the host may still write after the mark was read. `commit` detects such a write with this flag.
         self.session.info[EXECUTED] = False
         return transaction_ref(driver)
@@ -225,6 +222,25 @@ class SessionTransaction(Transaction):
         with translated("session"):
             driver = driver_connection(self.session.connection())
         return driver if isinstance(driver, PooledConnection) else None
+
+
+def watch_engine(engine: Engine, *, slow_after: float, limits: Callable[[], str | None] | None) -> None:
+    """
+    Guard and observe what the host does with *engine*.
+
+    Behind a pooler, *limits* returns the statement that sets the timeouts in each transaction.
+    """
+    event.listen(engine, "commit", before_commit)
+    event.listen(engine, "before_cursor_execute", before_execution)
+    log_slow_statements(engine, slow_after)
+    if limits is not None:
+        event.listen(engine, "begin", lambda connection: _limit(connection, limits() or ""))
+
+
+def _limit(connection: Connection, limits: str) -> None:
+    """Execute *limits* in a new transaction; a transaction that is handed over has these limits, or has failed."""
+    if driver_connection(connection).info.transaction_status == TransactionStatus.IDLE:
+        connection.connection.cursor().execute(limits)
 
 
 def watch_commits(session: Session) -> None:
@@ -263,7 +279,7 @@ def before_execution(connection: Connection, *details: Any) -> None:  # noqa: AN
         WriteRefused: the statement writes a table of ours.
     """
     _cursor, _statement, _parameters, context, _executemany = details
-    refuse_writes(context.compiled, driver_connection(connection))
+    refuse_writes(context.compiled, connection)
     session: Session | None = connection.info.get(_SESSION)
     if session is not None:
         session.info[EXECUTED] = True
@@ -274,7 +290,7 @@ def driver_connection(connection: Connection) -> psycopg.Connection[Any]:
     return cast("psycopg.Connection[Any]", connection.connection.driver_connection)
 
 
-def refuse_to_commit_an_aborted_transaction(driver: psycopg.Connection[Any]) -> None:
+def refuse_to_commit_an_aborted_transaction(driver: psycopg.BaseConnection[Any]) -> None:
     """
     Check that the transaction is not aborted; otherwise the server would answer COMMIT by rolling back, without error.
 

@@ -21,6 +21,7 @@
     ├── TransactionAborted                     the caller caught an error, so the server rolled everything back
     ├── WriteRefused                           the host's session tried to write a table of this package
     ├── UnitOfWorkEnded                        a unit of work was used before it began or after it ended
+    ├── UnitOfWorkBusy                         two tasks used one unit of work at the same time
     ├── SchemaMismatch                         this code does not work with the database's schema
     ├── ConfigurationError                     the URL, the password, the database name or a setting is wrong
     ├── PermissionDenied                       the database role lacks a privilege
@@ -282,6 +283,10 @@ class WriteRefused(CatalogError):
 
 class UnitOfWorkEnded(CatalogError):
     """A unit of work was used outside its ``with`` block."""
+
+
+class UnitOfWorkBusy(CatalogError):
+    """Another task's call is under way in this unit of work; each task needs a unit of work of its own."""
 
 
 class SchemaMismatch(CatalogError):

@@ -119,11 +119,12 @@ def read_batches(items: Iterable[object], size: int) -> Iterator[Batch]:
     """Yield *items* in batches of *size*, with every item checked."""
     remaining, start = iter(items), 0
     while part := list(islice(remaining, size)):
-        yield Batch(start, part, [_record_of(item) for item in part])
+        yield Batch(start, part, [record_of(item) for item in part])
         start += len(part)
 
 
-def _record_of(item: object) -> Record | CatalogError:
+def record_of(item: object) -> Record | CatalogError:
+    """Return the record that *item* describes, or the error that refuses it."""
     if isinstance(item, TrackRecord | ExportedRecord):
         return item
     try:

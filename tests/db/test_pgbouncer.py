@@ -286,7 +286,7 @@ def test_each_waiting_track_is_claimed_once(place: Place, catalog: Catalog) -> N
 
 
 def terminate_the_server_of(place: Place, work: UnitOfWork) -> None:
-    ((process,),) = work._open().driver.execute("SELECT pg_backend_pid()").fetchall()
+    ((process,),) = work._open().driver().execute("SELECT pg_backend_pid()").fetchall()
     with psycopg.connect(libpq(place.direct), autocommit=True) as admin:
         admin.execute("SELECT pg_terminate_backend(%s, 5000)", [process])
 

@@ -39,7 +39,7 @@ def short(request: pytest.FixtureRequest, database_url: str) -> Iterator[Catalog
 def of_the_session(catalog: Catalog) -> list[str]:
     """Return what the connection is set to between transactions, and who it is."""
     with catalog.unit_of_work() as work:
-        driver = work._open().driver
+        driver = work._open().driver()
         driver.rollback()
         return [str(driver.execute(f"SHOW {name}").fetchone()) for name in _SHOWN]
 
@@ -68,7 +68,7 @@ def idling(work: UnitOfWork) -> None:
 
 def idle_until_ended(work: UnitOfWork) -> None:
     """Do nothing in a transaction until the server has lost its patience."""
-    driver = work._open().driver
+    driver = work._open().driver()
     process = driver.info.backend_pid  # Behind PgBouncer, to ask is not to be idle.
     with psycopg.connect(driver.info.dsn, autocommit=True, prepare_threshold=None) as admin:
         there = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"

@@ -91,7 +91,7 @@ def url_of(server: Server, trusted: Authority, *, host: str = _NAME, sslmode: st
 def test_a_server_that_proves_who_it_is_is_used_over_tls(server: Server, authority: Authority, host: str) -> None:
     with Catalog(url_of(server, authority, host=host)) as catalog, catalog.unit_of_work() as work:
         assert work.find(uuid4()) is None
-        assert work._open().driver.pgconn.ssl_in_use
+        assert work._open().driver().pgconn.ssl_in_use
 
 
 @pytest.mark.parametrize("fault", ["another name", "another authority", "no TLS"])

@@ -203,7 +203,7 @@ def swallow_a_lock_time_out_of_many(work: UnitOfWork, locked: Track) -> None:
 
 def swallow_an_error_of_the_driver(work: UnitOfWork, _: Track) -> None:
     with pytest.raises(psycopg.errors.DivisionByZero):
-        work._open().driver.execute("SELECT 1 / 0")
+        work._open().driver().execute("SELECT 1 / 0")
 
 
 def swallow_an_error_of_the_session(work: UnitOfWork, _: Track) -> None:
@@ -261,7 +261,7 @@ def test_a_connection_that_is_lost_inside_is_replaced(small: Catalog, database_u
         pid = (
             work.session.scalar(text("SELECT pg_backend_pid()"))
             if with_session
-            else work._open().driver.info.backend_pid
+            else work._open().driver().info.backend_pid
         )
         terminate(database_url, int(pid))
         save(work, "Lost too")
@@ -279,7 +279,7 @@ def test_a_connection_that_is_lost_at_the_end_leaves_the_outcome_open(
         pid = (
             work.session.scalar(text("SELECT pg_backend_pid()"))
             if with_session
-            else work._open().driver.info.backend_pid
+            else work._open().driver().info.backend_pid
         )
         terminate(database_url, int(pid))
     assert titles(small) == []
@@ -302,7 +302,7 @@ def test_one_connection_serves_calls_and_units_of_both_kinds_in_turn(small: Cata
 def test_limits_of_time_hold_in_a_unit_of_either_kind(small: Catalog) -> None:
     """Behind a pooler they are set for each transaction: also for one that the host begins after its own commit."""
     with small.unit_of_work() as work:
-        shown = work._open().driver.execute("SHOW lock_timeout").fetchone()
+        shown = work._open().driver().execute("SHOW lock_timeout").fetchone()
         assert shown == ("200ms",)
         assert work.session.scalar(text("SHOW lock_timeout")) == "200ms"
         work.session.commit()
@@ -344,7 +344,7 @@ def test_an_answer_that_is_awaited_ends_with_its_connection(
     def move() -> None:
         try:
             with small.unit_of_work() as work:
-                work._open().driver.execute("SET LOCAL lock_timeout = '60s'")
+                work._open().driver().execute("SET LOCAL lock_timeout = '60s'")
                 work.update_status(locked.id, FAILED)
         except errors.CatalogError as error:
             caught.append(error)

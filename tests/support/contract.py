@@ -161,7 +161,7 @@ class _Round:
         lost = errors.CommitOutcomeUnknown("lost")
         with self.catalog.unit_of_work() as work:
             save(work, "traced", TrackMetadata(title="Traced"), status=COMPLETED)
-            driver: Any = work._open().driver
+            driver: Any = work._open().driver()
             lost.trace = tuple(transaction_ref(driver))
         self.note("was_committed", lambda: self.catalog.was_committed(lost))
 

@@ -1,0 +1,212 @@
+"""The pool of one asynchronous catalogue, and the engine of its sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import psycopg
+from sqlalchemy import URL
+
+from audiocatalog.aio.connection import AsyncPooledConnection
+from audiocatalog.aio.pool import AsyncPool
+from audiocatalog.aio.transaction import AsyncDriverTransaction
+from audiocatalog.db.connection_parameters import Password
+from audiocatalog.db.connector import Connector
+from audiocatalog.db.database import READ_ONLY
+from audiocatalog.db.error_translation import translated
+from audiocatalog.db.pool_policy import Policy
+from audiocatalog.db.settings import Settings
+from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
+from audiocatalog.operations.monitoring import PoolStats
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from audiocatalog.aio.session import SessionMaker
+
+_T = TypeVar("_T")
+_NO_GREENLET: Final = (
+    "work.session needs the package greenlet: install audiocatalog[asyncio]; all other calls work without it"
+)
+
+
+class AsyncDatabase:
+    """
+    The pool of one catalogue, and the engine of its sessions.
+
+    Threads open and check the connections, so neither the resolver of host names nor code that blocks the event loop
+    makes them late. The first use checks the server and its schema.
+    """
+
+    def __init__(self, url: str | URL, settings: Settings, *, password: Password | None = None) -> None:
+        self._connector = Connector(url, settings, password=password)
+        self.url = self._connector.url
+        self.settings = settings
+        self._is_introduced = False
+        self._sessions: SessionMaker | None = None
+        self._pool = AsyncPool(
+            self._connect,
+            Policy(
+                size=settings.pool_size,
+                searches=settings.searches,
+                recycle=settings.pool_recycle,
+                debug=settings.debug_pool,
+            ),
+        )
+
+    @asynccontextmanager
+    async def transaction(
+        self, timeout: float | None = None, *, searching: bool = False
+    ) -> AsyncIterator[AsyncDriverTransaction]:
+        """Check out a connection within *timeout* seconds, yield a transaction on it, and end without a commit."""
+        with translated("connect", "connect"):
+            transaction = AsyncDriverTransaction(await self._take(timeout, searching=searching), self._session)
+        try:
+            with translated("connect", "connect"):
+                await transaction.begin(self._connector.settings_of_a_transaction)
+            yield transaction
+        except CatalogError as error:
+            self._mistrust_connections_after(error)
+            raise
+        finally:
+            await transaction.close()
+
+    @asynccontextmanager
+    async def autocommit(
+        self, timeout: float | None = None, *, searching: bool = False
+    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """
+        Yield a connection, checked out within *timeout* seconds, on which every statement is its own transaction.
+
+        *searching*: whether the connection is for a search; searches may not hold every connection. Behind a pooler,
+        the block is one transaction, because timeouts cannot be set for a session there.
+        """
+        if self.settings.pooler:
+            async with self.transaction(timeout, searching=searching) as transaction:
+                yield await transaction.driver()
+                with translated("commit", "commit"):
+                    await transaction.commit()
+            return
+        with translated("connect", "connect"):
+            driver = await self._take(timeout, searching=searching)
+        try:
+            if not driver.autocommit:
+                await driver.set_autocommit(True)
+            yield driver
+        except CatalogError as error:
+            if isinstance(error, StaleStatement):
+                driver.disconnect()
+            self._mistrust_connections_after(error)
+            raise
+        finally:
+            self._pool.give_back(driver)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """Yield a connection outside the pool, for waiting for notifications."""
+        with translated("connect", "connect"):
+            connection = await AsyncPooledConnection.adopt(await in_thread(self._connector.connect_without_checks))
+        try:
+            yield connection
+        finally:
+            connection.disconnect()
+
+    async def warm(self, timeout: float) -> None:
+        """Open every connection of the pool within *timeout* seconds, as ``AsyncPool.warm`` does."""
+        with translated("connect", "connect"):
+            await self._pool.warm(timeout)
+
+    def stats(self) -> PoolStats:
+        """Return the pool's current statistics."""
+        return self._pool.stats()
+
+    async def close(self) -> None:
+        """Close every connection; the catalogue cannot be used again."""
+        await self._pool.close()
+        if self._sessions is not None:
+            await self._sessions.close()
+
+    def _mistrust_connections_after(self, error: CatalogError) -> None:
+        """
+        Replace all connections of the pool if *error* would recur on each of them.
+
+        It recurs if the server has become a standby, or if the connections cache plans from before a schema change.
+        """
+        if error.sqlstate == READ_ONLY or isinstance(error, StaleStatement):
+            self._pool.renew()
+
+    async def _connect(self) -> AsyncPooledConnection:
+        connection = await AsyncPooledConnection.adopt(await in_thread(self._connector.connect))
+        try:
+            if not self._is_introduced and find_spec("greenlet") is not None:
+                with translated("connect", "connect"):
+                    await self._session_maker().introduce(connection)
+            self._is_introduced = True
+        except BaseException:
+            connection.disconnect()
+            raise
+        return connection
+
+    async def _take(self, timeout: float | None = None, *, searching: bool = False) -> AsyncPooledConnection:
+        timeout = self.settings.pool_timeout if timeout is None else timeout
+        return await self._pool.take(timeout, searching=searching)
+
+    def _session(self) -> AsyncSession:
+        """
+        Return a new session.
+
+        Raises:
+            ConfigurationError: greenlet is not installed.
+        """
+        if find_spec("greenlet") is None:
+            raise ConfigurationError(_NO_GREENLET)
+        return self._session_maker()()
+
+    def _session_maker(self) -> SessionMaker:
+        if self._sessions is None:
+            # SQLAlchemy needs greenlet to run a session in an event loop.
+            from audiocatalog.aio.session import SessionMaker  # noqa: PLC0415
+
+            self._sessions = SessionMaker(
+                self.url,
+                self._take,
+                slow_after=self.settings.slow_after,
+                limits=(lambda: self._connector.settings_of_a_transaction) if self.settings.pooler else None,
+            )
+        return self._sessions
+
+
+async def in_thread(work: Callable[[], _T]) -> _T:
+    """
+    Return the result of *work*, done in a thread of its own.
+
+    The threads of the event loop's executor may all be busy with the host's work.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if answer.done():
+            return  # The waiting task was cancelled. A connection without an owner closes itself.
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)  # type: ignore[arg-type]  # Without an error, there is a result.
+
+    def run() -> None:
+        result: _T | None = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001  # The waiting task gets it.
+            error = raised
+        with suppress(RuntimeError):  # The event loop may have ended.
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="audiocatalog connect", daemon=True).start()
+    return await answer

@@ -1,0 +1,162 @@
+"""The execution of operations on a psycopg connection that is awaited, as ``db/execute.py`` does it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from audiocatalog.aio.connection import AsyncPooledConnection, client_timeout, leave_pipeline, raw_cursor
+from audiocatalog.db.error_translation import translated
+from audiocatalog.errors import CatalogError, Phase, StaleStatement, UnitOfWorkBusy
+from audiocatalog.operations.operation import (
+    Copy,
+    Execution,
+    Operation,
+    PlannedStatement,
+    Request,
+    Rows,
+    Statement,
+    settings_call,
+)
+
+_Result = TypeVar("_Result")
+AsyncDriver = psycopg.AsyncConnection[Any]
+
+_SAVEPOINT: Final = "audiocatalog_planned"
+
+
+async def run(driver: AsyncDriver, operation: Operation[_Result], name: str) -> _Result:
+    """Run *operation* in the current transaction of *driver* and return its result; errors name it *name*."""
+    return await carry_out(driver, Execution(operation), name)
+
+
+async def carry_out(
+    driver: AsyncDriver,
+    execution: Execution[_Result],
+    name: str,
+    phase: Phase = "statement",
+    *,
+    repeatable: bool = False,
+) -> _Result:
+    """
+    Send each statement of *execution* on *driver* until the operation ends, and return its result.
+
+    Raises:
+        UnitOfWorkBusy: another task's call is under way on *driver*.
+        CatalogError: the translation of a driver error that the operation does not handle.
+    """
+    holder = begin_call(driver)
+    try:
+        while (request := execution.request) is not None:
+            try:
+                rows = await send(driver, request, name, phase)
+            except CatalogError as error:
+                is_alone = driver.autocommit or not execution.has_begun
+                if repeatable and is_alone and isinstance(error, StaleStatement):
+                    raise
+                execution.fail(error)
+            else:
+                execution.answer(rows)
+    finally:
+        if holder is not None:
+            holder.caller = None
+    return execution.result
+
+
+def begin_call(driver: AsyncDriver) -> AsyncPooledConnection | None:
+    """
+    Note that the current task's call is under way on *driver*; return *driver* if the end of the call must be noted.
+
+    Raises:
+        UnitOfWorkBusy: another task's call is under way.
+    """
+    if not isinstance(driver, AsyncPooledConnection):
+        return None
+    task = asyncio.current_task()
+    if driver.caller is task:
+        return None  # This call is part of another one.
+    if driver.caller is not None:
+        raise UnitOfWorkBusy(
+            "another task's call is under way in this unit of work: give each task a unit of work of its own"
+        )
+    driver.caller = task
+    return driver
+
+
+async def send(driver: AsyncDriver, request: Request, name: str, phase: Phase = "statement") -> Rows:
+    """
+    Send one statement with its values, and return its rows.
+
+    Raises:
+        CatalogError: the translation of the driver's error, with *name* as its operation.
+    """
+    statement, values = request
+    if isinstance(statement, Statement):
+        with translated(name, phase if statement.writes else "statement"):
+            if statement.timeout is not None:
+                async with client_timeout(driver, statement.timeout):
+                    return await _send(driver, statement, values)
+            return await _send(driver, statement, values)
+    with translated(name):
+        if isinstance(statement, PlannedStatement):
+            return await _send_planned(driver, statement, values)
+        return await _copy(driver, statement, values)
+
+
+async def _send(driver: AsyncDriver, statement: Statement, values: Sequence[Any]) -> Rows:
+    if statement.is_command:
+        await driver.execute(statement.sql, prepare=False)
+        return ()
+    cursor = await raw_cursor(driver).execute(statement.sql, values)
+    rows = await cursor.fetchall()
+    if not statement.writes:
+        return rows
+    if rows and isinstance(driver, AsyncPooledConnection):
+        driver.mark = rows[-1][-1]  # The first row may have been returned before the statement wrote.
+        driver.wrote_history |= statement.writes_history
+    return [row[:-1] for row in rows]
+
+
+async def _copy(driver: AsyncDriver, statement: Copy, rows: Iterable[Sequence[Any]]) -> Rows:
+    async with client_timeout(driver, statement.timeout), raw_cursor(driver).copy(statement.sql) as copy:
+        copy.set_types(statement.types)
+        for row in rows:
+            await copy.write_row(row)
+    return ()
+
+
+async def _send_planned(driver: AsyncDriver, statement: PlannedStatement, values: Mapping[str, Any]) -> Rows:
+    """Execute *statement* with its settings in one round trip, as ``db.execute`` does."""
+    settings = settings_call(statement.settings_with_timeout(), local=True)
+    sql, ordered = statement.numbered(values)
+    cursor = raw_cursor(driver)
+    is_alone = driver.autocommit
+    try:
+        async with client_timeout(driver, statement.timeout), driver.pipeline():
+            if not is_alone:
+                await driver.execute(f"SAVEPOINT {_SAVEPOINT}", prepare=False)
+            await driver.execute(settings, prepare=False)
+            await cursor.execute(sql, ordered, prepare=driver.prepare_threshold is not None)
+            if not is_alone:
+                await driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
+                await driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
+        return await cursor.fetchall()
+    except (psycopg.Error, IndexError) as error:
+        late = await leave_pipeline(driver, error)
+        if not is_alone and driver.info.transaction_status == TransactionStatus.INERROR:
+            # If the transaction had failed before the search, there is no savepoint.
+            with suppress(psycopg.Error):
+                await driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
+                await driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
+        if late is not None:
+            raise late from error
+        if isinstance(error, IndexError):
+            # psycopg 3.3 drops an error that arrives with the last answers at the end of the transaction. A search only
+            # reads, so a timeout is the only error that can occur there.
+            raise psycopg.errors.QueryCanceled("the statement was ended with its transaction") from None
+        raise

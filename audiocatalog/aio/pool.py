@@ -1,0 +1,351 @@
+"""A first-come, first-served pool of connections for the tasks of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from time import monotonic
+from typing import Final
+from weakref import ref
+
+from audiocatalog.aio.connection import AsyncPooledConnection, in_background, is_alive
+from audiocatalog.db.holders import place_in_the_callers_code
+from audiocatalog.db.observer import LOGGER
+from audiocatalog.db.pool_policy import CLOSED, RENEWAL_SECONDS, WAITS_KEPT, Policy, copy_of, is_stale
+from audiocatalog.errors import CatalogError, CatalogInternalError, ConfigurationError, kind_of, printable
+from audiocatalog.operations.monitoring import PoolStats
+
+# Waiting callers poll at this interval, because the end of a holder that never returns its connection wakes nobody.
+_POLL_SECONDS: Final = 0.5
+# If a timer fires later than this, other code has blocked the event loop.
+_LATE_SECONDS: Final = 0.1
+
+
+class Turn:
+    """A caller's place in the queue: the caller began to wait at *began* and gives up at *deadline*."""
+
+    __slots__ = ("began", "connection", "deadline", "error", "is_searching", "woken")
+
+    def __init__(self, began: float, deadline: float, *, searching: bool) -> None:
+        self.began = began
+        self.deadline = deadline
+        self.is_searching = searching
+        self.connection: AsyncPooledConnection | None = None
+        self.error: CatalogError | None = None
+        self.woken = asyncio.Event()
+
+
+class AsyncPool:
+    """
+    A pool of connections to one server for the tasks of one event loop.
+
+    - *connect*: returns a new connection.
+    - *policy*: the size and the other limits of the pool.
+
+    Callers are served in the order in which they ask. The pool owns the idle connections, and holds weak references to
+    those checked out: if a task ends without returning its connection, the garbage collector closes the connection, and
+    its slot becomes free. Only ``take``, ``warm`` and ``close`` wait, so a cancelled task leaves the pool as it was.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[AsyncPooledConnection]], policy: Policy) -> None:
+        self._connect = connect
+        self._policy = policy
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: dict[AsyncPooledConnection, None] = {}
+        self._queue: dict[Turn, None] = {}
+        self._known: list[ref[AsyncPooledConnection]] = []
+        self._opening: set[asyncio.Task[None]] = set()
+        self._waits: deque[float] = deque(maxlen=WAITS_KEPT)
+        self._generation = 0
+        self._renewed = -math.inf
+        self._closed = False
+
+    async def take(self, timeout: float, *, searching: bool = False) -> AsyncPooledConnection:
+        """
+        Return a working connection within *timeout* seconds; if *searching*, it is for a search.
+
+        Raises:
+            PoolTimeout: all connections are in use. The message names the task that has held a connection longest.
+            TooManySearches: searches hold their maximum number of connections.
+            ConfigurationError: the catalogue is closed, belongs to another event loop, or its server refuses the
+                connection.
+            DatabaseUnavailable: no new connection could be opened.
+            CatalogError: the last attempt to connect failed with this error.
+        """
+        self._bind()
+        began = monotonic()
+        while True:
+            connection = self._take_idle(searching=searching)
+            if connection is None:
+                connection = await self._wait(Turn(began, began + timeout, searching=searching), timeout)
+            try:
+                if await is_alive(connection):
+                    break
+            except BaseException:
+                connection.disconnect()
+                self.give_back(connection)
+                raise
+            connection.disconnect()
+            self.give_back(connection)
+        connection.mark, connection.wrote_history = None, False
+        connection.held_at = place_in_the_callers_code() if self._policy.debug else None
+        connection.waited = monotonic() - began
+        self._waits.append(connection.waited)
+        return connection
+
+    def give_back(self, connection: AsyncPooledConnection) -> None:
+        """Take *connection* back in any state, without waiting; a second call does no harm."""
+        if connection.held_since is None:
+            return
+        connection.response_timeout, connection.limit = connection.default_response_timeout, connection.default_limit
+        if connection.is_clean or connection.closed:
+            self._take_back(connection)
+            return
+        try:
+            in_background(self._recover(connection))
+        except RuntimeError:  # The event loop has ended.
+            connection.disconnect()
+            self._take_back(connection)
+
+    async def _recover(self, connection: AsyncPooledConnection) -> None:
+        try:
+            await connection.recover()
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            self._take_back(connection)
+
+    def _take_back(self, connection: AsyncPooledConnection) -> None:
+        now = monotonic()
+        is_old = connection.generation != self._generation or connection.expires_at <= now
+        if is_old or self._closed:
+            connection.disconnect()
+        connection.held_since, connection.held_by, connection.caller = None, None, None
+        connection.checkout += 1
+        if not connection.closed:
+            connection.idle_since = now
+            self._idle[connection] = None
+        self._serve()
+        self._open_missing(spare=is_old)
+        oldest = next(iter(self._idle), None)
+        if oldest is not None and is_stale(oldest, now):
+            del self._idle[oldest]
+            oldest.disconnect()
+
+    async def warm(self, timeout: float) -> None:
+        """
+        Open every connection within *timeout* seconds, so that no caller waits for one.
+
+        Raises:
+            PoolTimeout: all connections are in use.
+            ConfigurationError: the catalogue is closed, or its server refuses the connection.
+            DatabaseUnavailable: a connection could not be opened.
+            CatalogError: the last attempt to connect failed with this error.
+        """
+        deadline = monotonic() + timeout
+        taken: list[AsyncPooledConnection] = []
+        try:
+            while len(self._living()) < self._policy.size:
+                taken.append(await self.take(max(0.0, deadline - monotonic())))
+        finally:
+            for connection in taken:
+                self.give_back(connection)
+
+    def renew(self) -> None:
+        """Replace every connection: idle ones now, the others when they are given back."""
+        if monotonic() < self._renewed + RENEWAL_SECONDS:
+            return  # All older connections are already closed, and newer ones need no replacement.
+        self._renewed = monotonic()
+        self._generation += 1
+        self._disconnect_idle()
+
+    async def close(self) -> None:
+        """Close the pool: idle connections now, the others when they are given back."""
+        self._closed = True
+        self._disconnect_idle()
+        self._fail(list(self._queue), ConfigurationError(CLOSED))
+        # A connection that is being opened is closed as soon as it is there.
+        if self._opening and self._loop is asyncio.get_running_loop():
+            await asyncio.wait(self._opening)
+
+    def stats(self) -> PoolStats:
+        """Return the pool's current statistics."""
+        living = self._living()
+        held = [one for one in living if one.held_since is not None]
+        stats, oldest = self._policy.stats(
+            held, living=len(living), waiting=len(self._queue), waits=self._waits, now=monotonic()
+        )
+        return stats if oldest is None else replace(stats, oldest_holder=_describe_holder(oldest))
+
+    def _bind(self) -> None:
+        """Bind the pool to the running loop, or to the next one after the end of its loop."""
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            raise ConfigurationError("this catalogue belongs to another event loop: make a catalogue for each loop")
+        self._loop = loop
+        self._queue.clear()
+        self._opening.clear()
+        self._disconnect_idle()
+
+    # Taking turns
+
+    def _take_idle(self, *, searching: bool) -> AsyncPooledConnection | None:
+        """Return the idle connection that was used last, or None; no waiting caller can use an idle connection."""
+        if not self._idle or (searching and self._searching() >= self._policy.searches):
+            return None
+        connection, _ = self._idle.popitem()
+        self._hold(connection, asyncio.current_task(), searching=searching)
+        return connection
+
+    def _hold(self, connection: AsyncPooledConnection, task: asyncio.Task[object] | None, *, searching: bool) -> None:
+        connection.is_searching, connection.held_since = searching, monotonic()
+        connection.held_by = None if task is None else ref(task)
+
+    async def _wait(self, turn: Turn, timeout: float) -> AsyncPooledConnection:
+        """Wait in the queue for *turn*, and return its connection."""
+        if self._closed:
+            raise ConfigurationError(CLOSED)
+        self._queue[turn] = None
+        try:
+            self._serve_queue()
+            while turn.connection is None and turn.error is None:
+                seconds = min(turn.deadline - monotonic(), _POLL_SECONDS)
+                if seconds <= 0:
+                    break
+                await self._sleep(turn, seconds)
+                self._serve_queue()
+        except BaseException:
+            if turn.connection is not None:
+                self.give_back(turn.connection)
+            raise
+        finally:
+            self._queue.pop(turn, None)
+        if turn.connection is not None:
+            self._hold(turn.connection, asyncio.current_task(), searching=turn.is_searching)
+            return turn.connection
+        raise (self._policy.timeout_error(turn, timeout, self.stats()) if turn.error is None else copy_of(turn.error))
+
+    async def _sleep(self, turn: Turn, seconds: float) -> None:
+        """Wait until *turn* is woken, for at most *seconds*; time in which the loop was blocked does not count."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        timer = loop.call_at(due, turn.woken.set)
+        try:
+            await turn.woken.wait()
+        finally:
+            timer.cancel()
+        turn.woken.clear()
+        if (late := loop.time() - due) > _LATE_SECONDS:
+            # While the loop was blocked, no holder could return its connection, and nobody could take it.
+            turn.deadline += late
+            LOGGER.warning("the event loop was blocked for %.1f s by other code: run that code in a thread", late)
+
+    def _serve_queue(self) -> None:
+        """Give idle connections to waiting callers, and open missing ones."""
+        self._serve()
+        self._open_missing()
+        self._fail_queue()
+
+    def _serve(self) -> None:
+        may_search = bool(self._queue) and self._searching() < self._policy.searches
+        for turn in list(self._queue) if self._idle else ():
+            if not self._idle:
+                return
+            if turn.is_searching and not may_search:
+                continue
+            connection, _ = self._idle.popitem()
+            self._hold(connection, None, searching=turn.is_searching)
+            turn.connection = connection
+            del self._queue[turn]
+            turn.woken.set()
+            may_search = self._searching() < self._policy.searches
+
+    def _fail(self, turns: list[Turn], error: CatalogError) -> None:
+        for turn in turns:
+            turn.error = error
+            self._queue.pop(turn, None)
+            turn.woken.set()
+
+    def _fail_queue(self) -> None:
+        """Raise the last connection error in waiting callers, if a retry cannot help and no connection is open."""
+        if (failure := self._policy.failure) is not None and self._policy.failure_is_final:
+            turns = self._policy.failed_turns(list(self._queue), living=len(self._living()), opening=len(self._opening))
+            self._fail(turns, failure[1])
+
+    # Open connections
+
+    def _living(self) -> list[AsyncPooledConnection]:
+        return [one for known in self._known if (one := known()) is not None and not one.closed]
+
+    def _searching(self) -> int:
+        return sum(one.is_searching and one.held_since is not None for one in self._living())
+
+    def _disconnect_idle(self) -> None:
+        idle = list(self._idle)
+        self._idle.clear()
+        for connection in idle:
+            connection.disconnect()
+
+    # Opening connections
+
+    def _open_missing(self, *, spare: bool = False) -> None:
+        if self._closed or not (self._queue or spare):
+            return
+        missing = self._policy.missing(
+            self._queue,
+            now=monotonic(),
+            living=len(self._living()),
+            opening=len(self._opening),
+            searching=self._searching(),
+            spare=spare,
+        )
+        for _ in range(missing):
+            task = in_background(self._open())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self) -> None:
+        """Open one connection in a task of its own, so that no caller waits beyond its timeout."""
+        generation = self._generation
+        try:
+            connection = await self._connect()
+        except CatalogError as error:
+            self._note_failure(error)
+            return
+        except Exception as error:  # noqa: BLE001  # Otherwise no caller would get the error.
+            # The error's own text may quote a connection parameter.
+            message = f"connect: an unexpected {kind_of(error)}"
+            self._note_failure(CatalogInternalError(message, operation="connect", phase="connect"))
+            return
+        if self._closed:
+            connection.disconnect()
+            return
+        self._policy.connected(connection, generation=generation, now=monotonic())
+        self._policy.succeeded()
+        connection.home = self
+        self._known = [known for known in self._known if known() is not None]
+        self._known.append(ref(connection))
+        self._idle[connection] = None
+        self._opening.discard(asyncio.current_task())
+        self._serve_queue()
+
+    def _note_failure(self, error: CatalogError) -> None:
+        LOGGER.warning("a connection could not be made: %s", error)
+        # The frames of the traceback hold the connection parameters.
+        error.__traceback__ = None
+        self._policy.failure = monotonic(), error
+        self._opening.discard(asyncio.current_task())
+        self._fail_queue()
+
+
+def _describe_holder(connection: AsyncPooledConnection) -> str:
+    """Return the task that holds *connection* and, if debug_pool is on, the place of the checkout."""
+    task = connection.held_by() if connection.held_by is not None else None
+    name = "which has ended" if task is None else printable(task.get_name())
+    return f"task {name}" + (f", taken in {connection.held_at}" if connection.held_at else "")

@@ -1,0 +1,41 @@
+"""Checks that synchronous code stays out of event loops, and that it is given plain functions."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Final, TypeVar
+
+from audiocatalog.db.observer import LOGGER
+from audiocatalog.errors import InvalidInput, Problem
+
+_Result = TypeVar("_Result")
+_BLOCKS: Final = (
+    "a Catalog was called from a coroutine, so its calls block the event loop: use audiocatalog.aio.AsyncCatalog, or "
+    "call it in a thread with asyncio.to_thread"
+)
+
+
+def is_in_an_event_loop() -> bool:
+    """Return whether the caller runs in an event loop, which blocking calls would stop; if so, log a warning."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    LOGGER.warning(_BLOCKS)
+    return True
+
+
+def result_of(result: _Result, field: str = "unit", operation: str = "run") -> _Result:
+    """
+    Return the *result* of a function of the caller.
+
+    Raises:
+        InvalidInput: the function is asynchronous, so that it has only begun.
+    """
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()  # Otherwise Python would warn that it was never awaited.
+        rule = "a plain function, not an async one; audiocatalog.aio.AsyncCatalog takes async functions"
+        raise InvalidInput(Problem(field, rule), operation=operation)
+    return result
