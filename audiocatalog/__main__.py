@@ -12,7 +12,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"click", "rich"}:
             raise
-        sys.exit("the command needs the extra: pip install 'audiocatalog[cli]'")
+        sys.exit("the libraries of the command are missing: run pip install 'audiocatalog[cli]'")
     except KeyboardInterrupt:  # The import takes most of a second.
         print("error: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(130)

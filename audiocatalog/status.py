@@ -23,7 +23,7 @@ class TrackStatus(StrEnum):
     PROCESSING = "PROCESSING"
     #: Processed; its metadata is stored.
     COMPLETED = "COMPLETED"
-    #: Not processed; the track stays here until a caller moves it to PENDING.
+    #: Processing failed; the track stays FAILED until a caller moves it to PENDING.
     FAILED = "FAILED"
 
 

@@ -1,4 +1,4 @@
-"""A transaction and its methods."""
+"""A unit of work: a transaction with the methods of a catalogue."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UnitOfWork(Methods):
     """
     A transaction: all of its changes are committed, or none.
 
-    Use it as a ``with`` block: a clean exit commits, and an exception rolls back. A unit of work belongs to one
+    Use a unit of work as a ``with`` block: a clean exit commits, and an exception rolls back. Each belongs to one
     thread. The exit from the block can raise these errors.
 
     Raises:
@@ -66,7 +66,7 @@ class UnitOfWork(Methods):
 
     def __enter__(self) -> Self:
         if self._has_begun:
-            raise UnitOfWorkEnded("this unit of work was entered before; make a new one for each `with` block")
+            raise UnitOfWorkEnded("this unit of work was entered before; create a new one for each `with` block")
         self._has_begun = True
         self._began = perf_counter()
         self._handled = sys.exception()
@@ -110,7 +110,7 @@ class UnitOfWork(Methods):
         transaction.roll_back()
         if isinstance(error, sqlalchemy.exc.DBAPIError | sqlalchemy.exc.PendingRollbackError | psycopg.Error):
             phase: Phase = "commit" if transaction.host_is_committing else "statement"
-            # Our own methods translate their errors, so this one comes from the host's session.
+            # Our own methods translate their errors, so this error comes from the host's session.
             return underlying_interrupt(error, self._handled) or of_host(error, operation="unit_of_work", phase=phase)
         return error
 

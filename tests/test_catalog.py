@@ -438,7 +438,7 @@ def test_a_database_in_another_encoding_is_refused(server_url: str, encoding: st
 def test_a_catalogue_is_neither_pickled_nor_copied(database_url: str, attempt: Callable[[Catalog], object]) -> None:
     with Catalog(database_url) as catalog:
         catalog.find(uuid4())
-        with pytest.raises(TypeError, match="make one in each process"):
+        with pytest.raises(TypeError, match="create one in each process"):
             attempt(catalog)
 
 

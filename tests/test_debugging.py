@@ -78,6 +78,6 @@ def test_with_it_reprs_show_values_and_causes_the_servers_words(database_url: st
     assert {name: text for name, text in found["printed"].items() if "lanted" not in text} == {}
     assert "value too long" in found["failure"]
     assert [line for line in found["told"] if "AUDIOCATALOG_DEBUG" in line] == [
-        "AUDIOCATALOG_DEBUG is on: reprs and errors show data; unset it outside development"
+        "AUDIOCATALOG_DEBUG is set, so reprs and errors show data; unset it outside development"
     ]
     assert "hidden" not in json.dumps(found)

@@ -47,13 +47,13 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
     """
     A catalogue: a pool of connections, units of work, and methods that each run one operation.
 
-    Make one catalogue for each event loop and database, and share it between tasks. The first use connects, and checks
+    Create one catalogue for each event loop and database, and share it between tasks. The first use connects, and checks
     the server and its schema. A ``with`` block or ``close`` closes the catalogue. Times are in seconds.
 
     - *url*: the database, as ``postgresql://user:password@host/name``
     - *actor*: the author of every change whose call names no other author
-    - *password*: replaces the URL's password: a text, or a function that the pool calls for each new connection (see
-      below)
+    - *password*: a string that replaces the URL's password, or a function that returns the password for each new
+      connection
     - *pool_size*: the maximum number of connections
     - *max_searches*: the maximum number of connections that run searches at the same time; by default three in four
     - *pool_timeout*: the timeout of one wait for a connection
@@ -62,15 +62,15 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
     - *statement_timeout*: the timeout of one statement
     - *search_timeout*: the timeout of one statement of a search
     - *lock_timeout*: the timeout of one wait for a lock
-    - *idle_timeout*: the server ends a unit of work that sends no statement for this long
+    - *idle_timeout*: the time without a statement after which the server ends a unit of work
     - *network_timeout*: the time after a statement's timeout at which a connection without an answer is closed
     - *slow_after*: the duration after which a call is logged as slow to the logger ``audiocatalog``
-    - *pooler*: for PgBouncer in transaction mode: prepares no statements, and sets timeouts in each transaction
-    - *debug_pool*: records where in the code each connection is checked out, which takes about 10 microseconds
+    - *pooler*: whether to support PgBouncer in transaction mode, without prepared statements and session settings
+    - *debug_pool*: whether to record which line of code checks out each connection; takes about 10 microseconds
     - *max_attempts*: the number of tries of a track before it is FAILED
     - *retry_delay*: the delay after the first try of a track, doubled after each further try
     - *longest_retry_delay*: the maximum delay before a retry
-    - *notify*: sends a notification for each waiting track, for workers with *listen*
+    - *notify*: whether to send a notification for each waiting track, for workers with *listen*
     - *observe*: a function that the caller's thread calls with an ``Observation`` after every call and unit of work
 
     A *password* function suits tokens that expire. The function runs in a thread of the pool, so a caller waits for it
@@ -181,10 +181,10 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
 
     def __reduce__(self) -> NoReturn:
         """Refuse pickling and copying: connections belong to one process, and the URL contains a password."""
-        raise TypeError("an AsyncCatalog cannot be pickled or copied; make one in each process from the same URL")
+        raise TypeError("an AsyncCatalog cannot be pickled or copied; create one in each process from the same URL")
 
     async def close(self) -> None:
-        """Close the pool. An open unit of work keeps its connection until it ends."""
+        """Close the pool. An open unit of work keeps its connection until the unit of work ends."""
         await self._database.close()
 
     def unit_of_work(self) -> AsyncUnitOfWork:
@@ -225,8 +225,8 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
         Ask the server, for at most *deadline* seconds, whether the unit of work that raised *error* was committed.
 
         Return True if everything was committed, and False if nothing was committed. Return None if the server cannot
-        tell: another server has replaced the first one, or the host wrote through its session. ``run`` calls this
-        method itself.
+        tell: another server has replaced the first one, or the host wrote through its session. ``run`` makes this
+        check itself.
 
         Raises:
             DatabaseUnavailable: the server cannot be reached.
@@ -261,21 +261,21 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
         """
         Store *records* in batches, and return the outcome of each record.
 
-        - *records*: each a ``TrackRecord``, a mapping for ``TrackRecord.from_mapping``, or an ``ExportedRecord``, which
-          also sets the status and the time of creation that its track had in another catalogue
+        - *records*: an iterable of ``TrackRecord``, mappings for ``TrackRecord.from_mapping``, and ``ExportedRecord``,
+          which also sets the track's earlier status and time of creation
         - *batch*: the number of records in one transaction
         - *on_conflict*: what to do if the track exists with other content: ``skip``, ``replace`` or ``error``
         - *progress*: a function that is called with a ``BulkBatch`` after each commit
-        - *connections*: how many connections of the pool store batches; more are faster if the server has idle cores
+        - *connections*: the number of connections that store batches; more are faster if the server has idle cores
         - *actor*, *reason*: recorded with every change
 
-        A record that breaks a rule is refused, and the others are stored. If a batch exceeds its timeout, which is one
-        minute for 5,000 records, it is stored in parts. If a single record exceeds ``statement_timeout``, it is
-        refused. A batch is retried for one minute while the error is ``retryable``. Records with the same id are
-        stored in order. While a batch is copied to the server, the next one is read and checked.
+        A record that breaks a rule is refused, and the others are stored. A batch that exceeds its timeout, one minute
+        for 5,000 records, is stored in parts. A single record that exceeds ``statement_timeout`` is refused. A batch is
+        retried for one minute while the error is ``retryable``. Records with the same id are stored in order. While a
+        batch is copied to the server, the next batch is read and checked.
 
         The load takes constant memory for any number of records. Any other error ends the load, and so does an
-        exception from the iterator *records*. The batches that *progress* was called with stay stored. If the records
+        exception from the iterator *records*. The batches that were passed to *progress* stay stored. If the records
         have ids, the load can be repeated: the second load leaves stored tracks unchanged. Run ``refresh_vocabulary``
         afterwards, so that searches offer the new words as corrections.
 
@@ -323,16 +323,16 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
         - *lease*: the duration of a claim, from 10 milliseconds to 7 days; a background thread renews the lease
         - *order_by*: the waiting tracks that are claimed first, ``oldest`` or ``newest``
         - *poll*: if no track waits, the worker looks again after about this many seconds
-        - *until_empty*: the loop ends when no track waits
-        - *listen*: the worker also looks when a catalogue with ``notify`` announces a track. Behind PgBouncer in
-          transaction mode, the worker only polls
+        - *until_empty*: whether the loop ends when no track waits
+        - *listen*: whether the worker also looks when a catalogue with ``notify`` announces a track. Behind PgBouncer
+          in transaction mode, the worker only polls
 
         - *concurrency*: how many claims ``run`` works on at the same time, from 1 to 1,000
 
         SIGTERM and ``stop`` also end the loop. The loop then releases the claims that it has not yielded.
 
         Besides the connections of the loop's body, the worker briefly uses up to two connections of the pool: one
-        renews leases, the other takes back tracks of dead workers. With *listen*, the worker keeps one more
+        renews leases, the other releases tracks of dead workers. With *listen*, the worker keeps one more
         connection, outside of the pool.
 
         Raises:
@@ -378,7 +378,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
                 return await work._perform("refresh_vocabulary", refresh_vocabulary(timeout=seconds))  # noqa: SLF001
 
     def _begin(self, transaction: OpenTransaction, observed: bool) -> AsyncUnitOfWork:  # noqa: FBT001
-        """Return a unit of work whose commit can be checked; if it is part of another call, it is not *observed*."""
+        """Return a unit of work whose outcome can be looked up; inside another call, it is not *observed*."""
         return AsyncUnitOfWork(
             transaction,
             actor=self._actor,

@@ -52,7 +52,7 @@ class AsyncClaiming(AsyncCalls):
 
     async def renew(self, claim: Claim, *, lease: timedelta = _LEASE) -> Claim:
         """
-        Extend *claim* to *lease* from now, unless it already ends later, and return the renewed claim.
+        Extend *claim* to *lease* from now, unless the claim already ends later, and return the renewed claim.
 
         Raises:
             ClaimLost: the claim has expired, or another caller has moved the track.
@@ -62,7 +62,7 @@ class AsyncClaiming(AsyncCalls):
 
     async def renew_many(self, claims: Sequence[Claim], *, lease: timedelta = _LEASE) -> list[Claim | ClaimLost]:
         """
-        Extend *claims* as ``renew`` does, and return, in the same order, the renewed claim or the error of each.
+        Extend *claims* as ``renew`` does, and return the renewed claim or the error of each, in the same order.
 
         Raises:
             InvalidInput: an argument breaks its rule; nothing was changed.
@@ -87,7 +87,7 @@ class AsyncClaiming(AsyncCalls):
         self, claims: Sequence[Claim | tuple[Claim, TrackMetadata | None]], *, actor: str | None = None
     ) -> list[StatusChange | ClaimLost]:
         """
-        Complete *claims*, with or without metadata, and return, in the same order, the change or the error of each.
+        Complete *claims*, with or without metadata, and return the change or the error of each, in the same order.
 
         A lost claim does not stop the others.
 
@@ -123,7 +123,7 @@ class AsyncClaiming(AsyncCalls):
 
     async def release_expired(self, limit: int = 1000, *, actor: str | None = None) -> list[StatusChange]:
         """
-        Take back up to *limit* tracks with expired leases, and return the changes.
+        Release up to *limit* tracks with expired leases, and return the changes.
 
         Each track waits for a retry, or is FAILED after ``max_attempts`` tries. A claim that is renewed at the same
         moment stays valid. Workers call this method themselves.

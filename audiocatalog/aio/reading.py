@@ -182,20 +182,20 @@ class AsyncReading(AsyncCalls):
 
         Use these pages to keep a copy, such as a search index, up to date. Without *after*, the first pages contain
         all tracks. Later pages contain the tracks that were written since, in their current state. The pages miss no
-        write of this package; the order in which concurrent writers begin and commit does not matter. A track may
-        appear more than once; its ``version`` tells whether the copy is current.
+        write of this package, whatever the order of concurrent writers. A track may appear more than once; compare its
+        ``version`` with the copy's version.
 
         Store ``next_cursor`` with the copy, in the same transaction as the tracks. Then call again: at once if ``more``
         is true, otherwise after a pause.
 
-        A unit of work's own changes appear in pages that are read after its commit, but a track that appears earlier
-        already shows them. On a standby, a change appears when all transactions that began before it have ended. Each
-        page reads the log from the oldest transaction that was open at the previous page, so a transaction that stays
-        open for hours slows down every page.
+        A unit of work's own changes appear in pages that are read after its commit, but tracks on earlier pages already
+        show these changes. On a standby, a change appears when all transactions that began before the change have
+        ended. Each page reads the log from the oldest transaction that was open at the previous page, so a transaction
+        that stays open for hours slows down every page.
 
         Raises:
-            InvalidInput: an argument breaks its rule, or *after* comes from another database, or from before a restore
-                of this one. Then start again with None.
+            InvalidInput: an argument breaks its rule, or *after* is a cursor of another database, or of a time before a
+                restore of this database; start again with ``after=None``.
             QueryTimeout: the page took longer than ``statement_timeout``.
 
         >>> page = await catalog.changes(copy.cursor)  # doctest: +SKIP

@@ -22,10 +22,10 @@ from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, DatabaseUnav
 _Result = TypeVar("_Result")
 _Unit = TypeVar("_Unit")
 OpenTransaction = Callable[[], AbstractAsyncContextManager[AsyncTransaction]]
-#: Work that may be done twice is retried for this time, which is long enough for a server to restart.
+#: Work that is safe to repeat is retried for this many seconds, in which a server can restart.
 _RETRY_SECONDS: Final = 60.0
 _PAUSES: Final = {"multiplier": 0.01, "max": 1.0}
-# Even after the deadline, a server has this time to answer.
+# The minimum timeout of an answer in seconds, also after the deadline.
 _MIN_WAIT: Final = 1.0
 
 
@@ -33,7 +33,7 @@ class AsyncRunner(Generic[_Unit]):
     """
     A runner that retries units of work on *database*.
 
-    *begin* returns a new unit of work on the given transaction; its second argument says whether it is observed.
+    *begin* returns a new unit of work on the given transaction; the second argument says whether the unit is observed.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class AsyncRunner(Generic[_Unit]):
         self, unit: Callable[[_Unit], Awaitable[_Result]], stopped: Callable[[], bool] = lambda: False
     ) -> _Result:
         """
-        Run *unit*, which may be done twice, with retries for one minute, or until *stopped* returns True.
+        Run *unit*, which is safe to repeat, with retries for one minute, or until *stopped* returns True.
 
         Raises:
             CatalogError: the error of the last attempt.
@@ -73,7 +73,7 @@ class AsyncRunner(Generic[_Unit]):
         observed: bool = True,
     ) -> _Result:
         """
-        Run *unit* in a unit of work of its own, with retries for *deadline* seconds while *may_help* returns True.
+        Run *unit* in a new unit of work; retry for *deadline* seconds while *may_help* returns True for the error.
 
         Raises:
             CommitOutcomeUnknown: the transaction may be committed, or the host committed a part of it through its
@@ -108,7 +108,7 @@ class AsyncRunner(Generic[_Unit]):
                 has_ended = True
         except CommitOutcomeUnknown as error:
             kept = None
-            # Otherwise, a COMMIT inside the unit got no answer, or its transaction has no known identity.
+            # Otherwise, a COMMIT inside the unit got no answer, or the transaction has no known identity.
             if has_ended and error.trace is not None:
                 with suppress(CatalogError):  # The server may still be down.
                     kept = await self.outcome_of(TransactionRef(*error.trace), end - monotonic())
@@ -116,7 +116,7 @@ class AsyncRunner(Generic[_Unit]):
                 raise
             if not kept and not any(one.host_has_committed for one in given):
                 raise DatabaseUnavailable(
-                    "run: the connection was lost before COMMIT, and the server rolled the work back; run it again",
+                    "run: the connection was lost before COMMIT, and nothing was committed; run the unit of work again",
                     operation="run",
                     phase="commit",
                 ) from error.__cause__
@@ -160,8 +160,8 @@ class AsyncRunner(Generic[_Unit]):
 
 def _partly_committed(error: CatalogError) -> CommitOutcomeUnknown:
     return CommitOutcomeUnknown(
-        "run: the unit of work had committed by its session before it failed, so it is not retried; the changes after "
-        "that commit were rolled back: repeat only those",
+        "run: the unit of work committed through its session before it failed, so it was not retried; the changes "
+        "after that commit were rolled back: repeat only these changes",
         operation="run",
         phase=error.phase,
         sqlstate=error.sqlstate,

@@ -1,5 +1,5 @@
 # Made from audiocatalog/methods/supervising.py by `make twins`: change that module.
-"""Methods that tell how a catalogue does: counts of tracks, health, and its pool."""
+"""Methods that show the state of a catalogue: counts of tracks, activity, health, and the pool."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from audiocatalog.operations.monitoring import Health, PoolStats, StatusCount, c
 
 
 class AsyncSupervising(AsyncCalls):
-    """AsyncMethods of a catalogue alone, for dashboards and probes."""
+    """AsyncMethods for dashboards and probes, which only a catalogue has."""
 
     _database: AsyncDatabase
 
@@ -24,9 +24,9 @@ class AsyncSupervising(AsyncCalls):
 
     async def activity(self, since: timedelta = timedelta(hours=24), buckets: int = 24) -> Activity:
         """
-        Return what happened in the last *since*, divided into *buckets* of equal length, and what is in progress now.
+        Return the activity of the last *since*, in *buckets* parts of equal length, and the work in progress.
 
-        One statement reads the history of that time, and all unfinished tracks, once.
+        One statement reads the history of this period and all unfinished tracks, each once.
 
         Raises:
             InvalidInput: *since* is not a timedelta from 1 second to 366 days, or *buckets* is not a number from 1 to

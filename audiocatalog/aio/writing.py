@@ -42,9 +42,9 @@ class AsyncWriting(AsyncCalls):
         *actor* and *reason* are recorded in the history.
 
         Raises:
-            InvalidInput: a field or an argument breaks its rule; the error names all of them, and nothing was sent.
-            IllegalTransition: no track begins in *status*.
-            SaveConflict: the track has other content without *replace*, or is not at *expected_version*.
+            InvalidInput: a field or an argument breaks its rule; the error names each such field, and nothing was sent.
+            IllegalTransition: a new track cannot have *status*.
+            SaveConflict: the track has other content and *replace* is False, or the track is not at *expected_version*.
             TrackNotFound: *expected_version* was given, and no track has this id.
 
         >>> async with catalog.unit_of_work() as work:  # doctest: +SKIP
@@ -76,7 +76,7 @@ class AsyncWriting(AsyncCalls):
 
         Raises:
             InvalidInput: an argument breaks its rule.
-            SaveConflict: the track has other content without *replace*, or is not at *expected_version*.
+            SaveConflict: the track has other content and *replace* is False, or the track is not at *expected_version*.
             TrackNotFound: *expected_version* was given, and no track has this id.
         """
         return await self._run(
@@ -96,8 +96,8 @@ class AsyncWriting(AsyncCalls):
         """
         Move the track with *id* to the status *to* and return the change, a row of its history.
 
-        The track moves only from *expected*, or if that is None, from any status that ``TRANSITIONS`` allows. A call
-        with the *operation_id* of an earlier call returns the earlier answer, so a call can be retried safely.
+        If *expected* is given, the track moves only from that status, otherwise from any status that ``TRANSITIONS``
+        allows. A call with the *operation_id* of an earlier call returns the earlier answer, so retries are safe.
 
         Raises:
             IllegalTransition: ``TRANSITIONS`` forbids the move from the track's status.

@@ -1,1 +1,1 @@
-"""Everything that holds a connection."""
+"""Connections to the database, their pool, and the execution of operations on a connection."""

@@ -1,4 +1,4 @@
-"""Batches of a bulk save: the caller's thread reads them, and several connections store them."""
+"""The batches of a bulk save: the caller's thread reads the records, and several connections store the batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from audiocatalog.operations.bulk_result import BulkResult, Outcomes
 _Unit = TypeVar("_Unit")
 _MAX_BATCH: Final = 100_000
 _MAX_CONNECTIONS: Final = 64
-#: Store records in one transaction.
+#: A function that stores records in one transaction, and returns their outcomes.
 StoreBatch = Callable[[Sequence[Record]], Sequence[RecordOutcome]]
 
 
@@ -46,14 +46,14 @@ def save_in_batches(
     stop: Callable[[], object] = lambda: None,
 ) -> BulkResult:
     """
-    Store *records* with calls of *store*, each with at most *batch* records; return the outcome of each record.
+    Store *records* in calls of *store*, at most *batch* records per call, and return the outcome of each record.
 
-    At most *connections* batches are stored at a time, while the next one is read and checked. If *connections* is
+    At most *connections* batches are stored at a time, while the next batch is read and checked. If *connections* is
     None, the caller's thread stores one batch after another.
 
     Raises:
         InvalidInput: an argument breaks its rule; the error names it.
-        CatalogError: *store* raised it. Every batch that was passed to *progress* is stored.
+        CatalogError: *store* raised this error. Every batch that was passed to *progress* is stored.
     """
     check_arguments(records, Iterable, batch=batch, progress=progress, connections=connections)
     batches = read_batches(records, batch)
@@ -125,13 +125,13 @@ def _stored_ahead(
                         raise
                     yield first, stored
                 if stopped is not None:
-                    raise stopped  # noqa: TRY301  # The handler below is for this error too.
+                    raise stopped  # noqa: TRY301  # The handler below handles this error too.
                 if batch is None:
                     return
                 under_way.append((batch, ids, executor.submit(store, valid)))
         except BaseException as error:
             if not isinstance(error, Exception):
-                # After Ctrl-C, the caller does not wait for batches under way or for a dead server.
+                # After Ctrl-C, the caller does not wait for batches in progress or for a dead server.
                 stop()
                 executor.shutdown(wait=False, cancel_futures=True)
             raise

@@ -26,8 +26,8 @@ _IS_HELD: Final = Statement("""
 SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'transactionid' AND granted
                AND transactionid::text::bigint = $1::bigint % 4294967296)
 """)
-# A transaction writes its rows between the two times in its mark. A later transaction with the same id writes after
-# them. The times come from the old server, because another server's clock may differ.
+# A transaction writes its rows between the two times in its mark. A later transaction with the same id writes its
+# rows after these times. The times come from the old server, because another server's clock may differ.
 _FIND: Final = Statement("""
 SELECT EXISTS (SELECT 1 FROM audio_track_status_changes
                WHERE xact_id = $1::bigint AND at BETWEEN $2::timestamptz AND $3::timestamptz)
@@ -47,7 +47,7 @@ class TransactionRef(NamedTuple):
     The identity of a transaction.
 
     - *server*: the timeline and reset time of its server; None for a standby.
-    - *mark*: the transaction's id, start time and last write time, as ``id|start|write``; None if it wrote nothing.
+    - *mark*: the transaction's id, start time and last write time, as ``id|start|write``; None if no statement wrote.
     - *wrote_history*: whether the transaction wrote rows of the history or the edits.
     """
 
@@ -80,7 +80,7 @@ def note_mark(connection: PooledState, row: tuple[str | None, bool] | None) -> N
     connection.mark, connection.wrote_history = row or (None, False)
 
 
-def find_outcome(trace: TransactionRef) -> Operation[Outcome | None]:  # noqa: PLR0911  # Each says what is known by then.
+def find_outcome(trace: TransactionRef) -> Operation[Outcome | None]:  # noqa: PLR0911  # Each needs one more fact.
     """Return the outcome of the transaction *trace*; None if the server cannot tell."""
     if trace.mark is None:
         return "aborted"  # The transaction wrote nothing, so nothing is committed.

@@ -49,19 +49,20 @@ if hasattr(os, "register_at_fork"):
 
 
 class Home(Protocol):
-    """The owner to which a closed connection returns: its pool."""
+    """The owner of a connection, such as a pool; a closed connection returns to its owner."""
 
     def give_back(self, connection: PooledConnection) -> None:
-        """Take *connection* back in any state."""
+        """Accept *connection*, which its caller returns in any state."""
 
 
 class PooledState(psycopg.BaseConnection[Any]):
     """
-    What a connection of a pool has besides its driver's state, whether its methods block or are awaited.
+    The state that the pool adds to a connection, whether the connection's methods block or are awaited.
 
     - *limit*: the statement timeout, in seconds.
-    - *response_timeout*: the maximum seconds for an answer: *limit* plus *network_timeout*. It ends the wait for a
-      frozen server. No setting of libpq or the server ends it, because the server's kernel still acknowledges packets.
+    - *response_timeout*: the maximum wait for an answer, in seconds: *limit* plus *network_timeout*. This timeout ends
+      the wait for a frozen server. No setting of libpq or of the server ends this wait, because the kernel of a frozen
+      server still acknowledges packets.
     """
 
     limit: float | None = None
@@ -69,14 +70,14 @@ class PooledState(psycopg.BaseConnection[Any]):
     response_timeout: float | None = None
     default_response_timeout: float | None = None
     network_timeout: float = 0.0
-    #: The checkout's time and, if debug_pool is on, its place in the caller's code.
+    #: The time of the checkout and, if debug_pool is on, its line in the caller's code.
     held_since: float | None = None
     held_at: str | None = None
     #: For commit_outcome.py: the server, the transaction's mark, and whether it wrote history or edits.
     server: str | None = None
     mark: str | None = None
     wrote_history: bool = False
-    #: The seconds that the holder waited for this connection.
+    #: How long the caller waited for this connection, in seconds.
     waited: float = 0.0
     #: The process that opened the connection.
     process: object = None
@@ -102,7 +103,7 @@ class PooledState(psycopg.BaseConnection[Any]):
             ForkedConnectionError: the connection belongs to the parent process.
         """
         if self.process is not _process:
-            raise ForkedConnectionError("this connection belongs to the process that this one was forked from")
+            raise ForkedConnectionError("the parent process opened this connection; use a new one in the child process")
 
     def note_the_limit(self, error: psycopg.errors.QueryCanceled, seconds: float) -> None:
         """Mark *error* as a timeout if its statement ran for the whole limit."""
@@ -123,7 +124,7 @@ class PooledState(psycopg.BaseConnection[Any]):
             self._poller = select.poll()
             self._poller.register(self.fileno(), select.POLLIN)
             return bool(self._poller.poll(0))
-        try:  # eventlet removes poll.
+        try:  # eventlet removes select.poll.
             return bool(select.select([self.fileno()], (), (), 0)[0])
         except ValueError:
             return True  # The descriptor is too large for select, so the caller has to ask the server.
@@ -138,7 +139,7 @@ class PooledState(psycopg.BaseConnection[Any]):
         return self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF
 
     def forget(self) -> PGconn:
-        """Return the connection of libpq for another object, which is from now on the one to close it."""
+        """Return the connection of libpq for another object, which must close the connection from then on."""
         self.process = None
         return self.pgconn
 
@@ -161,12 +162,12 @@ class PooledConnection(PooledState, psycopg.Connection[Any]):
     cached_cursor: psycopg.RawCursor[Any] | None = None
     #: The connection's pool.
     home: Home | None = None
-    #: A thread that was interrupted while it returned this connection. It may return the connection again after another
-    #: thread has checked it out.
+    #: The id of a thread that was interrupted while it returned this connection. This thread may return the connection
+    #: again after another thread has checked it out.
     interrupted_giver: int = 0
 
     @classmethod
-    def connect(  # type: ignore[override]  # It adds arguments to the parameters of libpq.
+    def connect(  # type: ignore[override]  # This method adds arguments to the parameters of libpq.
         cls,
         conninfo: str = "",
         *,
@@ -175,7 +176,7 @@ class PooledConnection(PooledState, psycopg.Connection[Any]):
         **parameters: Any,  # noqa: ANN401  # Any parameter of libpq.
     ) -> Self:
         """
-        Connect as psycopg does.
+        Connect as psycopg does, and set the timeouts of the connection.
 
         Raises:
             psycopg.Error: the connection failed. The message names neither user nor database.
@@ -195,7 +196,7 @@ class PooledConnection(PooledState, psycopg.Connection[Any]):
         cancelled on the server and the connection is closed.
 
         Raises:
-            ServerUnresponsive: the response_timeout has ended.
+            ServerUnresponsive: the server did not answer within response_timeout.
             ForkedConnectionError: the connection belongs to the parent process.
         """
         self.refuse_in_a_child()
@@ -230,7 +231,7 @@ class PooledConnection(PooledState, psycopg.Connection[Any]):
         self.pgconn.finish()
 
     def close(self) -> None:
-        """Return the connection to its pool, or disconnect if it has no pool; a second call does no harm."""
+        """Return the connection to its pool, or disconnect if it has no pool; a second call has no effect."""
         if self.process is not _process:
             return  # A disconnect would end the parent's session too.
         if self.home is None:
@@ -248,7 +249,7 @@ class PooledConnection(PooledState, psycopg.Connection[Any]):
             raise
 
     def reset(self) -> None:
-        """Prepare the connection for its next holder: roll back its transaction, or disconnect."""
+        """Prepare the connection for its next caller: roll back its transaction, or disconnect."""
         self.response_timeout, self.limit = self.default_response_timeout, self.default_limit
         if self.is_in_a_pipeline:
             self.disconnect()
@@ -308,8 +309,8 @@ def leave_pipeline(driver: psycopg.Connection[Any], error: Exception) -> psycopg
     Read the answers that a failed pipeline has left, so that *driver* stays usable.
 
     Return the server's error if *error* hides it, otherwise None. After an error at the end of a transaction, the
-    server sends one answer more than psycopg 3.3 reads. Then psycopg raises an error about leaving the pipeline
-    instead.
+    server sends one answer more than psycopg 3.3 reads. Then psycopg raises an error about the end of the pipeline
+    instead of the server's error.
     """
     pipe = driver.pgconn
     if pipe.status == ConnStatus.BAD or pipe.pipeline_status == PipelineStatus.OFF:
@@ -358,5 +359,5 @@ def raw_cursor(driver: psycopg.Connection[Any]) -> psycopg.RawCursor[Any]:
 
 
 def transaction_settings(settings: Mapping[str, str]) -> str:
-    """Return SET LOCAL statements for *settings*; they take no snapshot, so the isolation level can still be set."""
+    """Return SET LOCAL statements for *settings*; SET takes no snapshot, so the isolation level can still be set."""
     return "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())

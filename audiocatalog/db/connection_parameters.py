@@ -1,4 +1,4 @@
-"""The parameters of libpq: checks before connecting, and advice about the errors that they cause."""
+"""Checks of libpq's parameters before a connection is opened, and advice about errors that parameters cause."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Password = str | Callable[[], str]
 _HIGHEST_PORT: Final = 65_535
 _DIGITS: Final = 9  # Python refuses to convert very long numbers.
 _HOST_AND_PORT: Final = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]*))?")
-#: Parameters of other drivers and tools. Messages may name these; any other unknown name may be a part of a password.
+#: Parameters of other drivers and tools. Messages may name these; any other unknown name may be part of a password.
 _OF_OTHERS: Final = frozenset(
     (
         "schema",
@@ -36,8 +36,7 @@ _OF_OTHERS: Final = frozenset(
 )
 #: The values that switch a parameter off.
 _NOT: Final = frozenset(("", "0", "false", "off", "no"))
-# Errors of libpq, the server and PgBouncer about a parameter. These errors quote the value; our messages do not repeat
-# it.
+# Errors of libpq, the server and PgBouncer about a parameter. These errors quote the value; our messages do not.
 _AT_FAULT: Final = tuple(
     re.compile(text)
     for text in (
@@ -77,7 +76,7 @@ def connection_parameters(url: URL) -> dict[str, Any]:
             )
         if not isinstance(value, str) and name != "host":
             raise ConfigurationError(
-                f"the database URL holds the parameter {name} more than once: keep one", field=name
+                f"the database URL contains the parameter {name} more than once: remove all but one", field=name
             )
         parameters[name] = value if isinstance(value, str) else ",".join(value)
     named = {"user": url.username, "password": url.password, "dbname": url.database, "host": url.host, "port": url.port}
@@ -94,7 +93,7 @@ def connection_parameters(url: URL) -> dict[str, Any]:
         psycopg.conninfo.make_conninfo(**parameters)
     except psycopg.Error as error:
         raise ConfigurationError(
-            "a parameter of the database URL is wrong; check those after the question mark"
+            "a parameter of the database URL is wrong: check the parameters after the question mark"
         ) from _without_text(error)
     return dict(parameters)
 
@@ -104,14 +103,14 @@ def host_of(text: str) -> str:
     Return the host, or comma-separated hosts, in *text*, without the brackets of IPv6 addresses, as libpq requires.
 
     Raises:
-        ConfigurationError: *text* holds a port.
+        ConfigurationError: *text* contains a port.
     """
     names = []
     for host in text.split(","):
         name, port = _name_and_port(host)
         if name is None or port is not None:
             raise ConfigurationError(
-                "DB_HOST must be a host without a port, such as db.example or ::1: set the port by DB_PORT"
+                "DB_HOST must be a host without a port, such as db.example or ::1: set the port in DB_PORT"
             )
         names.append(name)
     return ",".join(names)
@@ -122,7 +121,7 @@ def password_of(password: Password) -> str:
     Return the password for a new connection.
 
     Raises:
-        ConfigurationError: the function that returns the password failed, and its error is the cause; or libpq cannot
+        ConfigurationError: the function that returns the password raised an error, which is the cause, or libpq cannot
             send the password.
         CatalogError: the function raised this error.
     """
@@ -150,7 +149,7 @@ def checked_password(password: object) -> None:
         ConfigurationError: *password* is not a string, or libpq cannot send one of its characters.
     """
     if not isinstance(password, str):
-        raise ConfigurationError("password must be a string, or a function that returns one", field="password")
+        raise ConfigurationError("password must be a string, or a function that returns a string", field="password")
     _check_text("password", password)
 
 
@@ -158,8 +157,9 @@ def refusal(text: str) -> str | None:
     """Return advice about a failed connection if *text*, libpq's message, blames a parameter."""
     if (match := _STARTUP.search(text)) is not None:
         return (
-            f"PgBouncer refuses the startup parameter {match['name']}: add it to its ignore_startup_parameters, or "
-            "remove it from the URL and set it for the role (ALTER ROLE ... SET search_path = ...)"
+            f"PgBouncer refuses the startup parameter {match['name']}: add this parameter to "
+            "ignore_startup_parameters, or remove it from the URL and set it for the role (ALTER ROLE ... SET "
+            "search_path = ...)"
         )
     for pattern in _AT_FAULT:
         if (match := pattern.search(text)) is not None:
@@ -190,9 +190,10 @@ def _check_text(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ConfigurationError(f"{name} holds a character that cannot be sent: remove it", field=name) from None
+        message = f"{name} contains a character that cannot be sent: remove this character"
+        raise ConfigurationError(message, field=name) from None
     if "\0" in text:
-        raise ConfigurationError(f"{name} holds a NUL character: remove it", field=name)
+        raise ConfigurationError(f"{name} contains a NUL character: remove this character", field=name)
 
 
 def _hosts(parameters: dict[str, str]) -> dict[str, str]:
@@ -212,12 +213,16 @@ def _hosts(parameters: dict[str, str]) -> dict[str, str]:
         inner.append(port or "")
     if any(inner):
         if ports:
-            raise ConfigurationError("the database URL names ports twice: remove its parameter port")
+            raise ConfigurationError(
+                "the database URL contains ports after the hosts and in the parameter port: remove the parameter"
+            )
         ports = inner
     if len(ports) > 1 and len(ports) != len(hosts):
-        raise ConfigurationError("the database URL must name one port for each host, or one for all", field="port")
+        raise ConfigurationError(
+            "the database URL must contain one port for each host, or one port for all hosts", field="port"
+        )
     if not all(not port or _is_port(port) for port in ports):
-        raise ConfigurationError("a port of the database URL must be from 1 to 65535", field="port")
+        raise ConfigurationError("each port of the database URL must be a number from 1 to 65535", field="port")
     found = {}
     if any(names):
         found["host"] = ",".join(names)

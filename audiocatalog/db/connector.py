@@ -30,7 +30,7 @@ _UNVERIFIED: Final = (
 
 class Connector:
     """
-    A maker of connections to *url* with the session settings of *settings*.
+    A factory of connections to *url*, with the session settings of *settings*.
 
     *password* replaces the URL's password. *introduce* is called with the first connection after its checks.
     """
@@ -55,7 +55,7 @@ class Connector:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Check the server again at the next connection."""
+        """Make the next connection check the server again."""
         self._is_checked = False
         #: Behind a pooler, the statement that sets the timeouts in each transaction.
         self.settings_of_a_transaction: str | None = None
@@ -97,7 +97,7 @@ class Connector:
             parameters["password"] = password_of(self._password)
         return PooledConnection.connect(
             **parameters,
-            # Unless the server is frozen, it ends a statement earlier itself.
+            # A server that is not frozen ends a slow statement before this timeout.
             response_timeout=self._settings.statement_timeout + self._settings.network_timeout,
             network_timeout=self._settings.network_timeout,
         )
@@ -130,6 +130,6 @@ def check_server(connection: psycopg.Connection[Any]) -> None:
         ConfigurationError: the server is older than PostgreSQL 15, or the encoding of the database is not UTF8.
     """
     if connection.info.server_version < _OLDEST_SERVER:
-        raise ConfigurationError("the server is older than PostgreSQL 15: upgrade it, or use another server")
+        raise ConfigurationError("the server is older than PostgreSQL 15: upgrade the server, or use another one")
     if connection.info.parameter_status("server_encoding") != "UTF8":
-        raise ConfigurationError("the database must have the encoding UTF8: create it with ENCODING 'UTF8'")
+        raise ConfigurationError("the encoding of the database is not UTF8: create a new database with ENCODING 'UTF8'")

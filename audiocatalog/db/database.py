@@ -1,4 +1,4 @@
-"""The engine and pool of one catalogue, with the checks of its server and schema."""
+"""The engine and the pool of one catalogue."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from audiocatalog.db.transaction import DriverTransaction, watch_commits, watch_
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
 from audiocatalog.operations.monitoring import PoolStats
 
-_CLOSED: Final = "this catalogue has been closed"
+_CLOSED: Final = "this catalogue is closed: create a new one"
 READ_ONLY: Final = "25006"
 
 
 class Database:
     """
-    The engine and pool of one catalogue.
+    The engine and the pool of one catalogue.
 
     The first use opens a connection and checks the server and its schema.
     """
@@ -67,7 +67,7 @@ class Database:
 
     @contextmanager
     def transaction(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[DriverTransaction]:
-        """Check out a connection within *timeout* seconds, yield a transaction on it, and end without a commit."""
+        """Check out a connection within *timeout* seconds, yield a transaction, and roll back uncommitted work."""
         self._open()
         with translated("connect", "connect"):
             transaction = DriverTransaction(self._take(timeout, searching=searching), self._session_on)
@@ -86,8 +86,8 @@ class Database:
         """
         Yield a connection, checked out within *timeout* seconds, on which every statement is its own transaction.
 
-        *searching*: whether the connection is for a search; searches may not hold every connection. Behind a pooler,
-        the block is one transaction, because timeouts cannot be set for a session there.
+        If *searching*, the connection counts towards the limit for searches. Behind a pooler, the block is one
+        transaction, because timeouts cannot be set for a session there.
         """
         if self.settings.pooler:
             with self.transaction(timeout, searching=searching) as transaction:
@@ -112,7 +112,7 @@ class Database:
 
     @contextmanager
     def listening(self) -> Iterator[psycopg.Connection[Any]]:
-        """Yield a connection outside the pool, for waiting for notifications."""
+        """Yield a connection outside the pool, on which a worker waits for notifications."""
         self._open()
         with translated("connect", "connect"):
             connection = self._connector.connect_without_checks()
@@ -147,9 +147,9 @@ class Database:
 
     def _mistrust_connections_after(self, error: CatalogError) -> None:
         """
-        Replace all connections of the pool if *error* would recur on each of them.
+        Replace all connections of the pool if *error* would recur on every connection.
 
-        It recurs if the server has become a standby, or if the connections cache plans from before a schema change.
+        The error recurs if the server has become a standby, or if a schema change has made cached plans stale.
         """
         if self._pool is not None and (error.sqlstate == READ_ONLY or isinstance(error, StaleStatement)):
             self._pool.renew()
@@ -188,7 +188,7 @@ class Database:
         return engine
 
     def _introduce(self, connection: PooledConnection) -> None:
-        """Let SQLAlchemy run its queries for a first connection on *connection*, which stays unchanged."""
+        """Let SQLAlchemy run the queries of its first connection on *connection*, which stays as it was."""
         if (engine := self._engine) is None:
             raise ConfigurationError(_CLOSED)
         connection.autocommit = False
@@ -201,7 +201,7 @@ class Database:
         connection.autocommit = True
 
     def _session_on(self, driver: PooledConnection) -> Session:
-        """Return a session that continues the transaction of *driver*, and returns *driver* to the pool at its end."""
+        """Return a session that continues the transaction of *driver*; its ``close`` returns *driver* to the pool."""
         session = HostSession(self._open(), expire_on_commit=False)
         watch_commits(session)
         try:
@@ -221,7 +221,7 @@ class Database:
             self._handed_over.driver = None
 
     def _connection_for_sqlalchemy(self) -> psycopg.Connection[Any]:
-        """Return the connection that was handed over, or check one out if the host begins another transaction."""
+        """Return the connection that was handed over, or check out a new one if the host begins another transaction."""
         handed_over: psycopg.Connection[Any] | None = getattr(self._handed_over, "driver", None)
         if handed_over is not None:
             self._handed_over.driver = None

@@ -77,35 +77,35 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
     TransientConflict: "the transaction conflicted with another one; run the unit of work again",
     CommitOutcomeUnknown: (
         "the connection was lost during COMMIT, so the transaction may or may not be committed; read the track again, "
-        "or repeat the call with its id or operation id"
+        "or repeat the call with the same id or operation id"
     ),
     QueryTimeout: (
-        "the statement reached its timeout; ask for less, or raise the timeout (statement_timeout, "
+        "the statement exceeded its timeout; request less, or raise the timeout (statement_timeout, "
         "work.set_statement_timeout)"
     ),
-    OperationCancelled: "the statement was cancelled on the server; run it again if that was a mistake",
+    OperationCancelled: "the statement was cancelled on the server; if this was a mistake, run it again",
     TransactionAborted: (
-        "an earlier error ended this transaction, and the server rolled it back; let errors leave the unit of work, "
-        "then run it again"
+        "an earlier error aborted this transaction, and the server rolled it back; let errors leave the `with` block, "
+        "then run the unit of work again"
     ),
     PermissionDenied: (
-        "the database role lacks a privilege for this; as the owner of the tables, run `audiocatalog roles --grant "
-        "ROLE` for the role of a service, or repeat `audiocatalog roles --apply` after an upgrade"
+        "the database role lacks a privilege for this call; as the owner of the tables, run `audiocatalog roles "
+        "--grant ROLE` for the role of a service, or repeat `audiocatalog roles --apply` after an upgrade"
     ),
     SchemaMismatch: "the database's schema does not fit this version of audiocatalog; run `audiocatalog upgrade`",
     ConfigurationError: "the server refused the connection: check user, password and database name in the URL",
-    DatabaseUnavailable: "the database cannot be reached or cannot work now; try again later",
-    ConstraintViolation: "a constraint of the database refused a row",
-    CatalogInternalError: "an unexpected database error; its cause says more",
+    DatabaseUnavailable: "the database cannot be reached, or cannot work at the moment; try again later",
+    ConstraintViolation: "a constraint of the database rejected a row; see `constraint` of this error",
+    CatalogInternalError: "an unexpected error of the database; see the cause of this error",
 }
 _READ_ONLY = "the server is read-only: connect to the primary, or unset default_transaction_read_only on the server"
 _IDLED = (
-    "the unit of work sent nothing for longer than idle_timeout, so the server rolled it back; end it sooner, or raise "
-    "idle_timeout"
+    "the unit of work sent no statement for longer than idle_timeout, so the server rolled it back; end it sooner, or "
+    "raise idle_timeout"
 )
-#: SQLSTATE classes whose messages hold only names and reasons, no values of rows and no parts of statements.
+#: SQLSTATE classes whose messages contain only names and reasons, without values of rows or parts of statements.
 _SAFE_CLASSES = ("08", "0A", "25", "26", "40", "42501", "53", "55", "57", "58", "XX")
-#: The names in a refused connection's message, which may be as secret as the password.
+#: The names in the message about a refused connection; a name may be as secret as the password.
 _NAMED = re.compile(r"\b(user|role|database|value:?) \"[^\"]*\"|(?<=no such )(user|database): \S+")
 _SILENT = (
     "the server did not answer within the statement's timeout plus network_timeout, so the connection was closed; try "
@@ -113,16 +113,16 @@ _SILENT = (
 )
 _UNPROVEN = "TLS verification failed: check sslmode and sslrootcert in the URL, and the server's certificate"
 _NO_SUCH_HOST = "no such host: check the host in the URL"
-#: Advice about a connection that could not be made.
+#: Advice about a connection that could not be opened.
 _ADVICE = (
     (
         re.compile("Connection refused|No such file"),
-        "nothing listens there: check host and port, and whether the server runs",
+        "no server listens at this host and port: check both, and whether the server runs",
     ),
     (re.compile("resolve host|translate host name"), _NO_SUCH_HOST),
     (
         re.compile(r"(?:session|server) is (?:not )?(?:read-only|in hot standby mode)"),
-        "no host of the URL fits its target_session_attrs: check it, and whether a primary is running",
+        "no host of the URL matches target_session_attrs: check this parameter, and whether a primary is running",
     ),
     (
         re.compile("timeout expired|connection timeout"),
@@ -130,7 +130,7 @@ _ADVICE = (
     ),
     (
         re.compile("too many (?:clients|connections)|remaining connection slots"),
-        "the server has no free connection: make pools smaller, or raise its max_connections",
+        "the server has no free connection: reduce pool_size, or raise max_connections on the server",
     ),
 )
 _UNREADABLE = "a value from the server cannot be read: do not change DateStyle in a unit of work"
@@ -162,7 +162,7 @@ _DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, UnicodeE
 
 
 class ForkedConnectionError(psycopg.InterfaceError):
-    """The use of a parent's connection in a forked child; nothing was sent."""
+    """The use of a connection of the parent process in a forked child; nothing was sent."""
 
 
 class ServerUnresponsive(psycopg.OperationalError):
@@ -262,8 +262,8 @@ def redacted(original: psycopg.Error) -> psycopg.Error:
     """
     Return a copy of *original* without data, for logs.
 
-    The server's messages about rows, statements and parameters quote them, so only names, SQLSTATE and source function
-    are kept. With ``AUDIOCATALOG_DEBUG``, return *original* itself.
+    The server's messages may quote rows, statements and parameters, so the copy keeps only names, SQLSTATE and source
+    function. With ``AUDIOCATALOG_DEBUG``, return *original* itself.
     """
     if DEBUGGING:
         return original
@@ -294,11 +294,11 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
     if isinstance(original, UnicodeError) and phase == "connect":
         return ConfigurationError(f"{operation}: {_NO_SUCH_HOST}", operation=operation, phase=phase, field="host")
     if isinstance(original, psycopg.DataError | UnicodeEncodeError):
-        return InvalidInput(Problem("text", "no text that PostgreSQL cannot store"), operation=operation)
+        return InvalidInput(Problem("text", "only characters that PostgreSQL can store"), operation=operation)
 
     if isinstance(original, ForkedConnectionError):
         return UnitOfWorkEnded(
-            f"{operation}: the parent process began this unit of work before the fork; begin another one",
+            f"{operation}: the parent process began this unit of work before the fork; begin a new one",
             operation=operation,
         )
 
@@ -310,7 +310,7 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
         kind = TransactionAborted
     elif isinstance(original, psycopg.ProgrammingError) and phase == "connect":
         kind = ConfigurationError
-        description = "a parameter of the database URL is wrong; check those after the question mark"
+        description = "a parameter of the database URL is wrong: check the parameters after the question mark"
     elif isinstance(original, psycopg.OperationalError):
         kind = _lost(original, phase)
         description = _advice(original, kind)
@@ -322,7 +322,7 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
     name = original.diag.constraint_name
     # Citus appends a shard's number to the names of our tables and constraints.
     constraint = (_SHARD_SUFFIX.sub("", name) if _OUR_NAME.match(name) else name) if name else None
-    # If the shard lies on another machine, Citus sends neither name.
+    # If the shard is on another machine, Citus sends neither name.
     named = constraint or original.diag.table_name
     ours = named is None or _OUR_NAME.match(named) is not None
     if sqlstate.startswith(_INVALID_INPUT) or (ours and sqlstate in _INVALID_TRACK):
@@ -346,11 +346,11 @@ def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: 
         # If the server's messages are not in English, a cancellation counts as a timeout.
         kind = OperationCancelled
     elif kind is DatabaseUnavailable and phase == "commit" and original.diag.severity_nonlocalized != "ERROR":
-        # A severity of ERROR, unlike FATAL, ends only the transaction, so it is known to be rolled back.
+        # An ERROR, unlike a FATAL, ends only the transaction, which is then known to be rolled back.
         kind = CommitOutcomeUnknown
     description = {"25P03": _IDLED, "25006": _READ_ONLY}.get(sqlstate, _DESCRIPTION[kind])
     if kind is PermissionDenied and (refused := _REFUSED.match(original.diag.message_primary or "")):
-        description = description.replace("for this", f"on the {printable(refused[1])}", 1)
+        description = description.replace("for this call", f"on the {printable(refused[1])}", 1)
     return kind(
         f"{operation}: {description}", operation=operation, phase=phase, sqlstate=sqlstate, constraint=constraint
     )

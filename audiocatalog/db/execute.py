@@ -33,7 +33,7 @@ _NUMBERED: Final = re.compile(r"\$([0-9]+)")
 
 
 def run(driver: Driver, operation: Operation[_Result], name: str) -> _Result:
-    """Run *operation* in the current transaction of *driver* and return its result; errors name it *name*."""
+    """Run *operation* in the current transaction of *driver* and return its result; *name* is for errors."""
     return carry_out(driver, Execution(operation), name)
 
 
@@ -43,8 +43,8 @@ def carry_out(
     """
     Send each statement of *execution* on *driver* until the operation ends, and return its result.
 
-    - *phase*: "commit" if each statement is its own transaction. Then the outcome of a writing statement is unknown if
-      its answer is lost.
+    - *phase*: "commit" if each statement is its own transaction. Then a lost answer to a writing statement leaves the
+      outcome unknown.
     - *repeatable*: whether the caller can send a statement again on another connection. If so, a StaleStatement is
       raised, unless the error ended a transaction with earlier statements.
 
@@ -130,7 +130,7 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
     except (psycopg.Error, IndexError) as error:
         late = leave_pipeline(driver, error)
         if not is_alone and driver.info.transaction_status == TransactionStatus.INERROR:
-            # If the transaction had failed before the search, there is no savepoint.
+            # If the transaction had failed before this statement, there is no savepoint.
             with suppress(psycopg.Error):
                 _roll_back(driver)
         if late is not None:
@@ -138,7 +138,7 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
         if isinstance(error, IndexError):
             # psycopg 3.3 drops an error that arrives with the last answers at the end of the transaction. A search only
             # reads, so a timeout is the only error that can occur there.
-            raise psycopg.errors.QueryCanceled("the statement was ended with its transaction") from None
+            raise psycopg.errors.QueryCanceled("the statement was cancelled at the end of its transaction") from None
         raise
 
 
@@ -165,6 +165,6 @@ def as_script(request: Request) -> str:
         sql, ordered = statement.numbered(values)
         settings = statement.settings_with_timeout()
     elif isinstance(statement, Copy):
-        raise TypeError("a COPY cannot be written as a statement with values")
+        raise TypeError("a COPY cannot be written as a script, because its rows are sent separately")
     text = _NUMBERED.sub(lambda match: Literal(ordered[int(match[1]) - 1]).as_string(), sql)
     return "\n".join((*(f"SET {name} = '{value}';" for name, value in settings.items()), f"{text.strip()};"))

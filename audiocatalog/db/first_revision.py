@@ -1,5 +1,5 @@
 """
-The checksum that tells which text of revision 0001 created a database.
+The checksum of the text of revision 0001 that created a database.
 
 Until the first release, revision 0001 is edited in place, so two databases at revision 0001 may have different schemas.
 An upgrade stores a checksum of the revision and its SQL files as the comment of the version table. Each new pool
@@ -27,13 +27,13 @@ _FILE_OF_FUNCTIONS: Final = re.compile(r'"(\w+\.sql)"')
 
 
 def mark_database() -> str:
-    """Return the statement that stores the checksum; revision 0001 runs it in its own transaction."""
+    """Return the statement that stores the checksum; revision 0001 executes this statement in its transaction."""
     return f"COMMENT ON TABLE {VERSION_TABLE} IS '{_mark()}'"
 
 
 def check_first_revision(connection: psycopg.Connection[Any]) -> None:
     """
-    Check that this package's text of revision 0001 made the database.
+    Check that this package's text of revision 0001 created the database.
 
     Raises:
         SchemaMismatch: the checksum differs or is missing. The message says what to do.
@@ -42,10 +42,10 @@ def check_first_revision(connection: psycopg.Connection[Any]) -> None:
     row = connection.execute(_READ_MARK, [VERSION_TABLE]).fetchone()
     if row is not None and expected is not None and row[0] != expected:
         raise SchemaMismatch(
-            f"this database was made by an earlier text of revision {FIRST_REVISION}, which is edited in place until "
-            "the first release. Make the database anew: export it with the code that made it (`audiocatalog export "
-            "--all`), drop it, run `audiocatalog upgrade`, and import the export. From the first release on, upgrades "
-            "keep the data"
+            f"this database was created by an earlier text of revision {FIRST_REVISION}, which is edited in place "
+            "until the first release. Export the tracks with the code that created the database (`audiocatalog export "
+            "--all`), drop the database, run `audiocatalog upgrade`, and import the tracks. From the first release on, "
+            "upgrades keep the data"
         )
 
 
@@ -54,7 +54,7 @@ def _mark() -> str | None:
     """
     Return the checksum of revision 0001 and its SQL files, which is the same in a wheel and in a checkout.
 
-    Return None if the files cannot be read, as in a package frozen into one file.
+    Return None if the files cannot be read, for example in a package that is frozen into one file.
     """
     folder = config_path().parent / "alembic"
     try:

@@ -17,9 +17,9 @@ import psycopg
 
 from audiocatalog.errors import SchemaMismatch, printable
 
-#: A statement that revokes EXECUTE on our functions from PUBLIC, gives a new version of a function the grantees of the
-#: previous one, and sets the search path of each function to its own schema. It skips functions of roles of which the
-#: session's role is not a member. It is idempotent, and has no percent sign, because Alembic would double it.
+#: A statement that revokes EXECUTE on our functions from PUBLIC, grants each new version of a function to the grantees
+#: of the previous version, and sets each function's search path to the function's schema. The statement is idempotent.
+#: It skips a function if the session's role is not a member of the owner. Alembic would double a percent sign.
 SECURE_FUNCTIONS: Final = r"""
 DO $secure$
 DECLARE
@@ -96,10 +96,12 @@ def check_pins(connection: psycopg.Connection[Any]) -> None:
     """
     for name, lies_in, tracks_in, path in connection.execute(_READ_PINS).fetchall():
         if lies_in != tracks_in:
-            where = "nowhere" if tracks_in is None else f"in '{printable(tracks_in)}'"
+            found = "no table audio_tracks"
+            if tracks_in is not None:
+                found = f"the table audio_tracks in '{printable(tracks_in)}'"
             raise SchemaMismatch(
-                f"this connection finds the function {name} in the schema '{printable(lies_in)}', but the tracks "
-                f"{where}: set a search_path that names the schema of only one catalogue"
+                f"this connection finds the function {name} in the schema '{printable(lies_in)}', but {found}: set a "
+                "search_path that contains the schema of only one catalogue"
             )
         pinned = _names_in(path or "")
         if pinned != [lies_in, "pg_temp"]:
@@ -112,7 +114,7 @@ def check_pins(connection: psycopg.Connection[Any]) -> None:
 
 def check_public(connection: psycopg.Connection[Any]) -> None:
     """
-    Check that PUBLIC may not execute our functions; after a restore without grants, it may.
+    Check that PUBLIC may not execute our functions; a restore without grants gives PUBLIC this privilege.
 
     Raises:
         SchemaMismatch: PUBLIC may execute a function. The message says what to do.
@@ -121,9 +123,9 @@ def check_public(connection: psycopg.Connection[Any]) -> None:
     if names:
         others = f" and {len(names) - 1} more functions" if len(names) > 1 else ""
         raise SchemaMismatch(
-            f"every role of the server may execute {names[0]}{others}: run `audiocatalog upgrade` as their owner, "
-            "which revokes this right, then `audiocatalog roles --apply`, or `audiocatalog roles --grant ROLE` for "
-            "each role of a service"
+            f"every role of the server may execute {names[0]}{others}: run `audiocatalog upgrade` as the owner of "
+            "the functions to revoke this privilege, then `audiocatalog roles --apply`, or `audiocatalog roles --grant "
+            "ROLE` for each role of a service"
         )
 
 

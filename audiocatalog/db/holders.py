@@ -1,4 +1,4 @@
-"""The holders of a pool's connections, for its statistics and errors."""
+"""The callers that have checked out a pool's connections, for its statistics and errors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _INSIDE: Final = ("audiocatalog.", "contextlib", "tenacity")
 
 
 def describe_holder(connection: PooledConnection) -> str:
-    """Return the thread that holds *connection* and, if debug_pool is on, the place of the checkout."""
+    """Return the thread that checked out *connection* and, if debug_pool is on, its line of code."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     thread = printable(names.get(connection.held_by, "which has ended"))
-    return f"thread {thread}" + (f", taken in {connection.held_at}" if connection.held_at else "")
+    return f"thread {thread}" + (f", checked out in {connection.held_at}" if connection.held_at else "")
 
 
 def place_in_the_callers_code() -> str:
-    """Return the place in the caller's code at which a connection is being checked out."""
+    """Return the function and line of the caller's code that checks out a connection."""
     frame = inspect.currentframe()  # inspect.stack would read every source file.
     while frame is not None and frame.f_back and frame.f_globals.get("__name__", "").startswith(_INSIDE):
         frame = frame.f_back

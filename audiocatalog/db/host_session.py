@@ -1,4 +1,4 @@
-"""The session that a unit of work offers its host, to write the host's rows and read the catalogue's."""
+"""The session of a unit of work, in which the host writes rows of its own and reads rows of the catalogue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from audiocatalog.models.tables import Track
 
 _TABLES: Final = frozenset(Base.metadata.tables) | {VERSION_TABLE}
 _TRACKS: Final = Track.__tablename__
-#: The call to use instead of a statement that writes a track.
+#: The advice for a statement that writes a track, by the kind of the statement.
 _VERBS: Final[Mapping[str, str]] = {
     "insert": "use save() or bulk_save()",
     "update": "use save(..., replace=True) for its content and update_status() for its status",
@@ -83,5 +83,5 @@ def _refusal(table: str, kind: str) -> WriteRefused:
     if table == _TRACKS:
         message = f"a session may not {kind} a track: {_VERBS[kind]}"
     else:
-        message = f"a session may not write {table}: use save(), update_status() and the calls for claims"
+        message = f"a session may not write {table}: use save(), update_status() and the methods for claims"
     return WriteRefused(message, operation="session")

@@ -18,7 +18,7 @@ from audiocatalog.errors import CatalogError
 from audiocatalog.models.redaction import DEBUGGING
 
 LOGGER: Final = logging.getLogger("audiocatalog")
-# Without this, a host that has not set up logging would get our warnings on stderr.
+# Without this handler, a host that has not set up logging would get our warnings on stderr.
 LOGGER.addHandler(logging.NullHandler())
 # At level DEBUG, SQLAlchemy logs whole rows.
 logging.getLogger("sqlalchemy.engine.Engine.audiocatalog").addFilter(lambda record: record.levelno > logging.DEBUG)
@@ -28,7 +28,7 @@ logging.getLogger("sqlalchemy.engine.Engine.audiocatalog").addFilter(lambda reco
 def warn_of_debugging() -> None:
     """Log once that reprs and errors show data."""
     if DEBUGGING:
-        LOGGER.warning("AUDIOCATALOG_DEBUG is on: reprs and errors show data; unset it outside development")
+        LOGGER.warning("AUDIOCATALOG_DEBUG is set, so reprs and errors show data; unset it outside development")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class Observation:
     The result of one call or one unit of work.
 
     - *operation*: the name of the method, or ``unit_of_work``.
-    - *duration*: seconds.
+    - *duration*: the duration, in seconds.
     - *waited*: seconds that a unit of work waited for its connection; None for a call.
     - *error*: the class name of the error that the caller got; None on success.
-    - *sqlstate*: the server's code for that error, if it has one.
+    - *sqlstate*: the SQLSTATE of that error; None if it has none.
     """
 
     operation: str
@@ -57,8 +57,9 @@ class Observer:
     """
     A reporter that passes every observation to *hook*.
 
-    It logs calls that take at least *slow_after* seconds, and units of work that are rolled back. For structured logs,
-    every record has the attributes ``operation``, ``duration``, ``error`` and ``sqlstate``. No record holds data.
+    The observer logs calls that take at least *slow_after* seconds, and units of work that are rolled back. For
+    structured logs, every record has the attributes ``operation``, ``duration``, ``error`` and ``sqlstate``. No record
+    contains data.
     """
 
     def __init__(self, hook: Hook | None, *, slow_after: float) -> None:
@@ -84,7 +85,7 @@ class Observer:
         """Report a unit of work, and log it if it was rolled back."""
         duration = perf_counter() - began
         if error is not None:
-            # The attributes of a foreign exception may hold data.
+            # The attributes of a foreign exception may contain data.
             ours = error if isinstance(error, CatalogError) else None
             sqlstate, operation = _sqlstate_of(error), (ours and ours.operation) or "unit_of_work"
             LOGGER.log(
@@ -101,7 +102,7 @@ class Observer:
     def retrying(self, error: BaseException | None, tries: int, pause: float) -> None:
         """Log that a unit of work will be run again after *pause* seconds."""
         LOGGER.info(
-            "attempt %d of a unit of work ended in %s; the next begins in %.3f s",
+            "attempt %d of a unit of work failed with %s; the next attempt begins in %.3f s",
             tries,
             type(error).__name__,
             pause,
@@ -118,7 +119,7 @@ class Observer:
         try:
             self._hook(Observation(operation, duration, waited, name, _sqlstate_of(error)))
         except Exception as failure:  # noqa: BLE001  # A failing hook must not fail the call.
-            LOGGER.warning("the hook that observes the catalogue failed: %s", type(failure).__name__)
+            LOGGER.warning("the function `observe` failed and was ignored, so correct it: %s", type(failure).__name__)
 
 
 class _Call:
@@ -141,7 +142,7 @@ class _Call:
 
 
 def log_slow_statements(engine: Engine, slow_after: float) -> None:
-    """Log statements of the host's session that take *slow_after* seconds; omit their text, which may hold data."""
+    """Log statements of the host's session that take *slow_after* seconds; omit their text, which may contain data."""
 
     def begin(connection: Connection, *_: object) -> None:
         connection.info["audiocatalog_began"] = perf_counter()

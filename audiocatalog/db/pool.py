@@ -50,7 +50,7 @@ class Pool:
     - *size*: the maximum number of connections.
     - *searches*: the maximum number of connections that searches hold at a time.
     - *recycle*: seconds after which a connection is replaced, minus up to 5 % jitter.
-    - *debug*: whether the pool records the place of each checkout.
+    - *debug*: whether the pool records which line of code checks out each connection.
 
     Callers are served in the order in which they ask.
 
@@ -90,13 +90,13 @@ class Pool:
 
     def take(self, timeout: float, *, searching: bool = False) -> PooledConnection:
         """
-        Return a working connection within *timeout* seconds; if *searching*, it is for a search.
+        Check out a working connection within *timeout* seconds; *searching* tells whether a search will use it.
 
         Raises:
             PoolTimeout: all connections are in use. The message names the thread that has held a connection longest.
             TooManySearches: searches hold their maximum number of connections.
             ConfigurationError: the catalogue is closed, or its server refuses the connection.
-            DatabaseUnavailable: no new connection could be made.
+            DatabaseUnavailable: no new connection could be opened.
             CatalogError: the last attempt to connect failed with this error.
         """
         handled = sys.exception()  # The exception that the caller was already handling is ignored.
@@ -130,7 +130,7 @@ class Pool:
         return connection
 
     def give_back(self, connection: PooledConnection) -> None:
-        """Take *connection* back in any state; a second call does no harm."""
+        """Return *connection*, in any state, to the pool; a second call has no effect."""
         try:
             self._take_back(connection)
         except BaseException:
@@ -171,7 +171,7 @@ class Pool:
         Raises:
             PoolTimeout: all connections are in use.
             ConfigurationError: the catalogue is closed, or its server refuses the connection.
-            DatabaseUnavailable: a connection could not be made.
+            DatabaseUnavailable: a connection could not be opened.
             CatalogError: the last attempt to connect failed with this error.
         """
         deadline = monotonic() + timeout
@@ -184,7 +184,7 @@ class Pool:
                 connection.close()
 
     def renew(self) -> None:
-        """Replace every connection: idle ones now, the others when they are given back."""
+        """Replace every connection: idle ones now, the others when they are returned."""
         with self._lock:
             if monotonic() < self._renewed + RENEWAL_SECONDS:
                 return  # All older connections are already closed, and newer ones need no replacement.
@@ -196,7 +196,7 @@ class Pool:
             connection.disconnect()
 
     def close(self) -> None:
-        """Close the pool: idle connections now, the others when they are given back."""
+        """Close the pool: idle connections now, the others when they are returned."""
         with self._lock:
             self._closed = True
             idle = list(self._idle)
@@ -206,7 +206,7 @@ class Pool:
             connection.disconnect()
 
     def abandon(self) -> None:
-        """Stop using the pool in a forked child: its connections belong to the parent, its threads run only there."""
+        """Stop using the pool in a forked child: the connections and the threads belong to the parent process."""
         self._closed = True
 
     def stats(self) -> PoolStats:
@@ -220,10 +220,11 @@ class Pool:
         )
         return stats if oldest is None else replace(stats, oldest_holder=describe_holder(oldest))
 
-    # Taking turns
+    # Checkouts
 
     def _take_idle(self, *, searching: bool) -> PooledConnection | None:
-        """Return the idle connection that was used last, or None; no waiting caller can use an idle connection."""
+        """Check out the most recently used idle connection, or return None if there is none."""
+        # No waiting caller can use a connection that is still idle, so this caller overtakes no other caller.
         me, now = threading.get_ident(), monotonic()
         with self._lock:
             if not self._idle or (searching and self._searching() >= self._policy.searches):
@@ -250,7 +251,7 @@ class Pool:
         raise (self._policy.timeout_error(turn, timeout, self.stats()) if turn.error is None else copy_of(turn.error))
 
     def _leave(self, turn: Turn) -> None:
-        """Leave the queue, and give back a connection that was assigned meanwhile."""
+        """Remove *turn* from the queue, and return a connection that was assigned to *turn* meanwhile."""
         with self._lock:
             self._queue.pop(turn, None)
         if (connection := turn.connection) is not None:
@@ -264,8 +265,8 @@ class Pool:
             makers = self._makers_missing()
             self._fail_queue()
         while self._unlogged:
-            with suppress(IndexError):  # Another caller has just logged it.
-                LOGGER.warning("a connection could not be made: %s", self._unlogged.popleft())
+            with suppress(IndexError):  # Another caller has just logged the error.
+                LOGGER.warning("a connection could not be opened: %s", self._unlogged.popleft())
         self._start(makers)
 
     def _serve(self) -> None:
@@ -315,7 +316,7 @@ class Pool:
         self._idle.pop(oldest, None)
         return oldest
 
-    # Making connections
+    # Opening connections
 
     def _makers_under_way(self) -> list[Maker]:
         now = monotonic()
@@ -323,7 +324,7 @@ class Pool:
         return self._makers
 
     def _makers_missing(self, *, spare: bool = False) -> list[Maker]:
-        """Return unstarted threads that make connections for waiting callers, or for one *spare* connection."""
+        """Return unstarted threads that will open connections for waiting callers, or one *spare* connection."""
         if self._closed or not (self._queue or spare):
             return []
         missing = self._policy.missing(
@@ -345,13 +346,13 @@ class Pool:
             except RuntimeError:
                 maker.has_ended = True
                 raise DatabaseUnavailable(
-                    "connect: the system refused this process a new thread: raise its limit, or use fewer threads",
+                    "connect: the operating system started no new thread: raise its limit for threads, or use fewer",
                     operation="connect",
                     phase="connect",
                 ) from None
 
     def _make(self, maker: Maker) -> None:
-        """Make one connection in a thread of its own, so that no caller waits beyond its timeout."""
+        """Open one connection in a separate thread, so that no caller waits beyond its timeout."""
         with self._lock:
             others = [other for other in self._makers_under_way() if other is not maker]
             if self._closed or len(self._living()) + len(others) >= self._policy.size:
@@ -381,7 +382,7 @@ class Pool:
         if connection.home is None:
             connection.close()
         else:
-            del connection  # Otherwise this thread would keep it alive after its caller has ended.
+            del connection  # Otherwise this thread would keep the connection alive after its caller has ended.
             self._serve_queue()
 
     def _note_failure(self, error: CatalogError, maker: Maker) -> None:

@@ -1,4 +1,4 @@
-"""The parts of a pool that survive an interrupt: a place in the queue, a thread that connects, and the lock."""
+"""The parts of a pool that survive an interrupt: a turn in the queue, a thread that connects, and the lock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOCK_SECONDS: Final = 2.0
 
 
 class Turn:
-    """A caller's place in the queue: the caller began to wait at *began* and gives up at *deadline*."""
+    """A caller's turn in the queue: the caller began to wait at *began* and stops waiting at *deadline*."""
 
     __slots__ = ("began", "connection", "deadline", "error", "gate", "is_searching", "thread")
 
@@ -36,7 +36,7 @@ class Turn:
 
     @property
     def has_come(self) -> bool:
-        """Whether the caller has got a connection or an error."""
+        """Whether the caller has received a connection or an error."""
         return self.connection is not None or self.error is not None
 
     def call(self) -> None:
@@ -46,7 +46,7 @@ class Turn:
 
 class Maker:
     """
-    A thread that makes one connection.
+    A thread that opens one connection.
 
     ``threading.Thread.start`` waits until the new thread runs. In CPython, an exception thrown into the starting thread
     can be raised in the new thread at its start; then the wait never ends. The ``start`` of this class does not wait.
@@ -74,7 +74,7 @@ class Maker:
         return now < self._born + _START_SECONDS if self._life is None else self._life() is not None
 
     def _run(self) -> None:
-        life = _Life()  # Nothing else refers to it, so it is collected when the thread ends.
+        life = _Life()  # No other object refers to this one, so it is collected when the thread ends.
         self._life = ref(life)
         try:
             self._make(self)
@@ -90,9 +90,9 @@ class _Life:
 
 class Lock:
     """
-    A reentrant lock that an interrupt cannot leave locked; signal handlers may take it again.
+    A reentrant lock that an interrupt cannot leave locked; signal handlers may acquire it again.
 
-    A signal can arrive after the lock was taken and before Python has entered the ``with`` block; then ``__enter__``
+    A signal can arrive after the lock was acquired and before Python has entered the ``with`` block; then ``__enter__``
     releases the lock. As a last resort, a caller that waits too long replaces the lock. Even without the lock, the pool
     gives no connection to two callers.
     """

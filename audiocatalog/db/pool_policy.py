@@ -1,4 +1,4 @@
-"""The decisions of a pool, for callers in threads and in tasks: when to connect, and how to end a wait in vain."""
+"""The decisions of a pool, for threads and tasks: when to open connections, and which error a timeout raises."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from audiocatalog.db.connection import PooledState
 from audiocatalog.errors import CatalogError, DatabaseUnavailable, PoolTimeout, TooManySearches
 from audiocatalog.operations.monitoring import PoolStats
 
-CLOSED: Final = "this catalogue has been closed"
-# The pause after a failed attempt to connect, if a caller still waits.
+CLOSED: Final = "this catalogue is closed: create a new one"
+# The delay before another attempt to connect, if a caller still waits.
 _RECONNECT_SECONDS: Final = 0.5
 # If a retry cannot fix an error, the error is raised for every caller within this time, without another attempt.
 SHARED_SECONDS: Final = 1.0
@@ -25,7 +25,7 @@ WAITS_KEPT: Final = 1000
 
 
 class Waiting(Protocol):
-    """A caller that waits for a connection, since *began* on the clock ``monotonic``."""
+    """A caller that has waited for a connection since *began*, a time of the clock ``monotonic``."""
 
     began: float
     is_searching: bool
@@ -37,10 +37,10 @@ _Connection = TypeVar("_Connection", bound=PooledState)
 
 class Policy:
     """
-    The decisions of a pool of *size* connections, of which searches hold at most *searches*.
+    The decisions of a pool of *size* connections; searches use at most *searches* connections.
 
     - *recycle*: seconds after which a connection is replaced, minus up to 5 % jitter.
-    - *debug*: whether the pool records the place of each checkout.
+    - *debug*: whether the pool records which line of code checks out each connection.
     - *failure*: when and why the last attempt to connect failed; None after a success.
     """
 
@@ -56,10 +56,10 @@ class Policy:
         """Prepare a new *connection* for the pool."""
         connection.generation = generation
         connection.idle_since = now
-        connection.expires_at = now + self._recycle * random.uniform(0.95, 1.0)  # noqa: S311  # The jitter of renewals.
+        connection.expires_at = now + self._recycle * random.uniform(0.95, 1.0)  # noqa: S311  # This is jitter.
 
     def succeeded(self) -> None:
-        """Note that a connection was opened."""
+        """Record that a connection was opened."""
         self._has_connected, self.failure = True, None
 
     @property
@@ -100,7 +100,7 @@ class Policy:
         if turn.is_searching and stats.searching >= self.searches:
             return TooManySearches(
                 f"search: {stats.searching} searches, the limit set by max_searches, were running for {timeout:g} s: "
-                "try again later, make searches cheaper, or raise max_searches and pool_size",
+                "try again later, or raise max_searches and pool_size",
                 operation="search",
                 phase="connect",
             )
@@ -108,11 +108,13 @@ class Policy:
             if self.failure is not None:
                 return copy_of(self.failure[1])
             return DatabaseUnavailable(
-                f"connect: no new connection could be made within {timeout:g} s", operation="connect", phase="connect"
+                f"connect: no connection could be opened within {timeout:g} s: try again later, or raise pool_timeout",
+                operation="connect",
+                phase="connect",
             )
         holder = ""
         if stats.oldest_held is not None:
-            holder = f"; the oldest has been held for {stats.oldest_held:.1f} s by {stats.oldest_holder}"
+            holder = f"; the oldest checkout, {stats.oldest_held:.1f} s ago, was by {stats.oldest_holder}"
         advice = "" if self.debug else ", or set debug_pool=True to see which code holds connections"
         return PoolTimeout(
             f"none of {self.size} connections became free within {timeout:g} s ({stats.in_use} in use, "
@@ -124,7 +126,7 @@ class Policy:
     def stats(
         self, held: Sequence[_Connection], *, living: int, waiting: int, waits: Iterable[float], now: float
     ) -> tuple[PoolStats, _Connection | None]:
-        """Return the statistics without a holder's name, and the connection that has been held longest."""
+        """Return the statistics without *oldest_holder*, and the connection with the oldest checkout."""
         oldest = min(held, key=lambda one: one.held_since or now, default=None)
         ordered = sorted(waits)
         return PoolStats(
@@ -142,7 +144,7 @@ class Policy:
 
 
 def is_stale(connection: PooledState, now: float) -> bool:
-    """Return whether *connection*, which is idle, has been idle for too long."""
+    """Return whether the idle *connection* has been idle for too long."""
     return connection.idle_since <= now - _MAX_IDLE_SECONDS
 
 

@@ -55,14 +55,14 @@ def check_schema(connection: psycopg.Connection[Any]) -> None:
         raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
     if len(rows) > 1:
         raise SchemaMismatch(
-            f"the table {VERSION_TABLE} names {len(rows)} revisions, {_listed(rows)}, instead of one: delete all rows "
-            "but that of the schema's revision"
+            f"the table {VERSION_TABLE} contains {len(rows)} revisions ({_listed(rows)}) instead of one: delete every "
+            "row except that of the schema's revision"
         )
     found = str(rows[0][0])
     if not _REVISION.fullmatch(found):
         raise SchemaMismatch(
-            f"the table {VERSION_TABLE} names the revision '{printable(found)}', which audiocatalog does not have: "
-            "restore the schema's revision"
+            f"the table {VERSION_TABLE} contains the unknown revision '{printable(found)}': restore the row of the "
+            "schema's revision"
         )
     if found < SCHEMA_REVISION:
         raise SchemaMismatch(

@@ -1,4 +1,4 @@
-"""The URL of the database, and the sizes and timeouts of its connections."""
+"""The URL of the database, and the settings of its connections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HOST: Final = re.compile(r"[^:\[\]]+(?::[0-9]+)?")
 _SEVERAL_HOSTS: Final = re.compile(
     r"(?P<before>[\w+]+://(?:[^@/?]*@)?)(?P<hosts>(?=[^@/?]*,)[^@/?]*+)(?P<after>(?:[/?].*)?)$", re.DOTALL
 )
-# A dead peer is noticed after 15 seconds: keepalives cover waiting for an answer, tcp_user_timeout covers sending.
+# Within 15 seconds, keepalives notice a dead server while a caller waits, and tcp_user_timeout while it sends.
 CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 3,
     "keepalives": 1,
@@ -49,7 +49,7 @@ CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
     "client_encoding": "UTF8",
 }
 _HOW_TO_NAME_A_DATABASE: Final = (
-    "no database: set AUDIOCATALOG_DATABASE_URL (postgresql://user:password@host/name), "
+    "no database is configured: set AUDIOCATALOG_DATABASE_URL (postgresql://user:password@host/name), "
     "or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD"
 )
 
@@ -62,8 +62,8 @@ def parse_url(url: str | URL) -> URL:
     ``?target_session_attrs=read-write``, libpq connects to the host that accepts writes.
 
     Raises:
-        ConfigurationError: *url* is not a URL of a PostgreSQL database. The message does not repeat the URL, because it
-            may hold a password.
+        ConfigurationError: *url* is not a URL of a PostgreSQL database. The message does not repeat the URL, which may
+            contain a password.
     """
     several = _SEVERAL_HOSTS.match(url) if isinstance(url, str) else None
     try:
@@ -75,11 +75,11 @@ def parse_url(url: str | URL) -> URL:
         ) from None
     # After an unencoded @, the rest of the password would be read as the host, and messages would show it.
     if any("@" in part for part in (parsed.host or "", parsed.database or "", several["after"] if several else "")):
-        raise ConfigurationError("the database URL holds one @ too many: write each @ of the password as %40")
+        raise ConfigurationError("the database URL contains more than one @: write each @ of the password as %40")
     if several is not None and not all(_HOST.fullmatch(host) for host in several["hosts"].split(",")):
         raise ConfigurationError(
-            "a host of the database URL cannot be read: if it names several, write each as a name or an IPv4 address, "
-            "with an optional port"
+            "a host of the database URL cannot be read: if the URL names several hosts, write each as a name or an "
+            "IPv4 address, with an optional port"
         )
     if several is not None:
         parsed = parsed.update_query_dict({"host": several["hosts"].split(",")})
@@ -134,7 +134,7 @@ def url_from_environment(environment: Mapping[str, str] | None = None) -> URL:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """
-    The sizes and timeouts of a catalogue's connections; ``Catalog`` describes each. All times are in seconds.
+    The settings of a catalogue; ``Catalog`` describes each of them. All times are in seconds.
 
     Raises:
         ConfigurationError: a setting is out of its range; the error names it.
@@ -190,7 +190,7 @@ class Settings:
         """
         Return the settings of a session on a server of *server_version*, such as 170004.
 
-        They are the timeouts, and each setting that could change a result if a database, a role or a host set it.
+        These are the timeouts, and every setting that could change a result if a database, a role or a host set it.
         """
         settings = {
             # These settings fix the formats of values.

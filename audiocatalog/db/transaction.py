@@ -49,12 +49,12 @@ class Transaction(ABC):
 
     @abstractmethod
     def with_session(self) -> SessionTransaction:
-        """Return a transaction of a session; it continues this transaction and replaces it."""
+        """Return a transaction of a session, which continues and replaces this transaction."""
 
     @abstractmethod
     def commit(self, *, traced: bool = False) -> None:
         """
-        Commit. If *traced*, the outcome can be looked up if the answer is lost.
+        Commit. If *traced*, the outcome can be looked up after a lost answer.
 
         Raises:
             TransactionAborted: an earlier error has aborted the transaction, and COMMIT would roll back.
@@ -64,7 +64,7 @@ class Transaction(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Roll back what was not committed, and return the connection."""
+        """Roll back uncommitted work, and return the connection to the pool."""
 
     def set_statement_timeout(self, seconds: float) -> None:
         """Set the timeout of each further statement of the transaction to *seconds*."""
@@ -72,8 +72,7 @@ class Transaction(ABC):
         with translated("set_statement_timeout"):
             driver.execute(settings_call({"statement_timeout": milliseconds(seconds)}, local=True))
         if isinstance(driver, PooledConnection):
-            # It is never less than the default, because a rollback to a savepoint restores the old timeout on the
-            # server.
+            # The response timeout never decreases, because a rollback to a savepoint restores the server's old timeout.
             driver.response_timeout = max(driver.response_timeout or 0.0, seconds + driver.network_timeout)
             driver.limit = seconds
 
@@ -136,7 +135,7 @@ class DriverTransaction(Transaction):
             raise
 
     def close(self) -> None:
-        """Return the connection, or close the session that owns it."""
+        """Return the connection to the pool, or close the session that owns the connection."""
         if self._successor is not None:
             self._successor.close()
             return
@@ -195,7 +194,7 @@ class SessionTransaction(Transaction):
             raise
 
     def close(self) -> None:
-        """Close the session, which gives the connection back."""
+        """Close the session, which returns the connection to the pool."""
         self.session.close()
 
     def _roll_back(self) -> None:
@@ -204,7 +203,7 @@ class SessionTransaction(Transaction):
         self.session.rollback()
 
     def _trace(self) -> TransactionRef | None:
-        """Return the identity of the session's transaction, before COMMIT is sent, so that a failure can be retried."""
+        """Return the identity of the session's transaction, before COMMIT, so that the outcome can be looked up."""
         # The host may have ended this transaction and begun another one, on another connection.
         driver = self._under_way()
         if driver is None:
@@ -263,7 +262,7 @@ def before_commit(connection: Connection) -> None:
     Record that a COMMIT is about to be sent.
 
     Raises:
-        TransactionAborted: the COMMIT would roll back.
+        TransactionAborted: the transaction is aborted, so COMMIT would roll it back.
     """
     refuse_to_commit_an_aborted_transaction(driver_connection(connection))
     session: Session | None = connection.info.get(_SESSION)
@@ -299,8 +298,8 @@ def refuse_to_commit_an_aborted_transaction(driver: psycopg.BaseConnection[Any])
     """
     if driver.info.transaction_status == TransactionStatus.INERROR:
         raise TransactionAborted(
-            "an error inside the unit of work was caught, but it had aborted the transaction, so the server rolled "
-            "everything back: let errors leave the unit of work, then run it again",
+            "the unit of work caught an error that had aborted the transaction, so the server rolled everything back: "
+            "let errors leave the `with` block, then run the unit of work again",
             operation="commit",
             phase="commit",
         )

@@ -30,8 +30,8 @@
 A message has at most 500 characters, and contains no data, parameters or secrets. Attributes name the track.
 ``__cause__`` is the driver's error without the data that it quotes.
 
-The host's own statements in ``work.session`` keep SQLAlchemy's errors, such as a syntax error or a value that is too
-long. A failure outside of the statement is one of these classes (TransientConflict, DatabaseUnavailable, QueryTimeout,
+An error in a statement of the host in ``work.session``, such as a syntax error, is raised as SQLAlchemy's exception. A
+failure outside of the statement is one of these classes (TransientConflict, DatabaseUnavailable, QueryTimeout,
 OperationCancelled, PermissionDenied, ConstraintViolation at COMMIT, and so on), with SQLAlchemy's full error as cause.
 """
 
@@ -59,7 +59,7 @@ class CatalogError(Exception):
     - *retryable*: whether the same unit of work may succeed if it is run again
     - *phase*: ``connect``, ``statement`` or ``commit``
     - *operation*: the call, such as ``save``
-    - *sqlstate*: the server's code of the error
+    - *sqlstate*: the SQLSTATE, the server's code for the error
     - *constraint*: the name of the violated constraint
     - *field*: the field or argument that breaks its rule
 
@@ -86,7 +86,7 @@ class CatalogError(Exception):
         self.field = field
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle every attribute, also those that are not arguments of the constructor."""
+        """Pickle every attribute, including those that are not arguments of the constructor."""
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
@@ -143,7 +143,7 @@ class InvalidInput(CatalogError, ValueError):
 
 
 class TrackNotFound(CatalogError, LookupError):
-    """No track has *track_id*."""
+    """An id, *track_id*, that no track has."""
 
     def __init__(self, track_id: UUID, *, operation: str | None = None) -> None:
         super().__init__("no track has this id", operation=operation, field="id")
@@ -151,7 +151,7 @@ class TrackNotFound(CatalogError, LookupError):
 
 
 class SaveConflict(CatalogError):
-    """The track *track_id* has other content, or its version is *actual* instead of *expected*."""
+    """A save of a track that has other content, or whose version is *actual* instead of *expected*."""
 
     def __init__(
         self,
@@ -159,12 +159,12 @@ class SaveConflict(CatalogError):
         *,
         actual: int,
         expected: int | None = None,
-        remedy: str = "save it with replace=True to overwrite it",
+        remedy: str = "to overwrite this content, save with replace=True",
     ) -> None:
         if expected is None:
             message = f"a track with this id already exists with other content (version {actual}); {remedy}"
         else:
-            message = f"the track is at version {actual}, not at the expected {expected}; read it and try again"
+            message = f"the track is at version {actual}, not at the expected {expected}; read the track and try again"
         super().__init__(message, operation="save", field="id")
         self.track_id = track_id
         self.expected = expected
@@ -172,7 +172,7 @@ class SaveConflict(CatalogError):
 
 
 class ConstraintViolation(CatalogError):
-    """A *constraint* of the host rejected a row: a duplicate, or a reference to a row that does not exist."""
+    """A row that a *constraint* of the host rejected: a duplicate, or a reference to a row that does not exist."""
 
 
 class IllegalTransition(CatalogError):
@@ -196,11 +196,11 @@ class IllegalTransition(CatalogError):
 
 
 class TransitionConflict(CatalogError):
-    """Another caller moved the track first: its status is *actual*, not *expected*."""
+    """A move that came too late: another caller had moved the track to *actual*, from *expected*."""
 
     def __init__(self, track_id: UUID, *, expected: TrackStatus | None, actual: TrackStatus) -> None:
         super().__init__(
-            f"the track is {actual}, not {expected} as expected; read it and decide again",
+            f"the track is {actual}, not {expected} as expected; read the track and decide again",
             operation="update_status",
             field="status",
         )
@@ -210,7 +210,7 @@ class TransitionConflict(CatalogError):
 
 
 class ClaimLost(CatalogError):
-    """A claim is lost: its lease expired, or another caller moved the track. Nothing was changed."""
+    """A lost claim: its lease expired, or another caller moved the track. Nothing was changed."""
 
     def __init__(self, track_id: UUID, *, token: int, operation: str) -> None:
         super().__init__(
@@ -223,24 +223,24 @@ class ClaimLost(CatalogError):
 
 
 class TransientConflict(CatalogError):
-    """The transaction conflicts with another one; run the whole unit of work again."""
+    """A conflict with another transaction; run the whole unit of work again."""
 
     retryable = True
 
 
 class StaleStatement(CatalogError):
-    """A prepared statement no longer fits the schema; run the whole unit of work again."""
+    """A prepared statement that no longer fits the schema; run the whole unit of work again."""
 
     retryable = True
 
 
 class PoolTimeout(CatalogError, TimeoutError):
-    """No connection became free within ``pool_timeout``."""
+    """A timeout of the pool: no connection became free within ``pool_timeout``."""
 
 
 class TooManySearches(CatalogError, TimeoutError):
     """
-    Other searches used all ``max_searches`` connections for the whole ``pool_timeout``.
+    A timeout of a search: other searches used all ``max_searches`` connections for the whole ``pool_timeout``.
 
     The remaining connections are reserved for calls that do not search. Try again later, or increase ``max_searches``
     and ``pool_size``.
@@ -248,17 +248,17 @@ class TooManySearches(CatalogError, TimeoutError):
 
 
 class DatabaseUnavailable(CatalogError):
-    """The server cannot be reached, or cannot work at the moment."""
+    """A server that cannot be reached, or cannot work at the moment."""
 
     retryable = True
 
 
 class CommitOutcomeUnknown(DatabaseUnavailable):
     """
-    The connection was lost during COMMIT, so the transaction may or may not be committed.
+    A connection that was lost during COMMIT, so the transaction may or may not be committed.
 
-    ``Catalog.run`` asks the server for the outcome, and raises this only if the server cannot tell it. For a unit of
-    work of your own, call ``Catalog.was_committed``. *trace* identifies the transaction, or is None.
+    ``Catalog.run`` asks the server for the outcome, and raises this error only if the server cannot tell. For a unit
+    of work without ``run``, call ``Catalog.was_committed``. *trace* identifies the transaction, or is None.
     """
 
     retryable = False
@@ -266,15 +266,15 @@ class CommitOutcomeUnknown(DatabaseUnavailable):
 
 
 class QueryTimeout(CatalogError, TimeoutError):
-    """A statement exceeded its timeout, and the server ended it."""
+    """A statement that exceeded its timeout, so the server ended it."""
 
 
 class OperationCancelled(CatalogError):
-    """The statement was cancelled on the server, for example by an operator."""
+    """A statement that was cancelled on the server, for example by an operator."""
 
 
 class TransactionAborted(CatalogError):
-    """Nothing was committed: the caller caught an error in the unit of work, so the server rolled everything back."""
+    """A transaction that the server rolled back, because the caller caught an error inside the unit of work."""
 
 
 class WriteRefused(CatalogError):
@@ -282,7 +282,7 @@ class WriteRefused(CatalogError):
 
 
 class UnitOfWorkEnded(CatalogError):
-    """A unit of work was used outside its ``with`` block."""
+    """The use of a unit of work outside its ``with`` block."""
 
 
 class UnitOfWorkBusy(CatalogError):
@@ -290,15 +290,15 @@ class UnitOfWorkBusy(CatalogError):
 
 
 class SchemaMismatch(CatalogError):
-    """The database's schema is missing, or this version of the package does not work with it."""
+    """A schema that is missing, or that does not work with this version of the package."""
 
 
 class ConfigurationError(CatalogError):
-    """The URL, the password, the database's name or another setting is wrong."""
+    """A wrong URL, password, database name or other setting."""
 
 
 class PermissionDenied(CatalogError):
-    """The database role lacks a privilege."""
+    """A privilege that the database role lacks."""
 
 
 class CatalogInternalError(CatalogError):

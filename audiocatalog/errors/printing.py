@@ -46,7 +46,7 @@ def escaped(text: str) -> str:
 
 def json_text(value: Any, *, ascii_only: bool = False) -> str:  # noqa: ANN401  # JSON takes many types.
     r"""
-    Return *value* as one line of JSON that is safe to print; a parser gets equal values.
+    Return *value* as one line of JSON that is safe to print, and that a parser reads as an equal value.
 
     >>> json_text({"title": "a\x9b31m"})
     '{"title": "a\\u009b31m"}'

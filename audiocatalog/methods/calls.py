@@ -66,7 +66,7 @@ class CallDefaults:
         )
 
     def _batch_store(self, on_conflict: object, actor: str | None, reason: str | None) -> BatchStore:
-        """Return how ``bulk_save`` stores its batches, with checked arguments."""
+        """Return the store for the batches of ``bulk_save``, with checked arguments."""
         settings = self._settings
         return BatchStore.checked(
             on_conflict,

@@ -41,9 +41,9 @@ class Writing(Calls):
         *actor* and *reason* are recorded in the history.
 
         Raises:
-            InvalidInput: a field or an argument breaks its rule; the error names all of them, and nothing was sent.
-            IllegalTransition: no track begins in *status*.
-            SaveConflict: the track has other content without *replace*, or is not at *expected_version*.
+            InvalidInput: a field or an argument breaks its rule; the error names each such field, and nothing was sent.
+            IllegalTransition: a new track cannot have *status*.
+            SaveConflict: the track has other content and *replace* is False, or the track is not at *expected_version*.
             TrackNotFound: *expected_version* was given, and no track has this id.
 
         >>> with catalog.unit_of_work() as work:  # doctest: +SKIP
@@ -75,7 +75,7 @@ class Writing(Calls):
 
         Raises:
             InvalidInput: an argument breaks its rule.
-            SaveConflict: the track has other content without *replace*, or is not at *expected_version*.
+            SaveConflict: the track has other content and *replace* is False, or the track is not at *expected_version*.
             TrackNotFound: *expected_version* was given, and no track has this id.
         """
         return self._run(
@@ -95,8 +95,8 @@ class Writing(Calls):
         """
         Move the track with *id* to the status *to* and return the change, a row of its history.
 
-        The track moves only from *expected*, or if that is None, from any status that ``TRANSITIONS`` allows. A call
-        with the *operation_id* of an earlier call returns the earlier answer, so a call can be retried safely.
+        If *expected* is given, the track moves only from that status, otherwise from any status that ``TRANSITIONS``
+        allows. A call with the *operation_id* of an earlier call returns the earlier answer, so retries are safe.
 
         Raises:
             IllegalTransition: ``TRANSITIONS`` forbids the move from the track's status.

@@ -31,9 +31,9 @@ class Base(DeclarativeBase):
 
     def __setattr__(self, name: str, value: object) -> None:
         """
-        Refuse every assignment, because a row that was read is read-only.
+        Refuse every assignment, because these objects are read-only.
 
-        SQLAlchemy fills objects without this method.
+        SQLAlchemy sets the columns of an object without this method.
         """
         if name == STATE_ATTRIBUTE:
             super().__setattr__(name, value)
@@ -73,7 +73,7 @@ def _refuse_unloaded(mapper: Mapper[Any], _: type) -> None:
 
 @cache
 def manager_of(kind: type[Base]) -> ClassManager[Any]:
-    """Return the class manager of *kind*, which makes objects of rows without a session."""
+    """Return the class manager of *kind*, which creates objects without a session."""
     Base.registry.configure()
     return kind.__mapper__.class_manager
 

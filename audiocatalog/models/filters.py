@@ -112,17 +112,17 @@ def _clean_range(field: str, value: object) -> tuple[float | None, float | None]
         for end in ends
     )
     if not fits:
-        rule = f"a number, or a pair of a lowest and a highest, from {limit.lowest:.0f} to {limit.highest:.0f}"
+        rule = f"a number, or a pair of a lowest and a highest number, from {limit.lowest:.0f} to {limit.highest:.0f}"
         raise InvalidInput(Problem(field, rule, tuple(limit)))
     lowest, highest = ends
     if lowest is not None and highest is not None and lowest > highest:
-        raise InvalidInput(Problem(field, "a lowest that is not above the highest"))
+        raise InvalidInput(Problem(field, "a lowest number that is not above the highest"))
     return lowest, highest
 
 
 def _clean_time(field: str, value: object) -> datetime:
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidInput(Problem(field, "a datetime with its time zone"))
+        raise InvalidInput(Problem(field, "a datetime with a time zone"))
     return value
 
 

@@ -1,4 +1,4 @@
-"""The ids of tracks: UUIDs that the application makes, in the order of time."""
+"""The ids of tracks: UUIDs that the application creates, in the order of time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def new_id() -> UUID:
     """
     Return a new UUID of version 7: 60 bits of Unix time, in 4,096ths of a millisecond, then random bits.
 
-    An id that is made later sorts later, also within a millisecond. So the primary key's index grows at its end, and
+    An id that is created later sorts later, also within a millisecond. So the primary key's index grows at its end, and
     the order of ids is the order in which one program saves tracks. The layout follows RFC 9562, section 5.7, with the
     finer time of section 6.2, method 3.
     """

@@ -46,7 +46,7 @@ _NFC_SHRINKS_AT_MOST = 4
 
 
 def clean_text(field: str, value: object, limit: TextLimit) -> str | Problem | None:
-    """Return *value* in NFC, None if it has no visible character, or the rule of *field* that it breaks."""
+    """Return *value* in NFC, None if it has no visible character, or the rule of *field* that *value* breaks."""
     # Most texts are this simple, and need no further check.
     if type(value) is str and len(value) <= limit.characters and value.isascii() and value.isprintable():
         return None if value.isspace() or not value else value

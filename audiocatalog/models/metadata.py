@@ -24,7 +24,7 @@ from audiocatalog.status import TRANSITIONS, StatusName, TrackStatus
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapped
 
-#: The unit of a number. audiocatalog/cli/units.py knows the notations of each.
+#: The unit of a number. audiocatalog/cli/units.py defines the notations of each unit.
 Unit = Literal["s", "Hz", "bit/s", "ch", "year"]
 
 
@@ -111,7 +111,7 @@ class TrackMetadata:
         Return the metadata in *values*, a mapping such as an extractor's dictionary; missing keys become None.
 
         Raises:
-            InvalidInput: a field breaks its rule, or a key is unknown; the error names every one.
+            InvalidInput: a field breaks its rule, or a key is unknown; the error names every such key.
 
         >>> TrackMetadata.from_mapping({"title": "Army of Me", "year": 1995}).year
         1995
@@ -182,13 +182,13 @@ class TrackRecord:
     """
     The content of one save: the metadata, the paths, the id and the first status.
 
-    - *audio_path*, *thumbnail_path*: texts of at most 4,096 characters; the package never opens them
+    - *audio_path*, *thumbnail_path*: texts of at most 4,096 characters; the package never opens the files
     - *id*: a UUID or its text; a new UUID of version 7 by default
     - *status*: the status of a new track, PENDING or COMPLETED
 
     Raises:
         InvalidInput: a field breaks its rule; the error names every such field.
-        IllegalTransition: no track begins in *status*.
+        IllegalTransition: a new track cannot have *status*.
 
     >>> TrackRecord(TrackMetadata(title="Jóga"), "s3://music/joga.flac").status
     <TrackStatus.COMPLETED: 'COMPLETED'>
@@ -240,8 +240,8 @@ class TrackRecord:
         Return the record in *values*, a mapping of the fields of ``TrackMetadata`` and of this class.
 
         Raises:
-            InvalidInput: a field breaks its rule, or a key is unknown; the error names every one.
-            IllegalTransition: no track begins in its status.
+            InvalidInput: a field breaks its rule, or a key is unknown; the error names every such key.
+            IllegalTransition: a new track cannot have the record's status.
 
         >>> TrackRecord.from_mapping({"title": "Jóga", "audio_path": "s3://music/joga.flac"}).metadata.title
         'Jóga'
@@ -297,7 +297,7 @@ class ExportedRecord:
     - *created_at*: None means now; only the owner of the schema may set another time
 
     Raises:
-        InvalidInput: a field breaks its rule, such as a *created_at* without a time zone; the error names every one.
+        InvalidInput: a field breaks its rule, such as a *created_at* without a time zone.
 
     >>> record = TrackRecord(TrackMetadata(title="Jóga"), "s3://music/joga.flac", status=TrackStatus.PENDING)
     >>> ExportedRecord(record, has_failed=True).id == record.id
@@ -320,7 +320,7 @@ class ExportedRecord:
         if self.created_at is not None and (
             not isinstance(self.created_at, datetime) or self.created_at.utcoffset() is None
         ):
-            problems.append(Problem("created_at", "a datetime with its time zone"))
+            problems.append(Problem("created_at", "a datetime with a time zone"))
         if problems:
             raise InvalidInput(problems, operation="save")
 
@@ -336,7 +336,7 @@ class ExportedRecord:
         created_at: datetime | None = None,
     ) -> ExportedRecord:
         """
-        Return the record of a track that had *status* in the catalogue that exported it.
+        Return the record of a track that had *status* in the exporting catalogue.
 
         Raises:
             InvalidInput: a field breaks its rule; the error names every such field.

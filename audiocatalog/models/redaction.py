@@ -16,18 +16,18 @@ Repr = Callable[[Any], str]
 
 
 def discreetly(show: Repr) -> Repr:
-    """Return *show*, a class's ``__repr__``; with ``AUDIOCATALOG_DEBUG``, return one that shows the values."""
+    """Return *show*, a class's ``__repr__``; with ``AUDIOCATALOG_DEBUG``, return a function that shows the values."""
     return _shown if DEBUGGING else show
 
 
-def _shown(self: Any) -> str:  # noqa: ANN401  # Dataclasses, named tuples and mapped classes share it.
+def _shown(self: Any) -> str:  # noqa: ANN401  # Dataclasses, named tuples and mapped classes use it.
     """Return the fields of *self* that are set, with their values."""
     values = ((name, getattr(self, name)) for name in _names_of(self))
     return f"<{type(self).__name__} {', '.join(f'{name}={value!r}' for name, value in values if _is_set(value))}>"
 
 
 @discreetly
-def discreet(self: Any) -> str:  # noqa: ANN401  # The same classes share it.
+def discreet(self: Any) -> str:  # noqa: ANN401  # The same classes use it.
     """Return the names of the fields of *self* that are set, without their values."""
     return f"<{type(self).__name__}: {', '.join(name for name in _names_of(self) if _is_set(getattr(self, name)))}>"
 

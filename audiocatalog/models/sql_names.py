@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-#: The newest revision in alembic/versions; a catalogue refuses a database with an older one.
+#: The newest revision in alembic/versions; a catalogue refuses a database with an older revision.
 SCHEMA_REVISION: Final = "0001"
 #: The name of Alembic's table. The name is not Alembic's default, because a host may run Alembic in the same database.
 VERSION_TABLE: Final = "audiocatalog_version"

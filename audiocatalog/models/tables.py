@@ -71,7 +71,7 @@ DOMAINS: Final = tuple(
 
 def _written_by() -> Any:  # noqa: ANN401  # SQLAlchemy's type depends on the annotation of the attribute.
     """
-    Return the column for the id of the transaction that wrote a row; it shows readers which rows were committed late.
+    Return the column for the id of the transaction that wrote a row, which shows readers the rows committed late.
 
     The system column ``xmin`` is not enough, because a snapshot does not know the ids of savepoints.
     """
@@ -224,7 +224,7 @@ class StatusChange(Base):
 
     @property
     def duration(self) -> timedelta | None:
-        """How long the track had the status *to_status*; None if it still has it, or without ``history``."""
+        """How long the track stayed in *to_status*; None if it still has this status, or outside of ``history``."""
         return self.__dict__.get("_duration")
 
     @discreetly
@@ -234,7 +234,7 @@ class StatusChange(Base):
 
 
 class TrackEdit(Base):
-    """A replacement of a track's content; the SQL functions that replace content write it."""
+    """A replacement of a track's content; the SQL functions that replace content write the row."""
 
     __tablename__ = "audio_track_edits"
 
@@ -256,7 +256,7 @@ class TrackEdit(Base):
 
 class Task(Base):
     """
-    The remaining work on a track that is not COMPLETED; the SQL functions that move tracks write it.
+    The remaining work on a track that is not COMPLETED; the SQL functions that move tracks write the row.
 
     Claims need an index on these columns. With such an index on the tracks, each change of status would write all
     indexes of the tracks, also those for searches. So these columns are in a table of their own.
@@ -269,9 +269,9 @@ class Task(Base):
     status: Mapped[TrackStatus] = mapped_column(_STATUS)
     #: When the track entered that status.
     since: Mapped[datetime] = mapped_column(_TIME)
-    #: When a waiting track may be claimed; None if it does not wait.
+    #: When a waiting track may be claimed; None if the track does not wait.
     ready_at: Mapped[datetime | None] = mapped_column(_TIME)
-    #: When the lease of a claimed track ends; None if it has none.
+    #: When the lease of a claimed track ends; None if the track has no lease.
     expires_at: Mapped[datetime | None] = mapped_column(_TIME)
     #: The fencing token of the claim: the track's version after the claim, then 32 random bits.
     token: Mapped[int | None] = mapped_column(BigInteger)
@@ -291,8 +291,8 @@ class Task(Base):
         ),
         # Waiting tracks and claimed tracks have separate partial indexes.
         Index("ix_audio_track_tasks_ready_at", "ready_at", "track_id", postgresql_where=text("ready_at IS NOT NULL")),
-        # Waiting tracks by when they began to wait. A time in the future means that the clock was set back; without
-        # this index, the track would stay hidden.
+        # If the clock was set back, tracks may wait since a time in the future. Claims find these tracks by this index;
+        # otherwise the tracks would stay hidden.
         Index("ix_audio_track_tasks_since", "since", "track_id", postgresql_where=text("ready_at IS NOT NULL")),
         Index(
             "ix_audio_track_tasks_expires_at", "expires_at", "track_id", postgresql_where=text("expires_at IS NOT NULL")
@@ -306,7 +306,7 @@ class Task(Base):
 
 
 class SearchWord(Base):
-    """A word of the tracks with its latest count; searches also find words that have no such row."""
+    """A word of the tracks with its latest count; searches also find words that have no row here."""
 
     __tablename__ = "audio_search_words"
 
@@ -326,7 +326,7 @@ class SearchWord(Base):
 
 
 class SearchCount(Base):
-    """A count of the words: when it was made, of how many tracks, and how many words it found."""
+    """A count of the words: its time, the number of tracks, and the number of words."""
 
     __tablename__ = "audio_search_counts"
 

@@ -1,6 +1,6 @@
 """Recent activity and the work in progress, for operators.
 
-One statement with several parts reads both; the first column of a row names its part.
+One statement with several parts reads both; the first column of each row names the part.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _SHORTEST: Final = timedelta(seconds=1)
 _LONGEST: Final = timedelta(days=366)
 #: The maximum number of buckets.
 MAX_BUCKETS: Final = 1000
-#: Durations are measured on at most this many of the latest changes, because each needs the change before it.
+#: Durations are measured on at most this many of the latest changes, because each also needs the previous change.
 MAX_MEASURED: Final = 10_000
 _MAX_REASONS: Final = 10
 _MAX_WORKERS: Final = 100
 
-#: Read what happened in the last $1 seconds, in $2 parts of equal length, and what is in progress. The index on the
+#: Read the activity of the last $1 seconds, in $2 parts of equal length, and the work in progress. The index on the
 #: time of changes finds the changes. $1 is in seconds, because the length of a day depends on the session's time zone.
 ACTIVITY: Final = Statement(f"""
 WITH counted AS MATERIALIZED (
@@ -105,7 +105,7 @@ class ActivityBucket:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoad:
-    """How many *tracks* a *worker* has claimed, and when it claimed the *oldest* of them."""
+    """The claims of a *worker*: the number of *tracks*, and the time of the *oldest* claim."""
 
     worker: str
     tracks: int
@@ -116,7 +116,7 @@ class WorkerLoad:
 
 @dataclass(frozen=True, slots=True)
 class FailureReason:
-    """How many *changes* give a *reason* for a failure or a failed try."""
+    """The *reason* of failures or failed tries, and the number of *changes* with this reason."""
 
     reason: str
     changes: int
@@ -126,7 +126,7 @@ class FailureReason:
 
 @dataclass(frozen=True, slots=True)
 class DurationStats:
-    """How long *tracks* stayed in a status: the *median* and the 95th percentile, *p95*."""
+    """The time that *tracks* stayed in a status: the *median* and the 95th percentile, *p95*."""
 
     tracks: int
     median: timedelta
@@ -142,13 +142,13 @@ class Activity:
     - *waiting*: tracks that may be claimed now
     - *delayed*: tracks that wait for their next retry
     - *claimed*: tracks with a claim, whether the work on them has begun or not
-    - *expired*: tracks whose lease has expired; ``release_expired`` takes them back
+    - *expired*: tracks whose lease has expired; ``release_expired`` releases these tracks
     - *unclaimed*: tracks in PROCESSING without a claim, which stay there until a caller moves them
-    - *workers*: at most 100 workers with claims, those with the most first
+    - *workers*: at most 100 workers with claims, those with the most claims first
     - *failures*: the ten most frequent reasons of failures
-    - *time_pending*: how long tracks waited for a worker, measured on the 10,000 latest changes; None if there are
-      none
-    - *time_processing*: how long tracks were PROCESSING, measured on the same changes; None if there are none
+    - *time_pending*: how long tracks waited for a worker, measured on the 10,000 latest changes; None if no track
+      has waited
+    - *time_processing*: how long tracks were PROCESSING, measured on the same changes; None if no track was
     """
 
     since: datetime

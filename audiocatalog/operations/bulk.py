@@ -48,9 +48,9 @@ from audiocatalog.status import TrackStatus
 BATCH: Final = 5_000
 #: The timeout of a full batch in seconds; a smaller batch gets its share. A batch usually takes about one second.
 _STATEMENT_SECONDS: Final = 60.0
-#: The timeout of a part of a batch that was too slow, or the part's share of the above, if that is longer.
+#: The minimum timeout, in seconds, of a part of a batch that was too slow; a large part gets its share of the above.
 _PART_SECONDS: Final = 1.0
-#: The lock timeout is shorter, because a lock timeout can be retried.
+#: The lock timeout in seconds; it is shorter, because a lock timeout can be retried.
 _LOCK_SECONDS: Final = 20.0
 _LOCK_SHARE: Final = 0.8
 #: If this many single records were too slow, and no record of the batch was stored, the server is too slow.
@@ -76,7 +76,7 @@ LOAD: Final = Statement(
 )
 RESTORE: Final = Statement(f"SELECT audiocatalog_restore_v1($1, $2), {TRANSACTION_MARK}", writes=True)
 READ_LIMITS: Final = Statement("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
-#: Set time limits for the rest of the transaction.
+#: Set the timeouts of the rest of the transaction.
 LIMIT: Final = Statement(
     f"SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), {TRANSACTION_MARK}",
     writes=True,
@@ -86,12 +86,12 @@ _RELEASE: Final = Statement("RELEASE audiocatalog_batch", is_command=True)
 _ROLL_BACK: Final = Statement("ROLLBACK TO audiocatalog_batch; RELEASE audiocatalog_batch", is_command=True)
 _REMEDY: Final = 'on_conflict="replace" overwrites it'
 _metadata_of: Final = attrgetter(*METADATA_FIELDS)
-#: Errors that one record can cause. Any other error would stop the next record as well.
+#: Errors that one record can cause. Any other error would recur for the next record.
 _BAD_RECORD: Final = (InvalidInput, ConstraintViolation, CatalogInternalError)
 
 
 class RecordOutcome(NamedTuple):
-    """The outcome of one record: with an *error* if it was refused, and *skipped* if the track kept other content."""
+    """The outcome of one record, the *error* of a refused record, and whether the track was *skipped*."""
 
     outcome: BulkOutcome
     error: CatalogError | None = None
@@ -103,7 +103,7 @@ ReportBatch = Callable[[BulkBatch], object]
 
 
 class Batch(NamedTuple):
-    """The items of a batch, and for each item its record or the error that refuses it."""
+    """The items of a batch, and for each item a record, or the error of an item that breaks a rule."""
 
     start: int
     items: Sequence[object]
@@ -160,7 +160,7 @@ class _Tally:
 
     stored: int = 0
     slow: int = 0
-    #: False after an error before the savepoint or a lost connection has ended the transaction.
+    #: Whether the transaction can continue; False after a lost connection or an error before the savepoint.
     can_go_on: bool = True
 
 
@@ -201,7 +201,7 @@ class BatchStore:
         Store *records* in order, and skip those that the database rejects or that are too slow.
 
         A batch that exceeds its timeout is halved. The timeout of a single record is ``statement_timeout``. Each
-        record that exceeds this timeout costs as much time, and about one second for each batch that contained it.
+        record that exceeds this timeout takes that long, plus about one second for each batch that contains the record.
         After an error that no record caused, the transaction is as it was before.
 
         Raises:
@@ -236,7 +236,7 @@ class BatchStore:
         else:
             progress.stored += len(outcomes)
             return outcomes
-        # A record caused the error: halve the batch to find it, in the order of ids, in which all writers lock tracks.
+        # Halve the batch to find the record that caused the error. All writers lock tracks in the order of their ids.
         places = sorted(range(len(records)), key=lambda place: records[place].id)
         middle = len(places) // 2
         by_place: dict[int, RecordOutcome] = {}
@@ -284,7 +284,7 @@ class BatchStore:
         return [outcomes[place] for place in range(len(records))]
 
     def _restore(self, inserted: Sequence[Record], seconds: float) -> Operation[None]:
-        """Give inserted records the status and the time of creation that they had in the exporting catalogue."""
+        """Set the status and the time of creation of inserted records to those in the exporting catalogue."""
         exported = [record for record in inserted if isinstance(record, ExportedRecord)]
         if failed := sorted(record.id for record in exported if record.has_failed):
             values = move_values(

@@ -44,7 +44,7 @@ class BulkOutcome(StrEnum):
 
 
 class Refusal(NamedTuple):
-    """A refused *record* as the caller gave it, its *position* among the records from 0, and the *error*."""
+    """A refused *record* as the caller passed it, its *position* among the records from 0, and the *error*."""
 
     position: int
     record: object

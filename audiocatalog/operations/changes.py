@@ -150,8 +150,8 @@ class FeedPosition(NamedTuple):
         """
         Return the position after a page of *tracks*.
 
-        The size of a window adapts to the reader. The size doubles if the page had room for more tracks. It halves if
-        the window took several pages, because each page reads the log of the whole window.
+        The size of a window adapts to the reader. The size doubles if the page had room for more tracks. The size
+        halves if the window took several pages, because each page reads the log of the whole window.
         """
         if is_full:
             return self._replace(origin=origin, new=new, after=tracks[-1].id)
@@ -164,20 +164,20 @@ class FeedPosition(NamedTuple):
 
 
 def _no_cursor() -> InvalidInput:
-    return InvalidInput(Problem("after", "the `next_cursor` of the page before, or None"), operation="changes")
+    return InvalidInput(Problem("after", "the `next_cursor` of an earlier page, or None"), operation="changes")
 
 
 _ANOTHER: Final = Problem(
     "after",
-    "this cursor is of another database, or of a time before a restore of this one; begin anew with after=None",
+    "this cursor is from another database, or from before a restore of this database; start again with after=None",
 )
 
 # The current snapshot, and the snapshot at the end of the window.
 #
-# PostgreSQL's snapshot counts the reader's own transaction as ended, so its id is added to the running ones. A
-# standby's snapshot names no running transaction, so every transaction from xmin on counts as running. If more than
-# *step* transactions have ended since the last window, this window ends before the current snapshot, at an id below
-# which all transactions have ended.
+# PostgreSQL's snapshot counts the reader's own transaction as ended, so the statement adds its id to the running
+# ones. A standby's snapshot names no running transaction, so every transaction from xmin on counts as running. If more
+# than *step* transactions have ended since the last window, this window ends before the current snapshot, at an id
+# that follows only ended transactions.
 _MOMENT: Final = """
 present AS MATERIALIZED (
   SELECT pg_is_in_recovery() OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AS lags,
@@ -277,7 +277,7 @@ def read_changes(after: str | None, *, limit: object, timeout: float) -> Operati
         if is_ahead:
             # The reader is ahead of this server, which is a standby, or of this transaction, which began earlier.
             return ChangePage((), place.text(), more=False)
-    # A page without tracks has one row, in which the track's id is null.
+    # A page without tracks has one row with a null id.
     found = [row[_TRACK] for row in rows]
     tracks = tuple(track_of(track) for track in found if track[0] is not None)
     is_full = len(tracks) == size

@@ -24,7 +24,7 @@ from audiocatalog.status import TrackStatus
 
 _Outcome = TypeVar("_Outcome")
 
-#: One call claims or takes back at most this many tracks.
+#: One call claims or releases at most this many tracks.
 MAX_CLAIMS: Final = 1000
 _LONGEST_LEASE: Final = timedelta(days=7)
 _SHORTEST_LEASE: Final = timedelta(milliseconds=10)
@@ -35,7 +35,7 @@ _CLAIM_COLUMNS: Final = ", ".join((*TRACK_COLUMNS, "attempt", "expires_at", "las
 _CLAIM: Final = f"SELECT {_CLAIM_COLUMNS}, {TRANSACTION_MARK} FROM audiocatalog_claim_v{CONTENT_VERSION}"
 #: Claim waiting tracks; the work on all of them begins.
 CLAIM: Final = Statement(f"{_CLAIM}($1, $2, $3, $4)", writes=True)
-#: Claim waiting tracks for a loop; only the work on the first begins.
+#: Claim waiting tracks for a loop; only the work on the first track begins.
 CLAIM_FOR_LOOP: Final = Statement(f"{_CLAIM}($1, $2, $3, $4, true)", writes=True)
 #: Record that the work on a claimed track begins, or has not begun.
 BEGIN: Final = Statement(
@@ -54,7 +54,7 @@ END_UNFINISHED: Final = Statement(
     "FROM audiocatalog_give_up_v1($1, $2::bigint[], $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     writes=True,
 )
-#: Take back tracks of dead workers.
+#: Release tracks with expired leases.
 RELEASE_EXPIRED: Final = Statement(
     f"SELECT *, {TRANSACTION_MARK} FROM audiocatalog_release_expired_v1($1, $2, $3, $4, $5, $6, $7)", writes=True
 )
@@ -69,7 +69,7 @@ def claim(limit: object, *, lease: object, worker: str, order_by: object) -> Ope
 def claim_for_loop(
     limit: object, *, lease: object, worker: str, order_by: object
 ) -> Operation[list[tuple[Claim, bool]]]:
-    """Claim waiting tracks for a loop and return each claim with whether its work has begun, or raise InvalidInput."""
+    """Claim tracks for a loop and return pairs of a claim and whether its work has begun, or raise InvalidInput."""
     rows = yield CLAIM_FOR_LOOP, _claim_values(limit, lease, worker, order_by)
     return _claims_of(rows, worker)
 
@@ -149,7 +149,7 @@ def end_unfinished(
 
 
 def release_expired(limit: object, *, actor: str, retries: RetryPolicy, notify: bool) -> Operation[list[StatusChange]]:
-    """Take back tracks with expired leases and return the changes, or raise InvalidInput if *limit* breaks its rule."""
+    """Release tracks with expired leases and return the changes, or raise InvalidInput if *limit* breaks its rule."""
     values = (checked_count(limit, "limit", "release_expired"), actor, *retries.values(), notify)
     rows = yield RELEASE_EXPIRED, values
     return [change_of(row) for row in rows]
@@ -185,9 +185,9 @@ def _checked_claims(claims: object, operation: str) -> list[Claim]:
         if not isinstance(claim, Claim):
             raise InvalidInput(Problem("claim", f"a Claim, not {kind_of(claim)}"), operation=operation)
     if len(found) > MAX_CLAIMS:
-        raise InvalidInput(Problem("claims", f"at most {MAX_CLAIMS:,}", MAX_CLAIMS), operation=operation)
+        raise InvalidInput(Problem("claims", f"at most {MAX_CLAIMS:,} claims", MAX_CLAIMS), operation=operation)
     if len({claim.track.id for claim in found}) < len(found):
-        raise InvalidInput(Problem("claims", "each track once"), operation=operation)
+        raise InvalidInput(Problem("claims", "at most one claim of each track"), operation=operation)
     return found
 
 
@@ -206,7 +206,7 @@ def _split_pairs(pairs: object) -> tuple[list[Claim], list[TrackMetadata | None]
 
 
 def _claims_of(rows: Sequence[tuple[Any, ...]], worker: str) -> list[tuple[Claim, bool]]:
-    """Return the claims in the rows of a claiming statement, each with whether its work has begun."""
+    """Return, for each row of a claiming statement, a pair of the claim and whether its work has begun."""
     claims = []
     for *track, attempt, expires_at, last_error, begun, token in rows:
         claims.append((Claim(track_of(track), token, worker, attempt, expires_at, last_error), begun))

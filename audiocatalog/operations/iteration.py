@@ -71,11 +71,11 @@ def scan_sql(
     order: TrackOrder, batch: int, filtered: tuple[str, ...], bounded: tuple[str, ...], *, is_first: bool
 ) -> str:
     """
-    Return the statement for the next page of a scan, after the track whose key is given, such as ``after_id``.
+    Return the statement for the next page of a scan, after the key in parameters such as ``after_id``.
 
     The statement returns at most *batch* rows, in order. Each row has its position among the tracks that were read,
-    and whether it meets the conditions. If the statement reaches its limit of tracks, it also returns the last track,
-    after which the next page begins.
+    and whether it meets the conditions. If the statement reaches its limit of tracks, it also returns the last track;
+    the next page begins after this track.
 
     The numbers are constants, because a generic plan for a parameter would expect a tenth of the table. The first page
     is a separate statement, because one statement for both cases could not look up the key in an index.
@@ -114,5 +114,5 @@ def read_page(scan: TrackScan, after: Mapping[str, Any] | None, *, timeout: floa
 
 
 def tracks_of(rows: Sequence[tuple[Any, ...]]) -> Iterator[Track]:
-    """Yield the tracks in the rows of a page, and make each track only when the caller asks for it."""
+    """Yield the tracks in the rows of a page, and create each track only when the caller needs it."""
     return (track_of(row[2:]) for row in rows if row[1])

@@ -34,7 +34,7 @@ HEALTH_WITHOUT_CLAIMS: Final = Statement(f"{_HEALTH}NULL")
 
 class StatusCount(NamedTuple):
     """
-    How many *tracks* are in a *status*.
+    The number of *tracks* in a *status*.
 
     *oldest*: when the longest-waiting track entered this status; None for COMPLETED.
     """
@@ -51,11 +51,11 @@ class PoolStats:
 
     - *size*: the maximum number of connections
     - *connections*: the number of open connections
-    - *in_use*: how many of them are checked out
+    - *in_use*: the number of connections that are checked out
     - *waiting*: the number of callers in the queue
-    - *wait_p50*, *wait_p99*: how long the latest 1,000 checkouts waited; None before the first
+    - *wait_p50*, *wait_p99*: percentiles of the waits of the latest 1,000 checkouts; None before the first checkout
     - *oldest_held*: the time since the oldest checkout that has not ended; None if no connection is checked out
-    - *oldest_holder*: the thread of that checkout, and with ``debug_pool`` the place in its code
+    - *oldest_holder*: the thread of that checkout, and with ``debug_pool`` the line of code
     - *searching*: the number of connections that searches use
     - *most_searches*: the maximum number of connections that searches may use
     """
@@ -77,9 +77,9 @@ class Health:
     """
     The state of the server, its schema, the work in it, and the pool; times are in seconds.
 
-    - *server_version*, *server_encoding*, *is_standby*: the server
+    - *server_version*, *server_encoding*, *is_standby*: facts about the server
     - *schema_revision*: the database's revision
-    - *expected_revision*: the revision that this code was made for
+    - *expected_revision*: the revision that this code expects
     - *vocabulary_age*: the age of the spelling vocabulary; None if the words were never counted
     - *stuck_claims*: the number of expired leases, at most 1,000; None if the role may not read claims
     - *pool*: this process's connections
@@ -107,7 +107,7 @@ def count_by_status() -> Operation[list[StatusCount]]:
 
 def health(pool: Callable[[], PoolStats], *, with_claims: bool) -> Operation[Health]:
     """
-    Return the state of the server, with the state that *pool* returns.
+    Return the state of the server, and the state of the pool that *pool* returns.
 
     Raises:
         PermissionDenied: the role may not count claims; ask again without them.

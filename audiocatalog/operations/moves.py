@@ -163,7 +163,7 @@ def _duration(microseconds: int | None) -> timedelta | None:
 
 
 def outcome_of(row: tuple[Any, ...], to: TrackStatus, expected: TrackStatus | None) -> StatusChange | CatalogError:
-    """Return the change in a row of a move, or the error that explains why there is none."""
+    """Return the change in a row of a move, or the error that explains why there is no change."""
     track_id, seen, actual, version, *rest = row
     if actual is None:
         return TrackNotFound(track_id, operation="update_status")

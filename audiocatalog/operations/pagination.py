@@ -25,7 +25,7 @@ def read_cursor(value: object) -> Any:  # noqa: ANN401  # A caller may pass any 
 
 
 def _whole_number(digits: str) -> int:
-    """Return the number in *digits*, or raise ValueError if it is long, because Python reads it in quadratic time."""
+    """Return the number in *digits*, or raise ValueError for a long number, which Python parses in quadratic time."""
     if len(digits) > _MOST_DIGITS:
         raise ValueError
     return int(digits)

@@ -131,7 +131,7 @@ def _check_expected_version(expected_version: object, *, replace: bool) -> None:
 
 
 def _unchanged_or_conflict(existing: Track | None, record: TrackRecord, *, expected_version: int | None) -> Track:
-    """Return *existing* if it has the content of *record*, or raise SaveConflict, or TrackNotFound if it is None."""
+    """Return *existing* if it has the content of *record*, or raise SaveConflict, or TrackNotFound for None."""
     if existing is None:
         raise TrackNotFound(record.id, operation="save")
     if not record.is_content_of(existing):

@@ -12,7 +12,8 @@ _RAISING: Final = {dis.opmap["RERAISE"], dis.opmap["RAISE_VARARGS"]}
 
 def leaving(frame: FrameType) -> tuple[bool, BaseException | None]:
     """
-    Return whether an exception leaves *frame* while its loop closes the iterator, and the exception if it is found.
+    Return two values: whether an exception is leaving *frame* while its loop closes the iterator, and that exception,
+    or None if the exception is not found.
 
     Python does not pass the exception to the iterator. A new exception has a traceback at the frame's instruction. An
     exception that was caught and raised again has an older traceback, and the frame is at an instruction that raises.

@@ -1,4 +1,4 @@
-"""A loop over waiting tracks that claims them, renews their leases, and releases them at its end."""
+"""A loop that claims waiting tracks, renews their leases, and releases its remaining claims at the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from audiocatalog.worker.upkeep import FIRST_PAUSE, Listening, Upkeep, may_pass
 _Result = TypeVar("_Result")
 
 _LONGEST_POLL: Final = 3600.0
-#: The seconds after which a waiting loop notices a signal at the latest.
+#: A waiting loop notices a signal within this many seconds.
 _MAX_WAIT: Final = 1.0
 _TOLD: Final = CHANGE_LIMITS["reason"].characters
 #: A renewal with this lease changes nothing; it only checks that a claim is still held.
@@ -43,7 +43,7 @@ Handler = Callable[[Claim], TrackMetadata | None]
 
 
 class Run(Protocol):
-    """The function of a catalogue that makes one call."""
+    """A function of a catalogue that carries out one call."""
 
     def __call__(self, name: str, begin: Callable[[], Operation[_Result]], /) -> _Result:
         """Carry out the operation that *begin* returns, as the call *name*."""
@@ -54,7 +54,7 @@ class Worker:
     A loop that claims waiting tracks and yields them one by one.
 
     ``for claim in worker`` yields a claim, which the body must complete, fail or release. Background threads renew the
-    leases, and take back tracks of dead workers. A try counts when the claim is yielded, so a crash uses up no try of
+    leases, and release tracks of dead workers. A try counts when the claim is yielded, so a crash uses up no try of
     a track that is claimed but not begun. If a claim is lost before its turn, it is not yielded. If a claim is lost
     later, the call that ends the claim raises ``ClaimLost``. If no track waits, the loop looks again after about
     *poll* seconds, or when it is notified.
@@ -63,8 +63,8 @@ class Worker:
     The loop then releases the claims that it has not yielded.
 
     - If an ``Exception`` leaves the body, the loop fails the claim, and the exception propagates.
-    - If another exception leaves it, such as ``KeyboardInterrupt``, the claim stays until its lease expires, and no try
-      counts.
+    - If another exception leaves the body, such as ``KeyboardInterrupt``, the claim stays until its lease expires, and
+      no try counts.
     - If the body continues or breaks without ending its claim, the loop logs a warning, and the claim stays until its
       lease expires.
 
@@ -182,14 +182,14 @@ class Worker:
             if not waiting:
                 if self._until_empty and has_looked_for_dead:
                     return
-                # When tracks are taken back, this wait ends early.
+                # This wait ends early when tracks of dead workers are released.
                 self._wait(self._poll * random.uniform(0.5, 1.5))  # noqa: S311  # The jitter spreads workers out.
                 continue
             self._upkeep.hold(claim for claim, _ in waiting)
             yield from self._given(waiting)
 
     def _claim(self) -> list[tuple[Claim, bool]]:
-        """Claim tracks, and return each claim with True if its work has begun, which is the first claim's."""
+        """Claim tracks, and return pairs of a claim and whether its work has begun, True for the first claim only."""
         return self._run(
             "claim", lambda: claim_for_loop(self._limit, lease=self._lease, worker=self._name, order_by=self._order_by)
         )
@@ -240,7 +240,7 @@ class Worker:
             elif error is None or isinstance(error, Exception):
                 self._catalog.fail(claim, _LEFT if error is None else _told(error), actor=self._name)
                 LOGGER.warning(
-                    "%s left the body of the loop, so its claim was ended as failed",
+                    "%s left the body of the loop, so the worker failed the claim",
                     "an exception" if error is None else type(error).__name__,
                     extra={"track_id": claim.track.id},
                 )
@@ -304,7 +304,7 @@ class Worker:
 
     @contextmanager
     def _stopped_by_sigterm(self) -> Iterator[None]:
-        """Let SIGTERM end the loop if it runs in the main thread, because other threads cannot handle signals."""
+        """Let SIGTERM end the loop if the loop runs in the main thread; other threads cannot handle signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -330,7 +330,7 @@ def _frame_of_the_loop() -> FrameType | None:
 def _checked(metadata: object) -> TrackMetadata | None:
     if metadata is None or isinstance(metadata, TrackMetadata):
         return metadata
-    raise TypeError(f"the handler returned a {type(metadata).__name__}, not a TrackMetadata")
+    raise TypeError(f"the handler must return a TrackMetadata or None, not a {type(metadata).__name__}")
 
 
 def _told(error: BaseException) -> str:
@@ -338,7 +338,7 @@ def _told(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception:  # noqa: BLE001  # An exception whose text cannot be read must not end the loop.
-        text = "(it has no text)"
+        text = "(no text)"
     written = f"{type(error).__name__}: {text}".replace("\0", "").encode("utf-8", "replace").decode("utf-8")
     # NFC can lengthen a text, and the history's limit counts the characters of NFC.
     return unicodedata.normalize("NFC", written[:_TOLD])[:_TOLD]

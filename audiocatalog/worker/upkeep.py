@@ -1,4 +1,4 @@
-"""The background threads of a worker: they renew leases, take back tracks of dead workers, and LISTEN."""
+"""The background threads of a worker: they renew leases, release tracks of dead workers, and LISTEN."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from audiocatalog.operations.claims import CHANNEL
 
 # A lease is renewed when a third of its time has passed, so that one renewal may fail.
 _RENEWALS_PER_LEASE: Final = 3
-#: One call takes back at most this many tracks of dead workers, and locks their rows until it ends.
+#: One call releases at most this many tracks of dead workers, and locks their rows until the call ends.
 _TAKEN_BACK: Final = 500
 # A listening thread checks at this interval whether it must end.
 _LISTENING_SECONDS: Final = 0.5
@@ -34,9 +34,9 @@ Listening = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 
 class Upkeep:
     """
-    The claims that a loop holds, and the threads that renew them and take back tracks of dead workers.
+    The claims that a loop holds, and the threads that renew these claims and release tracks of dead workers.
 
-    The threads call *tell* to wake up the loop: after a notification, after they took tracks back, or after a failure.
+    The threads call *tell* to wake up the loop: after a notification, after they released tracks, or after a failure.
     A *failure* is an error that no retry can resolve, so that the loop raises it.
     """
 
@@ -75,7 +75,7 @@ class Upkeep:
 
     @property
     def has_looked_for_dead(self) -> bool:
-        """Whether the tracks that dead workers had at the loop's start were taken back, or an attempt failed."""
+        """Whether the tracks that dead workers had at the loop's start were released, or an attempt failed."""
         return self._looked_for_dead.is_set()
 
     def hold(self, claims: Iterable[Claim]) -> None:
@@ -118,7 +118,7 @@ class Upkeep:
                     self.drop(claim)
 
     def _take_back(self) -> None:
-        """Take back tracks with expired leases: repeat at once while there are more, otherwise about once per lease."""
+        """Release tracks with expired leases: repeat at once while there are more, otherwise about once per lease."""
         pause = FIRST_PAUSE
         while not self._ended.is_set():
             try:
@@ -128,7 +128,7 @@ class Upkeep:
                     self.failure = error
                     self._tell()
                     return
-                LOGGER.warning("tracks of dead workers could not be taken back, so the worker retries: %s", error)
+                LOGGER.warning("tracks of dead workers could not be released, so the worker retries: %s", error)
                 self._looked_for_dead.set()
                 self._tell()
                 self._ended.wait(pause)

@@ -260,7 +260,7 @@ class TestProgram:
                 [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False, timeout=60
             )
             assert (done.returncode, done.stdout) == (1, "")
-            assert done.stderr == "the command needs the extra: pip install 'audiocatalog[cli]'\n"
+            assert done.stderr == "the libraries of the command are missing: run pip install 'audiocatalog[cli]'\n"
 
     def test_without_a_server_to_embed_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AUDIOCATALOG_PG_BIN", raising=False)

@@ -335,7 +335,7 @@ class TestRefusals:
             (("x", "--year", "99"), "--year: a number"),
             (
                 ("x", "--year", "2000..1990", "--duration", "999999999"),
-                "--year: a lowest that is not above the highest; --d",
+                "--year: a lowest number that is not above the highest; --d",
             ),
             (("x", "--artist", " "), "--artist: at least one visible character"),
             (("x", "--bitrate", "0"), "--bitrate: a number"),

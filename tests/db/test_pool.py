@@ -371,7 +371,8 @@ def test_who_waits_in_vain_is_told_who_keeps_the_connections(database_url: str, 
     message = str(caught.value)
     assert message.startswith("none of 2 connections became free within 0.2 s (2 in use, ")
     assert f"by thread {threading.current_thread().name}" in message
-    assert ("taken in test_who_waits_in_vain_is_told_who_keeps_the_connections (test_pool.py:" in message) is debug_pool
+    place = "checked out in test_who_waits_in_vain_is_told_who_keeps_the_connections (test_pool.py:"
+    assert (place in message) is debug_pool
     assert ("debug_pool=True" in message) is not debug_pool
 
 

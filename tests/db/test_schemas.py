@@ -241,9 +241,9 @@ class TestRenamed:
         migrations.upgrade(within(url, "music"))
         admin.execute("ALTER TABLE music.audio_tracks SET SCHEMA elsewhere")
         both = within(url, "elsewhere,music")
-        with Catalog(both) as catalog, pytest.raises(SchemaMismatch, match="the tracks in 'elsewhere'"):
+        with Catalog(both) as catalog, pytest.raises(SchemaMismatch, match="the table audio_tracks in 'elsewhere'"):
             catalog.count_by_status()
-        with pytest.raises(SchemaMismatch, match="the tracks in 'elsewhere'"):
+        with pytest.raises(SchemaMismatch, match="the table audio_tracks in 'elsewhere'"):
             migrations.upgrade(both)
 
     @pytest.mark.parametrize("name", ['Grün & "co", x', "Select", "a.b"])
@@ -321,13 +321,13 @@ class TestFirstRevision:
         with Catalog(url) as catalog:
             calls = (catalog.count_by_status, lambda: migrations.upgrade(url), lambda: migrations.check(url))
             for call in (*calls, lambda: grant_sql(url, "nobody"), lambda: roles_sql(url)):
-                with pytest.raises(SchemaMismatch, match="made by an earlier text of revision 0001") as caught:
+                with pytest.raises(SchemaMismatch, match="created by an earlier text of revision 0001") as caught:
                     call()
                 for advice in (
-                    "export it with the code that made it",
+                    "Export the tracks with the code that created the database",
                     "export --all",
-                    "drop it",
-                    "import the export",
+                    "drop the database",
+                    "import the tracks",
                     "first release",
                 ):
                     assert advice in str(caught.value)

@@ -402,7 +402,7 @@ def test_a_real_time_out_is_a_query_time_out(bench: Connection) -> None:
     with pytest.raises(QueryTimeout) as caught, translated("search"):
         bench.execute(text("SELECT pg_sleep(5)"))
     assert isinstance(caught.value, TimeoutError)
-    assert str(caught.value).startswith("search: the statement reached its timeout; ask for less")
+    assert str(caught.value).startswith("search: the statement exceeded its timeout; request less")
 
 
 # What passes through.

@@ -212,7 +212,7 @@ def test_the_alembic_command_works_from_the_repository(empty_database: Callable[
     [
         ("", "AUDIOCATALOG_DATABASE_URL"),
         ("mysql://x/y", "postgresql://"),
-        ("postgresql://u:s3cret@127.0.0.1:1/x", "nothing listens there"),
+        ("postgresql://u:s3cret@127.0.0.1:1/x", "no server listens at this host and port"),
     ],
 )
 def test_the_alembic_command_fails_in_one_line(url: str, message: str) -> None:

@@ -827,7 +827,7 @@ class TestBesideOthers:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("audiocatalog.operations.bulk._MAX_SLOW", 3)
             patch.setattr(BatchStore, "_store", note)
-            with pytest.raises(errors.QueryTimeout, match=r"^bulk_save: the statement reached its timeout"):
+            with pytest.raises(errors.QueryTimeout, match=r"^bulk_save: the statement exceeded its timeout"):
                 slowed.bulk_save([retitled(one, "slow") for one in records(8)])
             assert len(alone) == 3
             assert rows(owner, "audio_tracks") == []

@@ -119,7 +119,7 @@ def test_a_cursor_of_a_server_that_is_ahead_is_refused(catalog: Catalog, ahead: 
         place._replace(new=Snapshot(number, number), after=UUID(int=0)),
         FeedPosition(place.origin, None, Snapshot(number, number), UUID(int=0)),
     ):
-        with pytest.raises(errors.InvalidInput, match="begin anew") as caught:
+        with pytest.raises(errors.InvalidInput, match="start again") as caught:
             catalog.changes(wrong.text())
         assert caught.value.field == "after"
 
@@ -132,7 +132,7 @@ def test_a_cursor_that_takes_a_running_transaction_for_ended_is_refused(catalog:
         place = FeedPosition.parse(catalog.changes().next_cursor)
         assert place.old is not None
         assert place.old.running
-        with pytest.raises(errors.InvalidInput, match="begin anew"):
+        with pytest.raises(errors.InvalidInput, match="start again"):
             catalog.changes(place._replace(old=place.old._replace(running=())).text())
 
 
@@ -140,7 +140,7 @@ def test_a_cursor_of_another_database_is_refused(catalog: Catalog, server_url: s
     cursor = catalog.changes().next_cursor
     with temporary_database(server_url) as url:
         migrations.upgrade(url)
-        with Catalog(url) as other, pytest.raises(errors.InvalidInput, match="begin anew"):
+        with Catalog(url) as other, pytest.raises(errors.InvalidInput, match="start again"):
             other.changes(cursor)
 
 

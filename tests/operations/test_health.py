@@ -59,7 +59,7 @@ def test_it_tells_who_holds_connections(small: Catalog) -> None:
         assert health.pool.oldest_held is not None
         assert health.pool.oldest_held > 0
         assert health.pool.oldest_holder is not None
-        assert "taken in test_it_tells_who_holds_connections (test_health.py:" in health.pool.oldest_holder
+        assert "checked out in test_it_tells_who_holds_connections (test_health.py:" in health.pool.oldest_holder
         assert health.pool.oldest_holder.startswith(f"thread {threading.current_thread().name}")
     pool = small.pool_stats()
     assert (pool.connections, pool.in_use, pool.oldest_held, pool.oldest_holder) == (3, 0, None, None)

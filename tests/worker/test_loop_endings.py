@@ -149,7 +149,7 @@ def test_an_exception_of_the_body_fails_its_claim_and_goes_on(
     assert [stored(owner, track) for track in ids[1:]] == [("PENDING", 0, None)] * 2
     last = quick.history(ids[0])[-1]
     assert (last.actor, last.attempt, last.reason) == ("me", 1, "Broken: no audio")
-    assert messages(caplog) == ["Broken left the body of the loop, so its claim was ended as failed"]
+    assert messages(caplog) == ["Broken left the body of the loop, so the worker failed the claim"]
     assert caplog.records[0].track_id == ids[0]  # type: ignore[attr-defined]  # As extra.
 
 

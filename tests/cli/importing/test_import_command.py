@@ -149,7 +149,7 @@ class TestImport:
         result = invoke("--url", url, "import", "-", "--format", "csv", "--batch", "2", data=data)
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == (
-            "error: bulk_save: the database role lacks a privilege for this; as the owner of the tables, run "
+            "error: bulk_save: the database role lacks a privilege for this call; as the owner of the tables, run "
             "`audiocatalog roles --grant ROLE` for the role of a service, or repeat `audiocatalog roles --apply` after "
             "an upgrade; stopped, 2 rows safely saved: the same command can be repeated\n"
         )

@@ -76,7 +76,7 @@ class TestSaving:
         assert (told.tally.inserted, told.tally.refused, told.tally.saved, told.tally.rows) == (3, 3, 3, 6)
         assert told.refused == [
             "row 2: read as nonsense",
-            "row 2: bulk_save: an unexpected database error; its cause says more (SQLSTATE P0001)",
+            "row 2: bulk_save: an unexpected error of the database; see the cause of this error (SQLSTATE P0001)",
             "row 4: genre: the database refused the value",
         ]
         assert trapped.count_by_status()[2].tracks == 3
