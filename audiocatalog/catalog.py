@@ -46,7 +46,7 @@ class Catalog(Methods, Supervising):
     """
     A catalogue: a pool of connections, units of work, and methods that each run one operation.
 
-    Create one catalogue for each process and database, and share it between threads. The first use connects, and checks
+    Use one catalogue for each process and database, and share it between threads. The first use connects, and checks
     the server and its schema. A ``with`` block or ``close`` closes the catalogue. Times are in seconds.
 
     - *url*: the database, as ``postgresql://user:password@host/name``

@@ -47,7 +47,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
     """
     A catalogue: a pool of connections, units of work, and methods that each run one operation.
 
-    Create one catalogue for each event loop and database, and share it between tasks. The first use connects, and checks
+    Use one catalogue for each event loop and database, and share it between tasks. The first use connects, and checks
     the server and its schema. A ``with`` block or ``close`` closes the catalogue. Times are in seconds.
 
     - *url*: the database, as ``postgresql://user:password@host/name``
