@@ -17,7 +17,8 @@ from audiocatalog.cli.progress import progress_reporter
 from audiocatalog.cli.target import Target
 from audiocatalog.cli.text import about, counted, time_span
 from audiocatalog.errors import PermissionDenied
-from audiocatalog.migrations.vector_rebuild import RebuildStep, Rebuilt, VectorPlan, plan_rebuild
+from audiocatalog.migrations.vector_columns import VectorPlan
+from audiocatalog.migrations.vector_rebuild import RebuildStep, Rebuilt, plan_rebuild
 from audiocatalog.migrations.vector_rebuild import rebuild as rebuild_vectors
 
 _NOTHING: Final = "every search vector is complete: nothing to rebuild"

@@ -8,25 +8,13 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
-from audiocatalog.db.error_translation import translated
-from audiocatalog.db.settings import parse_url
-from audiocatalog.db.transaction import driver_connection
 from audiocatalog.errors import ConfigurationError
-from audiocatalog.migrations.commands import migrating
-from audiocatalog.migrations.roles import (
-    Layout,
-    Section,
-    application_grants,
-    execute,
-    read_layout,
-    script,
-    search_grants,
-)
+from audiocatalog.migrations.layout import Layout, locked, read_layout
+from audiocatalog.migrations.roles import Section, application_grants, execute, script, search_grants
 
 #: The purpose of a role: to work with tracks, or only to search.
 Rights = Literal["app", "search"]
 
-_LOCK_SECONDS: Final = 60.0
 _HEAD: Final = (
     "The rights of audiocatalog for one role. Run this again after an upgrade that adds a table or a function. Only a "
     "new version of a function inherits the grants of the version before it."
@@ -51,8 +39,8 @@ def grant_sql(url: str | URL, role: str, rights: Rights = "app") -> str:
         TransientConflict: an upgrade is running.
         DatabaseUnavailable: the server cannot be reached.
     """
-    with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
-        return script(_HEAD, _sections(driver_connection(connection), role, rights))
+    with locked(url) as driver:
+        return script(_HEAD, _sections(driver, role, rights))
 
 
 def grant_rights(url: str | URL, role: str, rights: Rights = "app") -> str:
@@ -71,8 +59,7 @@ def grant_rights(url: str | URL, role: str, rights: Rights = "app") -> str:
 
     >>> grant_rights("postgresql://owner@localhost/music", "uploads")  # doctest: +SKIP
     """
-    with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
-        driver = driver_connection(connection)
+    with locked(url) as driver:
         sections = _sections(driver, role, rights)
         execute(driver, sections)
         driver.commit()

@@ -13,77 +13,33 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 from sqlalchemy import URL
 
-from audiocatalog.db.error_translation import translated
-from audiocatalog.db.first_revision import check_first_revision
-from audiocatalog.db.settings import parse_url
-from audiocatalog.db.transaction import driver_connection
-from audiocatalog.errors import ConfigurationError, InvalidInput, PermissionDenied, Problem, SchemaMismatch
-from audiocatalog.migrations.commands import migrating
-from audiocatalog.models.base import Base
-from audiocatalog.models.metadata import CONTENT_VERSION
-from audiocatalog.models.sql_names import (
-    FOLD_FUNCTION,
-    LEGAL_MOVE_FUNCTION,
-    LEGAL_TASK_FUNCTION,
-    NAME_FUNCTION,
-    NO_VECTOR_FUNCTION,
-    SEARCH_VECTOR_FUNCTION,
-    SLIPS_FUNCTION,
-    SPELL_FUNCTION,
-    VERSION_TABLE,
-    VISIBLE_FUNCTION,
-    WORDS_FUNCTION,
+from audiocatalog.errors import ConfigurationError, InvalidInput, PermissionDenied, Problem
+from audiocatalog.migrations.layout import (
+    FUNCTIONS,
+    HAS_SET_OPTION,
+    LIFECYCLE_FUNCTIONS,
+    OWNER,
+    OWNER_MARK,
+    SEARCH_FUNCTIONS,
+    TABLES,
+    Layout,
+    locked,
+    read_layout,
 )
-from audiocatalog.models.tables import DOMAINS
-
-#: Functions that this package calls to write tracks, tasks and history, with the rights of their owner.
-LIFECYCLE_FUNCTIONS: Final = (
-    *(f"audiocatalog_{name}_v1" for name in ("move", "begin", "renew", "give_up", "release_expired")),
-    *(f"audiocatalog_{name}_v{CONTENT_VERSION}" for name in ("save", "replace", "claim", "complete", "stage", "load")),
-)
-#: Functions that only these functions, and the CHECKs of the history and the tasks, may call.
-INNER_FUNCTIONS: Final = (
-    *(
-        f"audiocatalog_{name}_v1"
-        for name in ("refuse", "wrong_claims", "wrong_retries", "pause", "lock_due", "answers")
-    ),
-    LEGAL_MOVE_FUNCTION,
-    LEGAL_TASK_FUNCTION,
-)
-#: Functions that an import with --restore calls: only the owner may set the time at which a track was created.
-OWNER_FUNCTIONS: Final = ("audiocatalog_restore_v1",)
-#: Functions that searches and generated columns call; a role that writes tracks needs them too.
-SEARCH_FUNCTIONS: Final = (
-    FOLD_FUNCTION,
-    WORDS_FUNCTION,
-    NAME_FUNCTION,
-    "audiocatalog_weigh_v1",
-    SEARCH_VECTOR_FUNCTION,
-    NO_VECTOR_FUNCTION,
-    SPELL_FUNCTION,
-    SLIPS_FUNCTION,
-)
-#: Every function of ours.
-FUNCTIONS: Final = (*LIFECYCLE_FUNCTIONS, *INNER_FUNCTIONS, *OWNER_FUNCTIONS, *SEARCH_FUNCTIONS, VISIBLE_FUNCTION)
-#: Every table of ours.
-TABLES: Final = (*(table.name for table in Base.metadata.sorted_tables), VERSION_TABLE)
+from audiocatalog.models.sql_names import VERSION_TABLE, VISIBLE_FUNCTION
 
 _SEARCH_TABLES: Final = ("audio_tracks", "audio_search_words", "audio_search_counts", VERSION_TABLE)
 _LONGEST_NAME: Final = 63
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 _HAS_MAINTAIN: Final = 170000
-_HAS_SET_OPTION: Final = 160000
-#: The comment on an owner role that marks it as created by this module.
-_MARK: Final = "Owns the schema of audiocatalog; made by audiocatalog roles."
 #: The SQLSTATEs of the warnings that a GRANT or REVOKE had no effect.
 _NOT_DONE: Final = {"01006", "01007"}
-_LOCK_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +52,7 @@ class RoleNames:
             ``-``, is reserved, or is used twice.
     """
 
-    owner: str = "audiocatalog_owner"
+    owner: str = OWNER
     app: str = "audiocatalog_app"
     search: str = "audiocatalog_search"
 
@@ -115,22 +71,6 @@ class RoleNames:
             raise InvalidInput(problems, operation="roles")
 
 
-class Layout(NamedTuple):
-    """The place and owners of our objects, and the features that the server and the role allow."""
-
-    database: str
-    schema: str
-    #: The signatures of the functions by their names.
-    functions: dict[str, str]
-    #: The kind and name of each object that another role owns, for ``ALTER ... OWNER TO``.
-    foreign: Sequence[sql.Composable]
-    server_version: int
-    #: Whether the current role may transfer objects to the owner, and change the owner's default privileges.
-    is_member: bool
-    #: Whether the owner role was created for audiocatalog, so that its default privileges may be changed.
-    is_our_owner: bool
-
-
 def roles_sql(url: str | URL, names: RoleNames | None = None, *, revoke_temporary: bool = False) -> str:
     """
     Return a script that creates the three roles and grants their rights, without executing it.
@@ -146,9 +86,9 @@ def roles_sql(url: str | URL, names: RoleNames | None = None, *, revoke_temporar
     >>> print(roles_sql("postgresql://localhost/music"))  # doctest: +SKIP
 
     """
-    with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
+    with locked(url) as driver:
         names = names or RoleNames()
-        layout = read_layout(driver_connection(connection), names.owner)
+        layout = read_layout(driver, names.owner)
         return script(_HEAD, _sections(names, layout, revoke_temporary=revoke_temporary))
 
 
@@ -166,8 +106,7 @@ def apply_roles(url: str | URL, names: RoleNames | None = None, *, revoke_tempor
         DatabaseUnavailable: the server cannot be reached.
     """
     names = names or RoleNames()
-    with migrating(parse_url(url), timeout=_LOCK_SECONDS) as connection, translated("roles"):
-        driver = driver_connection(connection)
+    with locked(url) as driver:
         sections = list(_sections(names, read_layout(driver, names.owner), revoke_temporary=revoke_temporary))
         execute(driver, sections)
         _refuse_roles_without_limits(driver, names)
@@ -208,66 +147,6 @@ def _refuse_roles_without_limits(driver: psycopg.Connection[Any], names: RoleNam
             "changed: use another role, or revoke these rights from it",
             operation="roles",
         )
-
-
-_READ_PLACE: Final = """
-SELECT current_database(), nspname, current_setting('server_version_num')::integer,
-  coalesce(pg_has_role(owner.oid, %(right)s) AND pg_has_role(owner.oid, 'USAGE'), me.rolsuper),
-  owner.oid IS NULL OR NOT owner.rolsuper AND (
-    owner.rolname = %(ours)s OR coalesce(shobj_description(owner.oid, 'pg_authid'), '') = %(mark)s)
-FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-JOIN pg_roles AS me ON me.rolname = current_user
-LEFT JOIN pg_roles AS owner ON owner.rolname = %(owner)s
-WHERE pg_class.oid = to_regclass('audio_tracks')"""
-
-_READ_OBJECTS: Final = """
-SELECT 'TABLE' AS kind, relname::text AS name, NULL AS arguments, pg_get_userbyid(relowner)::text AS owner
-FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE nspname = %(schema)s AND relname = ANY (%(tables)s)
-UNION ALL
-SELECT 'DOMAIN', typname::text, NULL, pg_get_userbyid(typowner)::text
-FROM pg_type JOIN pg_namespace ON pg_namespace.oid = typnamespace
-WHERE nspname = %(schema)s AND typname = ANY (%(domains)s) AND typtype = 'd'
-UNION ALL
-SELECT 'FUNCTION', proname::text, oidvectortypes(proargtypes), pg_get_userbyid(proowner)::text
-FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
-WHERE nspname = %(schema)s AND proname = ANY (%(functions)s)
-ORDER BY 1 DESC, 2, 3"""
-
-
-def read_layout(driver: psycopg.Connection[Any], owner: str) -> Layout:
-    """
-    Return the database and schema of our objects, and the objects that *owner* does not own.
-
-    Raises:
-        SchemaMismatch: the database holds no audiocatalog schema, or one of another version. The message says what to
-            do.
-    """
-    right = "SET" if driver.info.server_version >= _HAS_SET_OPTION else "MEMBER"
-    values = {"right": right, "owner": owner, "ours": RoleNames().owner, "mark": _MARK}
-    place = driver.execute(_READ_PLACE, values).fetchone()
-    if place is None:
-        raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
-    database, schema, server_version, is_member, is_our_owner = place
-    check_first_revision(driver)
-    domains = [str(domain.name) for domain in DOMAINS]
-    objects = driver.execute(
-        _READ_OBJECTS,
-        {"schema": schema, "tables": list(TABLES), "domains": domains, "functions": list(FUNCTIONS)},
-    ).fetchall()
-    missing = {*TABLES, *domains, *FUNCTIONS} - {name for _, name, _, _ in objects}
-    if missing:
-        raise SchemaMismatch(
-            f"the database's schema does not fit this version of audiocatalog ({min(missing)} is missing): "
-            "run `audiocatalog upgrade`"
-        )
-    functions = {name: arguments for kind, name, arguments, _ in objects if kind == "FUNCTION"}
-    foreign = []
-    for kind, name, arguments, its_owner in objects:
-        if its_owner != owner:
-            signature = sql.SQL("" if arguments is None else f"({arguments})")
-            foreign.append(sql.SQL(kind + " {}{}").format(sql.Identifier(schema, name), signature))
-    return Layout(database, schema, functions, foreign, server_version, is_member, is_our_owner)
 
 
 #: A comment, and the statements that it describes.
@@ -329,9 +208,9 @@ def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> It
 
     yield (
         _NO_LOGIN,
-        [_creation(names.owner, _MARK), _creation(names.app), _creation(names.search)],
+        [_creation(names.owner, OWNER_MARK), _creation(names.app), _creation(names.search)],
     )
-    options = sql.SQL(" WITH INHERIT TRUE, SET TRUE" if layout.server_version >= _HAS_SET_OPTION else "")
+    options = sql.SQL(" WITH INHERIT TRUE, SET TRUE" if layout.server_version >= HAS_SET_OPTION else "")
     membership = [] if layout.is_member else [sql.SQL("GRANT {} TO CURRENT_USER{}").format(owner, options)]
     yield _MEMBER, membership
     if layout.is_our_owner:
@@ -353,8 +232,8 @@ def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> It
         _REVOKED,
         [
             sql.SQL("REVOKE CREATE ON SCHEMA {} FROM {}").format(schema, public_and_both),
-            sql.SQL("REVOKE ALL ON TABLE {} FROM {}").format(_tables(layout, TABLES), public_and_both),
-            sql.SQL("REVOKE ALL ON FUNCTION {} FROM {}").format(_functions(layout, FUNCTIONS), public_and_both),
+            sql.SQL("REVOKE ALL ON TABLE {} FROM {}").format(layout.tables(TABLES), public_and_both),
+            sql.SQL("REVOKE ALL ON FUNCTION {} FROM {}").format(layout.signatures(FUNCTIONS), public_and_both),
         ],
     )
     if revoke_temporary:
@@ -368,11 +247,11 @@ def _sections(names: RoleNames, layout: Layout, *, revoke_temporary: bool) -> It
 def application_grants(layout: Layout, role: str) -> list[sql.Composed]:
     """Return the grants for the *role* of a service that works with tracks."""
     app = sql.Identifier(role)
-    words, counts = (_tables(layout, (name,)) for name in ("audio_search_words", "audio_search_counts"))
+    words, counts = (layout.tables((name,)) for name in ("audio_search_words", "audio_search_counts"))
     called = (*LIFECYCLE_FUNCTIONS, *SEARCH_FUNCTIONS, VISIBLE_FUNCTION)
     grants = [
-        sql.SQL("GRANT SELECT ON TABLE {} TO {}").format(_tables(layout, TABLES), app),
-        sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(_functions(layout, called), app),
+        sql.SQL("GRANT SELECT ON TABLE {} TO {}").format(layout.tables(TABLES), app),
+        sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(layout.signatures(called), app),
         sql.SQL("GRANT INSERT (word, tracks), UPDATE (tracks), DELETE ON TABLE {} TO {}").format(words, app),
         sql.SQL("GRANT INSERT (at, tracks, words) ON TABLE {} TO {}").format(counts, app),
     ]
@@ -385,8 +264,8 @@ def search_grants(layout: Layout, role: str) -> list[sql.Composed]:
     """Return the grants for the *role* of a service that only searches."""
     search = sql.Identifier(role)
     return [
-        sql.SQL("GRANT SELECT ON TABLE {} TO {}").format(_tables(layout, _SEARCH_TABLES), search),
-        sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(_functions(layout, SEARCH_FUNCTIONS), search),
+        sql.SQL("GRANT SELECT ON TABLE {} TO {}").format(layout.tables(_SEARCH_TABLES), search),
+        sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(layout.signatures(SEARCH_FUNCTIONS), search),
     ]
 
 
@@ -398,13 +277,3 @@ def _creation(name: str, mark: str | None = None) -> sql.Composed:
         "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN CREATE ROLE {} NOLOGIN; {}END IF; "
         "END $$"
     ).format(sql.Literal(name), sql.Identifier(name), comment)
-
-
-def _tables(layout: Layout, names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(layout.schema, name) for name in names)
-
-
-def _functions(layout: Layout, names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(",\n  ").join(
-        sql.SQL("{}({})").format(sql.Identifier(layout.schema, name), sql.SQL(layout.functions[name])) for name in names
-    )

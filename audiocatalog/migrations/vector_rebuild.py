@@ -9,9 +9,8 @@ the rebuild again: it finds the remaining rows in the table itself.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -25,9 +24,9 @@ from audiocatalog.db.error_translation import translated
 from audiocatalog.db.execute import run
 from audiocatalog.db.settings import parse_url
 from audiocatalog.db.transaction import driver_connection
-from audiocatalog.errors import SchemaMismatch, TransientConflict
+from audiocatalog.errors import TransientConflict
 from audiocatalog.migrations.migrator import LOCK_KEY, connected
-from audiocatalog.models.sql_names import SAMPLES
+from audiocatalog.migrations.vector_columns import Vector, VectorPlan, read_value, read_vectors
 from audiocatalog.operations.advisory_locks import holder_of
 
 #: The lock of the rebuilding session. Migrations may run meanwhile, except while it builds or drops an index.
@@ -45,7 +44,6 @@ _SMALLEST_BATCH: Final = 20
 _LARGEST_BATCH: Final = 2000
 _SHORTEST_PAUSE: Final = 2.0**-7
 _LONGEST_PAUSE: Final = 1.0
-_SAMPLED: Final = 2000
 _LAST_ID: Final = UUID(int=2**128 - 1)
 # No other session queues behind the locks of a rebuild, so it has no timeouts. The next run repeats a batch that was
 # lost in a crash, so a commit need not wait for the disk while it holds locks. With the last setting, the session stops
@@ -58,22 +56,6 @@ FROM (VALUES ('lock_timeout', '0'), ('statement_timeout', '0'), ('transaction_ti
              ('enable_bitmapscan', 'off'), ('client_connection_check_interval', '1s')) AS wanted (name, value)
 JOIN pg_settings USING (name)
 WHERE name <> 'client_connection_check_interval' OR version() !~* 'windows|visual c|mingw'"""
-_READ_COLUMNS: Final = """
-SELECT attname::text, pg_get_expr(adbin, adrelid)
-FROM pg_attribute JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
-WHERE attrelid = to_regclass('audio_tracks') AND attgenerated = 's' AND atttypid = 'tsvector'::regtype
-ORDER BY attnum"""
-_READ_INDEXES: Final = """
-SELECT relname::text, indisvalid
-FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
-WHERE indrelid = 'audio_tracks'::regclass AND attname = %s AND starts_with(relname, 'ix_audio_tracks_search_vector')
-ORDER BY relname"""
-#: The function that makes the vectors of a column, with its version; the unused column has no function.
-_FUNCTION: Final = re.compile(r"\baudiocatalog_(?:search_vector_(v[0-9]+)|no_vector)\(")
-_COUNT: Final = """
-SELECT CASE WHEN reltuples > 0 THEN reltuples::bigint ELSE (SELECT count(*) FROM audio_tracks) END
-FROM pg_class WHERE oid = 'audio_tracks'::regclass"""
 # The transactions that write the table: a running statement may still use a function that was replaced meanwhile.
 _WRITERS: Final = """
 SELECT virtualtransaction FROM pg_locks
@@ -91,26 +73,6 @@ class RebuildStep(NamedTuple):
 
 
 _Report = Callable[[RebuildStep], None]
-
-
-@dataclass(frozen=True, slots=True)
-class VectorPlan:
-    """
-    The remaining work for one column of vectors.
-
-    - *is_spare*: whether no version uses the column; if so, the rebuild empties the column.
-    - *tracks*: the approximate number of tracks.
-    - *size*: the approximate bytes of disk that missing vectors and indexes will take, without the WAL.
-    - *to_drop*: the names of unfinished indexes, and of indexes of another version.
-    - *to_build*: the names of missing indexes.
-    """
-
-    column: str
-    is_spare: bool
-    tracks: int
-    size: int
-    to_drop: Sequence[str]
-    to_build: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +99,7 @@ def plan_rebuild(url: str | URL, *, everything: bool = False) -> list[VectorPlan
         DatabaseUnavailable: the server cannot be reached.
     """
     with _session(parse_url(url)) as driver, translated("rebuild"):
-        return [vector.plan() for vector in _read_vectors(driver) if everything or not vector.is_complete()]
+        return [vector.plan() for vector in read_vectors(driver) if everything or not vector.is_complete()]
 
 
 def rebuild(
@@ -172,98 +134,11 @@ def rebuild(
     >>> rebuild("postgresql://owner@localhost/music")  # doctest: +SKIP
     """
     with _session(parse_url(url)) as driver, translated("rebuild"), _holding(driver, _REBUILD_KEY, timeout):
-        vectors = [vector for vector in _read_vectors(driver) if everything or not vector.is_complete()]
+        vectors = [vector for vector in read_vectors(driver) if everything or not vector.is_complete()]
         return [_rebuilt(vector, rate, timeout, report) for vector in vectors]
 
 
-class _Vector:
-    """A column of vectors in the table."""
-
-    def __init__(self, driver: psycopg.Connection[Any], column: str, expression: str, version: str | None) -> None:
-        self.driver = driver
-        self.column = column
-        self.expression = expression
-        self.is_spare = version is None
-        #: The condition for a row whose vector is out of date. A null vector is always out of date, so it is not
-        #: compared.
-        self.differs = f"{column} IS DISTINCT FROM {expression}"
-        if not self.is_spare:
-            self.differs = f"({column} IS NULL OR {self.differs})"
-        #: The names of the column's indexes, each with the N of its sample of 1 in N tracks.
-        self.shares = {} if version is None else index_names(version)
-
-    def to_drop(self) -> list[str]:
-        """Return the names of unfinished indexes, and of indexes of another version."""
-        return [name for name, is_valid in self._indexes() if not is_valid or name not in self.shares]
-
-    def to_build(self) -> list[str]:
-        """Return the names of the missing indexes."""
-        valid = {name for name, is_valid in self._indexes() if is_valid}
-        return [name for name in self.shares if name not in valid]
-
-    def is_complete(self) -> bool:
-        """Return whether there is nothing to do: a used column has its indexes only after all vectors are filled."""
-        if self.to_drop() or self.to_build():
-            return False
-        return not self.is_spare or not _one(
-            self.driver, f"SELECT EXISTS (SELECT FROM audio_tracks WHERE {self.differs})"
-        )
-
-    def compute(self, tracks: Sequence[UUID]) -> set[UUID]:
-        """
-        Make the server compute the vectors of *tracks*, and return the ids of the updated ones.
-
-        Tracks that another transaction holds are skipped, so that no writer waits behind a blocked batch. The update
-        sets the title, from which every vector is made, to itself. Under READ COMMITTED, it uses the last committed
-        version of the row.
-        """
-        rows = self.driver.execute(
-            f"""
-            WITH free AS MATERIALIZED (
-              SELECT id FROM audio_tracks WHERE id = ANY (%s) AND {self.differs} FOR NO KEY UPDATE SKIP LOCKED
-            )
-            UPDATE audio_tracks AS t SET title = t.title FROM free WHERE t.id = free.id RETURNING t.id""",
-            [list(tracks)],
-        )
-        return {track for (track,) in rows}
-
-    def due_among(self, tracks: Collection[UUID]) -> list[UUID]:
-        """Return the ids of those *tracks* that still exist and whose vector is out of date."""
-        query = f"SELECT id FROM audio_tracks WHERE id = ANY (%s) AND {self.differs} ORDER BY id"
-        return [track for (track,) in self.driver.execute(query, [list(tracks)])] if tracks else []
-
-    def _indexes(self) -> list[tuple[str, bool]]:
-        return self.driver.execute(_READ_INDEXES, [self.column]).fetchall()
-
-    def plan(self) -> VectorPlan:
-        tracks = _one(self.driver, _COUNT)
-        size = 0
-        if self.to_build():
-            share = min(100.0, 100.0 * _SAMPLED / max(1, tracks))
-            width = _one(
-                self.driver,
-                f"SELECT coalesce(avg(pg_column_size({self.expression})), 0)::float8 "
-                f"FROM audio_tracks TABLESAMPLE SYSTEM ({share})",
-            )
-            # The indexes take half the size of the vectors.
-            size = round(1.5 * tracks * width)
-        return VectorPlan(self.column, self.is_spare, tracks, size, self.to_drop(), self.to_build())
-
-
-def index_names(version: str) -> dict[str, int]:
-    """
-    Return the names of the indexes on the vectors of a *version*, such as ``v2``.
-
-    The value of each name is the N of its sample of 1 in N tracks.
-    """
-    suffix = "" if version == "v1" else f"_{version}"
-    return {
-        f"ix_audio_tracks_search_vector{suffix}" + ("" if share == 1 else f"_{share}"): share
-        for share in (1, *sorted(SAMPLES))
-    }
-
-
-def _rebuilt(vector: _Vector, rate: float | None, timeout: float, report: _Report) -> Rebuilt:
+def _rebuilt(vector: Vector, rate: float | None, timeout: float, report: _Report) -> Rebuilt:
     """Do the remaining work for one column."""
     driver, begin = vector.driver, time.monotonic()
     report(RebuildStep("waiting for transactions that write tracks"))
@@ -283,7 +158,7 @@ def _rebuilt(vector: _Vector, rate: float | None, timeout: float, report: _Repor
     for name in built:
         report(RebuildStep(f"building {name}"))
         with _holding(driver, LOCK_KEY, timeout):
-            driver.execute(_index_sql(name, vector.column, vector.shares[name]))
+            driver.execute(vector.index_sql(name))
     report(RebuildStep("collecting statistics"))
     driver.execute("ANALYZE audio_tracks")
     return Rebuilt(vector.column, tracks, filled, dropped, built, time.monotonic() - begin)
@@ -330,7 +205,7 @@ class _Pace:
                 time.sleep(max(0.0, len(batch) / self._rate - seconds))
 
 
-def _fill(vector: _Vector, due: list[UUID], pace: _Pace, report: _Report) -> int:
+def _fill(vector: Vector, due: list[UUID], pace: _Pace, report: _Report) -> int:
     """Fill the tracks that are *due*, retry locked ones with backoff, and return how many were filled."""
     filled, pause = 0, _SHORTEST_PAUSE
     while due:
@@ -345,26 +220,6 @@ def _fill(vector: _Vector, due: list[UUID], pace: _Pace, report: _Report) -> int
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
     return filled
-
-
-def _index_sql(name: str, column: str, share: int) -> str:
-    where = "" if share == 1 else f" WHERE (uuid_hash(id) & {share - 1}) = 0"
-    return (
-        f"CREATE INDEX CONCURRENTLY {name} ON audio_tracks USING gin ({column}) "
-        f"WITH (gin_pending_list_limit = 128){where}"
-    )
-
-
-def _read_vectors(driver: psycopg.Connection[Any]) -> list[_Vector]:
-    found = [
-        _Vector(driver, column, expression, made_by[1])
-        for column, expression in driver.execute(_READ_COLUMNS)
-        if (made_by := _FUNCTION.search(expression))
-    ]
-    if not found:
-        raise SchemaMismatch("this database holds no audiocatalog schema: run `audiocatalog upgrade`")
-    # The unused column comes first, because emptying it frees space.
-    return sorted(found, key=lambda vector: not vector.is_spare)
 
 
 def _await_writers(driver: psycopg.Connection[Any]) -> None:
@@ -398,7 +253,7 @@ def _holding(driver: psycopg.Connection[Any], key: int, timeout: float) -> Itera
     index build.
     """
     deadline = time.monotonic() + timeout
-    while not _one(driver, f"SELECT pg_try_advisory_lock({key})"):
+    while not read_value(driver, f"SELECT pg_try_advisory_lock({key})"):
         if time.monotonic() > deadline:
             holder = run(driver, holder_of(key), "rebuild")
             raise TransientConflict(
@@ -412,8 +267,3 @@ def _holding(driver: psycopg.Connection[Any], key: int, timeout: float) -> Itera
     finally:
         if not driver.closed:
             driver.execute(f"SELECT pg_advisory_unlock({key})")
-
-
-def _one(driver: psycopg.Connection[Any], query: str) -> Any:  # noqa: ANN401  # A value of any type.
-    ((value,),) = driver.execute(query).fetchall()
-    return value

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, errors
 from audiocatalog.db.error_translation import translated
-from audiocatalog.migrations.roles import LIFECYCLE_FUNCTIONS
+from audiocatalog.migrations.layout import LIFECYCLE_FUNCTIONS
 from tests.support.databases import TABLES
 from tests.support.lifecycle import DISAGREEMENTS
 from tests.support.roles import BARE_CONTENT, Place

@@ -18,7 +18,8 @@ from sqlalchemy import make_url
 from audiocatalog import Catalog, TrackMetadata, TrackRecord, TrackStatus, migrations
 from audiocatalog.errors import ConfigurationError, PermissionDenied, SchemaMismatch
 from audiocatalog.migrations.grants import grant_rights, grant_sql
-from audiocatalog.migrations.roles import TABLES, RoleNames, apply_roles, roles_sql
+from audiocatalog.migrations.layout import TABLES
+from audiocatalog.migrations.roles import RoleNames, apply_roles, roles_sql
 from audiocatalog.models.sql_names import VERSION_TABLE
 from tests.support.command import invoke
 from tests.support.databases import libpq, temporary_database

@@ -22,7 +22,8 @@ from audiocatalog.errors import (
     SchemaMismatch,
     TrackNotFound,
 )
-from audiocatalog.migrations.roles import FUNCTIONS, INNER_FUNCTIONS, TABLES, RoleNames, apply_roles, roles_sql
+from audiocatalog.migrations.layout import FUNCTIONS, INNER_FUNCTIONS, TABLES
+from audiocatalog.migrations.roles import RoleNames, apply_roles, roles_sql
 from audiocatalog.models.ids import new_id
 from audiocatalog.models.sql_names import SCHEMA_REVISION, VERSION_TABLE
 from tests.support.command import invoke

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from audiocatalog.migrations import vector_rebuild as rebuilding
+from audiocatalog.migrations.vector_columns import index_names
 
 _ARGUMENTS = "text, text, text, text, integer"
 _NO_VECTOR = """
@@ -44,7 +44,7 @@ def abandon(version: int) -> str:
 
 def require(column: str, version: int) -> str:
     """Refuse a table that was not rebuilt; build the indexes of one that is empty, such as that of a new database."""
-    names = rebuilding.index_names(f"v{version}")
+    names = index_names(f"v{version}")
     valid = " AND ".join(
         f"EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('{name}') AND indisvalid)" for name in names
     )
