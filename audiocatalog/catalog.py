@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
@@ -111,25 +112,8 @@ class Catalog(Methods, Supervising):
         notify: bool = False,
         observe: Hook | None = None,
     ) -> None:
-        settings = Settings(
-            pool_size=pool_size,
-            max_searches=max_searches,
-            pool_timeout=pool_timeout,
-            pool_recycle=pool_recycle,
-            connect_timeout=connect_timeout,
-            statement_timeout=statement_timeout,
-            search_timeout=search_timeout,
-            lock_timeout=lock_timeout,
-            idle_timeout=idle_timeout,
-            network_timeout=network_timeout,
-            slow_after=slow_after,
-            pooler=pooler,
-            debug_pool=debug_pool,
-            max_attempts=max_attempts,
-            retry_delay=retry_delay,
-            longest_retry_delay=longest_retry_delay,
-            notify=notify,
-        )
+        given = locals()
+        settings = Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
         if observe is not None and not callable(observe):
             raise ConfigurationError("observe must be a function that takes an Observation", field="observe")
         super().__init__(clean_actor(actor), settings, Observer(observe, slow_after=settings.slow_after))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -445,4 +446,18 @@ def test_a_catalogue_is_neither_pickled_nor_copied(database_url: str, attempt: C
 def test_every_setting_is_an_argument_with_the_same_default() -> None:
     arguments = inspect.signature(Catalog).parameters
     settings = {field.name: field.default for field in dataclasses.fields(Settings)}
-    assert {name: arguments[name].default for name in settings if name in arguments} == settings
+    assert {name: arguments[name].default for name in settings} == settings
+
+
+def test_every_setting_that_is_given_is_kept() -> None:
+    given = {field.name: _another(field.default) for field in dataclasses.fields(Settings)}
+    catalog = Catalog("postgresql://localhost/nowhere", **given)
+    assert dataclasses.asdict(catalog._settings) == given
+
+
+def _another(default: object) -> Any:
+    """Return a value of a setting other than its *default*."""
+    if isinstance(default, bool) or default is None:
+        return True if default is False else 1
+    assert isinstance(default, int | float)
+    return default + 1

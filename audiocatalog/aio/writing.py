@@ -109,15 +109,7 @@ class AsyncWriting(AsyncCalls):
         """
         return await self._run(
             "update_status",
-            lambda: moves.update_status(
-                id,
-                to,
-                actor=self._actor_or_default(actor),
-                reason=reason,
-                expected=expected,
-                operation_id=operation_id,
-                notify=self._settings.notify,
-            ),
+            lambda: moves.update_status(id, self._move(to, actor, reason, expected, operation_id)),
         )
 
     async def update_statuses(
@@ -147,13 +139,5 @@ class AsyncWriting(AsyncCalls):
         """
         return await self._run(
             "update_statuses",
-            lambda: moves.update_statuses(
-                ids,
-                to,
-                actor=self._actor_or_default(actor),
-                reason=reason,
-                expected=expected,
-                operation_id=operation_id,
-                notify=self._settings.notify,
-            ),
+            lambda: moves.update_statuses(ids, self._move(to, actor, reason, expected, operation_id)),
         )

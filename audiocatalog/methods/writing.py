@@ -108,15 +108,7 @@ class Writing(Calls):
         """
         return self._run(
             "update_status",
-            lambda: moves.update_status(
-                id,
-                to,
-                actor=self._actor_or_default(actor),
-                reason=reason,
-                expected=expected,
-                operation_id=operation_id,
-                notify=self._settings.notify,
-            ),
+            lambda: moves.update_status(id, self._move(to, actor, reason, expected, operation_id)),
         )
 
     def update_statuses(
@@ -146,13 +138,5 @@ class Writing(Calls):
         """
         return self._run(
             "update_statuses",
-            lambda: moves.update_statuses(
-                ids,
-                to,
-                actor=self._actor_or_default(actor),
-                reason=reason,
-                expected=expected,
-                operation_id=operation_id,
-                notify=self._settings.notify,
-            ),
+            lambda: moves.update_statuses(ids, self._move(to, actor, reason, expected, operation_id)),
         )

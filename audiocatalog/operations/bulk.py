@@ -41,7 +41,7 @@ from audiocatalog.operations.bulk_result import (
     OnConflict,
     Refusal,
 )
-from audiocatalog.operations.moves import MOVE_MANY, move_values
+from audiocatalog.operations.moves import MOVE_MANY, Move
 from audiocatalog.operations.operation import TRANSACTION_MARK, Copy, Operation, Statement, milliseconds
 from audiocatalog.status import TrackStatus
 
@@ -287,16 +287,8 @@ class BatchStore:
         """Set the status and the time of creation of inserted records to those in the exporting catalogue."""
         exported = [record for record in inserted if isinstance(record, ExportedRecord)]
         if failed := sorted(record.id for record in exported if record.has_failed):
-            values = move_values(
-                failed,
-                TrackStatus.FAILED,
-                actor=self.actor,
-                reason=self.reason,
-                expected=TrackStatus.PENDING,
-                operation_id=None,
-                notify=False,
-            )
-            yield MOVE_MANY._replace(timeout=seconds), values
+            move = Move(TrackStatus.FAILED, self.actor, self.reason, expected=TrackStatus.PENDING)
+            yield MOVE_MANY._replace(timeout=seconds), move.values(failed)
         if created := {record.id: record.created_at for record in exported if record.created_at is not None}:
             yield RESTORE._replace(timeout=seconds), (list(created), list(created.values()))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from audiocatalog.errors import (
@@ -27,7 +27,7 @@ from audiocatalog.models.rows import CHANGE_COLUMNS, change_of
 from audiocatalog.models.tables import StatusChange
 from audiocatalog.operations.operation import TRANSACTION_MARK, Operation, Statement
 from audiocatalog.operations.tracks import parse_ids
-from audiocatalog.status import TRANSITIONS, StatusName, TrackStatus, sources
+from audiocatalog.status import TRANSITIONS, TrackStatus, sources
 
 _ANSWER: Final = ", ".join(("seen", "actual", *(name for name in CHANGE_COLUMNS if name != "track_id")))
 #: Move a track and write its history, both or neither. The statement returns one row: the track's id, the status
@@ -57,68 +57,70 @@ WHERE t.id = $1 ORDER BY c.version
 _STARTS: Final = {to: f"{{{','.join(sorted(sources(to)))}}}" for to in TrackStatus}
 
 
-def update_status(
-    id: UUID | str,  # noqa: A002
-    to: TrackStatus | StatusName,
-    *,
-    actor: str,
-    reason: str | None,
-    expected: TrackStatus | StatusName | None,
-    operation_id: UUID | str | None,
-    notify: bool,
-) -> Operation[StatusChange]:
+class Move(NamedTuple):
+    """A move to the status *to*, only from *expected* unless that is None, and the facts that its history records."""
+
+    to: TrackStatus
+    actor: str
+    reason: str | None
+    expected: TrackStatus | None = None
+    operation_id: UUID | None = None
+    notify: bool = False
+
+    @classmethod
+    def checked(
+        cls,
+        to: object,
+        *,
+        actor: str,
+        reason: object,
+        expected: object,
+        operation_id: UUID | str | None,
+        notify: bool,
+    ) -> Self:
+        """Return the move with these arguments, or raise InvalidInput."""
+        return cls(
+            to=parse_choice(TrackStatus, to, "to"),
+            expected=None if expected is None else parse_choice(TrackStatus, expected, "expected"),
+            operation_id=None if operation_id is None else parse_id(operation_id, "operation_id"),
+            actor=actor,
+            reason=clean_reason(reason),
+            notify=notify,
+        )
+
+    def values(self, track_id: UUID | Sequence[UUID]) -> tuple[Any, ...]:
+        """Return the values of ``MOVE`` for one track, or of ``MOVE_MANY`` for a list, or raise IllegalTransition."""
+        to, expected = self.to, self.expected
+        if expected is not None and to not in TRANSITIONS[expected]:
+            raise IllegalTransition(expected, to, track_id=track_id if isinstance(track_id, UUID) else None)
+        starts = _STARTS[to] if expected is None else f"{{{expected}}}"
+        return (track_id, str(to), starts, self.actor, self.reason, self.operation_id, self.notify)
+
+
+def update_status(id: UUID | str, move: Move) -> Operation[StatusChange]:  # noqa: A002
     """
-    Move the track with *id* to the status *to*, and return the change.
+    Make *move* with the track with *id*, and return the change.
 
     The operation raises the same errors as ``Catalog.update_status``.
     """
-    track_id = parse_id(id)
-    target, start, repeat_id = _move_of(to, expected, operation_id)
-    values = move_values(
-        track_id,
-        target,
-        actor=actor,
-        reason=clean_reason(reason),
-        expected=start,
-        operation_id=repeat_id,
-        notify=notify,
-    )
-    (row,) = yield MOVE, values
-    outcome = outcome_of(row, target, start)
+    (row,) = yield MOVE, move.values(parse_id(id))
+    outcome = outcome_of(row, move)
     if isinstance(outcome, CatalogError):
         raise outcome
     return outcome
 
 
-def update_statuses(
-    ids: Iterable[UUID | str],
-    to: TrackStatus | StatusName,
-    *,
-    actor: str,
-    reason: str | None,
-    expected: TrackStatus | StatusName | None,
-    operation_id: UUID | str | None,
-    notify: bool,
-) -> Operation[dict[UUID, StatusChange | CatalogError]]:
+def update_statuses(ids: Iterable[UUID | str], move: Move) -> Operation[dict[UUID, StatusChange | CatalogError]]:
     """
-    Move each track as ``update_status`` does, and return the change or the error of each.
+    Make *move* with each track as ``update_status`` does, and return the change or the error of each.
 
-    If the operation raises InvalidInput, or IllegalTransition for a move from *expected*, it moves no track.
+    If the operation raises InvalidInput, or IllegalTransition for a move from ``expected``, it moves no track.
     """
     track_ids = parse_ids(ids, "update_statuses")
-    target, start, repeat_id = _move_of(to, expected, operation_id)
     # Every call locks tracks in the order of their ids, so that two calls cannot deadlock.
-    values = move_values(
-        sorted(track_ids),
-        target,
-        actor=actor,
-        reason=clean_reason(reason),
-        expected=start,
-        operation_id=repeat_id,
-        notify=notify,
-    )
+    values = move.values(sorted(track_ids))
     rows = {row[0]: row for row in (yield MOVE_MANY, values)} if track_ids else {}
-    return {track_id: outcome_of(rows[track_id], target, start) for track_id in track_ids}
+    return {track_id: outcome_of(rows[track_id], move) for track_id in track_ids}
 
 
 def history(id: UUID | str) -> Operation[list[StatusChange]]:  # noqa: A002
@@ -130,41 +132,15 @@ def history(id: UUID | str) -> Operation[list[StatusChange]]:  # noqa: A002
     return [change_of(row[:-1], _duration(row[-1])) for row in rows if row[0] is not None]
 
 
-def move_values(
-    track_id: UUID | Sequence[UUID],
-    to: TrackStatus,
-    *,
-    actor: str,
-    reason: str | None,
-    expected: TrackStatus | None,
-    operation_id: UUID | None,
-    notify: bool,
-) -> tuple[Any, ...]:
-    """Return the values of ``MOVE`` for one track, or of ``MOVE_MANY`` for a list, or raise IllegalTransition."""
-    if expected is not None and to not in TRANSITIONS[expected]:
-        raise IllegalTransition(expected, to, track_id=track_id if isinstance(track_id, UUID) else None)
-    starts = _STARTS[to] if expected is None else f"{{{expected}}}"
-    return (track_id, str(to), starts, actor, reason, operation_id, notify)
-
-
-def _move_of(
-    to: TrackStatus | StatusName, expected: TrackStatus | StatusName | None, operation_id: UUID | str | None
-) -> tuple[TrackStatus, TrackStatus | None, UUID | None]:
-    return (
-        parse_choice(TrackStatus, to, "to"),
-        None if expected is None else parse_choice(TrackStatus, expected, "expected"),
-        None if operation_id is None else parse_id(operation_id, "operation_id"),
-    )
-
-
 def _duration(microseconds: int | None) -> timedelta | None:
     """Return how long a status lasted; zero if the server's clock was set back during that time."""
     return None if microseconds is None else timedelta(microseconds=max(microseconds, 0))
 
 
-def outcome_of(row: tuple[Any, ...], to: TrackStatus, expected: TrackStatus | None) -> StatusChange | CatalogError:
+def outcome_of(row: tuple[Any, ...], move: Move) -> StatusChange | CatalogError:
     """Return the change in a row of a move, or the error that explains why there is no change."""
     track_id, seen, actual, version, *rest = row
+    to, expected = move.to, move.expected
     if actual is None:
         return TrackNotFound(track_id, operation="update_status")
     if version is not None:

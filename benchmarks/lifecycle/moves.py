@@ -12,7 +12,8 @@ from uuid import UUID
 import psycopg
 
 from audiocatalog import Catalog, TrackStatus
-from audiocatalog.operations.moves import MOVE, move_values
+from audiocatalog.operations.moves import MOVE
+from audiocatalog.operations.moves import Move as CheckedMove
 from benchmarks import absent
 from benchmarks.lifecycle import crew, orm, verify
 from benchmarks.lifecycle.crew import Shift
@@ -104,7 +105,7 @@ def _bare_statement(connection: psycopg.Connection[Any]) -> Move:
     cursor = psycopg.RawCursor(connection)
 
     def move(id_: UUID, _before: TrackStatus, to: TrackStatus) -> object:
-        values = move_values(id_, to, actor="benchmark", reason=None, expected=None, operation_id=None, notify=False)
+        values = CheckedMove(to, "benchmark", None).values(id_)
         return cursor.execute(MOVE.sql, values).fetchone()
 
     return move

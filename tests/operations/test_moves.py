@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from audiocatalog import TRANSITIONS, Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors
-from audiocatalog.operations.moves import outcome_of
+from audiocatalog.operations.moves import Move, outcome_of
 from audiocatalog.status import diagram, sources
 from tests.support.repository import ROOT
 from tests.support.threads import race
@@ -218,9 +218,9 @@ def test_a_move_that_waits_for_a_lock_sees_what_the_winner_left(catalog: Catalog
 def test_a_move_that_was_never_legal_lost_no_race() -> None:
     """Whatever another session did meanwhile: the move would have been refused before it, too."""
     identifier = uuid4()
-    illegal = outcome_of((identifier, "PENDING", "FAILED", None), COMPLETED, None)
+    illegal = outcome_of((identifier, "PENDING", "FAILED", None), Move(COMPLETED, "me", None))
     assert isinstance(illegal, errors.IllegalTransition)
-    late = outcome_of((identifier, "PROCESSING", "FAILED", None), COMPLETED, None)
+    late = outcome_of((identifier, "PROCESSING", "FAILED", None), Move(COMPLETED, "me", None))
     assert isinstance(late, errors.TransitionConflict)
 
 
