@@ -36,8 +36,8 @@ class UnitOfWork(Methods):
     """
     A transaction: all of its changes are committed, or none.
 
-    Use a unit of work as a ``with`` block: a clean exit commits, and an exception rolls back. Each belongs to one
-    thread. The exit from the block can raise these errors.
+    Use a unit of work as a ``with`` block: a clean exit commits, and an exception rolls back. A unit of work belongs to
+    one thread. The exit from the block can raise these errors.
 
     Raises:
         TransactionAborted: the block caught an error of the database, so the server has rolled everything back.
@@ -119,7 +119,7 @@ class UnitOfWork(Methods):
         """
         The SQLAlchemy session of this transaction, for the host's own statements and joins.
 
-        The first access makes the session, on the connection of this unit of work. An error in a statement of the host
+        The first access creates the session, on this unit of work's connection. An error in a statement of the host
         is raised as SQLAlchemy's exception, whether ``execute``, a flush or the commit sent the statement.
 
         Raises:

@@ -64,7 +64,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
     - *search_timeout*: the timeout of one statement of a search
     - *lock_timeout*: the timeout of one wait for a lock
     - *idle_timeout*: the time without a statement after which the server ends a unit of work
-    - *network_timeout*: the time after a statement's timeout at which a connection without an answer is closed
+    - *network_timeout*: how long after a statement's timeout a connection without an answer is closed
     - *slow_after*: the duration after which a call is logged as slow to the logger ``audiocatalog``
     - *pooler*: whether to support PgBouncer in transaction mode, without prepared statements and session settings
     - *debug_pool*: whether to record which line of code checks out each connection; takes about 10 microseconds
@@ -209,8 +209,8 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
         Ask the server, for at most *deadline* seconds, whether the unit of work that raised *error* was committed.
 
         Return True if everything was committed, and False if nothing was committed. Return None if the server cannot
-        tell: another server has replaced the first one, or the host wrote through its session. ``run`` makes this
-        check itself.
+        tell: another server has replaced the first one, or the host wrote through its session. ``run`` does this
+        itself.
 
         Raises:
             DatabaseUnavailable: the server cannot be reached.
@@ -372,7 +372,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
         )
 
     async def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:
-        """Carry out *operation*; retry it once if a schema change has made its first statement stale."""
+        """Carry out *operation*; retry once if a schema change has made the first statement stale."""
         execution = Execution(operation)
         if execution.request is None:
             return execution.result

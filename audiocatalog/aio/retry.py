@@ -22,7 +22,7 @@ from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, DatabaseUnav
 _Result = TypeVar("_Result")
 _Unit = TypeVar("_Unit")
 OpenTransaction = Callable[[], AbstractAsyncContextManager[AsyncTransaction]]
-#: Work that is safe to repeat is retried for this many seconds, in which a server can restart.
+#: Work that is safe to repeat is retried for this many seconds, long enough for a restart of the server.
 _RETRY_SECONDS: Final = 60.0
 _PAUSES: Final = {"multiplier": 0.01, "max": 1.0}
 # The minimum timeout of an answer in seconds, also after the deadline.
@@ -108,7 +108,7 @@ class AsyncRunner(Generic[_Unit]):
                 has_ended = True
         except CommitOutcomeUnknown as error:
             kept = None
-            # Otherwise, a COMMIT inside the unit got no answer, or the transaction has no known identity.
+            # The outcome of a COMMIT inside the unit, or of a transaction without an identity, cannot be looked up.
             if has_ended and error.trace is not None:
                 with suppress(CatalogError):  # The server may still be down.
                     kept = await self.outcome_of(TransactionRef(*error.trace), end - monotonic())

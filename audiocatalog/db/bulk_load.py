@@ -78,7 +78,7 @@ def check_arguments(
     connections: int | None,
 ) -> None:
     """
-    Check the arguments of a bulk save, whose *records* must be of one of *kinds*.
+    Check the arguments of a bulk save; the type of *records* must be one of *kinds*.
 
     Raises:
         InvalidInput: an argument breaks its rule; the error names it.
@@ -138,7 +138,7 @@ def _stored_ahead(
 
 
 class BatchLoader(Generic[_Unit]):
-    """A store of batches, each in a unit of work of *runner* that is retried until ``stop``."""
+    """A store of batches; *runner* runs each batch in a unit of work, with retries until ``stop``."""
 
     def __init__(self, runner: Runner[_Unit], batches: BatchStore, driver_of: Callable[[_Unit], Driver]) -> None:
         self._runner = runner

@@ -71,7 +71,7 @@ def note_server(connection: PooledConnection) -> None:
 
 
 def mark_query(connection: PooledState) -> str:
-    """Return the query of the current transaction's mark, for after statements that do not return the mark."""
+    """Return the query for the current transaction's mark, which some statements do not return."""
     return _NOTE if connection.wrote_history else f"SELECT {TRANSACTION_MARK}, false"
 
 
@@ -80,7 +80,7 @@ def note_mark(connection: PooledState, row: tuple[str | None, bool] | None) -> N
     connection.mark, connection.wrote_history = row or (None, False)
 
 
-def find_outcome(trace: TransactionRef) -> Operation[Outcome | None]:  # noqa: PLR0911  # Each needs one more fact.
+def find_outcome(trace: TransactionRef) -> Operation[Outcome | None]:  # noqa: PLR0911  # Each return has a reason.
     """Return the outcome of the transaction *trace*; None if the server cannot tell."""
     if trace.mark is None:
         return "aborted"  # The transaction wrote nothing, so nothing is committed.

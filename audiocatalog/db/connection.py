@@ -135,7 +135,7 @@ class PooledState(psycopg.BaseConnection[Any]):
 
     @property
     def is_in_a_pipeline(self) -> bool:
-        """Whether a holder was interrupted in a pipeline, so that the connection only looks idle."""
+        """Whether a caller was interrupted in a pipeline, so that the connection only looks idle."""
         return self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF
 
     def forget(self) -> PGconn:
@@ -334,7 +334,7 @@ def next_result(driver: psycopg.BaseConnection[Any]) -> PQGen[PGresult | None]:
 
 
 async def wait_in_a_loop(gen: PQGen[_RV], driver: psycopg.BaseConnection[Any], interval: float) -> _RV:
-    """Wait as psycopg does in an event loop, without its own way to end a cancelled statement."""
+    """Wait as psycopg does in an event loop, but do not cancel the statement when the task is cancelled."""
     return await waiting.wait_async(gen, driver.pgconn.socket, interval)
 
 

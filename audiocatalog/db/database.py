@@ -84,10 +84,10 @@ class Database:
     @contextmanager
     def autocommit(self, timeout: float | None = None, *, searching: bool = False) -> Iterator[psycopg.Connection[Any]]:
         """
-        Yield a connection, checked out within *timeout* seconds, on which every statement is its own transaction.
+        Check out a connection within *timeout* seconds, and yield it in autocommit mode.
 
         If *searching*, the connection counts towards the limit for searches. Behind a pooler, the block is one
-        transaction, because timeouts cannot be set for a session there.
+        transaction, because only a transaction can have timeouts there.
         """
         if self.settings.pooler:
             with self.transaction(timeout, searching=searching) as transaction:

@@ -287,7 +287,7 @@ def redacted(original: psycopg.Error) -> psycopg.Error:
 
 
 def from_driver(error: Exception, *, operation: str, phase: Phase = "statement") -> CatalogError:
-    """Return the error of ours for *error*, chosen by phase, SQLSTATE and constraint."""
+    """Return our error for *error*, chosen by phase, SQLSTATE and constraint."""
     original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if isinstance(original, psycopg.Error) and original.sqlstate is not None:
         return _from_server(original, original.sqlstate, operation, phase)
@@ -318,7 +318,7 @@ def from_driver(error: Exception, *, operation: str, phase: Phase = "statement")
 
 
 def _from_server(original: psycopg.Error, sqlstate: str, operation: str, phase: Phase) -> CatalogError:
-    """Return the error of ours for an error that the server sent."""
+    """Return our error for an error that the server sent."""
     name = original.diag.constraint_name
     # Citus appends a shard's number to the names of our tables and constraints.
     constraint = (_SHARD_SUFFIX.sub("", name) if _OUR_NAME.match(name) else name) if name else None

@@ -19,7 +19,7 @@ from audiocatalog.errors import SchemaMismatch, printable
 
 #: A statement that revokes EXECUTE on our functions from PUBLIC, grants each new version of a function to the grantees
 #: of the previous version, and sets each function's search path to the function's schema. The statement is idempotent.
-#: It skips a function if the session's role is not a member of the owner. Alembic would double a percent sign.
+#: A function is skipped if the session's role is not a member of the owner. Alembic would double a percent sign.
 SECURE_FUNCTIONS: Final = r"""
 DO $secure$
 DECLARE

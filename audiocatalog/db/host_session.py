@@ -1,4 +1,4 @@
-"""The session of a unit of work, in which the host writes rows of its own and reads rows of the catalogue."""
+"""The session of a unit of work, for the host's own rows and for reads of the catalogue's rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that synchronous code stays out of event loops, and that it is given plain functions."""
+"""Checks of synchronous calls: they must stay out of event loops, and must get plain functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from audiocatalog.errors import InvalidInput, Problem
 _Result = TypeVar("_Result")
 _BLOCKS: Final = (
     "a Catalog was called from a coroutine, so its calls block the event loop: use audiocatalog.aio.AsyncCatalog, or "
-    "call it in a thread with asyncio.to_thread"
+    "call the Catalog in a thread with asyncio.to_thread"
 )
 
 
@@ -31,11 +31,11 @@ def result_of(result: _Result, field: str = "unit", operation: str = "run") -> _
     Return the *result* of a function of the caller.
 
     Raises:
-        InvalidInput: the function is asynchronous, so that it has only begun.
+        InvalidInput: the function is asynchronous, so it has not ended.
     """
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
-            result.close()  # Otherwise Python would warn that it was never awaited.
+            result.close()  # Otherwise Python would warn that the coroutine was never awaited.
         rule = "a plain function, not an async one; audiocatalog.aio.AsyncCatalog takes async functions"
         raise InvalidInput(Problem(field, rule), operation=operation)
     return result

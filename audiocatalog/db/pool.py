@@ -48,11 +48,11 @@ class Pool:
 
     - *connect*: returns a new connection.
     - *size*: the maximum number of connections.
-    - *searches*: the maximum number of connections that searches hold at a time.
+    - *searches*: the maximum number of connections that searches use at a time.
     - *recycle*: seconds after which a connection is replaced, minus up to 5 % jitter.
     - *debug*: whether the pool records which line of code checks out each connection.
 
-    Callers are served in the order in which they ask.
+    Callers are served in the order of their requests.
 
     **The pool keeps no counters.** An interrupt (a signal, an exception thrown into a thread, a killed greenlet) can
     end a caller between any two steps, and a counter would stay wrong until the process ends. Instead, the pool owns
@@ -90,11 +90,11 @@ class Pool:
 
     def take(self, timeout: float, *, searching: bool = False) -> PooledConnection:
         """
-        Check out a working connection within *timeout* seconds; *searching* tells whether a search will use it.
+        Check out a working connection within *timeout* seconds; *searching* is True for a search.
 
         Raises:
-            PoolTimeout: all connections are in use. The message names the thread that has held a connection longest.
-            TooManySearches: searches hold their maximum number of connections.
+            PoolTimeout: all connections are in use. The message names the thread of the oldest checkout.
+            TooManySearches: searches use their maximum number of connections.
             ConfigurationError: the catalogue is closed, or its server refuses the connection.
             DatabaseUnavailable: no new connection could be opened.
             CatalogError: the last attempt to connect failed with this error.

@@ -37,7 +37,7 @@ _HOST: Final = re.compile(r"[^:\[\]]+(?::[0-9]+)?")
 _SEVERAL_HOSTS: Final = re.compile(
     r"(?P<before>[\w+]+://(?:[^@/?]*@)?)(?P<hosts>(?=[^@/?]*,)[^@/?]*+)(?P<after>(?:[/?].*)?)$", re.DOTALL
 )
-# Within 15 seconds, keepalives notice a dead server while a caller waits, and tcp_user_timeout while it sends.
+# A dead server is noticed within 15 seconds: by keepalives during a wait, by tcp_user_timeout during sending.
 CONNECTION_DEFAULTS: Final[Mapping[str, Any]] = {
     "connect_timeout": 3,
     "keepalives": 1,
@@ -183,7 +183,7 @@ class Settings:
 
     @property
     def retries(self) -> RetryPolicy:
-        """When a track is tried again."""
+        """The limit of tries of a track, and the delays between them."""
         return RetryPolicy(self.max_attempts, self.retry_delay, self.longest_retry_delay)
 
     def of_the_session(self, server_version: int = 0) -> dict[str, str]:

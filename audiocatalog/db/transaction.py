@@ -225,7 +225,7 @@ class SessionTransaction(Transaction):
 
 def watch_engine(engine: Engine, *, slow_after: float, limits: Callable[[], str | None] | None) -> None:
     """
-    Guard and observe what the host does with *engine*.
+    Check and observe the host's statements and commits on *engine*.
 
     Behind a pooler, *limits* returns the statement that sets the timeouts in each transaction.
     """
@@ -237,7 +237,7 @@ def watch_engine(engine: Engine, *, slow_after: float, limits: Callable[[], str 
 
 
 def _limit(connection: Connection, limits: str) -> None:
-    """Execute *limits* in a new transaction; a transaction that is handed over has these limits, or has failed."""
+    """Execute *limits* in a new transaction; a transaction that was handed over has these timeouts, or has failed."""
     if driver_connection(connection).info.transaction_status == TransactionStatus.IDLE:
         connection.connection.cursor().execute(limits)
 

@@ -1,4 +1,4 @@
-"""The errors of this package; db/error_translation.py makes them from the driver's errors.
+"""The errors of this package; db/error_translation.py derives many of them from the driver's errors.
 
 ::
 
@@ -196,7 +196,7 @@ class IllegalTransition(CatalogError):
 
 
 class TransitionConflict(CatalogError):
-    """A move that came too late: another caller had moved the track to *actual*, from *expected*."""
+    """A move that came too late: another caller moved the track, which is now *actual*, not *expected*."""
 
     def __init__(self, track_id: UUID, *, expected: TrackStatus | None, actual: TrackStatus) -> None:
         super().__init__(
@@ -286,7 +286,7 @@ class UnitOfWorkEnded(CatalogError):
 
 
 class UnitOfWorkBusy(CatalogError):
-    """Another task's call is under way in this unit of work; each task needs a unit of work of its own."""
+    """The use of a unit of work during a call of another task; each task needs its own unit of work."""
 
 
 class SchemaMismatch(CatalogError):

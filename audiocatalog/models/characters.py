@@ -38,7 +38,7 @@ SEPARATORS: Final = (
     r"\uaade\uaadf\uaaf0\uaaf1\uab5b\uab6a\uab6b\uabeb\ufbb2-\ufbc2\ufd3e-\ufd4f\ufdcf\ufdfd-\ufe6f"
     r"\ufff0-\uffff\U0001d000-\U0001d24f\U0001d300-\U0001d356\U0001f000-\U0001fbef"
 )
-#: The characters of scripts without spaces. Each is a word of its own, unless it is a separator.
+#: The characters of scripts without spaces. Each of these characters is a separate word, unless it is a separator.
 ALONE: Final = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30fa\u30fd-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )

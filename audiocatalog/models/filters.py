@@ -23,7 +23,7 @@ class SearchFilters(MetadataFilters):
     """
     The filters of a search: a track must meet every filter that is not None.
 
-    - *status*, and fields of text: one value, or a collection of values of which the track must have one. The whole
+    - *status*, and fields of text: one value, or a collection of values; the track must have one of them. The whole
       text must match, but case, accents and punctuation do not matter: "bjork" matches "Björk"
     - fields of numbers, such as *duration* in seconds: one number, or a pair of the lowest and the highest number,
       both included; None leaves an end open

@@ -20,8 +20,8 @@ def new_id() -> UUID:
     Return a new UUID of version 7: 60 bits of Unix time, in 4,096ths of a millisecond, then random bits.
 
     An id that is created later sorts later, also within a millisecond. So the primary key's index grows at its end, and
-    the order of ids is the order in which one program saves tracks. The layout follows RFC 9562, section 5.7, with the
-    finer time of section 6.2, method 3.
+    ids sort in the order of one program's saves. The layout follows RFC 9562, section 5.7, with the finer time of
+    section 6.2, method 3.
     """
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     time_high = milliseconds << 16 | 0x7 << 12 | (rest << 12) // 1_000_000

@@ -38,7 +38,7 @@ COPY_TYPES: Final[Mapping[type[Limit], str]] = {TextLimit: "text", WholeLimit: "
 #: The limits of the texts in a change of status.
 CHANGE_LIMITS: Final[Mapping[str, TextLimit]] = {"actor": TextLimit(200), "reason": TextLimit(1000)}
 
-#: One visible character.
+#: A pattern for one visible character.
 VISIBLE: Final = re.compile(f"[^{INVISIBLE}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # NFC composes one character from at most four, such as U+1F82. Longer text is refused before it is copied.

@@ -130,7 +130,7 @@ _Metadata = TypeVar("_Metadata", bound=TrackMetadata)
 
 
 class MetadataColumns:
-    """The metadata fields as columns of ``Track``, for type checkers; ``models/tables.py`` makes the columns."""
+    """The metadata fields as columns of ``Track``, for type checkers; ``models/tables.py`` creates the columns."""
 
     title: Mapped[str]
     artist: Mapped[str | None]
@@ -353,7 +353,7 @@ class ExportedRecord:
 
 
 def metadata_in(values: Mapping[str, Any], kind: type[_Metadata]) -> tuple[_Metadata, list[Problem]]:
-    """Return the metadata in *values*, which may have other keys; or empty metadata, and the broken rules."""
+    """Return the metadata in *values*, which may have other keys, or empty metadata with the broken rules."""
     try:
         return kind(**{key: values[key] for key in METADATA_FIELDS if key in values}), []
     except InvalidInput as error:

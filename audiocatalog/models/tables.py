@@ -259,7 +259,7 @@ class Task(Base):
     The remaining work on a track that is not COMPLETED; the SQL functions that move tracks write the row.
 
     Claims need an index on these columns. With such an index on the tracks, each change of status would write all
-    indexes of the tracks, also those for searches. So these columns are in a table of their own.
+    indexes of the tracks, including those for searches. So these columns are in a table of their own.
     """
 
     __tablename__ = "audio_track_tasks"

@@ -124,7 +124,7 @@ def read_batches(items: Iterable[object], size: int) -> Iterator[Batch]:
 
 
 def record_of(item: object) -> Record | CatalogError:
-    """Return the record that *item* describes, or the error that refuses it."""
+    """Return the record that *item* describes, or the error of an invalid *item*."""
     if isinstance(item, TrackRecord | ExportedRecord):
         return item
     try:

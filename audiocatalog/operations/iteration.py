@@ -35,7 +35,7 @@ class TrackScan:
     A scan of tracks.
 
     - *filtered*: the conditions that the tracks must meet
-    - *bounded*: those conditions that can limit the index scan
+    - *bounded*: the conditions that can limit the index scan
     """
 
     order: TrackOrder

@@ -129,8 +129,7 @@ CUSTOM_PLAN_SETTINGS: Final[Mapping[str, str]] = {
 #: For pages in the order of an index: the server must not choose another plan by its estimates for the filters.
 INDEX_ORDER_SETTINGS: Final[Mapping[str, str]] = {**GENERIC_PLAN_SETTINGS, "enable_bitmapscan": "off"}
 
-#: The last column of every writing statement: the transaction's id (if it has one yet), its start, and the server's
-#: time.
+#: The last column of every writing statement: the transaction's id, if assigned, its start, and the server's time.
 TRANSACTION_MARK: Final = (
     "(pg_current_xact_id_if_assigned()::text || '|' || now()::text || '|' || clock_timestamp()::text)"
 )

@@ -267,7 +267,7 @@ class Worker:
         """
         Make a *call* about a claim, retry temporary errors, and return whether the claim was still held.
 
-        If the errors last until the lease may have expired, the last one is raised. With *before_giving*, the claim
+        If the errors last until the lease may have expired, the last error is raised. With *before_giving*, the claim
         counts as lost instead, because it was not yielded yet.
         """
         pause = FIRST_PAUSE

@@ -42,11 +42,11 @@ FOUND: list[tuple[list[str], str | None]] = [
     ([NEXT_REVISION], None),
     ([AFTER_NEXT], rf"only works with {SCHEMA_REVISION} and {NEXT_REVISION}: deploy a newer version"),
     (["9999"], r"deploy a newer version"),
-    ([SCHEMA_REVISION, NEXT_REVISION], rf"names 2 revisions, {SCHEMA_REVISION} and {NEXT_REVISION}"),
-    (["5c1a9e33b7d0"], r"'5c1a9e33b7d0', which audiocatalog does not have"),
-    ([""], r"'', which audiocatalog does not have"),
-    (["١٢٣٤"], r"which audiocatalog does not have"),
-    (["\x1b[31m\n"], r"'\\x1b\[31m\\n', which audiocatalog does not have"),
+    ([SCHEMA_REVISION, NEXT_REVISION], rf"contains 2 revisions \({SCHEMA_REVISION} and {NEXT_REVISION}\)"),
+    (["5c1a9e33b7d0"], r"the unknown revision '5c1a9e33b7d0'"),
+    ([""], r"the unknown revision ''"),
+    (["١٢٣٤"], r"the unknown revision"),
+    (["\x1b[31m\n"], r"the unknown revision '\\x1b\[31m\\n'"),
 ]
 
 
