@@ -17,11 +17,14 @@ import audiocatalog
 #: later calls would find.
 LATER = {
     "alembic",
+    "audiocatalog.aio",
     "audiocatalog.cli",
     "audiocatalog.embedded",
     "audiocatalog.migrations",
     "audiocatalog.worker",
+    "greenlet",
     "rich",
+    "sqlalchemy.ext.asyncio",
 }
 
 

@@ -49,7 +49,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
     A catalogue: a pool of connections, units of work, and methods that each run one operation.
 
     Use one catalogue for each event loop and database, and share it between tasks. The first use connects, and checks
-    the server and its schema. A ``with`` block or ``close`` closes the catalogue. Times are in seconds.
+    the server and its schema. An ``async with`` block or ``close`` closes the catalogue. Times are in seconds.
 
     - *url*: the database, as ``postgresql://user:password@host/name``
     - *actor*: the author of every change whose call names no other author
@@ -173,7 +173,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
 
     def unit_of_work(self) -> AsyncUnitOfWork:
         """
-        Return a new unit of work for a ``with`` block. Entering the block can raise these errors.
+        Return a new unit of work for an ``async with`` block. Entering the block can raise these errors.
 
         Raises:
             PoolTimeout: no connection became free within ``pool_timeout``.
@@ -198,7 +198,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
             CommitOutcomeUnknown: the connection was lost during COMMIT, and the server cannot tell the outcome.
             InvalidInput: *deadline* is not a number of seconds from 0 to 86,400.
 
-        >>> catalog.run(lambda work: work.update_status(track.id, TrackStatus.PROCESSING))  # doctest: +SKIP
+        >>> await catalog.run(lambda work: work.update_status(track.id, TrackStatus.PROCESSING))  # doctest: +SKIP
         """
         with self._observer.call("run", is_long=True):
             seconds = number_of_seconds(deadline, "deadline", "run", least=0)
@@ -271,7 +271,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
             QueryTimeout: the server did not store even one record within ``statement_timeout``.
             CatalogInternalError: the server rejected every record of a batch.
 
-        >>> result = catalog.bulk_save(records, progress=lambda batch: print(batch.result))  # doctest: +SKIP
+        >>> result = await catalog.bulk_save(records, progress=lambda batch: print(batch.result))  # doctest: +SKIP
         >>> [(refusal.position, str(refusal.error)) for refusal in result.refusals]  # doctest: +SKIP
         [(17, 'title: at most 1,000 characters, not 1,204')]
 

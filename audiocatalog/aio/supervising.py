@@ -14,7 +14,7 @@ from audiocatalog.operations.monitoring import Health, PoolStats, StatusCount, c
 
 
 class AsyncSupervising(AsyncCalls):
-    """AsyncMethods for dashboards and probes, which only a catalogue has."""
+    """Methods for dashboards and probes, which only a catalogue has."""
 
     _database: AsyncDatabase
 

@@ -37,8 +37,8 @@ class AsyncUnitOfWork(AsyncMethods):
     """
     A transaction: all of its changes are committed, or none.
 
-    Use a unit of work as a ``with`` block: a clean exit commits, and an exception rolls back. A unit of work belongs to
-    one thread. The exit from the block can raise these errors.
+    Use a unit of work as an ``async with`` block: a clean exit commits, and an exception rolls back. A unit of work
+    belongs to one task. The exit from the block can raise these errors.
 
     Raises:
         TransactionAborted: the block caught an error of the database, so the server has rolled everything back.
@@ -67,7 +67,7 @@ class AsyncUnitOfWork(AsyncMethods):
 
     async def __aenter__(self) -> Self:
         if self._has_begun:
-            raise UnitOfWorkEnded("this unit of work was entered before; create a new one for each `with` block")
+            raise UnitOfWorkEnded("this unit of work was entered before; create a new one for each `async with` block")
         self._has_begun = True
         self._began = perf_counter()
         self._handled = sys.exception()
@@ -124,7 +124,7 @@ class AsyncUnitOfWork(AsyncMethods):
         is raised as SQLAlchemy's exception, whether ``execute``, a flush or the commit sent the statement.
 
         Raises:
-            UnitOfWorkEnded: outside the ``with`` block.
+            UnitOfWorkEnded: outside the ``async with`` block.
         """
         transaction = self._transaction = self._open().with_session()
         return transaction.session
@@ -173,7 +173,7 @@ class AsyncUnitOfWork(AsyncMethods):
 
         Raises:
             InvalidInput: *seconds* is not a number from 0.001 to 86,400.
-            UnitOfWorkEnded: outside the ``with`` block.
+            UnitOfWorkEnded: outside the ``async with`` block.
 
         >>> async with catalog.unit_of_work() as work:  # doctest: +SKIP
         ...     await work.set_statement_timeout(60)
@@ -183,11 +183,11 @@ class AsyncUnitOfWork(AsyncMethods):
         with self._observer.call("set_statement_timeout"):
             await self._open().set_statement_timeout(number_of_seconds(seconds, "seconds", "set_statement_timeout"))
 
-    async def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:  # noqa: ARG002
-        execution = Execution(operation)
+    async def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:  # noqa:
+        ARG002 execution = Execution(operation)
         return await carry_out(await self._open().driver(), execution, name)
 
     def _open(self) -> AsyncTransaction:
         if self._transaction is None:
-            raise UnitOfWorkEnded("this unit of work has not begun, or has ended; use it inside its `with` block")
+            raise UnitOfWorkEnded("this unit of work has not begun, or has ended; use it inside its `async with` block")
         return self._transaction

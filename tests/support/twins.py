@@ -77,6 +77,7 @@ _CONCURRENCY: Final = """\
         - *concurrency*: how many claims ``run`` works on at the same time, from 1 to 1,000
 
 """
+_WIDTH: Final = 120
 _RECORDS: Final = "[TrackRecord | ExportedRecord | Mapping[str, Any]]"
 #: What a twin says in other words.
 _WORDS: Final = (
@@ -87,10 +88,14 @@ _WORDS: Final = (
     ("Callable[[UnitOfWork], _Result]", "Callable[[UnitOfWork], Awaitable[_Result]]"),
     ("Callable[[_Unit], _Result]", "Callable[[_Unit], Awaitable[_Result]]"),
     (f"records: Iterable{_RECORDS}", f"records: Iterable{_RECORDS} | AsyncIterable{_RECORDS}"),
-    ("belongs to one\n    thread", "belongs to one\n    task"),
+    ("one thread. The exit", "one task. The exit"),
     ("belongs to one thread", "belongs to one task"),
     ("process and database, and share it between threads", "event loop and database, and share it between tasks"),
     ("a Catalog cannot", "an Catalog cannot"),
+    ("a ``with`` block", "an ``async with`` block"),
+    ("A ``with`` block", "An ``async with`` block"),
+    ("the ``with`` block", "the ``async with`` block"),
+    ("`with` block", "`async with` block"),
 )
 #: What the other side has besides; each is put before the text on the left.
 _ADDED: Final = (
@@ -104,7 +109,7 @@ def twin_of(text: str, module: str) -> str:
     """Return the twin of a module's *text*, before it is formatted."""
     for old, new in (*_WORDS, *_MODULES):
         text = text.replace(old, new)
-    text = re.sub(rf"\b({'|'.join(_CLASSES)})\b(?! that)", r"Async\1", text)
+    text = re.sub(rf"\b({'|'.join(_CLASSES)})\b(?! that| for)", r"Async\1", text)
     for old, new in _NAMES:
         text = re.sub(rf"\b{old}\b", new, text)
     text = re.sub(
@@ -125,12 +130,24 @@ def twin_of(text: str, module: str) -> str:
     return f"# Made from audiocatalog/{module} by `make twins`: change that module.\n{text}"
 
 
+def _wrapped(text: str) -> str:
+    """Move the last words of a docstring's line that has become too long to the line below."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines[:-1]):
+        if len(line) > _WIDTH and (below := lines[number + 1].strip()):
+            end = line.rindex(" ", 0, _WIDTH + 1)
+            indent = lines[number + 1][: -len(below)]
+            lines[number], lines[number + 1] = line[:end], f"{indent}{line[end + 1 :]} {below}"
+    return "\n".join(lines)
+
+
 def _example(line: str) -> str:
-    if re.search(r"lambda|\bwith\b", line):
+    if re.search(r"\bwith\b", line):
         return line
+    line, comma, function = line.partition("lambda")
     line = re.sub(r"\b((?:catalog|work)(?!\.session\b)\.(?!iter_tracks|worker|unit_of_work)\w+\()", r"await \1", line)
     line = re.sub(r"\b(work\.session\.\w+\()", r"await \1", line)
-    return re.sub(r"\bfor (?=\w+ in catalog\.(?:iter_tracks|worker))", "async for ", line)
+    return re.sub(r"\bfor (?=\w+ in catalog\.(?:iter_tracks|worker))", "async for ", line) + comma + function
 
 
 def formatted(text: str) -> str:
@@ -145,7 +162,7 @@ def formatted(text: str) -> str:
             check=True,
         )
         text = ran.stdout
-    return text
+    return _wrapped(text)
 
 
 def main() -> None:
