@@ -12,7 +12,7 @@ import pytest
 import audiocatalog
 from audiocatalog import Catalog, UnitOfWork, aio
 
-SIDES: Final = {Catalog: aio.AsyncCatalog, UnitOfWork: aio.AsyncUnitOfWork}
+SIDES: Final[dict[type, type]] = {Catalog: aio.AsyncCatalog, UnitOfWork: aio.AsyncUnitOfWork}
 #: Arguments that only the asynchronous side has, for a loop works on several claims in one thread.
 OWN_ARGUMENTS: Final = {("Catalog", "worker"): ["concurrency"]}
 #: Names that wait for nothing on either side.
