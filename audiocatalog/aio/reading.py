@@ -128,8 +128,8 @@ class AsyncReading(AsyncCalls):
             searching=True,
         )
 
-    async def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  #
-        noqa: A002 """
+    async def explain(self, query: str, id: UUID | str, *, filters: SearchFilters | None = None) -> Explanation:  # noqa: A002
+        """
         Explain the rank of the track with *id* in the search for *query*, or why the search does not find the track.
 
         Raises:

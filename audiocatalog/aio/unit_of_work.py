@@ -183,8 +183,8 @@ class AsyncUnitOfWork(AsyncMethods):
         with self._observer.call("set_statement_timeout"):
             await self._open().set_statement_timeout(number_of_seconds(seconds, "seconds", "set_statement_timeout"))
 
-    async def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:  # noqa:
-        ARG002 execution = Execution(operation)
+    async def _perform(self, name: str, operation: Operation[_Result], *, searching: bool = False) -> _Result:  # noqa: ARG002
+        execution = Execution(operation)
         return await carry_out(await self._open().driver(), execution, name)
 
     def _open(self) -> AsyncTransaction:

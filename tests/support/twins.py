@@ -134,7 +134,7 @@ def _wrapped(text: str) -> str:
     """Move the last words of a docstring's line that has become too long to the line below."""
     lines = text.split("\n")
     for number, line in enumerate(lines[:-1]):
-        if len(line) > _WIDTH and (below := lines[number + 1].strip()):
+        if len(line) > _WIDTH and "# noqa" not in line and (below := lines[number + 1].strip()):
             end = line.rindex(" ", 0, _WIDTH + 1)
             indent = lines[number + 1][: -len(below)]
             lines[number], lines[number + 1] = line[:end], f"{indent}{line[end + 1 :]} {below}"
