@@ -24,48 +24,20 @@ def progress_reporter(verb: str, noun: str, size: int | None, clock: Callable[[]
     *noun* names the items. *size*: the position at which the work is complete, or None if unknown.
     """
     console = Console(stderr=True, highlight=False)
-    meter = _Meter(verb, noun, size, clock)
-    return _ProgressBar(console, meter) if console.is_interactive else Reporter(meter)
-
-
-class _Meter:
-    """A description of progress: the items done, the speed, and the time left."""
-
-    def __init__(self, verb: str, noun: str, size: int | None, clock: Callable[[], float]) -> None:
-        self.size = size
-        self.clock = clock
-        self._noun = noun
-        self.begin(verb, 0, 0)
-
-    def begin(self, verb: str, done: int, position: int | None) -> None:
-        self.verb = verb
-        self.position = self._first_position = position
-        self._done = self._done_before = done
-        self._refused = 0
-        self._start = self.clock()
-
-    def update(self, done: int, position: int | None, refused: int) -> None:
-        self._done, self.position, self._refused = done, position, refused
-
-    def __str__(self) -> str:
-        seconds = self.clock() - self._start
-        parts = [counted(self._done, self._noun)]
-        if self._refused:
-            parts.append(f"{self._refused:,} refused")
-        if seconds > 0:
-            parts.append(f"{(self._done - self._done_before) / seconds:,.0f} {self._noun}s/s")
-        way = (self.position or 0) - (self._first_position or 0)
-        if self.size and self.position and way > 0 and (left := round(seconds * (self.size - self.position) / way)):
-            parts.append(f"{time_span(left)} left")
-        return ", ".join(parts)
+    if console.is_interactive:
+        return _ProgressBar(verb, noun, size, clock, console)
+    return Reporter(verb, noun, size, clock)
 
 
 class Reporter:
     """A printer of lines on stderr, with a line about the progress every ten seconds."""
 
-    def __init__(self, meter: _Meter) -> None:
-        self._meter = meter
-        self._last = meter.clock()
+    def __init__(self, verb: str, noun: str, size: int | None, clock: Callable[[], float]) -> None:
+        self._noun = noun
+        self._size = size
+        self._clock = clock
+        self._last = clock()
+        self.begin(verb, 0, 0)
 
     def __enter__(self) -> Self:
         return self
@@ -79,23 +51,41 @@ class Reporter:
 
     def begin(self, verb: str, done: int, position: int | None) -> None:
         """Begin the step *verb*. The items *done* before, up to *position*, do not count toward the speed."""
-        self._meter.begin(verb, done, position)
+        self._verb = verb
+        self._position = self._first_position = position
+        self._done = self._done_before = done
+        self._refused = 0
+        self._start = self._clock()
 
     def update(self, done: int, position: int | None, refused: int = 0) -> None:
         """Show the numbers of items *done* and *refused*, up to *position*, if the position is known."""
-        meter = self._meter
-        meter.update(done, position, refused)
-        if (now := meter.clock()) - self._last >= _SECONDS_BETWEEN_LINES:
+        self._done, self._position, self._refused = done, position, refused
+        self._show()
+
+    def _show(self) -> None:
+        if (now := self._clock()) - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = now
-            share = f"{100 * position // meter.size} %, " if meter.size and position else ""
-            self.say(f"{meter.verb}: {share}{meter}")
+            share = f"{100 * self._position // self._size} %, " if self._size and self._position else ""
+            self.say(f"{self._verb}: {share}{self}")
+
+    def __str__(self) -> str:
+        """Return the items done, the speed, and the time left."""
+        seconds = self._clock() - self._start
+        parts = [counted(self._done, self._noun)]
+        if self._refused:
+            parts.append(f"{self._refused:,} refused")
+        if seconds > 0:
+            parts.append(f"{(self._done - self._done_before) / seconds:,.0f} {self._noun}s/s")
+        position, way = self._position or 0, (self._position or 0) - (self._first_position or 0)
+        if self._size and way > 0 and (left := round(seconds * (self._size - position) / way)):
+            parts.append(f"{time_span(left)} left")
+        return ", ".join(parts)
 
 
 class _ProgressBar(Reporter):
     """A reporter that draws a progress bar below the other lines."""
 
-    def __init__(self, console: Console, meter: _Meter) -> None:
-        super().__init__(meter)
+    def __init__(self, verb: str, noun: str, size: int | None, clock: Callable[[], float], console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.fields[verb]}"),
             BarColumn(bar_width=24),
@@ -103,7 +93,8 @@ class _ProgressBar(Reporter):
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=meter.size, verb=meter.verb)
+        self._task = self._progress.add_task("", total=size, verb=verb)
+        super().__init__(verb, noun, size, clock)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -120,6 +111,5 @@ class _ProgressBar(Reporter):
         super().begin(verb, done, position)
         self._progress.update(self._task, verb=verb, completed=position, description="")
 
-    def update(self, done: int, position: int | None, refused: int = 0) -> None:
-        self._meter.update(done, position, refused)
-        self._progress.update(self._task, completed=position, description=str(self._meter))
+    def _show(self) -> None:
+        self._progress.update(self._task, completed=self._position, description=str(self))

@@ -13,24 +13,12 @@ from sqlalchemy import URL, make_url
 
 from audiocatalog.db.connection_parameters import host_of
 from audiocatalog.errors import ConfigurationError
+from audiocatalog.models.arguments import is_between
 from audiocatalog.models.claim import RetryPolicy
 from audiocatalog.operations.operation import milliseconds
 
 _DRIVER: Final = "postgresql+psycopg"
 _DIALECTS: Final = {"postgres", "postgresql", _DRIVER}
-_TIMES: Final = (
-    "pool_timeout",
-    "pool_recycle",
-    "connect_timeout",
-    "statement_timeout",
-    "search_timeout",
-    "lock_timeout",
-    "idle_timeout",
-    "network_timeout",
-    "slow_after",
-    "retry_delay",
-    "longest_retry_delay",
-)
 _FIRST_WITH_TRANSACTION_TIMEOUT: Final = 170000
 _IS_LOCAL: Final = re.compile(r"(?:localhost|127\.[0-9.]+|\[?::1\]?)(?::[0-9]*)?$", re.IGNORECASE)
 _HOST: Final = re.compile(r"[^:\[\]]+(?::[0-9]+)?")
@@ -159,20 +147,13 @@ class Settings:
     notify: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("pool_size", "max_attempts"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:  # noqa: PLR2004
-                raise ConfigurationError(f"{name} must be a whole number from 1 to 1000", field=name)
+        for field in dataclasses.fields(self):
+            is_valid, rule = _RULES[field.type]
+            if not is_valid(getattr(self, field.name)):
+                raise ConfigurationError(f"{field.name} must be {rule}", field=field.name)
         most = self.max_searches
         if most is not None and (type(most) is not int or not 1 <= most <= self.pool_size):
             raise ConfigurationError("max_searches must be a whole number from 1 to pool_size", field="max_searches")
-        for name in ("pooler", "debug_pool", "notify"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError(f"{name} must be True or False", field=name)
-        for name in _TIMES:
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0.001 <= value <= 86_400:  # noqa: PLR2004
-                raise ConfigurationError(f"{name} must be a number of seconds from 0.001 to 86400", field=name)
 
     @property
     def searches(self) -> int:
@@ -220,6 +201,15 @@ class Settings:
         """Return the settings of each transaction behind a pooler; BEGIN sets the isolation level."""
         outside = ("default_transaction_isolation", "idle_session_timeout")
         return {name: value for name, value in self.of_the_session(server_version).items() if name not in outside}
+
+
+#: The check of a setting of each type, and its rule.
+_RULES: Final[Mapping[Any, tuple[Callable[[object], bool], str]]] = {
+    "int": (lambda value: is_between(value, 1, 1000, whole=True), "a whole number from 1 to 1000"),
+    "int | None": (lambda _: True, ""),
+    "float": (lambda value: is_between(value, 0.001, 86_400), "a number of seconds from 0.001 to 86400"),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+}
 
 
 def settings_from_environment(environment: Mapping[str, str] | None = None) -> dict[str, int | float | bool]:

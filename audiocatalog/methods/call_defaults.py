@@ -7,12 +7,14 @@ from uuid import UUID
 
 from audiocatalog.db.observer import Observer
 from audiocatalog.db.settings import Settings
+from audiocatalog.models.arguments import parse_choice
 from audiocatalog.models.claim import Claim
-from audiocatalog.models.limits import clean_actor
+from audiocatalog.models.limits import clean_actor, clean_reason
 from audiocatalog.models.metadata import TrackRecord
 from audiocatalog.models.tables import StatusChange, Track
 from audiocatalog.operations import claims, tracks
 from audiocatalog.operations.bulk import BatchStore
+from audiocatalog.operations.bulk_result import OnConflict
 from audiocatalog.operations.moves import Move
 from audiocatalog.operations.operation import Operation
 from audiocatalog.status import StatusName, TrackStatus
@@ -84,10 +86,10 @@ class CallDefaults:
     def _batch_store(self, on_conflict: object, actor: str | None, reason: str | None) -> BatchStore:
         """Return the store for the batches of ``bulk_save``, with checked arguments."""
         settings = self._settings
-        return BatchStore.checked(
-            on_conflict,
+        return BatchStore(
+            on_conflict=parse_choice(OnConflict, on_conflict, "on_conflict", "bulk_save"),
             actor=self._actor_or_default(actor),
-            reason=reason,
+            reason=clean_reason(reason),
             notify=settings.notify,
             statement_timeout=settings.statement_timeout,
             lock_timeout=settings.lock_timeout,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from audiocatalog.errors import InvalidInput, Problem
 
-_DAY: Final = 86_400
 _Choice = TypeVar("_Choice", bound=str)
 
 
@@ -20,18 +19,24 @@ def parse_choice(choices: Iterable[_Choice], value: object, field: str, operatio
     return chosen
 
 
+def is_between(value: object, lowest: float, highest: float, *, whole: bool = False) -> bool:
+    """Return whether *value* is a number, or a *whole* number, from *lowest* to *highest*."""
+    # bool is a subclass of int, but True is not a number. NaN fails every comparison.
+    if not isinstance(value, int | float) or isinstance(value, bool) or (whole and not isinstance(value, int)):
+        return False
+    return lowest <= value <= highest
+
+
 def whole_number(value: object, field: str, operation: str, *, most: int) -> int:
     """Return *value*, a whole number from 1 to *most*, or raise InvalidInput."""
-    # bool is a subclass of int, but True is not a number.
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+    if not isinstance(value, int) or not is_between(value, 1, most):
         raise InvalidInput(Problem(field, f"a whole number from 1 to {most:,}", (1, most)), operation=operation)
     return int(value)
 
 
-def number_of_seconds(value: object, field: str, operation: str, *, least: float = 0.001) -> float:
-    """Return *value*, a number of seconds from *least* to 86,400, or raise InvalidInput."""
-    # NaN fails every comparison.
-    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= _DAY:
-        rule = f"a number of seconds from {least:g} to {_DAY}"
-        raise InvalidInput(Problem(field, rule, (least, _DAY)), operation=operation)
+def number_of_seconds(value: object, field: str, operation: str, *, least: float = 0.001, most: int = 86_400) -> float:
+    """Return *value*, a number of seconds from *least* to *most*, or raise InvalidInput."""
+    if not isinstance(value, int | float) or not is_between(value, least, most):
+        rule = f"a number of seconds from {least:g} to {most}"
+        raise InvalidInput(Problem(field, rule, (least, most)), operation=operation)
     return float(value)

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from audiocatalog.errors import InvalidInput, Problem
-from audiocatalog.models.arguments import parse_choice
-from audiocatalog.models.limits import WholeLimit, clean_text
+from audiocatalog.models.arguments import is_between, parse_choice
+from audiocatalog.models.limits import WholeLimit, required_text
 from audiocatalog.models.metadata import NUMBER_LIMITS, TEXT_LIMITS, MetadataFilters
 from audiocatalog.models.redaction import discreet
 from audiocatalog.models.sql_names import FOLD_FUNCTION, NAME_FUNCTION
@@ -91,25 +91,15 @@ def _clean_statuses(field: str, value: object) -> tuple[TrackStatus, ...]:
 
 
 def _clean_texts(field: str, value: object) -> tuple[str, ...]:
-    limit = TEXT_LIMITS[field]
-    cleaned = []
-    for text in _count_checked(field, _several(value)):
-        result = clean_text(field, text, limit)
-        if result is None:
-            result = Problem(field, "at least one visible character")
-        if isinstance(result, Problem):
-            raise InvalidInput(result)
-        cleaned.append(result)
-    return tuple(cleaned)
+    return tuple(required_text(field, text, TEXT_LIMITS[field]) for text in _count_checked(field, _several(value)))
 
 
 def _clean_range(field: str, value: object) -> tuple[float | None, float | None]:
     limit = NUMBER_LIMITS[field]
-    kind = int if isinstance(limit, WholeLimit) else int | float
+    is_whole = isinstance(limit, WholeLimit)
     ends = value if isinstance(value, tuple | list) else (value, value)
     fits = len(ends) == 2 and all(  # noqa: PLR2004
-        end is None or (isinstance(end, kind) and not isinstance(end, bool) and limit.lowest <= end <= limit.highest)
-        for end in ends
+        end is None or is_between(end, limit.lowest, limit.highest, whole=is_whole) for end in ends
     )
     if not fits:
         rule = f"a number, or a pair of a lowest and a highest number, from {limit.lowest:.0f} to {limit.highest:.0f}"

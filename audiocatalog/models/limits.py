@@ -106,9 +106,14 @@ def required(field: str, cleaned: object) -> object:
     return Problem(field, "at least one visible character") if cleaned is None else cleaned
 
 
+def required_text(field: str, value: object, limit: TextLimit) -> str:
+    """Return the text *value* in NFC, or raise InvalidInput if it breaks its rule or has no visible character."""
+    return str(_refused(required(field, clean_text(field, value, limit))))
+
+
 def clean_actor(actor: object, field: str = "actor") -> str:
     """Return *actor*, the author of a change, in NFC, or raise InvalidInput if it breaks its rule."""
-    return str(_refused(required(field, clean_text(field, actor, CHANGE_LIMITS["actor"]))))
+    return required_text(field, actor, CHANGE_LIMITS["actor"])
 
 
 def clean_reason(reason: object, field: str = "reason") -> str | None:

@@ -23,8 +23,7 @@ from audiocatalog.errors import (
     SaveConflict,
     kind_of,
 )
-from audiocatalog.models.arguments import parse_choice
-from audiocatalog.models.limits import COPY_TYPES, clean_reason
+from audiocatalog.models.limits import COPY_TYPES
 from audiocatalog.models.metadata import (
     CONTENT_COLUMNS,
     CONTENT_VERSION,
@@ -174,27 +173,6 @@ class BatchStore:
     notify: bool
     statement_timeout: float
     lock_timeout: float
-
-    @classmethod
-    def checked(
-        cls,
-        on_conflict: object,
-        *,
-        actor: str,
-        reason: object,
-        notify: bool,
-        statement_timeout: float,
-        lock_timeout: float,
-    ) -> BatchStore:
-        """Return a store with these arguments, or raise InvalidInput."""
-        return cls(
-            on_conflict=parse_choice(OnConflict, on_conflict, "on_conflict", "bulk_save"),
-            actor=actor,
-            reason=clean_reason(reason),
-            notify=notify,
-            statement_timeout=statement_timeout,
-            lock_timeout=lock_timeout,
-        )
 
     def store(self, records: Sequence[Record]) -> Operation[Sequence[RecordOutcome]]:
         """

@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem, SaveConflict, TrackNotFound, kind_of
+from audiocatalog.models.arguments import is_between
 from audiocatalog.models.ids import parse_id
 from audiocatalog.models.limits import clean_reason
 from audiocatalog.models.metadata import CONTENT_COLUMNS, CONTENT_VERSION, TrackRecord
@@ -124,7 +125,7 @@ def _check_expected_version(expected_version: object, *, replace: bool) -> None:
         raise InvalidInput(Problem("replace", "True or False"), operation="save")
     if expected_version is None:
         return
-    if not isinstance(expected_version, int) or isinstance(expected_version, bool) or not 1 <= expected_version < 2**31:
+    if not is_between(expected_version, 1, 2**31 - 1, whole=True):
         raise InvalidInput(Problem("expected_version", "a whole number from 1", 1), operation="save")
     if not replace:
         raise InvalidInput(Problem("expected_version", "only together with replace=True"), operation="save")

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NamedTuple, Self, cast, get_args
 from uuid import UUID
 
 from audiocatalog.errors import InvalidInput, Problem
+from audiocatalog.models.arguments import is_between
 from audiocatalog.models.metadata import FIELDS, FacetName
 from audiocatalog.models.redaction import discreet, discreetly
 from audiocatalog.models.sql_names import SAMPLES
@@ -170,7 +171,7 @@ def check_page(limit: object, offset: object) -> None:
     """
     problems = []
     for name, value, lowest, highest in (("limit", limit, 1, MAX_LIMIT), ("offset", offset, 0, MAX_OFFSET)):
-        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        if not is_between(value, lowest, highest, whole=True):
             problems.append(Problem(name, f"a whole number from {lowest} to {highest:,}", (lowest, highest)))
     if problems:
         raise InvalidInput(problems, operation="search")

@@ -18,9 +18,9 @@ from types import FrameType, TracebackType
 from typing import Final, Protocol, TypeVar
 
 from audiocatalog.db.observer import LOGGER
-from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput, Problem
+from audiocatalog.errors import CatalogError, ClaimLost
 from audiocatalog.methods import Methods
-from audiocatalog.models.arguments import parse_choice
+from audiocatalog.models.arguments import number_of_seconds, parse_choice
 from audiocatalog.models.claim import CLAIM_ORDERS, Claim, ClaimOrder
 from audiocatalog.models.limits import CHANGE_LIMITS
 from audiocatalog.models.metadata import TrackMetadata
@@ -31,7 +31,6 @@ from audiocatalog.worker.upkeep import FIRST_PAUSE, Listening, Upkeep, may_pass
 
 _Result = TypeVar("_Result")
 
-_LONGEST_POLL: Final = 3600.0
 #: A waiting loop notices a signal within this many seconds.
 _MAX_WAIT: Final = 1.0
 _TOLD: Final = CHANGE_LIMITS["reason"].characters
@@ -86,16 +85,13 @@ class Worker:
         until_empty: bool,
         listening: Listening | None,
     ) -> None:
-        if not isinstance(poll, int | float) or isinstance(poll, bool) or not 0.01 <= poll <= _LONGEST_POLL:  # noqa: PLR2004
-            rule = "a number of seconds from 0.01 to 3600"
-            raise InvalidInput(Problem("poll", rule, (0.01, 3600)), operation="worker")
         self._catalog = catalog
         self._run = run
         self._name = name
         self._limit = checked_count(limit, "limit", "worker")
         self._lease = checked_lease(lease, "worker")
         self._order_by: ClaimOrder = parse_choice(CLAIM_ORDERS, order_by, "order_by", "worker")
-        self._poll = poll
+        self._poll = number_of_seconds(poll, "poll", "worker", least=0.01, most=3600)
         self._until_empty = until_empty
         self._stopping = False
         # A signal handler may write to this queue while the same thread reads from it.

@@ -17,6 +17,7 @@ from audiocatalog.db.error_translation import translated
 from audiocatalog.db.execute import as_script
 from audiocatalog.operations import claims, tracks
 from audiocatalog.operations.bulk import BatchStore
+from audiocatalog.operations.bulk_result import OnConflict
 from audiocatalog.operations.operation import (
     Copy,
     Execution,
@@ -138,7 +139,9 @@ def test_a_copy_is_no_statement() -> None:
 
 def test_a_batch_can_be_stored_without_a_server() -> None:
     """Rows in, statements out: what the database says of each record is asked in one round of statements."""
-    store = BatchStore.checked("skip", actor="me", reason=None, notify=False, statement_timeout=5.0, lock_timeout=2.0)
+    store = BatchStore(
+        on_conflict=OnConflict.SKIP, actor="me", reason=None, notify=False, statement_timeout=5.0, lock_timeout=2.0
+    )
     records = [TrackRecord(TrackMetadata(title=title), title) for title in ("one", "two", "three")]
     execution = Execution(store.store(records))
     answers: list[Rows] = [[("5s", "2s")], (), [("", "")], [(None,)], (), [([0], None, [2], [1], [7])], [("", "")], ()]
@@ -159,7 +162,9 @@ def test_a_batch_can_be_stored_without_a_server() -> None:
 
 
 def test_an_error_that_no_savepoint_can_undo_ends_a_batch() -> None:
-    store = BatchStore.checked("skip", actor="me", reason=None, notify=False, statement_timeout=5.0, lock_timeout=2.0)
+    store = BatchStore(
+        on_conflict=OnConflict.SKIP, actor="me", reason=None, notify=False, statement_timeout=5.0, lock_timeout=2.0
+    )
     execution = Execution(store.store([TrackRecord(TrackMetadata(), "a"), TrackRecord(TrackMetadata(), "b")]))
     late = errors.QueryTimeout("late", operation="bulk_save")
     execution.fail(late)
