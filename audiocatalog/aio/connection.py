@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Coroutine
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
@@ -24,8 +25,18 @@ _RV = TypeVar("_RV")
 # The timeout of a cancel request, and of the answer to it.
 _CANCEL_SECONDS: Final = 0.3
 _RECOVERY_SECONDS: Final = 2.0
-# If data has arrived that the loop could not read yet, the server is given this time more.
-_GRACE_SECONDS: Final = 0.1
+# The interval at which deadlines are checked. A timer for each wait would cost more than sending a statement.
+_WATCH_SECONDS: Final = 0.1
+
+# An idle event loop needs about 25 microseconds to wait for a socket. A call that is alone waits for its answer for as
+# long without the loop, because a server on the same machine has often answered a read by then.
+_SHORT_WAIT_SECONDS: Final = 0.00008
+# After this many answers that took longer, only each 64th call tries it again.
+_MAX_MISSES: Final = 4
+_TRY_AGAIN: Final = 63
+
+#: psycopg's states "waits for data" and "data has arrived".
+_READABLE: Final = 1
 
 _background: set[asyncio.Task[None]] = set()
 
@@ -38,8 +49,47 @@ def in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
+class _Watchdog:
+    """The deadlines of the waits of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_awake = False
+        self.deadlines: dict[AsyncPooledConnection, float] = {}
+
+    def wake(self) -> None:
+        """Check the deadlines from now on, until no connection waits."""
+        if not self._is_awake:
+            self._is_awake = True
+            self._loop.call_later(_WATCH_SECONDS, self._check)
+
+    def _check(self) -> None:
+        now = monotonic()
+        for connection, deadline in list(self.deadlines.items()):
+            # After code that has blocked the loop, an answer may have arrived that the loop has not read yet.
+            if deadline <= now and (connection.closed or not connection.has_something_to_read()):
+                del self.deadlines[connection]
+                connection.give_up()
+        self._is_awake = bool(self.deadlines)
+        if self._is_awake:
+            self._loop.call_later(_WATCH_SECONDS, self._check)
+
+
+_watchdogs: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watchdog] = WeakKeyDictionary()
+
+
+def _watchdog_of(loop: asyncio.AbstractEventLoop) -> _Watchdog:
+    if (watchdog := _watchdogs.get(loop)) is None:
+        watchdog = _watchdogs[loop] = _Watchdog(loop)
+    return watchdog
+
+
 class Home(Protocol):
     """The owner to which a closed connection returns: its pool."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no more than one connection is checked out."""
 
     def give_back(self, connection: AsyncPooledConnection) -> None:
         """Take *connection* back in any state."""
@@ -59,6 +109,8 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
     #: The rest of an answer that a cancelled task did not wait for.
     _unread: PQGen[Any] | None = None
     _is_unresponsive = False
+    #: How many answers in a row took longer than a short wait.
+    _misses = 0
 
     @classmethod
     async def adopt(cls, driver: PooledConnection) -> Self:
@@ -84,26 +136,21 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
         self.refuse_in_a_child()
         if timeout is not None:
             return await super().wait(gen, interval, timeout)
+        if self.home is not None and self.home.is_quiet:
+            gen = self._hurried(gen)
         began = monotonic()
-        loop = asyncio.get_running_loop()
-        limit = self.response_timeout
-        timer = _Timer(loop, limit, self) if limit is not None else None
+        watchdog = _watchdog_of(asyncio.get_running_loop())
+        if self.response_timeout is not None:
+            watchdog.deadlines[self] = began + self.response_timeout
+            watchdog.wake()
         try:
             return await wait_in_a_loop(gen, self, interval)
         except (ValueError, psycopg.InternalError, psycopg.OperationalError) as error:
-            if self._is_unresponsive:
-                raise ServerUnresponsive("the server did not answer in time") from error
             if isinstance(error, psycopg.errors.QueryCanceled):
                 self.note_the_limit(error, monotonic() - began)
-            # When a server shuts down in a transaction, the server and PgBouncer each send an error. psycopg expects
-            # one answer to COMMIT or COPY, and reports two answers as a programming error.
-            if (
-                isinstance(error, psycopg.OperationalError)
-                or self.pgconn.status == ConnStatus.OK
-                or getattr(error, "sqlstate", None) is not None
-            ):
+            if (lost := self._lost(error)) is None:
                 raise
-            raise psycopg.OperationalError("the connection was lost") from error
+            raise lost from error
         except psycopg.Error:
             raise
         except BaseException:
@@ -111,8 +158,45 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
                 self._unread = gen
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
+            watchdog.deadlines.pop(self, None)
+
+    def _lost(self, error: Exception) -> psycopg.OperationalError | None:
+        """Return the error of a lost connection that *error* hides, or None."""
+        if self._is_unresponsive:
+            return ServerUnresponsive("the server did not answer in time")
+        # When a server shuts down in a transaction, the server and PgBouncer each send an error. psycopg expects one
+        # answer to COMMIT or COPY, and reports two answers as a programming error.
+        is_said = isinstance(error, psycopg.OperationalError) or getattr(error, "sqlstate", None) is not None
+        return (
+            None
+            if is_said or self.pgconn.status == ConnStatus.OK
+            else psycopg.OperationalError("the connection was lost")
+        )
+
+    def _hurried(self, gen: PQGen[_RV]) -> PQGen[_RV]:
+        """Return *gen*, whose first answer is awaited shortly without the event loop."""
+        try:
+            state = next(gen)
+            if state == _READABLE and (self._misses & _TRY_AGAIN) < _MAX_MISSES:
+                if self._is_readable_within(_SHORT_WAIT_SECONDS):
+                    self._misses = 0
+                    state = gen.send(_READABLE)
+                else:
+                    self._misses += 1
+            elif state == _READABLE:
+                self._misses += 1
+            while True:
+                ready = yield state
+                state = gen.send(ready)
+        except StopIteration as end:
+            result: _RV = end.value
+            return result
+
+    def _is_readable_within(self, seconds: float) -> bool:
+        try:
+            return bool(select.select([self.pgconn.socket], (), (), seconds)[0])
+        except ValueError:
+            return False  # The descriptor is too large for select.
 
     def give_up(self) -> None:
         """End the wait for a server that does not answer."""
@@ -157,27 +241,6 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
             self.disconnect()
         else:
             self.home.give_back(self)
-
-
-class _Timer:
-    """A timer that gives up a wait of *connection* after *seconds*."""
-
-    __slots__ = ("_connection", "_handle", "_loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, connection: AsyncPooledConnection) -> None:
-        self._loop = loop
-        self._connection = connection
-        self._handle = loop.call_later(seconds, self._end)
-
-    def _end(self) -> None:
-        # After code that has blocked the loop, the answer may be there, and nobody has read it yet.
-        if not self._connection.closed and self._connection.has_something_to_read():
-            self._handle = self._loop.call_later(_GRACE_SECONDS, self._end)
-        else:
-            self._connection.give_up()
-
-    def cancel(self) -> None:
-        self._handle.cancel()
 
 
 @asynccontextmanager

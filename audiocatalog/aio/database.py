@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -76,35 +76,47 @@ class AsyncDatabase:
         finally:
             await transaction.close()
 
-    @asynccontextmanager
-    async def autocommit(
+    def autocommit(
         self, timeout: float | None = None, *, searching: bool = False
-    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    ) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
         """
-        Yield a connection, checked out within *timeout* seconds, on which every statement is its own transaction.
+        Return a context with a connection, checked out within *timeout* seconds, whose statements are transactions.
 
         *searching*: whether the connection is for a search; searches may not hold every connection. Behind a pooler,
         the block is one transaction, because timeouts cannot be set for a session there.
         """
         if self.settings.pooler:
-            async with self.transaction(timeout, searching=searching) as transaction:
-                yield await transaction.driver()
-                with translated("commit", "commit"):
-                    await transaction.commit()
-            return
+            return self._one_transaction(timeout, searching=searching)
+        return _Autocommit(self, timeout, searching=searching)
+
+    @asynccontextmanager
+    async def _one_transaction(
+        self, timeout: float | None, *, searching: bool
+    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        async with self.transaction(timeout, searching=searching) as transaction:
+            yield await transaction.driver()
+            with translated("commit", "commit"):
+                await transaction.commit()
+
+    async def take_for_statements(self, timeout: float | None, *, searching: bool) -> AsyncPooledConnection:
+        """Check out a connection in autocommit mode within *timeout* seconds."""
         with translated("connect", "connect"):
             driver = await self._take(timeout, searching=searching)
-        try:
             if not driver.autocommit:
-                await driver.set_autocommit(True)
-            yield driver
-        except CatalogError as error:
+                try:
+                    await driver.set_autocommit(True)
+                except BaseException:
+                    self._pool.give_back(driver)
+                    raise
+        return driver
+
+    def give_back(self, driver: AsyncPooledConnection, error: BaseException | None) -> None:
+        """Return *driver* after a block that ended with *error*."""
+        if isinstance(error, CatalogError):
             if isinstance(error, StaleStatement):
                 driver.disconnect()
             self._mistrust_connections_after(error)
-            raise
-        finally:
-            self._pool.give_back(driver)
+        self._pool.give_back(driver)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -179,6 +191,24 @@ class AsyncDatabase:
                 limits=(lambda: self._connector.settings_of_a_transaction) if self.settings.pooler else None,
             )
         return self._sessions
+
+
+class _Autocommit:
+    """A checkout of one connection; a generator's context would cost as much as the pool's part."""
+
+    __slots__ = ("_database", "_driver", "_searching", "_timeout")
+
+    def __init__(self, database: AsyncDatabase, timeout: float | None, *, searching: bool) -> None:
+        self._database = database
+        self._timeout = timeout
+        self._searching = searching
+
+    async def __aenter__(self) -> AsyncPooledConnection:
+        self._driver = await self._database.take_for_statements(self._timeout, searching=self._searching)
+        return self._driver
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._database.give_back(self._driver, error)
 
 
 async def in_thread(work: Callable[[], _T]) -> _T:

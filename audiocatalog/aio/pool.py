@@ -8,34 +8,43 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 from weakref import ref
 
 from audiocatalog.aio.connection import AsyncPooledConnection, in_background, is_alive
 from audiocatalog.db.holders import place_in_the_callers_code
 from audiocatalog.db.observer import LOGGER
-from audiocatalog.db.pool_policy import CLOSED, RENEWAL_SECONDS, WAITS_KEPT, Policy, copy_of, is_stale
+from audiocatalog.db.pool_policy import (
+    CLOSED,
+    RECONNECT_SECONDS,
+    RENEWAL_SECONDS,
+    WAITS_KEPT,
+    Policy,
+    copy_of,
+    is_stale,
+)
 from audiocatalog.errors import CatalogError, CatalogInternalError, ConfigurationError, kind_of, printable
 from audiocatalog.operations.monitoring import PoolStats
 
-# Waiting callers poll at this interval, because the end of a holder that never returns its connection wakes nobody.
-_POLL_SECONDS: Final = 0.5
 # If a timer fires later than this, other code has blocked the event loop.
 _LATE_SECONDS: Final = 0.1
+
+#: Ends the wait of a caller whose time is over.
+_TIMEOUT: Final = CatalogError("the time to wait for a connection is over")
 
 
 class Turn:
     """A caller's place in the queue: the caller began to wait at *began* and gives up at *deadline*."""
 
-    __slots__ = ("began", "connection", "deadline", "error", "is_searching", "woken")
+    __slots__ = ("answer", "began", "deadline", "is_searching")
 
-    def __init__(self, began: float, deadline: float, *, searching: bool) -> None:
+    def __init__(
+        self, answer: asyncio.Future[AsyncPooledConnection], began: float, deadline: float, *, searching: bool
+    ) -> None:
+        self.answer = answer
         self.began = began
         self.deadline = deadline
         self.is_searching = searching
-        self.connection: AsyncPooledConnection | None = None
-        self.error: CatalogError | None = None
-        self.woken = asyncio.Event()
 
 
 class AsyncPool:
@@ -47,7 +56,7 @@ class AsyncPool:
 
     Callers are served in the order in which they ask. The pool owns the idle connections, and holds weak references to
     those checked out: if a task ends without returning its connection, the garbage collector closes the connection, and
-    its slot becomes free. Only ``take``, ``warm`` and ``close`` wait, so a cancelled task leaves the pool as it was.
+    its slot becomes free. No method waits while the pool is between two states, so a cancelled task leaves it whole.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[AsyncPooledConnection]], policy: Policy) -> None:
@@ -56,8 +65,10 @@ class AsyncPool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: dict[AsyncPooledConnection, None] = {}
         self._queue: dict[Turn, None] = {}
-        self._known: list[ref[AsyncPooledConnection]] = []
+        self._known: dict[int, ref[AsyncPooledConnection]] = {}
         self._opening: set[asyncio.Task[None]] = set()
+        self._held = 0
+        self._alarm: asyncio.TimerHandle | None = None
         self._waits: deque[float] = deque(maxlen=WAITS_KEPT)
         self._generation = 0
         self._renewed = -math.inf
@@ -80,7 +91,9 @@ class AsyncPool:
         while True:
             connection = self._take_idle(searching=searching)
             if connection is None:
-                connection = await self._wait(Turn(began, began + timeout, searching=searching), timeout)
+                connection = await self._wait(began, timeout, searching=searching)
+            if not connection.closed and not connection.has_something_to_read():
+                break
             try:
                 if await is_alive(connection):
                     break
@@ -126,15 +139,18 @@ class AsyncPool:
             connection.disconnect()
         connection.held_since, connection.held_by, connection.caller = None, None, None
         connection.checkout += 1
-        if not connection.closed:
+        self._held -= 1
+        if connection.closed:
+            self._known.pop(id(connection), None)
+            self._open_missing(spare=is_old)
+        else:
             connection.idle_since = now
             self._idle[connection] = None
         self._serve()
-        self._open_missing(spare=is_old)
         oldest = next(iter(self._idle), None)
         if oldest is not None and is_stale(oldest, now):
             del self._idle[oldest]
-            oldest.disconnect()
+            self._disconnect(oldest)
 
     async def warm(self, timeout: float) -> None:
         """
@@ -149,11 +165,16 @@ class AsyncPool:
         deadline = monotonic() + timeout
         taken: list[AsyncPooledConnection] = []
         try:
-            while len(self._living()) < self._policy.size:
+            while len(self._known) < self._policy.size:
                 taken.append(await self.take(max(0.0, deadline - monotonic())))
         finally:
             for connection in taken:
                 self.give_back(connection)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no more than one connection is checked out."""
+        return self._held <= 1
 
     def renew(self) -> None:
         """Replace every connection: idle ones now, the others when they are given back."""
@@ -200,51 +221,62 @@ class AsyncPool:
         if not self._idle or (searching and self._searching() >= self._policy.searches):
             return None
         connection, _ = self._idle.popitem()
+        self._held += 1
         self._hold(connection, asyncio.current_task(), searching=searching)
         return connection
 
-    def _hold(self, connection: AsyncPooledConnection, task: asyncio.Task[object] | None, *, searching: bool) -> None:
+    def _hold(self, connection: AsyncPooledConnection, task: asyncio.Task[Any] | None, *, searching: bool) -> None:
         connection.is_searching, connection.held_since = searching, monotonic()
         connection.held_by = None if task is None else ref(task)
 
-    async def _wait(self, turn: Turn, timeout: float) -> AsyncPooledConnection:
-        """Wait in the queue for *turn*, and return its connection."""
+    async def _wait(self, began: float, timeout: float, *, searching: bool) -> AsyncPooledConnection:
+        """Wait in the queue, and return the connection that was assigned to this caller."""
         if self._closed:
             raise ConfigurationError(CLOSED)
+        answer = asyncio.get_running_loop().create_future()
+        turn = Turn(answer, began, began + timeout, searching=searching)
         self._queue[turn] = None
+        self._open_missing()
+        self._fail_queue()
+        self._set_alarm(turn.deadline)
         try:
-            self._serve_queue()
-            while turn.connection is None and turn.error is None:
-                seconds = min(turn.deadline - monotonic(), _POLL_SECONDS)
-                if seconds <= 0:
-                    break
-                await self._sleep(turn, seconds)
-                self._serve_queue()
-        except BaseException:
-            if turn.connection is not None:
-                self.give_back(turn.connection)
+            connection: AsyncPooledConnection = await answer
+        except asyncio.CancelledError:
+            # The connection may have been assigned in the moment of the cancellation.
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self.give_back(answer.result())
             raise
+        except CatalogError as error:
+            raise (
+                self._policy.timeout_error(turn, timeout, self.stats()) if error is _TIMEOUT else copy_of(error)
+            ) from None
         finally:
             self._queue.pop(turn, None)
-        if turn.connection is not None:
-            self._hold(turn.connection, asyncio.current_task(), searching=turn.is_searching)
-            return turn.connection
-        raise (self._policy.timeout_error(turn, timeout, self.stats()) if turn.error is None else copy_of(turn.error))
+        self._hold(connection, asyncio.current_task(), searching=searching)
+        return connection
 
-    async def _sleep(self, turn: Turn, seconds: float) -> None:
-        """Wait until *turn* is woken, for at most *seconds*; time in which the loop was blocked does not count."""
+    def _set_alarm(self, deadline: float) -> None:
+        """See to it that callers whose deadline has passed leave the queue."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + seconds
-        timer = loop.call_at(due, turn.woken.set)
-        try:
-            await turn.woken.wait()
-        finally:
-            timer.cancel()
-        turn.woken.clear()
-        if (late := loop.time() - due) > _LATE_SECONDS:
-            # While the loop was blocked, no holder could return its connection, and nobody could take it.
-            turn.deadline += late
+        due = loop.time() + max(0.0, deadline - monotonic())
+        if self._alarm is None or due < self._alarm.when():
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = loop.call_at(due, self._end_waits, due)
+
+    def _end_waits(self, due: float) -> None:
+        self._alarm = None
+        if not self._queue:
+            return
+        if (late := asyncio.get_running_loop().time() - due) > _LATE_SECONDS:
+            # While the loop was blocked, no holder could return its connection, and no caller could take it.
             LOGGER.warning("the event loop was blocked for %.1f s by other code: run that code in a thread", late)
+            for turn in self._queue:
+                turn.deadline += late
+        now = monotonic()
+        self._fail([turn for turn in self._queue if turn.deadline <= now], _TIMEOUT)
+        if self._queue:
+            self._set_alarm(min(turn.deadline for turn in self._queue))
 
     def _serve_queue(self) -> None:
         """Give idle connections to waiting callers, and open missing ones."""
@@ -253,54 +285,72 @@ class AsyncPool:
         self._fail_queue()
 
     def _serve(self) -> None:
-        may_search = bool(self._queue) and self._searching() < self._policy.searches
-        for turn in list(self._queue) if self._idle else ():
-            if not self._idle:
-                return
-            if turn.is_searching and not may_search:
-                continue
+        while self._idle and (turn := self._next_turn()) is not None:
             connection, _ = self._idle.popitem()
             self._hold(connection, None, searching=turn.is_searching)
-            turn.connection = connection
             del self._queue[turn]
-            turn.woken.set()
-            may_search = self._searching() < self._policy.searches
+            self._held += 1
+            turn.answer.set_result(connection)
+
+    def _next_turn(self) -> Turn | None:
+        may_search: bool | None = None
+        for turn in self._queue:
+            if turn.answer.done():
+                continue  # Its task was cancelled, and leaves the queue by itself.
+            if not turn.is_searching:
+                return turn
+            if may_search is None:
+                may_search = self._searching() < self._policy.searches
+            if may_search:
+                return turn
+        return None
 
     def _fail(self, turns: list[Turn], error: CatalogError) -> None:
         for turn in turns:
-            turn.error = error
             self._queue.pop(turn, None)
-            turn.woken.set()
+            if not turn.answer.done():
+                turn.answer.set_exception(error)
 
     def _fail_queue(self) -> None:
         """Raise the last connection error in waiting callers, if a retry cannot help and no connection is open."""
         if (failure := self._policy.failure) is not None and self._policy.failure_is_final:
-            turns = self._policy.failed_turns(list(self._queue), living=len(self._living()), opening=len(self._opening))
+            turns = self._policy.failed_turns(list(self._queue), living=len(self._known), opening=len(self._opening))
             self._fail(turns, failure[1])
 
     # Open connections
 
     def _living(self) -> list[AsyncPooledConnection]:
-        return [one for known in self._known if (one := known()) is not None and not one.closed]
+        return [one for known in self._known.values() if (one := known()) is not None]
 
     def _searching(self) -> int:
         return sum(one.is_searching and one.held_since is not None for one in self._living())
+
+    def _disconnect(self, connection: AsyncPooledConnection) -> None:
+        self._known.pop(id(connection), None)
+        connection.disconnect()
 
     def _disconnect_idle(self) -> None:
         idle = list(self._idle)
         self._idle.clear()
         for connection in idle:
-            connection.disconnect()
+            self._disconnect(connection)
+
+    def _forget(self, key: int) -> None:
+        """Open another connection if callers wait: the garbage collector has found one that was never returned."""
+        self._known.pop(key, None)
+        if self._loop is not None and self._queue and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._serve_queue)
 
     # Opening connections
 
     def _open_missing(self, *, spare: bool = False) -> None:
-        if self._closed or not (self._queue or spare):
+        living = len(self._known)
+        if self._closed or not (self._queue or spare) or living + len(self._opening) >= self._policy.size:
             return
         missing = self._policy.missing(
             self._queue,
             now=monotonic(),
-            living=len(self._living()),
+            living=living,
             opening=len(self._opening),
             searching=self._searching(),
             spare=spare,
@@ -329,8 +379,8 @@ class AsyncPool:
         self._policy.connected(connection, generation=generation, now=monotonic())
         self._policy.succeeded()
         connection.home = self
-        self._known = [known for known in self._known if known() is not None]
-        self._known.append(ref(connection))
+        key = id(connection)
+        self._known[key] = ref(connection, lambda _: self._forget(key))
         self._idle[connection] = None
         self._opening.discard(asyncio.current_task())
         self._serve_queue()
@@ -340,6 +390,7 @@ class AsyncPool:
         # The frames of the traceback hold the connection parameters.
         error.__traceback__ = None
         self._policy.failure = monotonic(), error
+        asyncio.get_running_loop().call_later(RECONNECT_SECONDS, self._serve_queue)
         self._opening.discard(asyncio.current_task())
         self._fail_queue()
 

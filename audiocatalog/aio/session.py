@@ -94,5 +94,7 @@ class SessionMaker:
 class _Kept:
     """The home of a connection that SQLAlchemy must not close."""
 
+    is_quiet = False
+
     def give_back(self, connection: AsyncPooledConnection) -> None:
         """Keep *connection*; SQLAlchemy has rolled back its transaction."""

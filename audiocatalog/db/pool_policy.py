@@ -13,7 +13,7 @@ from audiocatalog.operations.monitoring import PoolStats
 
 CLOSED: Final = "this catalogue is closed: create a new one"
 # The delay before another attempt to connect, if a caller still waits.
-_RECONNECT_SECONDS: Final = 0.5
+RECONNECT_SECONDS: Final = 0.5
 # If a retry cannot fix an error, the error is raised for every caller within this time, without another attempt.
 SHARED_SECONDS: Final = 1.0
 # At most this many connections are opened at the same time.
@@ -82,7 +82,7 @@ class Policy:
             if self.failure_is_final:
                 # Each caller gets one attempt: a server may lock an account after several wrong passwords.
                 able = [turn for turn in able if turn.began >= failed + SHARED_SECONDS]
-            elif now < failed + _RECONNECT_SECONDS:
+            elif now < failed + RECONNECT_SECONDS:
                 return 0
         searches = sum(turn.is_searching for turn in able)
         too_many = max(0, searches - max(0, self.searches - searching))
