@@ -29,6 +29,9 @@ class Base(DeclarativeBase):
         }
     )
 
+    # Otherwise, every ORM insert of a track would return the whole search vector.
+    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
+
     def __setattr__(self, name: str, value: object) -> None:
         """
         Refuse every assignment, because these objects are read-only.

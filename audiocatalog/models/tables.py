@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
 
 from audiocatalog.models.base import Base, StatusText, domain, domain_for
 from audiocatalog.models.limits import CHANGE_LIMITS
@@ -80,6 +81,28 @@ def _written_by() -> Any:  # noqa: ANN401  # SQLAlchemy's type depends on the an
     )
 
 
+def _generated(kind: TypeEngine[Any], expression: str) -> Any:  # noqa: ANN401
+    """
+    Return a generated column that only statements read.
+
+    It is declared as stored, because PostgreSQL 18 makes generated columns virtual by default, and cannot index virtual
+    columns.
+    """
+    return mapped_column(kind, Computed(expression, persisted=True), deferred=True, deferred_raiseload=True)
+
+
+def _index_of_vectors(share: int) -> Index:
+    """Return the index on the vectors of all tracks, or of a sample of 1 in *share* tracks."""
+    # Every search also reads an index's list of pending entries, so the list is short.
+    return Index(
+        "ix_audio_tracks_search_vector" + ("" if share == 1 else f"_{share}"),
+        "search_vector",
+        postgresql_using="gin",
+        postgresql_with={"gin_pending_list_limit": 128},
+        postgresql_where=None if share == 1 else text(f"(uuid_hash(id) & {share - 1}) = 0"),
+    )
+
+
 def _index_of_writing(table: str) -> Index:
     """Return a BRIN index on time and transaction; this small index works because rows are inserted in this order."""
     return Index(
@@ -120,56 +143,22 @@ class Track(_MetadataColumns, Base):
     updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
     #: Every write adds 1 to the version, so that a writer notices other writers.
     version: Mapped[int] = mapped_column(_COUNT, server_default="1")
-    #: The words that searches match. The column is declared as stored, because PostgreSQL 18 makes generated columns
-    #: virtual by default, and cannot index virtual columns. The package never reads this column, because it is as long
-    #: as the rest of the row.
-    search_vector: Mapped[str] = mapped_column(
-        TSVECTOR,
-        Computed(f"{SEARCH_VECTOR_FUNCTION}(title, artist, album, genre, year)", persisted=True),
-        deferred=True,
-        deferred_raiseload=True,
-    )
+    #: The words that searches match. The package never reads this column, because it is as long as the rest of the row.
+    search_vector: Mapped[str] = _generated(TSVECTOR(), f"{SEARCH_VECTOR_FUNCTION}(title, artist, album, genre, year)")
     #: The next version of the vector during a rebuild (docs/adr/0013); null otherwise.
-    search_vector_b: Mapped[str | None] = mapped_column(
-        TSVECTOR,
-        Computed(f"{NO_VECTOR_FUNCTION}(title, artist, album, genre, year)", persisted=True),
-        deferred=True,
-        deferred_raiseload=True,
+    search_vector_b: Mapped[str | None] = _generated(
+        TSVECTOR(), f"{NO_VECTOR_FUNCTION}(title, artist, album, genre, year)"
     )
     #: The folded title without spaces and punctuation, for exact matches, prefix matches and sorting.
-    title_name: Mapped[str] = mapped_column(
-        String(200, collation="C"),
-        Computed(f"{NAME_FUNCTION}({FOLD_FUNCTION}(title))", persisted=True),
-        deferred=True,
-        deferred_raiseload=True,
-    )
+    title_name: Mapped[str] = _generated(String(200, collation="C"), f"{NAME_FUNCTION}({FOLD_FUNCTION}(title))")
     #: The folded artist in the same form; empty if the artist is null.
-    artist_name: Mapped[str] = mapped_column(
-        String(200, collation="C"),
-        Computed(f"coalesce({NAME_FUNCTION}({FOLD_FUNCTION}(artist)), '')", persisted=True),
-        deferred=True,
-        deferred_raiseload=True,
+    artist_name: Mapped[str] = _generated(
+        String(200, collation="C"), f"coalesce({NAME_FUNCTION}({FOLD_FUNCTION}(artist)), '')"
     )
 
     __table_args__ = (
         # Searches by words use these indexes; searches for common words use a partial index, a sample of the table.
-        # Every search also reads an index's list of pending entries, so the list is short.
-        Index(
-            "ix_audio_tracks_search_vector",
-            "search_vector",
-            postgresql_using="gin",
-            postgresql_with={"gin_pending_list_limit": 128},
-        ),
-        *(
-            Index(
-                f"ix_audio_tracks_search_vector_{share}",
-                "search_vector",
-                postgresql_using="gin",
-                postgresql_with={"gin_pending_list_limit": 128},
-                postgresql_where=text(f"(uuid_hash(id) & {share - 1}) = 0"),
-            )
-            for share in SAMPLES
-        ),
+        *map(_index_of_vectors, (1, *SAMPLES)),
         # These indexes serve searches by names or beginnings of names, and lists sorted by name.
         Index("ix_audio_tracks_title_name", "title_name", "artist_name", "id"),
         Index("ix_audio_tracks_artist_name", "artist_name", "title_name", "id"),
@@ -181,8 +170,6 @@ class Track(_MetadataColumns, Base):
         # worker claims many tracks of one page at once.
         {"postgresql_with": {"fillfactor": 60}},
     )
-    # Otherwise, every ORM insert would return the whole search vector.
-    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
     @property
     def outcome(self) -> SaveOutcome | None:
@@ -220,7 +207,6 @@ class StatusChange(Base):
         UniqueConstraint("track_id", "operation_id"),
         _index_of_writing("audio_track_status_changes"),
     )
-    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
     @property
     def duration(self) -> timedelta | None:
@@ -247,7 +233,6 @@ class TrackEdit(Base):
     xact_id: Mapped[int] = _written_by()
 
     __table_args__ = (_index_of_writing("audio_track_edits"),)
-    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
     @discreetly
     def __repr__(self) -> str:
@@ -298,7 +283,6 @@ class Task(Base):
             "ix_audio_track_tasks_expires_at", "expires_at", "track_id", postgresql_where=text("expires_at IS NOT NULL")
         ),
     )
-    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012
 
     @discreetly
     def __repr__(self) -> str:
