@@ -65,7 +65,7 @@ def _read_fields(context: click.Context, option: click.Parameter, text: str | No
     is_flag=True,
     help="CSV: put ' before text that a spreadsheet would run as a formula.",
 )
-@options.filters_beside_file_format
+@options.filters("--audio-format")  # --format is the format of the file.
 @click.pass_obj
 @click.pass_context
 def export_file(

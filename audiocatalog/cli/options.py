@@ -16,13 +16,12 @@ from audiocatalog.errors import InvalidInput, QueryTimeout
 from audiocatalog.models.filters import RANGE_FILTERS, TEXT_FILTERS
 from audiocatalog.models.limits import WholeLimit
 from audiocatalog.models.metadata import FIELDS, LIMITS, Unit
+from audiocatalog.search.query import seconds_of_clock
 
 as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 status_choice: Final = click.Choice([str(status) for status in TrackStatus], case_sensitive=False)
 whole: Final = click.option("--whole", is_flag=True, help="The last word is complete: do not match longer words.")
 
-#: The lowest and the highest number that a text stands for.
-_Ends = tuple[float, float]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: The options whose names differ from the names of their arguments.
@@ -36,25 +35,13 @@ _ADVICE: Final[Mapping[str, str]] = {
 }
 
 
-def _whole_number(text: str) -> _Ends:
-    return int(text), int(text)
+def _thousands(text: str) -> int:
+    return int(text.rstrip("k")) * (1000 if text.endswith("k") else 1)
 
 
-def _number(text: str) -> _Ends:
-    return float(text), float(text)
-
-
-def _thousands(text: str) -> _Ends:
-    number = int(text.rstrip("k")) * (1000 if text.endswith("k") else 1)
-    return number, number
-
-
-def _seconds(text: str) -> _Ends:
+def _end_of_second(text: str) -> float:
     """Read seconds, or a time such as 4:30. Without a fraction, such a time covers the whole second."""
-    seconds = 0.0
-    for part in text.split(":"):
-        seconds = seconds * 60 + float(part)
-    return seconds, seconds + 0.999 if ":" in text and "." not in text else seconds
+    return seconds_of_clock(text) + (0.999 if ":" in text and "." not in text else 0.0)
 
 
 _UNITS: Final = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "ms": 0.001}
@@ -72,22 +59,6 @@ def read_span(context: click.Context, option: click.Parameter, text: str) -> tim
         raise click.BadParameter(f"{text!r} is too long", context, option) from None
 
 
-def _range(read: Callable[[str], _Ends], pattern: str, kind: str) -> Callable[..., Any]:
-    """Return a callback that reads ``A..B``, ``A..``, ``..B`` or ``A``, with ends that match *pattern*."""
-    form = re.compile(rf"({pattern})?(\.\.)?({pattern})?", re.ASCII)
-
-    def read_range(context: click.Context, option: click.Parameter, text: str | None) -> Any:  # noqa: ANN401
-        if text is None:
-            return None
-        match = form.fullmatch(text)
-        if match is None or not (match[1] or match[3]):
-            raise click.BadParameter(f"{text!r} is not {kind}, A..B, A.. or ..B", context, option)
-        lowest, highest = match[1], match[3] if match[2] else match[1]
-        return (read(lowest)[0] if lowest else None, read(highest)[1] if highest else None)
-
-    return read_range
-
-
 def _read_time(context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
     if text is None:
         return None
@@ -100,21 +71,27 @@ def _read_time(context: click.Context, option: click.Parameter, text: str | None
 
 
 class _RangeForm(NamedTuple):
-    """How to parse a range: the parser and the pattern of its bounds, their name, and an example for the help."""
+    """
+    How to parse a range: the parser and the pattern of its bounds, their name, and an example for the help.
 
-    read: Callable[[str], _Ends]
+    *read_last*: the parser of the upper bound, if it is another one.
+    """
+
+    read: Callable[[str], float]
     pattern: str
     kind: str
     example: str
+    read_last: Callable[[str], float] | None = None
 
 
 _RANGE_FORMS: Final[Mapping[Unit | None, _RangeForm]] = {
-    "year": _RangeForm(_whole_number, "[0-9]{1,9}", "a year", "1999, 1990..1999, 1990.. or ..1999"),
+    "year": _RangeForm(int, "[0-9]{1,9}", "a year", "1999, 1990..1999, 1990.. or ..1999"),
     "s": _RangeForm(
-        _seconds,
+        seconds_of_clock,
         r"[0-9]{1,9}(?::[0-5][0-9]){0,2}(?:\.[0-9]{1,9})?",
         "a length such as 270 (seconds) or 4:30",
         "3:00..4:30, or seconds: 180..270",
+        _end_of_second,
     ),
     "Hz": _RangeForm(_thousands, "[0-9]{1,10}k?", "a rate such as 44100 or 48k", "these Hz: 44100..96000 or 48k..96k"),
     "bit/s": _RangeForm(
@@ -124,14 +101,8 @@ _RANGE_FORMS: Final[Mapping[Unit | None, _RangeForm]] = {
         "these bit/s: 256000..320000 or 256k..320k",
     ),
 }
-_WHOLE_RANGE: Final = _RangeForm(_whole_number, "[0-9]{1,10}", "a whole number", "2, 2..8, 2.. or ..8")
-_NUMBER_RANGE: Final = _RangeForm(_number, r"[0-9]{1,10}(?:\.[0-9]{1,9})?", "a number", "2.5, 2.5..8, 2.5.. or ..8")
-
-
-def range_reader(field: str) -> Callable[..., Any]:
-    """Return a callback that reads a range of *field*."""
-    form = _form(field)
-    return _range(form.read, form.pattern, form.kind)
+_WHOLE_RANGE: Final = _RangeForm(int, "[0-9]{1,10}", "a whole number", "2, 2..8, 2.. or ..8")
+_NUMBER_RANGE: Final = _RangeForm(float, r"[0-9]{1,10}(?:\.[0-9]{1,9})?", "a number", "2.5, 2.5..8, 2.5.. or ..8")
 
 
 def _form(field: str) -> _RangeForm:
@@ -139,14 +110,33 @@ def _form(field: str) -> _RangeForm:
     return _RANGE_FORMS.get(FIELDS[field].unit, _WHOLE_RANGE if is_whole else _NUMBER_RANGE)
 
 
+def range_reader(field: str) -> Callable[..., Any]:
+    """Return a callback that reads a range of *field*: ``A..B``, ``A..``, ``..B`` or ``A``."""
+    form = _form(field)
+    ends = re.compile(rf"({form.pattern})?(\.\.)?({form.pattern})?", re.ASCII)
+
+    def read_range(context: click.Context, option: click.Parameter, text: str | None) -> Any:  # noqa: ANN401
+        if text is None:
+            return None
+        match = ends.fullmatch(text)
+        if match is None or not (match[1] or match[3]):
+            raise click.BadParameter(f"{text!r} is not {form.kind}, A..B, A.. or ..B", context, option)
+        lowest, highest = match[1], match[3] if match[2] else match[1]
+        read_last = form.read_last or form.read
+        return (form.read(lowest) if lowest else None, read_last(highest) if highest else None)
+
+    return read_range
+
+
 def _range_option(field: str) -> Callable[[_Command], _Command]:
     text = f"Only {_form(field).example}."
     return click.option(_option(field), metavar="A..B", callback=range_reader(field), help=text)
 
 
-def _filters(**names: Sequence[str]) -> Sequence[Callable[[_Command], _Command]]:
-    """Return the options of all filters. *names*: the options whose names differ from their fields."""
-    return (
+def filters(*names_of_format: str) -> Callable[[_Command], _Command]:
+    """Return a decorator that adds the options that narrow a search; *names_of_format* are those for the format."""
+    names: Mapping[str, Sequence[str]] = {"format": names_of_format}
+    options = (
         click.option("--status", type=status_choice, multiple=True, help="Only this status."),
         *(
             click.option(*names.get(field, (_option(field),)), field, multiple=True, help=f"Only this {_words(field)}.")
@@ -159,21 +149,12 @@ def _filters(**names: Sequence[str]) -> Sequence[Callable[[_Command], _Command]]
         ),
     )
 
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
 
-def filters(command: _Command) -> _Command:
-    """Add the options that narrow a search to *command*."""
-    return _with(command, _filters(format=("--format", "--audio-format")))
-
-
-def filters_beside_file_format(command: _Command) -> _Command:
-    """Add the options that narrow a search to *command*, whose --format is the format of a file."""
-    return _with(command, _filters(format=("--audio-format",)))
-
-
-def _with(command: _Command, options: Sequence[Callable[[_Command], _Command]]) -> _Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return add
 
 
 def filters_of(options: Mapping[str, Any]) -> SearchFilters | None:

@@ -39,7 +39,7 @@ class _QueryCommand(click.Command):
 @click.option(
     "--facet", "facets", type=click.Choice(FACETS, case_sensitive=False), multiple=True, help="Count the hits by this."
 )
-@options.filters
+@options.filters("--format", "--audio-format")
 @click.option(
     "--limit", type=click.IntRange(1, MAX_LIMIT), default=20, show_default=True, help="At most this many hits."
 )
@@ -106,7 +106,7 @@ def search(
 @click.argument("query", nargs=-1, required=True)
 @click.argument("id", type=click.UUID)
 @options.whole
-@options.filters
+@options.filters("--format", "--audio-format")
 @as_json
 @click.pass_obj
 def explain(

@@ -237,7 +237,8 @@ def _field_before(word: str) -> str | None:
     return field if field in TERM_FIELDS and VISIBLE.search(rest) else None
 
 
-def _seconds(clock: str) -> float:
+def seconds_of_clock(clock: str) -> float:
+    """Return the seconds in *clock*, such as 4:30, 1:02:05.5 or 270."""
     seconds = 0.0
     for part in clock.split(":"):
         seconds = seconds * 60 + float(part)
@@ -246,7 +247,7 @@ def _seconds(clock: str) -> float:
 
 _NUMBERS: Final[Mapping[str, tuple[re.Pattern[str], Callable[[str], float]]]] = {
     "year": (re.compile(r"\d+", re.ASCII), int),
-    "duration": (re.compile(r"\d+(:[0-5]\d){0,2}(\.\d+)?", re.ASCII), _seconds),
+    "duration": (re.compile(r"\d+(:[0-5]\d){0,2}(\.\d+)?", re.ASCII), seconds_of_clock),
 }
 
 

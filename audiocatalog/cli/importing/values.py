@@ -19,6 +19,7 @@ from audiocatalog.errors import Problem, kind_of
 from audiocatalog.errors.printing import escaped
 from audiocatalog.models.limits import NumberLimit, TextLimit, WholeLimit
 from audiocatalog.models.metadata import FIELDS, LIMITS, NUMBER_LIMITS, Unit
+from audiocatalog.search.query import seconds_of_clock
 from audiocatalog.status import TrackStatus
 
 
@@ -58,7 +59,7 @@ _DECIMAL: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)
 _WITH_UNIT: Final = re.compile(rf"({_DECIMAL.pattern})\s*([A-Za-z/]+)", re.ASCII)
 # A capital B means bytes, but many people write it for bits, so a unit with it is not read.
 _BYTES: Final = re.compile(r"[kKmM]B(?:/s|ps)", re.ASCII)
-_CLOCK: Final = re.compile(r"(?:([0-9]{1,4}):(?=[0-5][0-9]:))?([0-9]{1,4}):([0-5][0-9](?:\.[0-9]{1,9})?)", re.ASCII)
+_CLOCK: Final = re.compile(r"(?:[0-9]{1,4}:(?=[0-5][0-9]:))?[0-9]{1,4}:[0-5][0-9](?:\.[0-9]{1,9})?", re.ASCII)
 _SPAN: Final = re.compile(
     rf"(?:PT)?(?:({_DECIMAL.pattern})\s*(?:h|hrs?|hours?)\s*)?(?:({_DECIMAL.pattern})\s*(?:m|mins?|minutes?)\s*)?"
     rf"(?:({_DECIMAL.pattern})\s*(?:s|secs?|seconds?))?",
@@ -184,11 +185,7 @@ def _with_unit(field: str, text: str) -> Reading | None:
 
 
 def _clock(_: str, text: str) -> Reading | None:
-    match = _CLOCK.fullmatch(text)
-    if match is None:
-        return None
-    hours, minutes, seconds = match.groups()
-    return Reading(int(hours or 0) * 3600.0 + int(minutes) * 60 + float(seconds), How.CLOCK)
+    return Reading(seconds_of_clock(text), How.CLOCK) if _CLOCK.fullmatch(text) else None
 
 
 def _span(_: str, text: str) -> Reading | None:
