@@ -43,7 +43,7 @@ class UnitOfWork(Methods):
         TransactionAborted: the block caught an error of the database, so the server has rolled everything back.
         CommitOutcomeUnknown: the connection was lost during COMMIT.
         ConstraintViolation: a deferred constraint of the host failed at COMMIT.
-        TransientConflict: the server could not serialize the transaction; run it again.
+        TransientConflict: the server could not serialize the transaction; run the unit of work again.
         DatabaseUnavailable: the connection was lost before COMMIT; nothing was committed.
     """
 

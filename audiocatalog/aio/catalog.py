@@ -1,5 +1,5 @@
 # Made from audiocatalog/catalog.py by `make twins`: change that module.
-"""A service's handle to its catalogue: a pool of connections, units of work, and single calls."""
+"""The catalogue of a service: a pool of connections, units of work, and methods that each run one operation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
     - *password*: a string that replaces the URL's password, or a function that returns the password for each new
       connection
     - *pool_size*: the maximum number of connections
-    - *max_searches*: the maximum number of connections that run searches at the same time; by default three in four
+    - *max_searches*: the maximum number of connections that run searches at the same time; by default 3 in 4
     - *pool_timeout*: the timeout of one wait for a connection
     - *pool_recycle*: the age at which a connection is replaced, minus some jitter
     - *connect_timeout*: the timeout for the connection to one host
@@ -306,10 +306,10 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
         - *limit*: how many tracks one call claims, from 1 to 1,000
         - *lease*: the duration of a claim, from 10 milliseconds to 7 days; a background thread renews the lease
         - *order_by*: the waiting tracks that are claimed first, ``oldest`` or ``newest``
-        - *poll*: if no track waits, the worker looks again after about this many seconds
+        - *poll*: if no track waits, the worker looks for tracks again after about this many seconds
         - *until_empty*: whether the loop ends when no track waits
-        - *listen*: whether the worker also looks when a catalogue with ``notify`` announces a track. Behind PgBouncer
-          in transaction mode, the worker only polls
+        - *listen*: whether the worker also looks for tracks when a catalogue with ``notify`` announces a track. Behind
+          PgBouncer in transaction mode, the worker only polls
 
         - *concurrency*: how many claims ``run`` works on at the same time, from 1 to 1,000
 

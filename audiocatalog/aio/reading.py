@@ -1,5 +1,5 @@
 # Made from audiocatalog/methods/reading.py by `make twins`: change that module.
-"""Methods that read tracks: by id, by search, all of them, or the changed ones."""
+"""Methods that read tracks: by id, by search, all tracks, or changed tracks."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class AsyncReading(AsyncCalls):
         """
         Iterate over all tracks that meet *filters*, and keep at most *batch* tracks (1 to 10,000) in memory.
 
-        A track that exists during the whole iteration is yielded exactly once, also while other callers write, because
+        A track that exists during the whole iteration is yielded exactly once, even while other callers write, because
         its sort key never changes. Each track is yielded as it was when its batch was read. Each batch is one
         statement, which reads at most 10,000 tracks. If few tracks meet *filters*, the iteration therefore sends many
         short statements. In a catalogue, no transaction stays open between batches. In a unit of work, the server ends

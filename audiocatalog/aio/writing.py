@@ -31,11 +31,11 @@ class AsyncWriting(AsyncCalls):
         reason: str | None = None,
     ) -> Track:
         """
-        Store a track and return it; its ``outcome`` tells what the save did.
+        Store a track and return the track; its ``outcome`` tells what the save did.
 
         - If no track has this *id*, or *id* is None, the save inserts a track in *status*: ``inserted``.
         - If the track already has this content, the save changes nothing: ``unchanged``. So a save can be repeated,
-          also when the track is no longer at *expected_version*.
+          even if the track is no longer at *expected_version*.
         - If the track has other content, *replace* overwrites it: ``updated``. If *expected_version* is given, the
           save overwrites only that version. A save never changes the status of an existing track.
 

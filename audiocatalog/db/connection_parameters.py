@@ -52,7 +52,7 @@ _AT_FAULT: Final = tuple(
         r"invalid command-line argument for server process|-c .* requires a value",
         r"could not match \d+ (?P<name>host|port)",
         r"could not parse network address|channel binding required|invalid SCRAM|authentication method requirement",
-        r"could not access file",  # A library that the session was to load.
+        r"could not access file",  # The session's library was not found.
     )
 )
 _STARTUP: Final = re.compile(r"unsupported startup parameter(?: in options)?: (?P<name>\w+)")

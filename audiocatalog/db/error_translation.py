@@ -95,7 +95,7 @@ _DESCRIPTION: dict[type[CatalogError], str] = {
     SchemaMismatch: "the database's schema does not fit this version of audiocatalog; run `audiocatalog upgrade`",
     ConfigurationError: "the server refused the connection: check user, password and database name in the URL",
     DatabaseUnavailable: "the database cannot be reached, or cannot work at the moment; try again later",
-    ConstraintViolation: "a constraint of the database rejected a row; see `constraint` of this error",
+    ConstraintViolation: "a constraint of the database rejected a row: correct the row; `constraint` names it",
     CatalogInternalError: "an unexpected error of the database; see the cause of this error",
 }
 _READ_ONLY = "the server is read-only: connect to the primary, or unset default_transaction_read_only on the server"

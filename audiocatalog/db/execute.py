@@ -33,7 +33,7 @@ _NUMBERED: Final = re.compile(r"\$([0-9]+)")
 
 
 def run(driver: Driver, operation: Operation[_Result], name: str) -> _Result:
-    """Run *operation* in the current transaction of *driver* and return its result; *name* is for errors."""
+    """Run *operation* in the current transaction of *driver* and return its result; errors contain *name*."""
     return carry_out(driver, Execution(operation), name)
 
 

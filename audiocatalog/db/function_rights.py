@@ -1,5 +1,5 @@
 """
-The EXECUTE privileges of our functions, and the schema in which the functions find the tables.
+The EXECUTE privileges of our functions, and the schema of the tables that the functions use.
 
 PostgreSQL lets every role execute a new function, and our SECURITY DEFINER functions write with the rights of their
 owner. So each revision ends with ``SECURE_FUNCTIONS``, in the transaction that creates its functions.

@@ -16,7 +16,7 @@ _INSIDE: Final = ("audiocatalog.", "contextlib", "tenacity")
 def describe_holder(connection: PooledConnection) -> str:
     """Return the thread that checked out *connection* and, if debug_pool is on, its line of code."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    thread = printable(names.get(connection.held_by, "which has ended"))
+    thread = printable(names.get(connection.held_by, "that has ended"))
     return f"thread {thread}" + (f", checked out in {connection.held_at}" if connection.held_at else "")
 
 

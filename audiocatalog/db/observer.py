@@ -119,7 +119,7 @@ class Observer:
         try:
             self._hook(Observation(operation, duration, waited, name, _sqlstate_of(error)))
         except Exception as failure:  # noqa: BLE001  # A failing hook must not fail the call.
-            LOGGER.warning("the function `observe` failed and was ignored, so correct it: %s", type(failure).__name__)
+            LOGGER.warning("the function `observe` failed and must be corrected: %s", type(failure).__name__)
 
 
 class _Call:

@@ -56,7 +56,7 @@ class Pool:
 
     **The pool keeps no counters.** An interrupt (a signal, an exception thrown into a thread, a killed greenlet) can
     end a caller between any two steps, and a counter would stay wrong until the process ends. Instead, the pool owns
-    the idle connections, holds weak references to those checked out, and checks which connecting threads are alive. If
+    the idle connections, has weak references to the others, and checks which connecting threads are alive. If
     a caller ends without returning its connection, the garbage collector closes the connection, and its slot becomes
     free.
 
@@ -259,7 +259,7 @@ class Pool:
             connection.close()
 
     def _serve_queue(self) -> None:
-        """Give idle connections to waiting callers, and start threads that open the missing ones."""
+        """Give idle connections to waiting callers, and start threads that open missing connections."""
         with self._lock:
             self._serve()
             makers = self._makers_missing()
@@ -282,7 +282,7 @@ class Pool:
         may_search = self._searching() < self._policy.searches if self._queue else False
         for turn in list(self._queue):
             if now > turn.deadline + SHARED_SECONDS:
-                self._queue.pop(turn, None)  # Its caller was interrupted while it left the queue.
+                self._queue.pop(turn, None)  # This caller was interrupted while it left the queue.
             elif may_search or not turn.is_searching:
                 return turn
         return None
@@ -346,7 +346,7 @@ class Pool:
             except RuntimeError:
                 maker.has_ended = True
                 raise DatabaseUnavailable(
-                    "connect: the operating system started no new thread: raise its limit for threads, or use fewer",
+                    "connect: the operating system started no new thread: raise the limit, or use fewer threads",
                     operation="connect",
                     phase="connect",
                 ) from None

@@ -19,7 +19,7 @@ SHARED_SECONDS: Final = 1.0
 # At most this many connections are opened at the same time.
 MAX_OPENING: Final = 3
 RENEWAL_SECONDS: Final = 0.25
-# A connection that was idle for this time is closed.
+# A connection that was idle for this many seconds is closed.
 _MAX_IDLE_SECONDS: Final = 600.0
 WAITS_KEPT: Final = 1000
 
@@ -64,7 +64,7 @@ class Policy:
 
     @property
     def failure_is_final(self) -> bool:
-        """Whether a retry cannot help. Before the first success, every failure counts as final."""
+        """Whether no retry can help. Before the first success, every failure counts as final."""
         return self.failure is not None and not (self.failure[1].retryable and self._has_connected)
 
     def missing(
@@ -89,7 +89,7 @@ class Policy:
         return max(0, min(len(able) - too_many + spare - opening, room))
 
     def failed_turns(self, queue: Iterable[_Waiting], *, living: int, opening: int) -> list[_Waiting]:
-        """Return the callers that get the failure: a retry cannot help, and no connection is open."""
+        """Return the callers that get the last failure as their error: no retry can help, and no connection is open."""
         if self.failure is None or not self.failure_is_final or living or opening:
             return []
         failed, _ = self.failure

@@ -56,7 +56,7 @@ def parse_url(url: str | URL) -> URL:
     several = _SEVERAL_HOSTS.match(url) if isinstance(url, str) else None
     try:
         parsed = make_url(url if several is None else several["before"] + several["after"])
-    except Exception:  # noqa: BLE001  # A wrong port raises ValueError, any other fault ArgumentError.
+    except Exception:  # noqa: BLE001  # A wrong port raises ValueError, other faults raise ArgumentError.
         raise ConfigurationError(
             "the database URL cannot be read: write it as postgresql://user:password@host:5432/name, "
             "with every special character of the password percent-encoded"

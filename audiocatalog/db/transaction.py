@@ -1,4 +1,4 @@
-"""A transaction on one connection, run by the driver until the host asks for a session."""
+"""A transaction on one connection, run by the driver until the host requests a session."""
 
 from __future__ import annotations
 

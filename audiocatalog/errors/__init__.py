@@ -27,7 +27,7 @@
     ├── PermissionDenied                       the database role lacks a privilege
     └── CatalogInternalError                   any other error
 
-A message has at most 500 characters, and contains no data, parameters or secrets. Attributes name the track.
+A message has at most 500 characters, and contains no data, parameters or secrets. An attribute has the track's id.
 ``__cause__`` is the driver's error without the data that it quotes.
 
 An error in a statement of the host in ``work.session``, such as a syntax error, is raised as SQLAlchemy's exception. A

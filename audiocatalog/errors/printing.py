@@ -26,7 +26,7 @@ _UNPRINTABLE: Final = (
     rf"|[\u200c\u200d](?!{_BEFORE_A_JOINER})"
     r"|(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
 )
-# The surrogates with which Python represents bytes that are not UTF-8 ("surrogateescape").
+# The surrogates that Python uses for bytes that are not UTF-8 ("surrogateescape").
 _ESCAPED_BYTES: Final = range(0xDC80, 0xDD00)
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

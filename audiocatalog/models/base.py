@@ -145,7 +145,7 @@ def domain_for(field: str, limit: Limit, table: str = "audio_tracks") -> DomainT
     """Return the column type of *field*, whose CHECK enforces *limit* in SQL and has the field in its name."""
     match limit:
         case TextLimit(characters):
-            # The type limits the length, so PostgreSQL checks it before it computes the search vector.
+            # The type limits the length, so PostgreSQL checks the length before it computes the search vector.
             visible = f"{VISIBLE_FUNCTION}(VALUE)"
             return domain(field, String(characters), f"ck_{table}_{field}_visible", visible)
         case WholeLimit(lowest, highest):

@@ -62,9 +62,9 @@ class TrackMetadata:
     """
     The metadata of one track; the constructor validates it.
 
-    The constructor coerces nothing: ``year=True``, ``year=1999.7`` and ``duration="5"`` are refused. It normalizes
-    text to NFC. A missing title becomes "Untitled"; other text without a visible character becomes None. The units are
-    seconds for *duration*, Hz for *sample_rate* and bit/s for *bitrate*.
+    The constructor coerces nothing: ``year=True``, ``year=1999.7`` and ``duration="5"`` are refused. Text is
+    normalized to NFC. A missing title becomes "Untitled"; other text without a visible character becomes None. The
+    units are seconds for *duration*, Hz for *sample_rate* and bit/s for *bitrate*.
 
     Raises:
         InvalidInput: a field breaks its rule; the error names every such field, with its limit.

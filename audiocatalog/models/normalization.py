@@ -41,7 +41,7 @@ def _in_order(match: re.Match[str]) -> str:
 
 
 def _is_mark(character: str) -> bool:
-    """Return whether *character*, or every character that it decomposes to, combines with the character before it."""
+    """Return whether *character*, or every character that it decomposes to, combines with the preceding character."""
     return all(map(unicodedata.combining, unicodedata.normalize("NFD", character)))
 
 

@@ -16,7 +16,7 @@ def make_row(one: object, manager: ClassManager[Any], values: dict[str, Any], ke
     Turn *one*, a new object without a state, into the row with the primary *key* and these *values*.
 
     The object belongs to no session, so it never loads, expires or flushes. Because it has a key, a host's session
-    links to it instead of inserting it. The constructor would send attribute events, and take ten times as long.
+    links the object instead of inserting a row. The constructor would send attribute events and take ten times as long.
     """
     held = one.__dict__
     held.update(values)
@@ -53,5 +53,5 @@ class LinkingSession(Session):
         raise NotImplementedError
 
     def _contains_state(self, state: InstanceState[Any]) -> bool:
-        # SQLAlchemy calls this before it adds a related object to the session, and before it copies its key.
+        # SQLAlchemy calls this method before it adds a related object to the session, and before it copies a key.
         return super()._contains_state(state) or self.links(state)

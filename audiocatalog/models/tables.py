@@ -187,7 +187,7 @@ class StatusChange(Base):
     __tablename__ = "audio_track_status_changes"
 
     track_id: Mapped[UUID] = mapped_column(ForeignKey(Track.id), primary_key=True)
-    #: The track's version after this move; it orders the history, because clocks may be wrong.
+    #: The track's version after this move; versions order the history, because clocks may be wrong.
     version: Mapped[int] = mapped_column(_COUNT, primary_key=True)
     from_status: Mapped[TrackStatus | None] = mapped_column(StatusText)
     to_status: Mapped[TrackStatus] = mapped_column(StatusText)
@@ -210,7 +210,11 @@ class StatusChange(Base):
 
     @property
     def duration(self) -> timedelta | None:
-        """How long the track stayed in *to_status*; None if it still has this status, or outside of ``history``."""
+        """
+        How long the track stayed in *to_status*.
+
+        None if the track still has this status, or if ``history`` did not return this object.
+        """
         return self.__dict__.get("_duration")
 
     @discreetly
@@ -244,7 +248,7 @@ class Task(Base):
     The remaining work on a track that is not COMPLETED; the SQL functions that move tracks write the row.
 
     Claims need an index on these columns. With such an index on the tracks, each change of status would write all
-    indexes of the tracks, including those for searches. So these columns are in a table of their own.
+    indexes of the tracks, including those for searches. So these columns are in a separate table.
     """
 
     __tablename__ = "audio_track_tasks"
@@ -252,7 +256,7 @@ class Task(Base):
     track_id: Mapped[UUID] = mapped_column(ForeignKey(Track.id), primary_key=True)
     #: The track's status.
     status: Mapped[TrackStatus] = mapped_column(_STATUS)
-    #: When the track entered that status.
+    #: When the track entered the status.
     since: Mapped[datetime] = mapped_column(_TIME)
     #: When a waiting track may be claimed; None if the track does not wait.
     ready_at: Mapped[datetime | None] = mapped_column(_TIME)

@@ -148,7 +148,7 @@ class Activity:
     - *failures*: the ten most frequent reasons of failures
     - *time_pending*: how long tracks waited for a worker, measured on the 10,000 latest changes; None if no track
       has waited
-    - *time_processing*: how long tracks were PROCESSING, measured on the same changes; None if no track was
+    - *time_processing*: how long tracks were PROCESSING, measured on the same changes; None if no change shows it
     """
 
     since: datetime

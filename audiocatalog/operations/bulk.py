@@ -47,7 +47,7 @@ from audiocatalog.status import TrackStatus
 BATCH: Final = 5_000
 #: The timeout of a full batch in seconds; a smaller batch gets its share. A batch usually takes about one second.
 _STATEMENT_SECONDS: Final = 60.0
-#: The minimum timeout, in seconds, of a part of a batch that was too slow; a large part gets its share of the above.
+#: The minimum timeout, in seconds, of a part of a batch that was too slow; a large part gets its share of the timeout.
 _PART_SECONDS: Final = 1.0
 #: The lock timeout in seconds; it is shorter, because a lock timeout can be retried.
 _LOCK_SECONDS: Final = 20.0

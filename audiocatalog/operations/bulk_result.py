@@ -126,9 +126,9 @@ class BulkBatch:
     """
     A stored batch, the argument of ``progress``.
 
-    - *start*: the position of its first record
-    - *outcomes*: the outcome of each of its records
-    - *refusals*: its refused records
+    - *start*: the position of the batch's first record
+    - *outcomes*: the outcome of each record of the batch
+    - *refusals*: the refused records of the batch
     - *result*: the counts of all batches so far; later batches change this object
     """
 

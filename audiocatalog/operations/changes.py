@@ -87,7 +87,7 @@ class Snapshot(NamedTuple):
         return self.xmax >= other.xmax and all(xid >= other.xmax or xid in still_running for xid in self.running)
 
     def behind(self, step: int) -> int:
-        """Return the transaction id that is *step* after this snapshot's *xmax*."""
+        """Return the transaction id *step* ids after this snapshot's *xmax*."""
         xid = min(self.xmax + step, _XIDS - 1)
         return xid + max(0, _FIRST_XID - xid % _EPOCH)
 
@@ -101,7 +101,7 @@ class FeedPosition(NamedTuple):
     A reader's position in the feed.
 
     - *origin*: the oid of the table that was read, which differs in a restored copy
-    - *old*: the reader has read every transaction that had ended at this snapshot; None at the beginning
+    - *old*: the snapshot up to which the reader has read all ended transactions; None at the beginning
     - *new*: the end of the current window; None between windows
     - *after*: the id of the last track that the reader got in this window
     - *step*: the maximum number of transactions in the next window

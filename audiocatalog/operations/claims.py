@@ -92,7 +92,7 @@ def renew(claim: Claim, *, lease: object) -> Operation[Claim]:
 
 
 def renew_many(claims: Sequence[Claim], *, lease: object) -> Operation[list[Claim | ClaimLost]]:
-    """Extend the leases of *claims* and return each claim with its new end or ClaimLost, or raise InvalidInput."""
+    """Extend the leases of *claims* and return the renewed claim or ClaimLost of each, or raise InvalidInput."""
     found = _checked_claims(claims, "renew")
     tracks, tokens, _ = _keys_of(found)
     values = (tracks, tokens, checked_lease(lease, "renew"))
@@ -179,7 +179,7 @@ def checked_lease(value: object, operation: str) -> timedelta:
 
 
 def _checked_claims(claims: object, operation: str) -> list[Claim]:
-    """Return *claims*, at most 1,000 and each of another track, as a list, or raise InvalidInput."""
+    """Return *claims*, at most 1,000 and each of a different track, as a list, or raise InvalidInput."""
     found: list[Any] = list(claims) if isinstance(claims, list | tuple) else [claims]
     for claim in found:
         if not isinstance(claim, Claim):
@@ -233,7 +233,7 @@ def _metadata_json(metadata: Sequence[TrackMetadata | None]) -> str | None:
 
 
 def _ended(claims: Sequence[Claim], rows: Sequence[tuple[Any, ...]], operation: str) -> list[StatusChange | ClaimLost]:
-    """Return for each claim the change with which *operation* ended it, or ClaimLost if it is lost."""
+    """Return, for each claim, the change that *operation* made, or ClaimLost for a lost claim."""
     changes = {place - 1: change_of(values) for place, *values in rows}
     outcomes: list[StatusChange | ClaimLost] = []
     for place, claim in enumerate(claims):

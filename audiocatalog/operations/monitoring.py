@@ -110,7 +110,7 @@ def health(pool: Callable[[], PoolStats], *, with_claims: bool) -> Operation[Hea
     Return the state of the server, and the state of the pool that *pool* returns.
 
     Raises:
-        PermissionDenied: the role may not count claims; ask again without them.
+        PermissionDenied: the role may not count claims; call again without *with_claims*.
     """
     row: tuple[Any, ...]
     (row,) = yield HEALTH_WITH_CLAIMS if with_claims else HEALTH_WITHOUT_CLAIMS, ()

@@ -58,7 +58,7 @@ _STARTS: Final = {to: f"{{{','.join(sorted(sources(to)))}}}" for to in TrackStat
 
 
 class Move(NamedTuple):
-    """A move to the status *to*, only from *expected* unless that is None, and the facts that its history records."""
+    """A move to the status *to*, only from *expected* if it is given, with the facts that the history records."""
 
     to: TrackStatus
     actor: str
@@ -99,7 +99,7 @@ class Move(NamedTuple):
 
 def update_status(id: UUID | str, move: Move) -> Operation[StatusChange]:  # noqa: A002
     """
-    Make *move* with the track with *id*, and return the change.
+    Apply *move* to the track with *id*, and return the change.
 
     The operation raises the same errors as ``Catalog.update_status``.
     """
@@ -112,7 +112,7 @@ def update_status(id: UUID | str, move: Move) -> Operation[StatusChange]:  # noq
 
 def update_statuses(ids: Iterable[UUID | str], move: Move) -> Operation[dict[UUID, StatusChange | CatalogError]]:
     """
-    Make *move* with each track as ``update_status`` does, and return the change or the error of each.
+    Apply *move* to each track as ``update_status`` does, and return the change or the error of each.
 
     If the operation raises InvalidInput, or IllegalTransition for a move from ``expected``, it moves no track.
     """

@@ -1,8 +1,8 @@
 """
 Operations: generators that yield statements with their values, and receive the rows.
 
-An operation has no connection and awaits nothing, so it can be tested without a server. ``db/execute.py`` carries it
-out on any connection. The error of a statement is raised at the ``yield`` of the statement.
+An operation has no connection and awaits nothing, so it can be tested without a server. ``db/execute.py`` carries
+operations out on any connection. The error of a statement is raised at the ``yield`` of the statement.
 
 >>> def count() -> Operation[int]:
 ...     ((tracks,),) = yield Statement("SELECT count(*) FROM audio_tracks"), ()

@@ -18,7 +18,7 @@ def leaving(frame: FrameType) -> tuple[bool, BaseException | None]:
     Python does not pass the exception to the iterator. A new exception has a traceback at the frame's instruction. An
     exception that was caught and raised again has an older traceback, and the frame is at an instruction that raises.
     Python 3.11 links a new exception to its traceback only when the exception is caught; until then, no object refers
-    to this traceback. If several exceptions fit, none is returned. The search works on CPython only.
+    to this traceback. If several exceptions fit, the function returns none. The search works on CPython only.
     """
     tracebacks = [one for one in gc.get_referrers(frame) if type(one) is TracebackType]
     new = [one for one in tracebacks if one.tb_lasti == frame.f_lasti]

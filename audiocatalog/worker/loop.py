@@ -54,7 +54,7 @@ class Worker:
 
     ``for claim in worker`` yields a claim, which the body must complete, fail or release. Background threads renew the
     leases, and release tracks of dead workers. A try counts when the claim is yielded, so a crash uses up no try of
-    a track that is claimed but not begun. If a claim is lost before its turn, it is not yielded. If a claim is lost
+    a track that is claimed but not begun. A claim that is lost before its turn is not yielded. If a claim is lost
     later, the call that ends the claim raises ``ClaimLost``. If no track waits, the loop looks again after about
     *poll* seconds, or when it is notified.
 
@@ -107,7 +107,7 @@ class Worker:
         return f"<Worker with {len(self._upkeep)} claims>"
 
     def stop(self) -> None:
-        """End the loop after the current claim. Any thread and any signal handler may call this."""
+        """End the loop after the current claim. Any thread or signal handler may call this method."""
         self._stopping = True
         self._news.put(None)
 
@@ -133,7 +133,7 @@ class Worker:
                 try:
                     end = partial(self._catalog.complete, claim, _checked(handler(claim)), actor=self._name)
                     is_done = True
-                except Exception as error:  # noqa: BLE001  # Any exception of a handler fails its track.
+                except Exception as error:  # noqa: BLE001  # Any exception of the handler fails the claim.
                     end = partial(self._catalog.fail, claim, _told(error), actor=self._name)
                     is_done = False
                 done += self._insist(end) and is_done

@@ -183,5 +183,5 @@ class Upkeep:
 
 
 def may_pass(error: CatalogError) -> bool:
-    """Return whether the loop continues after *error*, because the server or the pool caused it, not the call."""
+    """Return whether the loop continues after *error*, because the server or the pool, not the call, caused it."""
     return error.retryable or isinstance(error, CommitOutcomeUnknown | PoolTimeout | QueryTimeout)

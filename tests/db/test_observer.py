@@ -244,7 +244,7 @@ def test_an_observer_that_fails_costs_nothing(database_url: str, caplog: pytest.
     with Catalog(database_url, observe=observe) as catalog:
         track = catalog.run(save)
         assert catalog.get(track).title == SECRET
-    assert "the function `observe` failed and was ignored, so correct it: ZeroDivisionError" in caplog.messages
+    assert "the function `observe` failed and must be corrected: ZeroDivisionError" in caplog.messages
     assert SECRET not in caplog.text
 
 
