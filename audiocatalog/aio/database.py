@@ -19,7 +19,6 @@ from audiocatalog.db.connection_parameters import Password
 from audiocatalog.db.connector import Connector
 from audiocatalog.db.database import READ_ONLY
 from audiocatalog.db.error_translation import translated
-from audiocatalog.db.pool_policy import Policy
 from audiocatalog.db.settings import Settings
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
 from audiocatalog.operations.monitoring import PoolStats
@@ -49,15 +48,7 @@ class AsyncDatabase:
         self.settings = settings
         self._is_introduced = False
         self._sessions: SessionMaker | None = None
-        self._pool = AsyncPool(
-            self._connect,
-            Policy(
-                size=settings.pool_size,
-                searches=settings.searches,
-                recycle=settings.pool_recycle,
-                debug=settings.debug_pool,
-            ),
-        )
+        self._pool = AsyncPool(self._connect, settings)
 
     @asynccontextmanager
     async def transaction(

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Final
 from weakref import ref
@@ -23,6 +23,7 @@ from audiocatalog.db.pool_policy import (
     copy_of,
     is_stale,
 )
+from audiocatalog.db.settings import Settings
 from audiocatalog.errors import CatalogError, CatalogInternalError, ConfigurationError, kind_of, printable
 from audiocatalog.operations.monitoring import PoolStats
 
@@ -33,35 +34,28 @@ _LATE_SECONDS: Final = 0.1
 _TIMEOUT: Final = CatalogError("the time to wait for a connection is over")
 
 
+@dataclass(eq=False, slots=True)
 class Turn:
     """A caller's place in the queue: the caller began to wait at *began* and gives up at *deadline*."""
 
-    __slots__ = ("answer", "began", "deadline", "is_searching")
-
-    def __init__(
-        self, answer: asyncio.Future[AsyncPooledConnection], began: float, deadline: float, *, searching: bool
-    ) -> None:
-        self.answer = answer
-        self.began = began
-        self.deadline = deadline
-        self.is_searching = searching
+    answer: asyncio.Future[AsyncPooledConnection]
+    began: float
+    deadline: float
+    is_searching: bool
 
 
 class AsyncPool:
     """
-    A pool of connections to one server for the tasks of one event loop.
-
-    - *connect*: returns a new connection.
-    - *policy*: the size and the other limits of the pool.
+    A pool of connections to one server for the tasks of one event loop; *connect* returns a new connection.
 
     Callers are served in the order in which they ask. The pool owns the idle connections, and holds weak references to
     those checked out: if a task ends without returning its connection, the garbage collector closes the connection, and
     its slot becomes free. No method waits while the pool is between two states, so a cancelled task leaves it whole.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[AsyncPooledConnection]], policy: Policy) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[AsyncPooledConnection]], settings: Settings) -> None:
         self._connect = connect
-        self._policy = policy
+        self._policy = Policy(settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: dict[AsyncPooledConnection, None] = {}
         self._queue: dict[Turn, None] = {}
@@ -234,7 +228,7 @@ class AsyncPool:
         if self._closed:
             raise ConfigurationError(CLOSED)
         answer = asyncio.get_running_loop().create_future()
-        turn = Turn(answer, began, began + timeout, searching=searching)
+        turn = Turn(answer, began, began + timeout, searching)
         self._queue[turn] = None
         self._open_missing()
         self._fail_queue()

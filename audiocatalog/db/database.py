@@ -173,13 +173,7 @@ class Database:
             logging_name="audiocatalog",
             use_native_hstore=False,  # Otherwise the first connection would look up the type of an extension.
         )
-        self._pool = Pool(
-            self._connector.connect,
-            size=self.settings.pool_size,
-            searches=self.settings.searches,
-            recycle=self.settings.pool_recycle,
-            debug=self.settings.debug_pool,
-        )
+        self._pool = Pool(self._connector.connect, self.settings)
         watch_engine(
             engine,
             slow_after=self.settings.slow_after,

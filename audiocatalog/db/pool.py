@@ -28,6 +28,7 @@ from audiocatalog.db.pool_policy import (
     copy_of,
     is_stale,
 )
+from audiocatalog.db.settings import Settings
 from audiocatalog.errors import (
     CatalogError,
     CatalogInternalError,
@@ -44,13 +45,7 @@ _POLL_SECONDS: Final = 0.1
 
 class Pool:
     """
-    A pool of connections to one server.
-
-    - *connect*: returns a new connection.
-    - *size*: the maximum number of connections.
-    - *searches*: the maximum number of connections that searches use at a time.
-    - *recycle*: seconds after which a connection is replaced, minus up to 5 % jitter.
-    - *debug*: whether the pool records which line of code checks out each connection.
+    A pool of connections to one server; *connect* returns a new connection.
 
     Callers are served in the order of their requests.
 
@@ -65,17 +60,9 @@ class Pool:
     valid state at each call.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], PooledConnection],
-        *,
-        size: int,
-        searches: int,
-        recycle: float,
-        debug: bool,
-    ) -> None:
+    def __init__(self, connect: Callable[[], PooledConnection], settings: Settings) -> None:
         self._connect = connect
-        self._policy = Policy(size=size, searches=searches, recycle=recycle, debug=debug)
+        self._policy = Policy(settings)
         self._lock = Lock()
         #: Idle connections in the order of their return. An interrupted step on a dict can be repeated.
         self._idle: dict[PooledConnection, None] = {}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, TypeVar
 
 from audiocatalog.db.connection import PooledState
+from audiocatalog.db.settings import Settings
 from audiocatalog.errors import CatalogError, DatabaseUnavailable, PoolTimeout, TooManySearches
 from audiocatalog.operations.monitoring import PoolStats
 
@@ -39,21 +40,20 @@ class Policy:
     """
     The decisions of a pool of *size* connections; searches use at most *searches* connections.
 
-    - *recycle*: seconds after which a connection is replaced, minus up to 5 % jitter.
     - *debug*: whether the pool records which line of code checks out each connection.
     - *failure*: when and why the last attempt to connect failed; None after a success.
     """
 
-    def __init__(self, *, size: int, searches: int, recycle: float, debug: bool) -> None:
-        self.size = size
-        self.searches = searches
-        self.debug = debug
-        self._recycle = recycle
+    def __init__(self, settings: Settings) -> None:
+        self.size = settings.pool_size
+        self.searches = settings.searches
+        self.debug = settings.debug_pool
+        self._recycle = settings.pool_recycle
         self.failure: tuple[float, CatalogError] | None = None
         self._has_connected = False
 
     def connected(self, connection: PooledState, *, generation: int, now: float) -> None:
-        """Prepare a new *connection* for the pool."""
+        """Prepare a new *connection* for the pool; up to 5 % of its age is jitter."""
         connection.generation = generation
         connection.idle_since = now
         connection.expires_at = now + self._recycle * random.uniform(0.95, 1.0)  # noqa: S311  # This is jitter.
