@@ -41,6 +41,7 @@ from benchmarks.performance import (
     rows,
     saves,
     scale,
+    tasks,
     threads,
     vectors,
 )
@@ -48,7 +49,7 @@ from benchmarks.performance.database import Databases
 from benchmarks.performance.timing import say, watched
 from benchmarks.search.report import publish
 
-_USUAL: Final = ("loads", "reads", "saves", "threads", "memory", "instructions")
+_USUAL: Final = ("loads", "reads", "saves", "threads", "tasks", "memory", "instructions")
 _PARTS: Final = (*_USUAL, "scale")
 _SMALL: Final = 100_000
 #: Others are at work where the load average is above this.
@@ -148,6 +149,11 @@ def _measurers(databases: Databases, options: argparse.Namespace) -> dict[str, C
         "saves": lambda: {"saves": saves.measure(databases, blocks=blocks, calls=50 if quick else 500)},
         "threads": lambda: {
             "threads": threads.measure(databases, blocks=min(blocks, 7), seconds=0.3 if quick else 3.0)
+        },
+        "tasks": lambda: {
+            "tasks": tasks.measure(
+                databases, blocks=blocks, calls=100 if quick else 1000, seconds=0.3 if quick else 3.0
+            )
         },
         "memory": lambda: {
             "memory": memory.measure(

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from benchmarks.performance import alchemy, bare, ours, scale, threads, vectors
+from benchmarks.performance import alchemy, bare, ours, scale, tasks, threads, vectors
 from benchmarks.performance.timing import Spread, ratios, spread
 
 _MEGABYTE: Final = 1e6
@@ -54,6 +54,8 @@ def reached(found: dict[str, Any]) -> list[Reach]:
         lines += _scale(found["scale"])
     if "threads" in found:
         lines += _threads(found["threads"])
+    if "tasks" in found:
+        lines += _tasks(found["tasks"])
     return lines
 
 
@@ -126,6 +128,17 @@ def _threads(found: dict[str, Any]) -> Iterator[Reach]:
         title = f"{what}, to {found['connections']} bare connections"
         yield Reach(title, True, 0.8, ratios(own["rates"], other["rates"]), *rates)
         yield Reach(f"{what}: the slowest thread to the mean", True, 0.8, own["slowest"], "", "")
+
+
+def _tasks(found: dict[str, Any]) -> Iterator[Reach]:
+    for kind, figures in found["latency"].items():
+        yield from _latency(figures, f"{kind} with await, p50, to the same without", tasks.ASYNC, tasks.SYNC, 1.5)
+    crews, what = found["crews"], f"{found['tasks']} tasks on {found['connections']} connections, {tasks.GET}"
+    own, other = crews[tasks.OURS], crews[tasks.BARE]
+    rates = [f"{statistics.median(crew['rates']):,.0f}/s" for crew in (own, other)]
+    title = f"{what}, to {found['connections']} bare connections"
+    yield Reach(title, True, 0.7, ratios(own["rates"], other["rates"]), *rates)
+    yield Reach(f"{what}: the slowest task to the mean", True, 0.8, own["slowest"], "", "")
 
 
 def _latency(figures: dict[str, Any], what: str, own: str, other: str, bound: float) -> Iterator[Reach]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any, Final
 
-from benchmarks.performance import bare, ours, vectors
+from benchmarks.performance import bare, ours, tasks, vectors
 from benchmarks.performance.reach import Reach, reached
 from benchmarks.performance.timing import ratios, spread
 from benchmarks.search.report import Table
@@ -39,8 +39,7 @@ def tables_of(found: dict[str, Any]) -> list[Table]:
         )
     if "saves" in found:
         tables.append(_latency_table("Save a new track with its history, committed", found["saves"]["save"], ours.SAVE))
-    if "threads" in found:
-        tables += [_thread_table(kind, crews, found["threads"]) for kind, crews in found["threads"]["kinds"].items()]
+    tables += _crew_tables(found)
     if loads := {**found.get("memory", {}), **found.get("scale", {}).get("loads", {})}:
         tables.append(_memory_table(loads))
     if "scale" in found:
@@ -141,7 +140,20 @@ def _latency_table(title: str, figures: dict[str, Any], own: str | None) -> Tabl
     return Table(f"{title}; medians of {blocks} blocks", columns, lines)
 
 
-def _thread_table(kind: str, crews: dict[str, Any], about: dict[str, Any]) -> Table:
+def _crew_tables(found: dict[str, Any]) -> list[Table]:
+    tables: list[Table] = []
+    if "threads" in found:
+        tables += [_crew_table(kind, crews, found["threads"]) for kind, crews in found["threads"]["kinds"].items()]
+    if "tasks" in found:
+        tables += [
+            _latency_table(f"{kind} with await, beside the same without", figures, tasks.ASYNC)
+            for kind, figures in found["tasks"]["latency"].items()
+        ]
+        tables.append(_crew_table(tasks.GET, found["tasks"]["crews"], found["tasks"], "task"))
+    return tables
+
+
+def _crew_table(kind: str, crews: dict[str, Any], about: dict[str, Any], what: str = "thread") -> Table:
     lines = [
         [
             name,
@@ -151,8 +163,8 @@ def _thread_table(kind: str, crews: dict[str, Any], about: dict[str, Any]) -> Ta
         ]
         for name, crew in crews.items()
     ]
-    title = f"Threads: {kind}, {about['seconds']:g} s a turn"
-    return Table(title, ["crew", "calls a second", _QUARTILES, "slowest thread to the mean"], lines)
+    title = f"{what.capitalize()}s: {kind}, {about['seconds']:g} s a turn"
+    return Table(title, ["crew", "calls a second", _QUARTILES, f"slowest {what} to the mean"], lines)
 
 
 def _memory_table(loads: dict[str, Any]) -> Table:
