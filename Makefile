@@ -62,7 +62,7 @@ format: install ## Mend what lint can mend by itself
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-twins: install ## Make the asynchronous modules that follow from synchronous ones
+twins: install ## Make the asynchronous twins of synchronous modules
 	@$(BIN)/python -m tests.support.twins
 
 types: install ## Check the types
