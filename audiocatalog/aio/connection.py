@@ -8,11 +8,12 @@ from collections.abc import Coroutine
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
+from audiocatalog.aio.waiting import Reader, in_background, watchdog_of
 from audiocatalog.db.connection import PooledConnection, PooledState, next_result, shutdown_socket, wait_in_a_loop
 from audiocatalog.db.error_translation import ServerUnresponsive, underlying_interrupt
 
@@ -20,14 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn
 
 _RV = TypeVar("_RV")
 # The timeout of a cancel request, and of the answer to it.
 _CANCEL_SECONDS: Final = 0.3
 _RECOVERY_SECONDS: Final = 2.0
-# The interval at which deadlines are checked. A timer for each wait would cost more than sending a statement.
-_WATCH_SECONDS: Final = 0.1
-
 # An idle event loop needs about 25 microseconds to wait for a socket. A call that is alone waits for its answer for as
 # long without the loop, because a server on the same machine has often answered a read by then.
 _SHORT_WAIT_SECONDS: Final = 0.00008
@@ -37,51 +36,6 @@ _TRY_AGAIN: Final = 63
 
 #: psycopg's states "waits for data" and "data has arrived".
 _READABLE: Final = 1
-
-_background: set[asyncio.Task[None]] = set()
-
-
-def in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run *work* in a task of its own, which the end of the caller's task does not cancel."""
-    task = asyncio.get_running_loop().create_task(work)
-    _background.add(task)  # The loop itself refers to its tasks only weakly.
-    task.add_done_callback(_background.discard)
-    return task
-
-
-class _Watchdog:
-    """The deadlines of the waits of one event loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._is_awake = False
-        self.deadlines: dict[AsyncPooledConnection, float] = {}
-
-    def wake(self) -> None:
-        """Check the deadlines from now on, until no connection waits."""
-        if not self._is_awake:
-            self._is_awake = True
-            self._loop.call_later(_WATCH_SECONDS, self._check)
-
-    def _check(self) -> None:
-        now = monotonic()
-        for connection, deadline in list(self.deadlines.items()):
-            # After code that has blocked the loop, an answer may have arrived that the loop has not read yet.
-            if deadline <= now and (connection.closed or not connection.has_something_to_read()):
-                del self.deadlines[connection]
-                connection.give_up()
-        self._is_awake = bool(self.deadlines)
-        if self._is_awake:
-            self._loop.call_later(_WATCH_SECONDS, self._check)
-
-
-_watchdogs: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watchdog] = WeakKeyDictionary()
-
-
-def _watchdog_of(loop: asyncio.AbstractEventLoop) -> _Watchdog:
-    if (watchdog := _watchdogs.get(loop)) is None:
-        watchdog = _watchdogs[loop] = _Watchdog(loop)
-    return watchdog
 
 
 class Home(Protocol):
@@ -109,6 +63,7 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
     #: The rest of an answer that a cancelled task did not wait for.
     _unread: PQGen[Any] | None = None
     _is_unresponsive = False
+    _reader: Reader | None = None
     #: How many answers in a row took longer than a short wait.
     _misses = 0
 
@@ -136,29 +91,61 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
         self.refuse_in_a_child()
         if timeout is not None:
             return await super().wait(gen, interval, timeout)
-        if self.home is not None and self.home.is_quiet:
-            gen = self._hurried(gen)
+        if self.home is None:
+            return await self._wait(gen, self._answer_by_psycopg(gen, interval))
+        return await self._wait(gen, self._answer(gen, interval))
+
+    async def _wait(self, gen: PQGen[_RV], answer: Coroutine[Any, Any, _RV]) -> _RV:
+        """Await the *answer* of *gen* within the response_timeout."""
         began = monotonic()
-        watchdog = _watchdog_of(asyncio.get_running_loop())
+        watchdog = watchdog_of(asyncio.get_running_loop())
         if self.response_timeout is not None:
             watchdog.deadlines[self] = began + self.response_timeout
             watchdog.wake()
         try:
-            return await wait_in_a_loop(gen, self, interval)
+            return await answer
         except (ValueError, psycopg.InternalError, psycopg.OperationalError) as error:
+            self._stop_reading()
             if isinstance(error, psycopg.errors.QueryCanceled):
                 self.note_the_limit(error, monotonic() - began)
             if (lost := self._lost(error)) is None:
                 raise
             raise lost from error
-        except psycopg.Error:
-            raise
-        except BaseException:
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        except BaseException as error:
+            self._stop_reading()
+            if not isinstance(error, psycopg.Error) and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self._unread = gen
             raise
         finally:
             watchdog.deadlines.pop(self, None)
+
+    async def _answer(self, gen: PQGen[_RV], interval: float) -> _RV:
+        """Return the answer of *gen*; for a wait to send data, let psycopg do it."""
+        loop = asyncio.get_running_loop()
+        watchdog = watchdog_of(loop)
+        if self._reader is None or self._reader.loop is not loop:
+            self._reader = Reader(loop, self.pgconn.socket)
+        try:
+            state = next(gen)
+            if state == _READABLE and self._comes_shortly():
+                state = gen.send(_READABLE)
+            while state == _READABLE:
+                await self._reader.wait()
+                watchdog.has_yielded()
+                state = gen.send(_READABLE)
+        except StopIteration as end:
+            await watchdog.let_others_run()
+            answer: _RV = end.value
+            return answer
+        self._stop_reading()
+        return await wait_in_a_loop(_resumed(gen, state), self, interval)
+
+    async def _answer_by_psycopg(self, gen: PQGen[_RV], interval: float) -> _RV:
+        return await wait_in_a_loop(gen, self, interval)
+
+    def _stop_reading(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
 
     def _lost(self, error: Exception) -> psycopg.OperationalError | None:
         """Return the error of a lost connection that *error* hides, or None."""
@@ -173,36 +160,37 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
             else psycopg.OperationalError("the connection was lost")
         )
 
-    def _hurried(self, gen: PQGen[_RV]) -> PQGen[_RV]:
-        """Return *gen*, whose first answer is awaited shortly without the event loop."""
+    def _comes_shortly(self) -> bool:
+        """Wait shortly, without the event loop, for an answer to a call that is alone, and return whether it comes."""
+        if self.home is None or not self.home.is_quiet:
+            return False
+        self._misses += 1
+        if (self._misses & _TRY_AGAIN) > _MAX_MISSES:
+            return False
         try:
-            state = next(gen)
-            if state == _READABLE and (self._misses & _TRY_AGAIN) < _MAX_MISSES:
-                if self._is_readable_within(_SHORT_WAIT_SECONDS):
-                    self._misses = 0
-                    state = gen.send(_READABLE)
-                else:
-                    self._misses += 1
-            elif state == _READABLE:
-                self._misses += 1
-            while True:
-                ready = yield state
-                state = gen.send(ready)
-        except StopIteration as end:
-            result: _RV = end.value
-            return result
-
-    def _is_readable_within(self, seconds: float) -> bool:
-        try:
-            return bool(select.select([self.pgconn.socket], (), (), seconds)[0])
+            comes = bool(select.select([self.pgconn.socket], (), (), _SHORT_WAIT_SECONDS)[0])
         except ValueError:
             return False  # The descriptor is too large for select.
+        if comes:
+            self._misses = 0
+        return comes
 
     def give_up(self) -> None:
         """End the wait for a server that does not answer."""
         self._is_unresponsive = True
         in_background(self._cancel_and_disconnect())
         shutdown_socket(self)
+
+    def disconnect(self) -> None:
+        """Close the connection to the server."""
+        reader, self._reader = self._reader, None
+        if reader is not None and reader.loop is not _running_loop() and not reader.loop.is_closed():
+            # The garbage collector may run in any thread.
+            reader.loop.call_soon_threadsafe(_close, reader, self.pgconn)
+            return
+        if reader is not None:
+            reader.close()
+        self.pgconn.finish()
 
     async def _cancel_and_disconnect(self) -> None:
         with suppress(Exception):
@@ -226,6 +214,7 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
             async with asyncio.timeout(_RECOVERY_SECONDS):
                 if unread is not None and not self.is_in_a_pipeline and self.caller is None:
                     await self.cancel_safe(timeout=_CANCEL_SECONDS)
+                    self._stop_reading()
                     with suppress(psycopg.Error):
                         await wait_in_a_loop(unread, self, 0.1)
                 if self.pgconn.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
@@ -241,6 +230,29 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
             self.disconnect()
         else:
             self.home.give_back(self)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _close(reader: Reader, pgconn: PGconn) -> None:
+    reader.close()
+    pgconn.finish()
+
+
+def _resumed(gen: PQGen[_RV], state: Any) -> PQGen[_RV]:  # noqa: ANN401  # An enumeration that psycopg hides.
+    """Return *gen*, which has already yielded *state*, from its beginning."""
+    try:
+        while True:
+            ready = yield state
+            state = gen.send(ready)
+    except StopIteration as end:
+        answer: _RV = end.value
+        return answer
 
 
 @asynccontextmanager

@@ -92,7 +92,8 @@ class AsyncDatabase:
     async def take_for_statements(self, timeout: float | None, *, searching: bool) -> AsyncPooledConnection:
         """Check out a connection in autocommit mode within *timeout* seconds."""
         with translated("connect", "connect"):
-            driver = await self._take(timeout, searching=searching)
+            timeout = self.settings.pool_timeout if timeout is None else timeout
+            driver = await self._pool.take(timeout, searching=searching)
             if not driver.autocommit:
                 try:
                     await driver.set_autocommit(True)

@@ -11,7 +11,8 @@ from time import monotonic
 from typing import Any, Final
 from weakref import ref
 
-from audiocatalog.aio.connection import AsyncPooledConnection, in_background, is_alive
+from audiocatalog.aio.connection import AsyncPooledConnection, is_alive
+from audiocatalog.aio.waiting import in_background
 from audiocatalog.db.holders import place_in_the_callers_code
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.db.pool_policy import (
@@ -86,6 +87,8 @@ class AsyncPool:
             connection = self._take_idle(searching=searching)
             if connection is None:
                 connection = await self._wait(began, timeout, searching=searching)
+                if connection.idle_since >= began and not connection.closed:
+                    break  # It has just worked for its last holder.
             if not connection.closed and not connection.has_something_to_read():
                 break
             try:

@@ -1,0 +1,134 @@
+"""What an event loop does for the connections of a pool: it reports arrived data, and ends waits that are too long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from time import monotonic
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
+
+# The interval at which deadlines are checked. A timer for each wait would cost more than sending a statement.
+_WATCH_SECONDS: Final = 0.1
+# A task that never had to wait for this long lets the others run.
+_BUSY_SECONDS: Final = 0.005
+# The loop may report data once more after it was read.
+_MAX_UNEXPECTED: Final = 2
+
+_background: set[asyncio.Task[None]] = set()
+
+
+def in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run *work* in a task of its own, which the end of the caller's task does not cancel."""
+    task = asyncio.get_running_loop().create_task(work)
+    _background.add(task)  # The loop itself refers to its tasks only weakly.
+    task.add_done_callback(_background.discard)
+    return task
+
+
+class Waiting(Protocol):
+    """A connection that waits for an answer."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closed."""
+
+    def has_something_to_read(self) -> bool:
+        """Return whether the server has sent anything."""
+
+    def give_up(self) -> None:
+        """End the wait for a server that does not answer."""
+
+
+class Watchdog:
+    """The deadlines of the waits of one event loop, on the clock ``monotonic``."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_awake = False
+        self._yielded = 0.0
+        self.deadlines: dict[Waiting, float] = {}
+
+    def wake(self) -> None:
+        """Check the deadlines from now on, until no connection waits."""
+        if not self._is_awake:
+            self._is_awake = True
+            self._loop.call_later(_WATCH_SECONDS, self._check)
+
+    def has_yielded(self) -> None:
+        """Note that the other tasks of the loop have run."""
+        self._yielded = monotonic()
+
+    async def let_others_run(self) -> None:
+        """Let the other tasks of the loop run, if they have not run for some time."""
+        now = monotonic()
+        if now - self._yielded > _BUSY_SECONDS:
+            self._yielded = now
+            await asyncio.sleep(0)
+
+    def _check(self) -> None:
+        now = monotonic()
+        for connection, deadline in list(self.deadlines.items()):
+            # After code that has blocked the loop, an answer may have arrived that the loop has not read yet.
+            if deadline <= now and (connection.closed or not connection.has_something_to_read()):
+                del self.deadlines[connection]
+                connection.give_up()
+        self._is_awake = bool(self.deadlines)
+        if self._is_awake:
+            self._loop.call_later(_WATCH_SECONDS, self._check)
+
+
+_watchdogs: WeakKeyDictionary[asyncio.AbstractEventLoop, Watchdog] = WeakKeyDictionary()
+
+
+def watchdog_of(loop: asyncio.AbstractEventLoop) -> Watchdog:
+    """Return the watchdog of *loop*."""
+    if (watchdog := _watchdogs.get(loop)) is None:
+        watchdog = _watchdogs[loop] = Watchdog(loop)
+    return watchdog
+
+
+class Reader:
+    """
+    The socket of a connection, which stays registered with its event loop between answers.
+
+    To register a socket for each answer costs more than to send the statement. Who closes the socket closes the reader
+    before, because the system may give the socket's number to another socket at once.
+    """
+
+    __slots__ = ("_descriptor", "_is_registered", "_unexpected", "_waiter", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+        self.loop = loop
+        self._descriptor = descriptor
+        self._is_registered = False
+        self._unexpected = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def wait(self) -> None:
+        """Wait until data has arrived."""
+        self._waiter = self.loop.create_future()
+        self._unexpected = 0
+        if not self._is_registered:
+            self.loop.add_reader(self._descriptor, self._report)
+            self._is_registered = True
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def close(self) -> None:
+        """End the registration."""
+        if self._is_registered:
+            self._is_registered = False
+            if not self.loop.is_closed():
+                self.loop.remove_reader(self._descriptor)
+
+    def _report(self) -> None:
+        if self._waiter is None:
+            # The server disconnects an idle connection, or sends a notice. The loop would report it again and again.
+            self._unexpected += 1
+            if self._unexpected > _MAX_UNEXPECTED:
+                self.close()
+        elif not self._waiter.done():
+            self._waiter.set_result(None)
