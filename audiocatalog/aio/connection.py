@@ -184,10 +184,11 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
     def disconnect(self) -> None:
         """Close the connection to the server."""
         reader, self._reader = self._reader, None
-        if reader is not None and reader.loop is not _running_loop() and not reader.loop.is_closed():
-            # The garbage collector may run in any thread.
-            reader.loop.call_soon_threadsafe(_close, reader, self.pgconn)
-            return
+        if reader is not None and reader.loop is not _running_loop():
+            # The garbage collector may run in any thread. A loop that is closed raises an error.
+            with suppress(RuntimeError):
+                reader.loop.call_soon_threadsafe(_close, reader, self.pgconn)
+                return
         if reader is not None:
             reader.close()
         self.pgconn.finish()

@@ -206,7 +206,7 @@ class AsyncPool:
             return
         if self._loop is not None and not self._loop.is_closed():
             raise ConfigurationError("this catalogue belongs to another event loop: make a catalogue for each loop")
-        self._loop = loop
+        self._loop, self._alarm, self._held = loop, None, 0
         self._queue.clear()
         self._opening.clear()
         self._disconnect_idle()
