@@ -203,7 +203,7 @@ class Settings:
         return {name: value for name, value in self.of_the_session(server_version).items() if name not in outside}
 
 
-#: The check of a setting of each type, and its rule.
+#: For each type of setting, a function that checks a value, and the rule for messages.
 _RULES: Final[Mapping[Any, tuple[Callable[[object], bool], str]]] = {
     "int": (lambda value: is_between(value, 1, 1000, whole=True), "a whole number from 1 to 1000"),
     "int | None": (lambda _: True, ""),

@@ -85,8 +85,8 @@ def _generated(kind: TypeEngine[Any], expression: str) -> Any:  # noqa: ANN401
     """
     Return a generated column that only statements read.
 
-    It is declared as stored, because PostgreSQL 18 makes generated columns virtual by default, and cannot index virtual
-    columns.
+    The column is declared as stored, because PostgreSQL 18 makes generated columns virtual by default, and cannot index
+    virtual columns.
     """
     return mapped_column(kind, Computed(expression, persisted=True), deferred=True, deferred_raiseload=True)
 
