@@ -11,7 +11,7 @@ from audiocatalog.db.first_revision import FIRST_REVISION, mark_database
 from audiocatalog.db.function_rights import SECURE_FUNCTIONS
 from audiocatalog.db.settings import parse_url, url_from_environment
 from audiocatalog.errors import CatalogError, ConfigurationError
-from audiocatalog.migrations import alembic_operations  # noqa: F401  # It gives `op` the operations for tables in use.
+from audiocatalog.migrations import alembic_operations  # noqa: F401  # The import adds the operations to `op`.
 from audiocatalog.migrations.migrator import TIMEOUTS, exclusive_migrator
 from audiocatalog.models.base import Base
 from audiocatalog.models.sql_names import VERSION_TABLE
@@ -25,7 +25,7 @@ if run_from_command_line and config.config_file_name is not None:
 
 
 def _is_ours(name: str | None, kind: str, parents: object) -> bool:  # noqa: ARG001
-    """Return False for the tables of a host in the same database."""
+    """Return False for tables of other applications in the same database."""
     return kind != "table" or name in Base.metadata.tables
 
 

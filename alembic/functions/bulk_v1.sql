@@ -22,9 +22,9 @@ $$;
 
 -- Store the batch, and return the places of the records by their outcome:
 --   inserted: the track is new.
---   updated: its content was replaced.
---   same: it had the same content.
---   other: it had other content, which was kept because *replacing* is false; *other_versions* has the versions.
+--   updated: the content of the track was replaced.
+--   same: the track had the same content.
+--   other: the track had other content, which was kept because *replacing* is false; *other_versions* has the versions.
 -- Each id occurs once in a round. Later rounds are stored later.
 --
 -- Rows are written in the order of their ids, so two batches cannot deadlock. Existing tracks are not locked. A track that

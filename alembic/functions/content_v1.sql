@@ -1,4 +1,5 @@
--- Save a new track, with the first row of its history and its task. Return when it was created, or null if the id exists.
+-- Save a new track, with the first row of its history and its task. Return the track's creation time, or null if the id
+-- exists.
 CREATE FUNCTION audiocatalog_save_v{version}(
   track uuid, first_status text, {content: NAME TYPE}, actor_ text, reason_ text, notify boolean
 ) RETURNS timestamptz
@@ -36,7 +37,7 @@ END
 $$;
 
 -- Replace the content of a track, write a row of its edits, and return the track. Return no row if there is no such track,
--- if its version is not *expected* (unless that is null), or if the content is the same.
+-- if its version is not *expected* (unless *expected* is null), or if the content is the same.
 CREATE FUNCTION audiocatalog_replace_v{version}(
   track uuid, expected integer, {content: new_NAME TYPE}, actor_ text, reason_ text
 ) RETURNS TABLE (
@@ -73,15 +74,14 @@ BEGIN
 END
 $$;
 
--- Claim at most *most* due tracks for a worker, for the time of *lease*, at most a week. The token of a claim is the
--- track's new version, followed by 32 random bits: if a claim is rolled back, the next one gets the same version, and must
--- have another token.
+-- Claim at most *most* due tracks for a worker. *lease* is at most a week. The token of a claim is the track's new version,
+-- followed by 32 random bits: if a claim is rolled back, the next claim gets the same version, and must have another token.
 --
--- An attempt is counted for each track. With *begins_one*, the caller works on one track after the other: then only the
--- first one is counted, and the caller calls audiocatalog_begin_v1 for each of the others.
+-- An attempt is counted for each track. With *begins_one*, the caller works on one track after the other. Then only the
+-- attempt for the first track is counted, and the caller calls audiocatalog_begin_v1 for each other track.
 --
--- If the clock was set back, a waiting track may have times in the future; it counts as due. Such tracks are only looked
--- up if the others do not suffice, so that most claims do not pay for it.
+-- If the clock was set back, a waiting track may have times in the future. Such a track counts as due, but is looked up
+-- only if the other tracks do not suffice, so that most claims do not pay for the lookup.
 CREATE FUNCTION audiocatalog_claim_v{version}(
   most integer, lease interval, actor_ text, newest boolean, begins_one boolean DEFAULT false
 )

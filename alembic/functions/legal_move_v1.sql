@@ -1,6 +1,6 @@
 -- Return whether a track may move from one status to another; a new track moves from null. A test compares this function
 -- with the table of moves in audiocatalog/status.py. PostgreSQL parses the CHECKs of a table for each statement that
--- writes it, but caches a function, so the CHECK of the history calls this one. Version 1.
+-- writes it, but caches a function, so the CHECK of the history calls a function. Version 1.
 CREATE FUNCTION audiocatalog_legal_move_v1(from_status text, to_status text) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$

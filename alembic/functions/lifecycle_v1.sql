@@ -1,5 +1,5 @@
 -- Functions that move tracks from status to status, one or a few at a time. content_v1.sql and bulk_v1.sql hold the
--- functions that write content. Nothing else writes the history.
+-- functions that write content. No other code writes the history.
 --
 -- Each function is called by one statement. They are SECURITY DEFINER, so the role of the application needs no right to
 -- write the history, and cannot forge it. The search path is the one that the migration sets, with pg_temp last, so no
@@ -24,8 +24,8 @@ BEGIN
 END
 $$;
 
--- Return the name of the first wrong argument, or null. Right are 1 to 1000 tracks, with a token and the id of an
--- operation for each.
+-- Return the name of the first wrong argument, or null. Valid arguments are 1 to 1000 tracks, and a token and an operation
+-- id for each track.
 CREATE FUNCTION audiocatalog_wrong_claims_v1(tracks uuid[], tokens bigint[], operations uuid[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 AS $$
@@ -59,9 +59,9 @@ BEGIN
 END
 $$;
 
--- Return the pause before the next attempt: *delay* seconds after the first attempt, doubled by each further one, at most
--- *longest* seconds, minus jitter of up to *jitter* (0 to 1) of that. The jitter is a hash of the track and the token, so
--- it spreads tracks that failed together, and is the same on every copy of the database.
+-- Return the pause before the next attempt: *delay* seconds after the first attempt, doubled by each further attempt, at
+-- most *longest* seconds. Jitter shortens the pause by up to the share *jitter* (0 to 1). The jitter is a hash of the track
+-- and the token, so it spreads tracks that failed together, and is the same on every copy of the database.
 CREATE FUNCTION audiocatalog_pause_v1(
   track uuid, token bigint, attempt integer, delay double precision, longest double precision, jitter double precision
 ) RETURNS interval
@@ -136,9 +136,9 @@ BEGIN
 END
 $$;
 
--- Lock at most *most* tracks, skip those that other transactions hold, and return their ids. *which* is one of:
---   oldest, newest: tracks that are due, by the time since when they are.
---   hidden: waiting tracks with times in the future, because the clock was set back since.
+-- Lock at most *most* tracks, skip those that other transactions hold, and return the ids. *which* is one of:
+--   oldest, newest: waiting tracks that are due, by the time at which they became due.
+--   hidden: waiting tracks with times in the future, written before the clock was set back.
 --   expired: tracks with an expired lease.
 -- Every other function locks rows by their ids.
 CREATE FUNCTION audiocatalog_lock_due_v1(which text, most integer, now_ timestamptz) RETURNS uuid[]
@@ -178,7 +178,7 @@ BEGIN
 END
 $$;
 
--- Record that work on a claimed track begins, and count an attempt. If *begins* is false, undo that. Return the number of
+-- Record that work on a claimed track begins, and count an attempt. If *begins* is false, undo both. Return the number of
 -- the attempt, or no row if the claim has expired. The commit does not wait for the disk: if the server crashes, the only
 -- loss is an uncounted attempt.
 CREATE FUNCTION audiocatalog_begin_v1(track uuid, fence bigint, begins boolean) RETURNS TABLE (attempt integer)
@@ -205,7 +205,7 @@ BEGIN
 END
 $$;
 
--- Extend the leases of claims that have not expired to *lease* from now, and return their tracks and new ends.
+-- Extend the leases that have not expired, so that each ends *lease* from now. Return the tracks and the new ends.
 CREATE FUNCTION audiocatalog_renew_v1(tracks uuid[], tokens bigint[], lease interval)
 RETURNS TABLE (track_id uuid, expires_at audiocatalog_time)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan
@@ -319,8 +319,8 @@ END
 $$;
 
 -- Release at most *most* claims with an expired lease, as audiocatalog_give_up_v1 does, and return the rows of the history.
--- If the work on a track had not begun, no attempt is counted and the track is due at once, because this track did not end
--- its worker. The UPDATE checks again that the lease has expired.
+-- If the work on a track had not begun, no attempt is counted and the track is due at once, because this track did not
+-- crash its worker. The UPDATE checks again that the lease has expired.
 CREATE FUNCTION audiocatalog_release_expired_v1(
   most integer, actor_ text, most_attempts integer, delay double precision, longest double precision,
   jitter double precision, notify boolean
@@ -377,8 +377,8 @@ BEGIN
 END
 $$;
 
--- Set the times at which tracks were created, at most to now, and return the number of tracks. It only changes tracks that
--- this transaction has saved. Only the owner may call it, because a wrong time would forge a track's age.
+-- Set the times at which tracks were created, at most to now, and return the number of tracks. Only tracks that this
+-- transaction has saved are changed. Only the owner may call the function, because a wrong time would forge a track's age.
 CREATE FUNCTION audiocatalog_restore_v1(tracks uuid[], times timestamptz[]) RETURNS integer
 LANGUAGE sql SET search_path FROM CURRENT
 AS $$

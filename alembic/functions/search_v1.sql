@@ -16,9 +16,9 @@ CREATE FUNCTION audiocatalog_fold_v1(value text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 BEGIN
-  -- Text with one byte for each character is ASCII, in which only case is folded.
+  -- Text with one byte for each character is ASCII, which needs only the last statement of this function.
   IF pg_catalog.octet_length(value) <> pg_catalog.char_length(value) THEN
-    -- NFKD would decompose a lone accent to a space and trade marks to letters, so they are replaced before.
+    -- NFKD would decompose a lone accent to a space and trade marks to letters, so these signs are replaced before.
     -- Normalisation of consecutive marks takes quadratic time, so a run of them is cut after 30.
     IF pg_catalog.char_length(value) > 100 THEN
       value := pg_catalog.regexp_replace(value COLLATE "C",
@@ -139,7 +139,7 @@ BEGIN
       IF piece = word OR pg_catalog.char_length(piece) > 200 THEN
         CONTINUE;
       ELSIF piece = '' THEN
-        -- Brackets and quotes around a sign are not part of it, unless it consists of them.
+        -- Brackets and quotes around a sign are dropped, unless the sign consists only of these.
         joined := joined || (' =symbol:' || pg_catalog.encode(pg_catalog.convert_to(pg_catalog.left(
           coalesce(nullif(pg_catalog.btrim(word, '()[]{}"'), ''), word), 50), 'UTF8'), 'hex'));
         CONTINUE;

@@ -35,13 +35,13 @@ class _Group(click.Group):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command. If an option of the group follows the command, say where it belongs."""
+        """Run the command. If an option of the group follows the command, say that it precedes the command."""
         with plain_failures():
             try:
                 return super().invoke(ctx)
             except click.NoSuchOption as error:
                 if any(error.option_name in option.opts for option in self.params):
-                    raise click.UsageError(f"{error.option_name} comes before the command", ctx) from None
+                    raise click.UsageError(f"{error.option_name} must come before the command", ctx) from None
                 raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -87,7 +87,7 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
     Choose the catalogue in one of three ways:
 
     \b
-      --url URL     a database on a server of yours
+      --url URL     a database on your own server
       --local DIR   a folder; each command starts a server on it and stops it
       environment   AUDIOCATALOG_DATABASE_URL, or DB_HOST, DB_PORT, DB_NAME,
                     DB_USER and DB_PASSWORD
@@ -103,7 +103,7 @@ def main(context: click.Context, url: str | None, local: str | None, actor: str 
     \b
     Exit codes:
       0    done
-      1    the command failed, or the catalogue refused it
+      1    the command failed, or the catalogue refused the request
       2    the command line or a setting is wrong
       3    the import finished, but refused some rows
       130  interrupted

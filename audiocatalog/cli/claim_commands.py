@@ -37,7 +37,7 @@ _WIDE: Final = 132
 
 @click.command()
 @click.option(
-    "--limit", type=click.IntRange(1, MAX_CLAIMS), default=1, show_default=True, help="At most this many tracks."
+    "--limit", type=click.IntRange(1, MAX_CLAIMS), default=1, show_default=True, help="The maximum number of tracks."
 )
 @_LEASE
 @click.option("--worker", metavar="NAME", help="The worker that the history records; default: the actor.")
@@ -47,7 +47,7 @@ _WIDE: Final = 132
     type=click.Choice(CLAIM_ORDERS),
     default="oldest",
     show_default=True,
-    help="Which waiting tracks come first.",
+    help="The order in which waiting tracks are claimed.",
 )
 @as_json
 @click.pass_obj
@@ -55,8 +55,9 @@ def claim(target: Target, /, *, as_json: bool, **options: Any) -> None:  # noqa:
     """
     Claim waiting tracks to work on.
 
-    No other worker gets a claimed track until its lease expires. End the claim with `complete`, `fail` or `release`,
-    which take its ID and TOKEN. `renew` extends the lease. With --json, each claim is one line:
+    No other worker gets a claimed track until its lease expires. End the claim with `complete`, `fail` or `release`, or
+    extend the lease with `renew`. These commands need the id and the token of the claim. With --json, each claim is one
+    line:
 
     \b
       audiocatalog claim --json --lease 10m | while read -r claim; do
@@ -85,13 +86,13 @@ def claim(target: Target, /, *, as_json: bool, **options: Any) -> None:  # noqa:
     "file",
     metavar="FILE",
     type=click.File(encoding="utf-8"),
-    help="Also store the metadata in this file: one JSON object; - for stdin.",
+    help="Also store the metadata in FILE, one JSON object; - for stdin.",
 )
 @as_json
 @click.pass_obj
 def complete(target: Target, id: UUID, token: int, file: Any, *, as_json: bool) -> None:  # noqa: A002, ANN401
     """
-    End a claim: the work on its track is done.
+    Complete a claimed track: its work is done.
 
     ID and TOKEN are those that `claim` printed.
     """
@@ -104,16 +105,16 @@ def complete(target: Target, id: UUID, token: int, file: Any, *, as_json: bool) 
 @click.command()
 @click.argument("id", type=click.UUID)
 @_TOKEN
-@click.option("--error", metavar="TEXT", required=True, help="What went wrong, for the history and the next attempt.")
-@click.option("--no-retry", is_flag=True, help="Do not retry: the track is FAILED at once.")
+@click.option("--error", metavar="TEXT", required=True, help="The error, for the history and the next attempt.")
+@click.option("--no-retry", is_flag=True, help="Do not retry: the track becomes FAILED at once.")
 @as_json
 @click.pass_obj
 def fail(target: Target, id: UUID, token: int, error: str, *, no_retry: bool, as_json: bool) -> None:  # noqa: A002
     """
-    End a claim: the work on its track has failed.
+    Record that the work on a claimed track failed.
 
-    ID and TOKEN are those that `claim` printed. The track waits for its next attempt, longer after each failure.
-    After the last attempt, or with --no-retry, it is FAILED.
+    ID and TOKEN are those that `claim` printed. The track waits for its next attempt, longer after each failure. After
+    the last attempt, or with --no-retry, the track becomes FAILED.
     """
     with inputs_by_option(), target.catalog() as catalog:
         change = catalog.fail(_claim_of(catalog, target, id, token), error, retry=not no_retry)
@@ -135,15 +136,17 @@ def renew(target: Target, /, id: UUID, token: int, *, as_json: bool, **options: 
     with inputs_by_option(), target.catalog() as catalog:
         held = catalog.renew(_claim_of(catalog, target, id, token), **options)
     value = {"id": str(id), "token": token, "expires_at": held.expires_at.isoformat()}
-    output.show(value, f"held until {output.moment(held.expires_at)}", as_json=as_json)
+    output.show(value, f"the lease ends at {output.moment(held.expires_at)}", as_json=as_json)
 
 
 @click.command()
 @click.argument("id", type=click.UUID, required=False)
 @click.argument("token", type=click.IntRange(1, 2**63 - 1), required=False)
-@click.option("--reason", metavar="TEXT", help="Why, for the history.")
-@click.option("--expired", is_flag=True, help="Take back all tracks whose leases have expired.")
-@click.option("--limit", type=click.IntRange(1, MAX_CLAIMS), help="With --expired: at most this many; default: 1000.")
+@click.option("--reason", metavar="TEXT", help="The reason that the history records.")
+@click.option("--expired", is_flag=True, help="Release all tracks whose leases have expired.")
+@click.option(
+    "--limit", type=click.IntRange(1, MAX_CLAIMS), help="With --expired: the maximum number of tracks; default: 1000."
+)
 @as_json
 @click.pass_obj
 @click.pass_context
@@ -160,23 +163,23 @@ def release(
     as_json: bool,
 ) -> None:
     """
-    Give a track back, or take tracks back from dead workers.
+    Release a claimed track, or all tracks with expired leases.
 
-    ID and TOKEN are those that `claim` printed. The track waits again at once, and this attempt does not count. With
-    --expired, tracks whose leases have expired wait for their next attempt. Those without attempts left are FAILED.
-    Worker loops do this by themselves.
+    ID and TOKEN are those that `claim` printed. The track is PENDING again at once, and its attempt does not count.
+    With --expired, a track whose lease has expired waits for its next attempt, or becomes FAILED after its last
+    attempt. A worker loop also releases such tracks.
     """
     if expired:
         if id is not None or reason is not None:
-            raise click.UsageError("--expired takes back every such track: leave ID, TOKEN and --reason out", context)
+            raise click.UsageError("--expired releases all expired tracks: leave ID, TOKEN and --reason out", context)
         with target.catalog() as catalog:
             changes = catalog.release_expired(limit or MAX_CLAIMS)
-        _print_taken_back(changes, as_json=as_json)
+        _print_released(changes, as_json=as_json)
         return
     if id is None or token is None:
         raise click.UsageError("give the ID and the TOKEN of a claim, or --expired", context)
     if limit is not None:
-        raise click.UsageError("--limit goes with --expired", context)
+        raise click.UsageError("--limit needs --expired: add --expired, or leave --limit out", context)
     with inputs_by_option(), target.catalog() as catalog:
         change = catalog.release(_claim_of(catalog, target, id, token), reason=reason)
     output.show_change(change, as_json=as_json)
@@ -192,7 +195,7 @@ def _object_in(file: Any) -> Mapping[str, Any]:  # noqa: ANN401  # An open text 
     try:
         value = json.load(file)
     except (ValueError, RecursionError):
-        raise Failure(f"--metadata: {file.name} is not valid JSON") from None
+        raise Failure(f"--metadata: {file.name} is not valid JSON: correct the file") from None
     if not isinstance(value, dict):
         raise Failure(f"--metadata: {file.name} must hold one JSON object")
     return value
@@ -226,7 +229,7 @@ def _print_claims(claims: Sequence[Claim]) -> None:
     shown.lay_out(table)
 
 
-def _print_taken_back(changes: Sequence[StatusChange], *, as_json: bool) -> None:
+def _print_released(changes: Sequence[StatusChange], *, as_json: bool) -> None:
     if as_json:
         for change in changes:
             output.print_json(output.change_json(change))
@@ -236,4 +239,4 @@ def _print_taken_back(changes: Sequence[StatusChange], *, as_json: bool) -> None
         return
     failed = sum(change.to_status == "FAILED" for change in changes)
     rest = f"; {failed:,} had no attempts left and became FAILED" if failed else ""
-    click.echo(f"took back {counted(len(changes), 'track')}{rest}")
+    click.echo(f"released {counted(len(changes), 'track')}{rest}")

@@ -24,7 +24,7 @@ from audiocatalog.errors import CatalogError, ConfigurationError, QueryTimeout
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="Give up after this long without a lock, or behind another upgrade.",
+    help="The longest wait for a lock or for another upgrade.",
 )
 @as_json
 @click.pass_obj
@@ -34,8 +34,9 @@ def upgrade(target: Target, lock_timeout: float, *, as_json: bool) -> None:
         before = migrations.current(url)
         migrations.upgrade(url, lock_timeout=lock_timeout)
         after = migrations.current(url)
-    done = f"already at {after}" if before == after else f"upgraded from {before or 'an empty database'} to {after}"
-    output.show({"from": before, "to": after}, done, as_json=as_json)
+    done = f"was upgraded from {before or 'an empty database'} to {after}"
+    text = f"the schema {f'is already at {after}' if before == after else done}"
+    output.show({"from": before, "to": after}, text, as_json=as_json)
 
 
 @click.command()
@@ -52,8 +53,8 @@ def show(target: Target, id: UUID, *, as_json: bool) -> None:  # noqa: A002
 @click.command()
 @click.argument("id", type=click.UUID)
 @click.argument("new", type=status_choice)
-@click.option("--reason", help="Why, for the history.")
-@click.option("--expected", type=status_choice, help="Refuse the move unless this is the track's status.")
+@click.option("--reason", help="The reason that the history records.")
+@click.option("--expected", type=status_choice, help="Refuse the move unless the track has this status.")
 @click.option("--operation-id", type=click.UUID, help="A UUID that makes this move safe to repeat.")
 @as_json
 @click.pass_obj
@@ -87,7 +88,7 @@ def history(target: Target, id: UUID, *, as_json: bool) -> None:  # noqa: A002
     callback=read_span,
     default="24h",
     show_default=True,
-    help="Look back over this time: 90s, 5m, 1h30m, 7d.",
+    help="Show the activity of the last 90s, 5m, 1h30m or 7d.",
 )
 @as_json
 @click.pass_obj

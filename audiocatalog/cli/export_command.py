@@ -38,11 +38,11 @@ def _read_fields(context: click.Context, option: click.Parameter, text: str | No
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
         if not name:
-            reason = "a name is empty" + (": is there a comma too many?" if "," in text else "")
+            reason = "a name is empty" + (": remove the extra comma" if "," in text else "")
             raise click.BadParameter(reason, context, option)
         if name not in _FIELDS:
             fields = ", ".join(_FIELDS)
-            raise click.BadParameter(f"there is no field {quoted(name)}, the fields are {fields}", context, option)
+            raise click.BadParameter(f"there is no field {quoted(name)}: the fields are {fields}", context, option)
         if names.count(name) > 1:
             raise click.BadParameter(f"the field {name} is named twice", context, option)
     return names
@@ -55,10 +55,12 @@ def _read_fields(context: click.Context, option: click.Parameter, text: str | No
     "--format",
     "file_format",
     type=click.Choice(get_args(Format)),
-    help="The format; default: by the name of FILE, jsonl for stdout.",
+    help="The format of FILE; default: by its name, jsonl for stdout.",
 )
 @click.option("--fields", metavar="A,B,...", callback=_read_fields, help="Write these fields, in this order.")
-@click.option("--all", "everything", is_flag=True, help="Write all fields, also created_at, updated_at and version.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Write all fields, including created_at, updated_at and version."
+)
 @click.option(
     "--safe-for-spreadsheets",
     "is_safe",
@@ -84,9 +86,9 @@ def export_file(
     Write the tracks to FILE as CSV or JSON Lines, or to stdout.
 
     Tracks are written one at a time in the order of their ids, so memory stays constant. The fields are id, METADATA,
-    audio_path, thumbnail_path and status, and `import` reads all of them back. PROCESSING comes back as PENDING. --all
-    adds created_at (kept by `import --restore`), updated_at and version. --fields chooses fields. Histories and edits
-    are not exported.
+    audio_path, thumbnail_path and status. `import` reads all these fields, and PROCESSING as PENDING. --all adds
+    created_at, updated_at and version, of which `import --restore` reads created_at. --fields selects fields. Histories
+    and edits are not exported.
 
     If the name of FILE ends in .gz, the file is compressed. FILE appears, or is replaced, only when it is complete.
     Lines end in a line feed, and the text is UTF-8. Unknown values are empty in CSV and null in JSON Lines.
@@ -147,7 +149,7 @@ def _count(catalog: Catalog) -> int | None:
 
 
 class _Rows:
-    """A writer of *tracks* in one format, which counts them."""
+    """A writer of *tracks* in one format, with the number of written tracks."""
 
     def __init__(self, tracks: Iterable[Track], file_format: Format, names: Sequence[str], *, is_safe: bool) -> None:
         self.tracks = 0

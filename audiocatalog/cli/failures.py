@@ -16,7 +16,7 @@ from audiocatalog.errors.printing import escaped
 
 #: The exit code of an import that refused some rows and saved all others.
 ROWS_REFUSED: Final = 3
-#: The exit code when the reader closed the output: 128 plus the number of SIGPIPE, as in a shell.
+#: The exit code if the program that reads the output closes it: 128 plus the number of SIGPIPE, as in a shell.
 BROKEN_PIPE: Final = 141
 
 
@@ -78,7 +78,7 @@ def plain_failures() -> Iterator[None]:
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except OSError as error:
-        # After a full disk, for example, flushing at exit would fail again.
+        # On a full disk, for example, the flush at exit would fail again.
         _discard_output()
         what = f"{error.filename}: " if error.filename else ""
         raise Failure(f"{what}{error.strerror or error}") from None

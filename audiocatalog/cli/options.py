@@ -29,7 +29,7 @@ _ARGUMENTS: Final[Mapping[str, str]] = {"query": "QUERY", "id": "ID", "facets": 
 #: Advice for arguments whose error message alone does not help.
 _ADVICE: Final[Mapping[str, str]] = {
     "after": "the cursor belongs to another search: repeat the QUERY, --whole, the filters and --sort of the page that "
-    "printed it, or leave --after out",
+    "printed the cursor, or leave --after out",
     "lease": "from 10ms to 7d",
     "since": "from 1s to 366d",
 }
@@ -85,24 +85,26 @@ class _RangeForm(NamedTuple):
 
 
 _RANGE_FORMS: Final[Mapping[Unit | None, _RangeForm]] = {
-    "year": _RangeForm(int, "[0-9]{1,9}", "a year", "1999, 1990..1999, 1990.. or ..1999"),
+    "year": _RangeForm(int, "[0-9]{1,9}", "a year", "years: 1999, 1990..1999, 1990.. or ..1999"),
     "s": _RangeForm(
         seconds_of_clock,
         r"[0-9]{1,9}(?::[0-5][0-9]){0,2}(?:\.[0-9]{1,9})?",
         "a length such as 270 (seconds) or 4:30",
-        "3:00..4:30, or seconds: 180..270",
+        "durations: 3:00..4:30, or in seconds 180..270",
         _end_of_second,
     ),
-    "Hz": _RangeForm(_thousands, "[0-9]{1,10}k?", "a rate such as 44100 or 48k", "these Hz: 44100..96000 or 48k..96k"),
+    "Hz": _RangeForm(_thousands, "[0-9]{1,10}k?", "a rate such as 44100 or 48k", "Hz: 44100..96000 or 48k..96k"),
     "bit/s": _RangeForm(
         _thousands,
         "[0-9]{1,10}k?",
         "a rate such as 320000 or 320k",
-        "these bit/s: 256000..320000 or 256k..320k",
+        "bit/s: 256000..320000 or 256k..320k",
     ),
 }
-_WHOLE_RANGE: Final = _RangeForm(int, "[0-9]{1,10}", "a whole number", "2, 2..8, 2.. or ..8")
-_NUMBER_RANGE: Final = _RangeForm(float, r"[0-9]{1,10}(?:\.[0-9]{1,9})?", "a number", "2.5, 2.5..8, 2.5.. or ..8")
+_WHOLE_RANGE: Final = _RangeForm(int, "[0-9]{1,10}", "a whole number", "numbers: 2, 2..8, 2.. or ..8")
+_NUMBER_RANGE: Final = _RangeForm(
+    float, r"[0-9]{1,10}(?:\.[0-9]{1,9})?", "a number", "numbers: 2.5, 2.5..8, 2.5.. or ..8"
+)
 
 
 def _form(field: str) -> _RangeForm:
@@ -129,7 +131,7 @@ def range_reader(field: str) -> Callable[..., Any]:
 
 
 def _range_option(field: str) -> Callable[[_Command], _Command]:
-    text = f"Only {_form(field).example}."
+    text = f"Only tracks in this range of {_form(field).example}."
     return click.option(_option(field), metavar="A..B", callback=range_reader(field), help=text)
 
 
@@ -137,15 +139,28 @@ def filters(*names_of_format: str) -> Callable[[_Command], _Command]:
     """Return a decorator that adds the options that narrow a search; *names_of_format* are those for the format."""
     names: Mapping[str, Sequence[str]] = {"format": names_of_format}
     options = (
-        click.option("--status", type=status_choice, multiple=True, help="Only this status."),
+        click.option("--status", type=status_choice, multiple=True, help="Only tracks with this status."),
         *(
-            click.option(*names.get(field, (_option(field),)), field, multiple=True, help=f"Only this {_words(field)}.")
+            click.option(
+                *names.get(field, (_option(field),)),
+                field,
+                multiple=True,
+                help=f"Only tracks with this {_words(field)}.",
+            )
             for field in TEXT_FILTERS
         ),
         *map(_range_option, RANGE_FILTERS),
-        click.option("--created-since", metavar="TIME", callback=_read_time, help="Only added since 2024-05-31 (UTC)."),
         click.option(
-            "--updated-since", metavar="TIME", callback=_read_time, help="Only changed since 2024-05-31T14:30."
+            "--created-since",
+            metavar="TIME",
+            callback=_read_time,
+            help="Only tracks added since this time in UTC, such as 2024-05-31.",
+        ),
+        click.option(
+            "--updated-since",
+            metavar="TIME",
+            callback=_read_time,
+            help="Only tracks changed since this time in UTC, such as 2024-05-31T14:30.",
         ),
     )
 
@@ -164,7 +179,7 @@ def filters_of(options: Mapping[str, Any]) -> SearchFilters | None:
 
 
 def text_of(words: tuple[str, ...], *, whole: bool) -> str:
-    """Return *words* as one query. A space at the end says that the last word is *whole*."""
+    """Return *words* as one query. A space at the end means that the last word is *whole*."""
     return " ".join(words) + (" " if whole else "")
 
 
@@ -185,13 +200,13 @@ def inputs_by_option(**names: str) -> Iterator[None]:
 
 @contextmanager
 def refusals_by_option() -> Iterator[None]:
-    """Do what ``inputs_by_option`` does, and give advice if the search times out."""
+    """Turn ``InvalidInput`` and a timeout of a search into failures that name options."""
     try:
         with inputs_by_option():
             yield
     except QueryTimeout:
         raise Failure(
-            "the search took too long: narrow it, for example by --artist or --year, or raise the seconds in "
+            "the search took too long: add a filter such as --artist or --year, or raise the seconds in "
             "AUDIOCATALOG_SEARCH_TIMEOUT"
         ) from None
 

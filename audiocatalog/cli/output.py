@@ -127,7 +127,7 @@ def show_change(change: StatusChange, *, as_json: bool) -> None:
 
 
 def print_history(changes: Sequence[StatusChange], now: datetime) -> None:
-    """Print the moves of a track and how long it stayed in each status. The last stay ends at *now*."""
+    """Print the moves of a track and its duration in each status. The last duration ends at *now*."""
     output = Output()
     # Each move begins in the status in which the last move ended, so a narrow table leaves out the first column.
     is_wide = output.width >= _WIDE_HISTORY

@@ -21,8 +21,7 @@ _WIDE: Final = 132
 _NARROWEST: Final = len("artist, album")
 _MATCH: Final = "bold underline"
 _PARTIAL: Final = (
-    "time ran out before all tracks were searched: narrow the search, or raise the seconds in "
-    "AUDIOCATALOG_SEARCH_TIMEOUT"
+    "the search timed out and may lack hits: add words or filters, or raise the seconds in AUDIOCATALOG_SEARCH_TIMEOUT"
 )
 
 

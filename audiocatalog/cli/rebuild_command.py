@@ -27,20 +27,20 @@ _NO_OWNER: Final = "this database role does not own audiocatalog's tables: use t
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only print the steps and the disk space they need.")
-@click.option("--all", "everything", is_flag=True, help="Check every vector, also where none seems to be missing.")
-@click.option("--rate", metavar="N", type=click.FloatRange(1), help="Fill at most N tracks a second.")
+@click.option("--dry-run", is_flag=True, help="Only print the steps and the disk space that they need.")
+@click.option("--all", "everything", is_flag=True, help="Check every vector, even in columns that seem complete.")
+@click.option("--rate", metavar="N", type=click.FloatRange(1), help="Fill at most N tracks per second.")
 @as_json
 @click.pass_obj
 def rebuild(target: Target, *, dry_run: bool, everything: bool, rate: float | None, as_json: bool) -> None:
     """
     Build the search vectors that an upgrade introduced.
 
-    It runs online: readers are not blocked, and writers wait at most about 40 ms. New vectors are filled in beside
-    those that searches use until newer code is deployed. Then their indexes are built. Columns that are no longer used
-    are emptied. If a run is interrupted, the next one continues.
+    The rebuild runs online: readers are not blocked, and a writer waits for at most about 40 ms. The rebuild fills the
+    new vectors, builds their indexes, and empties columns that are no longer used. Searches use the new vectors when
+    newer code is deployed. If a rebuild is interrupted, run the command again to continue.
 
-    Run it after the upgrade, as the owner of the tables:
+    Run the command after the upgrade, as the owner of the tables:
 
     \b
       audiocatalog upgrade && audiocatalog rebuild

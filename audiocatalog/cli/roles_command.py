@@ -19,7 +19,9 @@ _NAMED = {"app": "application", "search": "search"}
 
 @click.command()
 @click.option("--apply", is_flag=True, help="Execute the statements in one transaction.")
-@click.option("--owner", metavar="NAME", default=_DEFAULTS.owner, show_default=True, help="The role of migrations.")
+@click.option(
+    "--owner", metavar="NAME", default=_DEFAULTS.owner, show_default=True, help="The role that runs migrations."
+)
 @click.option("--app", metavar="NAME", default=_DEFAULTS.app, show_default=True, help="The role of services.")
 @click.option("--search", metavar="NAME", default=_DEFAULTS.search, show_default=True, help="The role of searches.")
 @click.option(
@@ -27,8 +29,8 @@ _NAMED = {"app": "application", "search": "search"}
     is_flag=True,
     help="Also revoke the right to create temporary tables from all other roles.",
 )
-@click.option("--grant", metavar="ROLE", help="Instead, grant the application's rights to this ROLE, at once.")
-@click.option("--grant-search", metavar="ROLE", help="Instead, grant the right to search to this ROLE, at once.")
+@click.option("--grant", metavar="ROLE", help="Only grant the rights of the application to ROLE, at once.")
+@click.option("--grant-search", metavar="ROLE", help="Only grant the right to search to ROLE, at once.")
 @click.option("--dry-run", is_flag=True, help="With --grant or --grant-search: only print the statements.")
 @as_json
 @click.pass_obj
@@ -53,30 +55,33 @@ def roles(
                    the schema or forge the history
       search       reads what searches need
 
-    No role can log in until you give it a password, or make login roles of yours its members.
+    The roles cannot log in. Give them passwords, or make your own login roles their members.
 
-    Run it with --apply as a superuser, or as the owner of the database with CREATEROLE, and again after each upgrade:
+    Run the command with --apply as a superuser, or as the owner of the database with CREATEROLE, and
+    again after each upgrade:
 
     \b
       audiocatalog upgrade && audiocatalog roles --apply
 
-    If your services have their own roles, grant each its rights, as the owner of the tables:
+    If your services have their own roles, grant the rights to each role, as the owner of the tables:
 
     \b
       audiocatalog roles --grant uploads
 
-    In PostgreSQL, every role may create temporary tables and so fill the disk. --revoke-temporary revokes this from
-    all roles but the owner and superusers. Grant it by name to roles that need it.
+    In PostgreSQL, every role may create temporary tables and so fill the disk. --revoke-temporary revokes this right
+    from all roles but the owner and superusers. Grant the right by name to roles that need temporary tables.
     """  # noqa: D301  # Click keeps the lines of a paragraph only after a real backspace character.
     if grant is not None or grant_search is not None:
         if grant is not None and grant_search is not None:
             raise click.UsageError("--grant and --grant-search exclude each other: leave one of them out")
         if revoke_temporary:
-            raise click.UsageError("--revoke-temporary works for the three roles only: leave it or --grant out")
+            raise click.UsageError("--revoke-temporary works only without --grant and --grant-search: leave one out")
         _grant(target, grant or grant_search or "", "app" if grant else "search", dry_run=dry_run, as_json=as_json)
         return
     if dry_run:
-        raise click.UsageError("--dry-run needs --grant or --grant-search: without --apply, roles only prints")
+        raise click.UsageError(
+            "--dry-run needs --grant or --grant-search: leave --dry-run and --apply out to print SQL"
+        )
     with inputs_by_option():
         chosen = RoleNames(**names)
     with target.database() as url:
@@ -85,7 +90,7 @@ def roles(
         except PermissionDenied:
             raise Failure(
                 "this database role may not create roles, or may not grant rights on audiocatalog's objects. Nothing "
-                "was changed. Run it as a superuser, or as the owner of the database and its schema with CREATEROLE"
+                "was changed. Run the command as a superuser, or as the owner of database and schema with CREATEROLE"
             ) from None
     done = f"the roles {chosen.owner}, {chosen.app} and {chosen.search} have their rights"
     output.show({"applied": apply, **names, "sql": script}, done if apply else script, as_json=as_json)
@@ -97,8 +102,8 @@ def _grant(target: Target, role: str, rights: Rights, *, dry_run: bool, as_json:
             script = (grant_sql if dry_run else grant_rights)(url, role, rights)
         except PermissionDenied:
             raise Failure(
-                "this database role may not grant rights on audiocatalog's objects. Nothing was changed. Run it as the "
-                "owner of the tables and their schema, or as a superuser"
+                "this database role may not grant rights on audiocatalog's objects. Nothing was changed. Run the "
+                "command as the owner of the tables and their schema, or as a superuser"
             ) from None
     done = f"the role {escaped(role)} has the rights of the {_NAMED[rights]}"
     value = {"applied": not dry_run, "role": role, "rights": rights, "sql": script}

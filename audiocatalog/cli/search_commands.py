@@ -37,14 +37,18 @@ class _QueryCommand(click.Command):
 @options.whole
 @click.option("--sort", type=_SORT, default="relevance", show_default=True, help="The order of the hits.")
 @click.option(
-    "--facet", "facets", type=click.Choice(FACETS, case_sensitive=False), multiple=True, help="Count the hits by this."
+    "--facet",
+    "facets",
+    type=click.Choice(FACETS, case_sensitive=False),
+    multiple=True,
+    help="Count the hits by this field.",
 )
 @options.filters("--format", "--audio-format")
 @click.option(
-    "--limit", type=click.IntRange(1, MAX_LIMIT), default=20, show_default=True, help="At most this many hits."
+    "--limit", type=click.IntRange(1, MAX_LIMIT), default=20, show_default=True, help="The maximum number of hits."
 )
-@click.option("--offset", type=click.IntRange(0, MAX_OFFSET), default=0, help="Skip this many hits.")
-@click.option("--after", metavar="CURSOR", help="Continue at the cursor that the last page printed.")
+@click.option("--offset", type=click.IntRange(0, MAX_OFFSET), default=0, help="The number of hits to skip.")
+@click.option("--after", metavar="CURSOR", help="Continue after the page that printed this cursor.")
 @as_json
 @click.pass_obj
 @click.pass_context
@@ -66,8 +70,8 @@ def search(
     """
     Find tracks by words of title, artist, album, genre and year.
 
-    Case, accents and punctuation do not matter. The last word also matches longer words. If nothing matches, tracks
-    with similarly spelled words are found. Put the query in quotes if it has quotes or an exclusion itself:
+    Case, accents and punctuation do not matter. The last word also matches longer words. If no track matches, the
+    search finds tracks with similarly spelled words. Put a query with quotes or an exclusion in single quotes:
 
     \b
       audiocatalog search sigur ro
@@ -76,8 +80,9 @@ def search(
       audiocatalog search love --sort year --facet genre --facet decade
       audiocatalog search --status FAILED --updated-since 2024-05-31
 
-    --status, --genre, --format, --artist, --album and --facet can be given several times. A track matches if it has
-    one of the values. Without a QUERY, all tracks that meet the filters are listed, newest first.
+    --status, --genre, --format, --artist, --album and --facet can be given several times. A filter with several values
+    finds tracks with any of these values. Without a QUERY, the search lists the tracks that meet the filters, newest
+    first.
     """  # noqa: D301  # Click keeps the lines of a paragraph only after a real backspace character.
     if after is not None and offset:
         raise click.UsageError("--after and --offset both choose the page: leave one of them out", context)
@@ -120,9 +125,9 @@ def explain(
     **filters: Any,  # noqa: ANN401
 ) -> None:
     """
-    Explain a track's place among the hits, or why it is no hit.
+    Explain the position of a track in a search, or its absence.
 
-    ID is the track's. Repeat the QUERY and the filters of the `search`.
+    ID is the id of the track. Repeat the QUERY and the filters of the `search`.
     """
     with options.refusals_by_option(), target.catalog() as catalog:
         explanation = catalog.explain(options.text_of(query, whole=whole), id, filters=options.filters_of(filters))

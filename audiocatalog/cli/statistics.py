@@ -36,7 +36,7 @@ def activity_json(activity: Activity) -> dict[str, Any]:
     return _ready(dataclasses.asdict(activity))  # type: ignore[no-any-return]  # A dict stays one.
 
 
-def _ready(value: Any) -> Any:  # noqa: ANN401  # Of every type there is in an Activity.
+def _ready(value: Any) -> Any:  # noqa: ANN401  # Values of any type in an Activity.
     match value:
         case dict():
             return {name: _ready(one) for name, one in value.items()}
@@ -149,8 +149,8 @@ def _hints(activity: Activity) -> Iterator[str]:
         claims = (
             "the lease of 1 claim has" if activity.expired == 1 else f"the leases of {activity.expired:,} claims have"
         )
-        yield f"{claims} expired: take the tracks back by `audiocatalog release --expired`"
+        yield f"{claims} expired: to release the tracks, run `audiocatalog release --expired`"
     if activity.unclaimed:
         tracks = counted(activity.unclaimed, "track")
         are = "is" if activity.unclaimed == 1 else "are"
-        yield f"{tracks} {are} PROCESSING without a claim: to retry one, run `audiocatalog status ID PENDING`"
+        yield f"{tracks} {are} PROCESSING without a claim: to retry a track, run `audiocatalog status ID PENDING`"

@@ -1,4 +1,4 @@
-"""The database that a command works on, and the actor that it records."""
+"""The database that a command works on, and the actor that the history records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from audiocatalog.models.limits import clean_actor
 
 _URL: Final = "AUDIOCATALOG_DATABASE_URL"
 _NO_DATABASE: Final = (
-    "no database is named: give --url, or set AUDIOCATALOG_DATABASE_URL (or DB_HOST, DB_PORT, DB_NAME, DB_USER and "
+    "no database is named: add --url, or set AUDIOCATALOG_DATABASE_URL (or DB_HOST, DB_PORT, DB_NAME, DB_USER and "
     "DB_PASSWORD), or keep the catalogue in a folder by --local DIR (pip install 'audiocatalog[embedded]')"
 )
 
@@ -60,7 +60,7 @@ class Target:
 
     @property
     def who(self) -> str:
-        """The actor that commands record: that of --actor, or the name of the user."""
+        """The actor that commands record: --actor, else AUDIOCATALOG_ACTOR, else the name of the user."""
         return self.actor or os.environ.get("AUDIOCATALOG_ACTOR") or _user_name()
 
     @contextmanager
@@ -69,7 +69,7 @@ class Target:
         if self.url is not None and self.local is not None:
             raise click.UsageError("--url and --local name two databases: leave one of them out")
         if "" in (self.url, self.local):
-            raise click.UsageError("--url or --local is empty: is a variable not set?")
+            raise click.UsageError("--url or --local is empty: give a value, or set the variable that holds the value")
         if self.url is not None:
             yield {**os.environ, _URL: self.url}
         elif self.local is not None:
@@ -86,7 +86,7 @@ def _served(folder: Path, *, create: bool) -> Iterator[str]:
     """Run a server on *folder*. Only `upgrade` creates the folder, so that a misspelt name creates no folder."""
     if not create and not _holds_cluster(folder):
         raise WrongSettings(f"{folder} holds no catalogue: create one by `audiocatalog --local {folder} upgrade`")
-    # Imported here because only --local needs it.
+    # Imported here because only --local needs the server.
     from audiocatalog.embedded import EmbeddedPostgres  # noqa: PLC0415
 
     with EmbeddedPostgres(folder, durable=True) as server:

@@ -14,7 +14,7 @@ _Command = TypeVar("_Command", bound=click.Command)
 
 
 class Doubt(NamedTuple):
-    """A bound for the median of a file's values, and the likely unit of values whose median is beyond it."""
+    """A bound for the median of a file's values, and the likely unit if the median is beyond this bound."""
 
     is_above: bool
     bound: float
@@ -27,7 +27,7 @@ class Spelling(NamedTuple):
 
     - *offered*: the values of ``--unit``, the stored unit first
     - *written*: the spellings beside numbers, in lower case
-    - *doubt*: when values are likely in another unit
+    - *doubt*: the sign that values are in another unit
     """
 
     offered: Mapping[str, float]

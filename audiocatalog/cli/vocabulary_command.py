@@ -78,7 +78,7 @@ def vocabulary() -> None:
     type=click.FloatRange(0.001, _LONGEST),
     default=3600,
     show_default=True,
-    help="Give up after this long, and change nothing.",
+    help="Stop after this time, and change nothing.",
 )
 @as_json
 @click.pass_obj
@@ -86,9 +86,9 @@ def refresh(target: Target, *, timeout: float, as_json: bool) -> None:
     """
     Count the words of all tracks.
 
-    A search compares its words with these if nothing matches. Counting blocks neither readers nor writers, and takes
-    about a minute for ten million tracks. `audiocatalog import` counts at its end. Where services write tracks, run
-    this about once a day.
+    If a search finds no track, it corrects its words by these counts. Counting blocks neither readers nor writers, and
+    takes about a minute for ten million tracks. `audiocatalog import` counts the words at its end. If services write
+    tracks, run this command about once a day.
     """
     with target.catalog() as catalog:
         if not Console(stderr=True).is_interactive:

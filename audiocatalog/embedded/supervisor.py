@@ -1,9 +1,10 @@
 """
-A supervisor that runs one PostgreSQL server for its parent process, the owner, and stops it with the owner.
+A supervisor that runs one PostgreSQL server for its parent process, the owner, and stops the server after the owner.
 
 ``python -I -S supervisor.py JOB`` creates the cluster, starts the server and writes one JSON object to its standard
-output: ``{"pid": …, "socket": …}`` or ``{"problem": …, "details": …}``. Then it waits. When the owner writes to the
-pipe on its standard input, closes it, or ends, the supervisor stops the server and removes every temporary folder.
+output: ``{"pid": …, "socket": …}`` or ``{"problem": …, "details": …}``. Then the supervisor waits. When the owner
+writes to the pipe on the supervisor's standard input, closes the pipe, or ends, the supervisor stops the server and
+removes every temporary folder.
 
 The supervisor is a separate process, because nothing inside the owner survives SIGKILL. The owner does not start the
 server itself, because the kernel would tie the server to the owner's thread, not to its process. All imports are at the
@@ -32,13 +33,13 @@ from typing import TYPE_CHECKING, NamedTuple
 try:
     import ctypes
 except ImportError:
-    # Some Pythons are built without ctypes. They only lack `_tied_to_this_process`.
+    # Some Pythons are built without ctypes. In these, `_tied_to_this_process` has no effect.
     ctypes = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Settings for speed; data does not survive a power cut, which tests and demos do not need.
+#: Settings for speed. A power cut may destroy the data, which tests and demos can create again.
 _FAST_SETTINGS = {
     "autovacuum": "off",
     "checkpoint_timeout": "1h",
@@ -69,7 +70,7 @@ class Job(NamedTuple):
     settings: dict[str, str]
 
     def owner_left(self, seconds: float) -> bool:
-        """Wait at most *seconds* for the owner to write, close the pipe or end; return whether it has done so."""
+        """Wait at most *seconds* for the owner to write, close the pipe or end; return whether this has happened."""
         # A forked child of the owner may hold the pipe open, so the parent process is checked as well.
         readable, _, _ = select.select([0], [], [], seconds)
         return bool(readable) or os.getppid() != self.owner
@@ -89,7 +90,7 @@ class Folders(NamedTuple):
 
 
 class Problem(Exception):
-    """A reason why there is no server, with advice; *details* is the output of the failed program."""
+    """The reason why the server did not start, with advice; *details* is the output of the failed program."""
 
     def __init__(self, problem: str, details: str = "") -> None:
         super().__init__(problem)
@@ -97,7 +98,7 @@ class Problem(Exception):
 
 
 def main(job: Job) -> None:
-    """Run the server until its owner has left, then remove all temporary folders."""
+    """Run the server until its owner stops the server or ends, then remove all temporary folders."""
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: sys.exit(1))
     # If the owner ignores SIGCHLD, this process inherits the setting, and would not get initdb's exit code.
@@ -142,7 +143,7 @@ def _report(**facts: object) -> None:
 
 
 def _become_nobody(job: Job, cleanup: contextlib.ExitStack) -> Path:
-    """Change from root to `nobody`, because PostgreSQL refuses to run as root; return binaries for `nobody`."""
+    """Become `nobody`, because PostgreSQL refuses to run as root; return the folder of programs for `nobody`."""
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
@@ -166,7 +167,7 @@ def _become_nobody(job: Job, cleanup: contextlib.ExitStack) -> Path:
 
 
 def _copy_binaries(binaries: Path, nobody: pwd.struct_passwd, cleanup: contextlib.ExitStack) -> Path:
-    """Copy an installation from a closed folder; keep the layout, so that its programs find their libraries."""
+    """Copy an installation that `nobody` cannot read; keep the layout, so that programs find their libraries."""
     installation, package = binaries.parent, binaries.parent.parent
     libraries = package.parent / f"{package.name}.libs"
     copy = _temporary_folder(cleanup, _plain_parent())
@@ -238,7 +239,7 @@ def _read_pid_file(data: Path) -> tuple[int, str]:
 
 
 def _remove_stale_pid_file(data: Path) -> None:
-    """Remove a postmaster.pid whose process is another program, because PostgreSQL would mistake that for a server."""
+    """Remove a postmaster.pid with the process of another program, which PostgreSQL would take for a server."""
     pid, _ = _read_pid_file(data)
     with contextlib.suppress(OSError):  # Without the process or /proc, PostgreSQL decides.
         if Path(f"/proc/{pid}/comm").read_text().strip() not in {"postgres", "postmaster"}:
@@ -251,7 +252,9 @@ def _create_cluster(folders: Folders, job: Job) -> None:
     if (data / "PG_VERSION").exists():
         made_by = (data / "PG_VERSION").read_text().strip()
         if made_by != str(job.version):
-            msg = f"{data} was made by PostgreSQL {made_by}, not {job.version}. Use that version, or another folder."
+            msg = (
+                f"{data} was made by PostgreSQL {made_by}, not {job.version}. Use version {made_by}, or another folder."
+            )
             raise Problem(msg)
         return
     done = subprocess.run(  # noqa: S603 - a program of the installation, without a shell.
@@ -270,7 +273,7 @@ def _create_cluster(folders: Folders, job: Job) -> None:
         preexec_fn=_tied_to_this_process(signal.SIGTERM),
     )
     if done.returncode != 0:
-        msg = f"initdb could not create a cluster in {data}. Correct what it reports, or name an empty folder."
+        msg = f"initdb did not create a cluster in {data}. Correct what initdb reports, or name an empty folder."
         raise Problem(msg, done.stdout.decode(errors="replace"))
 
 
@@ -339,7 +342,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], folders: Folders, job: Jo
 
 
 def _stop(server: subprocess.Popen[bytes], *, gently: bool) -> None:
-    """Stop the server, *gently* if its data is kept; if it does not end, send stronger signals."""
+    """Stop the server, *gently* if its data is kept; send stronger signals if the server does not end."""
     for number, seconds in ((signal.SIGINT, 60), (signal.SIGQUIT, 10), (signal.SIGKILL, 10)):
         if gently or number != signal.SIGINT:
             server.send_signal(number)

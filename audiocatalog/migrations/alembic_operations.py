@@ -71,7 +71,8 @@ class BuildIndexConcurrently(MigrateOperation):
         operations.execute(
             f"DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_index WHERE indisvalid AND indexrelid = to_regclass('{index}')"
             f" AND indrelid = to_regclass('{of_table}')) THEN"
-            f" RAISE EXCEPTION USING MESSAGE = 'the index {name} of {table} is not there, or not valid'; END IF; END$$"
+            f" RAISE EXCEPTION USING MESSAGE = 'the index {name} of {table} is missing or not valid: upgrade again'"
+            "; END IF; END$$"
         )
 
 
@@ -99,8 +100,8 @@ class AddTrackColumn(MigrateOperation):
         """
         Add a nullable *column* to the tracks, with a new domain as its type and *rule* as the domain's CHECK.
 
-        PostgreSQL rewrites the table for a column whose domain has a CHECK, so the CHECK is added after the column. It
-        is NOT VALID, because the column is empty and validation would block writers.
+        PostgreSQL rewrites the table for a column whose domain has a CHECK, so the CHECK is added after the column. The
+        CHECK is NOT VALID, because the column is empty and validation would block writers.
 
         >>> op.add_track_column("label", "varchar(200)", "audiocatalog_visible_v1(VALUE)")  # doctest: +SKIP
         """
@@ -141,7 +142,7 @@ class CreateFunctions(MigrateOperation):
         in ``CHARACTERS``, stands for a class of characters.
 
         At the end of the revision, EXECUTE is revoked from PUBLIC, and a new ``audiocatalog_x_v2`` gets the grantees of
-        ``audiocatalog_x_v1``. Until then, PUBLIC has EXECUTE within the transaction, so do not call this in an
+        ``audiocatalog_x_v1``. Until then, PUBLIC has EXECUTE within the transaction, so do not create functions in an
         ``autocommit_block``.
 
         >>> op.create_functions(Path(__file__).parents[1] / "functions" / "search_v2.sql")  # doctest: +SKIP
@@ -174,8 +175,8 @@ def _long_lock_wait(operations: Operations) -> Iterator[None]:
     """
     Let a concurrent operation wait for earlier transactions.
 
-    No reader or writer waits for this operation, so a long wait does no harm. A lock timeout would leave an invalid
-    index, and all work would have to be repeated.
+    No reader or writer waits for the operation, so a long wait does no harm. A lock timeout would leave an invalid
+    index, and the whole build would have to be repeated.
     """
     migrator: Migrator | None = operations.get_context().opts.get("migrator")
     lock_timeout = "0" if migrator is None else f"{round(migrator.lock_timeout * 1000)}ms"
@@ -188,7 +189,7 @@ def _long_lock_wait(operations: Operations) -> Iterator[None]:
 
 @contextmanager
 def _limits(operations: Operations, **limits: str) -> Iterator[None]:
-    """Set *limits* in a ``with`` block; after a failure, the next attempt restores them."""
+    """Set *limits* in a ``with`` block; after a failure, the next attempt restores the earlier values."""
     migrator: Migrator | None = operations.get_context().opts.get("migrator")
     before = TIMEOUTS if migrator is None else migrator.limits
     for name, value in limits.items():

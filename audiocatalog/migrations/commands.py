@@ -42,13 +42,12 @@ _LITERAL: Final = re.compile(r"'[^']*'|\b\d+\b")
 
 def upgrade(url: str | URL, revision: str = "head", *, lock_timeout: float = 300.0) -> None:
     """
-    Upgrade the schema of the database at *url* to *revision*, unless it is at this revision already.
+    Upgrade the schema of the database at *url* to *revision*, unless the schema is at this revision already.
 
     Concurrent upgrades are safe: one works, and the others wait for at most *lock_timeout* seconds. Running services
     are safe too: a statement waits for a table's lock for at most 0.1 seconds at a time, while other statements on the
-    table wait behind it. If it does not get the lock, its revision is retried for at most *lock_timeout* seconds, and
-    the log names the session that holds the lock. A schema that is one revision ahead of this package is left
-    unchanged.
+    table wait behind it. Without the lock, the revision is retried for at most *lock_timeout* seconds, and the log
+    names the session that holds the lock. A schema that is one revision ahead of this package is left unchanged.
 
     Use the URL of the server itself, not of a pooler.
 
@@ -116,7 +115,7 @@ def current(url: str | URL) -> str | None:
                 context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
                 return context.get_current_revision()
             except CommandError:
-                check_schema(driver_connection(connection))  # Its error says what is wrong.
+                check_schema(driver_connection(connection))  # This raises an error that says what is wrong.
                 raise
 
     # The connection has the short lock timeout of a migration.
@@ -156,9 +155,9 @@ def _run(url: str | URL, run: Callable[[Config], None], lock_timeout: float) -> 
             run(config)
         except CommandError as error:
             with connected(parse_url(url)) as connection:
-                check_schema(driver_connection(connection))  # Its error is more precise, if it raises one.
+                check_schema(driver_connection(connection))  # This may raise a more precise error.
             raise SchemaMismatch(
                 f"the database's schema does not fit this package, which knows revisions up to {SCHEMA_REVISION}: run "
-                "`audiocatalog upgrade`, or install the version that fits",
+                "`audiocatalog upgrade`, or install the version of audiocatalog that fits the schema",
                 operation="upgrade",
             ) from error

@@ -16,8 +16,8 @@ from audiocatalog.migrations.roles import Section, application_grants, execute, 
 Rights = Literal["app", "search"]
 
 _HEAD: Final = (
-    "The rights of audiocatalog for one role. Run this again after an upgrade that adds a table or a function. Only a "
-    "new version of a function inherits the grants of the version before it."
+    "The rights of audiocatalog for one role. Run this script again after an upgrade that adds a table or a function. "
+    "Only a new version of a function inherits the grants of the version before it."
 )
 _REACH: Final = "The role can reach the tables."
 _WHAT: Final = {
@@ -72,14 +72,15 @@ def _sections(driver: psycopg.Connection[Any], role: str, rights: Rights) -> lis
     found = driver.execute(_READ_ROLE, {"schema": layout.schema, "role": role}).fetchone()
     if found is None:
         raise ConfigurationError(
-            "roles: the server has no role of this name: create it first (CREATE ROLE ... LOGIN)", operation="roles"
+            "roles: the server has no role of this name: create the role first (CREATE ROLE ... LOGIN)",
+            operation="roles",
         )
     grants = application_grants if rights == "app" else search_grants
     return [(_REACH, _reach(layout, role, *found)), (_WHAT[rights], grants(layout, role))]
 
 
 def _reach(layout: Layout, role: str, may_connect: bool, may_use: bool) -> list[sql.Composed]:  # noqa: FBT001
-    """Return the missing grants on database and schema, which the owner of the tables may lack the right to give."""
+    """Return the missing grants on database and schema; the owner of the tables may lack the right to grant these."""
     place = sql.Identifier(layout.database), sql.Identifier(layout.schema)
     kinds = ("GRANT CONNECT ON DATABASE {} TO {}", "GRANT USAGE ON SCHEMA {} TO {}")
     wanted = zip(kinds, place, (may_connect, may_use), strict=True)

@@ -30,15 +30,15 @@ from audiocatalog.operations.advisory_locks import holder_of
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext, RevisionStep
 
-#: The key of the advisory lock that a migrator holds. Its value is arbitrary, but must never change.
+#: The key of the advisory lock that a migrator holds. The value is arbitrary, but must never change.
 LOCK_KEY: Final = 0x6175_6469_6F63_6174  # "audiocat"
 # The migrating session itself holds this lock: after its client is killed, the session may continue an index build.
 _SESSION_KEY: Final = LOCK_KEY + 1
 #: Other statements wait behind a statement that waits for a table's lock. So the lock timeout is short, and the
 #: statement is retried.
 TIMEOUTS: Final = {"lock_timeout": "100ms", "statement_timeout": "5s"}
-# These override the settings of the role and the database, but not those that the caller gives libpq in the URL, in
-# PGOPTIONS or in a service file. So they are set by statements: the parameter `options` would replace the caller's.
+# These settings override those of the role and the database, but not those that the caller gives libpq in the URL, in
+# PGOPTIONS or in a service file. So statements set them: the parameter `options` would replace the caller's settings.
 _SETTINGS: Final = {
     **TIMEOUTS,
     # A migrator may pause between two attempts, but not in a transaction, because the transaction's locks block all
@@ -113,10 +113,10 @@ class RetryableSteps:
         migration._migrations_fn = self  # noqa: SLF001
 
     def __call__(self, heads: tuple[str, ...], migration: MigrationContext) -> list[RevisionStep]:
-        """Return the next step alone, or none."""
+        """Return a list with only the next step, or an empty list at the end."""
         if not all(heads):
             # Alembic would fail with an AssertionError.
-            raise SchemaMismatch(f"the table {VERSION_TABLE} names no revision: restore the one that the schema is at")
+            raise SchemaMismatch(f"the table {VERSION_TABLE} names no revision: restore its row with the revision")
         if self._left is None:
             newer = heads == (NEXT_REVISION,) and migration.opts.get("destination_rev") == "head"
             if newer and not _knows(migration, NEXT_REVISION):
@@ -133,7 +133,7 @@ class RetryableSteps:
         return self._left[0].short_log if self._left else "the migration"
 
     def advance(self) -> bool:
-        """Remove the current step, and return whether another one follows."""
+        """Remove the current step, and return whether another step follows."""
         if self._left:
             self._left.popleft()
         return bool(self._left)
@@ -160,7 +160,7 @@ class Migrator:
         restored without grants.
 
         Raises:
-            PermissionDenied: the role lacks a right; the message names it.
+            PermissionDenied: the role lacks a right. The message says what to do.
             SchemaMismatch: the functions work in another schema, and another role owns them; or an earlier text of
                 revision 0001 made the database.
             TransientConflict: a step did not get its locks within the lock timeout. The steps before it are committed.
@@ -201,7 +201,7 @@ class Migrator:
             self.connection.commit()
 
     def _with_advice(self, error: PermissionDenied) -> PermissionDenied:
-        """Return *error* with advice; often, the role may not create objects in the schema."""
+        """Return *error* with advice. Often, the role lacks CREATE on the schema."""
         self.connection.rollback()
         schema, may_create = self._lock_connection.exec_driver_sql(_READ_SCHEMA).one()
         message = f"{str(error).partition(';')[0]}: upgrade as the role that owns the tables and functions"
@@ -259,13 +259,13 @@ class Migrator:
         with translated("upgrade"):
             found = self._lock_connection.execute(_OLDEST_HOLDER, {"own": self._own}).one_or_none()
         if found is None:
-            return "the transaction that held it has ended"
+            return "the transaction that held the lock has ended"
         age = "" if found.age is None else f", for {found.age:.1f} s"
         return f"process {found.pid} ({found.name}) uses {found.tables}{age}"
 
     def _cancel_autovacuum(self) -> None:
         """
-        Wait for autovacuum's lock to make autovacuum end; the lock mode blocks neither readers nor writers.
+        End autovacuum by waiting for its lock, in a mode that blocks neither readers nor writers.
 
         Autovacuum ends when another session has waited for `deadlock_timeout`; the lock timeout of a migration is
         shorter.
@@ -286,7 +286,7 @@ class Migrator:
         while not done.wait(pause):
             try:
                 found = self._lock_connection.execute(_PROGRESS, {"pid": self._pid}).one_or_none()
-            except Exception:  # noqa: BLE001  # The migration itself will raise it.
+            except Exception:  # noqa: BLE001  # The migration itself will raise the error.
                 return
             if found is not None:
                 phase, percent, blocker = found
@@ -299,7 +299,7 @@ class Migrator:
 @contextmanager
 def exclusive_migrator(url: URL, *, timeout: float) -> Iterator[Migrator]:
     """
-    Yield a migrator while no other one works on the database.
+    Yield a migrator, while no other migrator works on the database.
 
     A separate connection polls for the lock and holds it. A wait inside the server would deadlock with ``CREATE INDEX
     CONCURRENTLY``, because that statement waits for every transaction, including the one that waits for the lock.
@@ -373,13 +373,13 @@ def _take(connection: Connection, key: int, timeout: float) -> None:
     def log_wait(state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1:
             LOGGER.warning(
-                "waiting for another upgrade to end: %s holds its lock", find_holder(), extra={"operation": "upgrade"}
+                "waiting for another upgrade to end: %s holds the lock", find_holder(), extra={"operation": "upgrade"}
             )
 
     def fail(_: tenacity.RetryCallState) -> Any:  # noqa: ANN401
         raise TransientConflict(
-            f"another upgrade has been running for {timeout:g} s: {find_holder()} holds its lock; wait until it has "
-            "ended, or end it",
+            f"another upgrade has been running for {timeout:g} s: {find_holder()} holds the lock; wait for the end of "
+            "that upgrade, or end its process",
             operation="upgrade",
         )
 

@@ -129,8 +129,8 @@ def execute(driver: psycopg.Connection[Any], sections: Iterable[Section]) -> Non
             driver.execute(statement)
     if _NOT_DONE.intersection(warnings):
         raise PermissionDenied(
-            "roles: this database role may not grant on all objects of audiocatalog or on their schema; nothing "
-            "was changed: run this as a superuser, or as the owner of the database and the schema",
+            "roles: this database role may not grant rights on all objects of audiocatalog or on their schema; nothing "
+            "was changed: run the command as a superuser, or as the owner of the database and the schema",
             operation="roles",
         )
 
@@ -143,8 +143,8 @@ def _refuse_roles_without_limits(driver: psycopg.Connection[Any], names: RoleNam
     ).fetchone()
     if row is not None:
         raise ConfigurationError(
-            f"the role {row[0]} is a superuser or a member of {names.owner}, so grants do not limit it; nothing was "
-            "changed: use another role, or revoke these rights from it",
+            f"the role {row[0]} is a superuser or a member of {names.owner}, so grants do not limit the role; nothing "
+            "was changed: use another role, or revoke these rights from the role",
             operation="roles",
         )
 
@@ -153,34 +153,34 @@ def _refuse_roles_without_limits(driver: psycopg.Connection[Any], names: RoleNam
 Section = tuple[str, Sequence[sql.Composed]]
 
 _HEAD: Final = (
-    "The roles of audiocatalog. Run this again after each upgrade, or run `audiocatalog roles --apply`: a new object "
-    "belongs to the role that ran the migration, and the other roles have no rights to it yet."
+    "The roles of audiocatalog. Run `audiocatalog roles --apply` or this script again after each upgrade: a new object "
+    "belongs to the role that ran the migration, and the other roles have no rights to the object yet."
 )
 _NO_LOGIN: Final = (
     "These roles cannot log in. Give them a password (ALTER ROLE ... LOGIN PASSWORD ...), or make your own login roles "
     "members of them (GRANT ... TO ...)."
 )
-_MEMBER: Final = "Only a member of the owner role can give it objects."
+_MEMBER: Final = "Only a member of the owner role can transfer objects to this role."
 _OWNER: Final = (
     "The owner runs migrations, and the functions that write the history run with its rights. Services must not log in "
-    "as the owner, or as a member of it."
+    "as the owner or as one of its members."
 )
 _DEFAULTS: Final = (
-    "No other role may execute a function that the owner creates later, until it is granted. This holds only for this "
-    "database and this owner."
+    "No other role may execute a function that the owner creates later, until the right is granted. This rule holds "
+    "only for this database and this owner."
 )
 _TEMPORARY: Final = "No other role may fill the disk with temporary tables of this database."
 _REVOKED: Final = (
-    "All other rights are revoked. A role with the right to create functions in the schema could make the owner call "
-    "them."
+    "All other rights are revoked. A role that may create functions in the schema could make the owner call such a "
+    "function."
 )
 _APP: Final = (
     "The application reads everything, calls the functions that save and move tracks, and refreshes the words for "
     "searches."
 )
 _SEARCH: Final = (
-    "The search reads tracks and words. Sessions that log in as this role are read-only; members of it that log in as "
-    "themselves are not, but have no right to write."
+    "The search reads tracks and words. Sessions that log in as this role are read-only. Sessions of its members are "
+    "not read-only, but have no right to write."
 )
 
 

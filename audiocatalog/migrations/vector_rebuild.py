@@ -1,5 +1,5 @@
 """
-The online rebuild of the search vectors, for a new version of them (docs/adr/0013).
+The online rebuild of the search vectors, for a new version of their functions (docs/adr/0013).
 
 The table has two columns for vectors. A revision assigns the functions of the new version to the unused column. From
 then on, every written row gets a vector in this column. The rebuild runs an UPDATE that changes no value on the older
@@ -29,7 +29,7 @@ from audiocatalog.migrations.migrator import LOCK_KEY, connected
 from audiocatalog.migrations.vector_columns import Vector, VectorPlan, read_value, read_vectors
 from audiocatalog.operations.advisory_locks import holder_of
 
-#: The lock of the rebuilding session. Migrations may run meanwhile, except while it builds or drops an index.
+#: The lock of the rebuilding session. Migrations may run meanwhile, except while the session builds or drops an index.
 _REBUILD_KEY: Final = LOCK_KEY + 2
 _POLL_INTERVAL: Final = 0.2
 #: The number of tracks that a rebuild reads at a time, without a lock, before it fills those that need a vector.
@@ -66,7 +66,7 @@ WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE da
 
 
 class RebuildStep(NamedTuple):
-    """The current step, and the number of *tracks* it has processed, or None if it does not process tracks."""
+    """The current *step*, and the number of processed *tracks*, or None if the step processes no tracks."""
 
     step: str
     tracks: int | None = None
@@ -165,7 +165,7 @@ def _rebuilt(vector: Vector, rate: float | None, timeout: float, report: _Report
 
 
 class _Window(NamedTuple):
-    """The ids of those *due* among a number of consecutive *tracks*."""
+    """A number of consecutive *tracks*, and the ids of the tracks that are *due*."""
 
     tracks: int
     due: list[UUID]
@@ -206,7 +206,7 @@ class _Pace:
 
 
 def _fill(vector: Vector, due: list[UUID], pace: _Pace, report: _Report) -> int:
-    """Fill the tracks that are *due*, retry locked ones with backoff, and return how many were filled."""
+    """Fill the tracks that are *due*, retry locked tracks with backoff, and return the number of filled tracks."""
     filled, pause = 0, _SHORTEST_PAUSE
     while due:
         left = set(due)
@@ -257,8 +257,8 @@ def _holding(driver: psycopg.Connection[Any], key: int, timeout: float) -> Itera
         if time.monotonic() > deadline:
             holder = run(driver, holder_of(key), "rebuild")
             raise TransientConflict(
-                f"another rebuild or an upgrade has been running for {timeout:g} s: {holder} holds its "
-                "lock; wait until it has ended, or end it",
+                f"another rebuild or an upgrade has been running for {timeout:g} s: {holder} holds the lock; wait "
+                "until that process has released the lock, or end that process",
                 operation="rebuild",
             )
         time.sleep(_POLL_INTERVAL)

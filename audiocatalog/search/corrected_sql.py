@@ -42,7 +42,7 @@ _SCORED: Final = """
 
 @lru_cache(maxsize=256)
 def corrected_sql(shape: Shape) -> str:
-    """Return the statement for tracks with similar words, or with only some of the words."""
+    """Return the statement that finds tracks with similar words, or with only some of the words."""
     # If the whole text, with its hyphens, is a track's name, the track may contain the words that the query excludes.
     meets = f"""((t.search_vector @@ (SELECT excluded FROM asked)) IS NOT TRUE
       OR (ARRAY[t.title_name, t.artist_name] && (SELECT literal FROM asked)

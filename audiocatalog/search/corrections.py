@@ -25,7 +25,7 @@ _MAX_ALTERNATIVES: Final = 60
 _MAX_ALTERNATIVES_OF_ALL: Final = 30
 #: The maximum number of words that a track may lack.
 MAX_MISSING: Final = 3
-#: The words that a track may lack are among the rarest words of the query, at most this many.
+#: A track may lack only words that are among this many rarest words of the query.
 _MAX_INFORMATIVE: Final = 6
 #: The corrections of longer words differ by at most two edits, those of other words by one.
 _MAX_ONE_EDIT_LENGTH: Final = 5
@@ -47,7 +47,7 @@ AS_TYPED: Final = 100.0
 
 
 class Alternative(NamedTuple):
-    """One or two words that may be meant, their distance from the typed word, and the number of tracks with them."""
+    """A word or a pair of words that may be meant, its distance from the typed word, and its number of tracks."""
 
     words: str
     edit_distance: float

@@ -63,7 +63,7 @@ def explain(query: str, id: UUID | str, *, filters: SearchFilters | None, timeou
 
 @lru_cache(maxsize=256)
 def explanation_sql(conditions: tuple[str, ...]) -> str:
-    """Return the statement for the conditions that a track meets and for the fields that contain each term."""
+    """Return the statement that finds the conditions that a track meets, and its fields that contain each term."""
     found = ", ".join(
         f"CASE WHEN field IN ('', '{weight}') AND spelling <> '' THEN t.search_vector @@ "
         f"replace(replace(spelling, '~', ':{weight}'), '^', ':{weight}' || prefix_mark)::tsquery END"
@@ -98,7 +98,7 @@ def reason_of_place(position: int, total: int, score: float, *, is_corrected: bo
         return f"hit {position} of {total}: no track contains all words as typed; {TIERS[0]}{meant}"
     boosted = next((tier for least, tier in _BOOSTED.items() if least <= score < least + 10), None)
     if boosted is not None:
-        return f"hit {position} of {total}: {TIERS[boosted]}, and it is among the first {MAX_BOOSTED} of that name"
+        return f"hit {position} of {total}: {TIERS[boosted]}, and the first {MAX_BOOSTED} such tracks rank higher"
     return f"hit {position} of {total}: {TIERS[max(tier for tier in TIERS if tier <= score)]}"
 
 
@@ -107,7 +107,7 @@ def reason_of_absence(terms: tuple[TermExplanation, ...], unmet: tuple[str, ...]
     if unmet:
         return f"not found: the track does not meet these conditions: {', '.join(unmet)}"
     if excluded := [one.term for one in terms if one.excluded and one.fields]:
-        return f"not found: the track contains what the query excludes: {', '.join(map(repr, excluded))}"
+        return f"not found: the track contains words that the query excludes: {', '.join(map(repr, excluded))}"
     if missing := [one.term for one in terms if not one.excluded and not one.fields]:
         return f"not found: the track does not contain {', '.join(map(repr, missing))}"
     if sample > 1:

@@ -2,7 +2,7 @@
 Folding and splitting of text into words, with the position of every character, for highlights.
 
 These functions mirror ``audiocatalog_fold_v1`` and ``audiocatalog_words_v1`` in ``alembic/functions/search_v1.sql``,
-with which the server finds tracks. A test compares the two for every character of Unicode.
+which the server uses to find tracks. A test compares the results of both for every character of Unicode.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ _WORD = re.compile(f"(?![{SEPARATORS}])[{ALONE}]|[^{SEPARATORS}{ALONE}]{{1,{LONG
 _TERM_WITH_PUNCTUATION = re.compile(f"(?<![^{BLANKS}])[^{SEPARATORS}]*+[^{BLANKS}]+")
 _AROUND_SIGNS: Final = '()[]{}"'
 _SIGN = re.compile("[$!@]")
-# Signs that are read as letters: $ beside a letter or digit (Ke$ha), ! and @ between two of these (P!nk, M@tt).
+# Signs that are read as letters: $ beside a letter or digit (Ke$ha), ! and @ between two letters or digits (P!nk).
 _DOLLARS = re.compile(rf"(?<=[^{SEPARATORS}])\$+|(?<!\$)\$++(?=[^{SEPARATORS}])")
 _EXCLAMATION_MARK = re.compile(f"(?<=[^{SEPARATORS}])!(?=[^{SEPARATORS}])")
 _AT_SIGN = re.compile(f"(?<=[^{SEPARATORS}])@(?=[^{SEPARATORS}])")

@@ -38,7 +38,7 @@ MAX_CHARACTERS: Final = 1000
 TERM_FIELDS: Final = ("title", "artist", "album", "genre")
 
 _WORD: Final = re.compile(r"\S+")
-#: The quotes that can close each opening quote. Countries differ in which quote opens.
+#: The quotes that can close each opening quote. Some countries open with a quote that others close with.
 _CLOSING: Final[Mapping[str, str]] = {'"': '"', "“": "”", "„": "“”", "”": "”", "«": "»", "»": "«»"}
 _QUOTE: Final = re.compile(f"[{''.join(_CLOSING)}]")
 
@@ -90,7 +90,7 @@ class Query:
 
     @property
     def words(self) -> list[str]:
-        """The words of the text: at most 64, because an OR may stand between two of the 32 terms."""
+        """The first words of the text, at most 64: the 32 terms, and an OR between each two of them."""
         return self.text.split()[: 2 * MAX_TERMS]
 
     @property
@@ -116,8 +116,8 @@ def parse_query(text: object) -> Query:
     - If every term is excluded, the terms are words with a hyphen.
     - Words without a visible character are dropped.
 
-    At most 32 terms are searched for, excluded ones included. Each word of a phrase counts as a term, and so does
-    a range. OR does not count. The rest of the query is ignored.
+    A search uses at most 32 terms, including excluded terms, and ignores the rest of the query. Each word of a phrase
+    counts as a term, and so does a range. OR does not count.
 
     Raises:
         InvalidInput: *text* is not a string, has more than 1,000 characters, or holds a character that cannot be
@@ -162,7 +162,7 @@ _Parsed = tuple[Term, bool]
 
 
 def _first_terms(parsed: Sequence[_Parsed]) -> tuple[list[_Parsed], int]:
-    """Return the terms within the limit, each with whether it is excluded, and the number of terms beyond the limit."""
+    """Return the terms within the limit, each paired with whether it is excluded, and the number of further terms."""
     first: list[_Parsed] = []
     left, ignored, ends_in_or = MAX_TERMS, 0, False
     for before, (term, is_excluded), after in zip([None, *parsed], parsed, [*parsed[1:], None], strict=False):
@@ -183,7 +183,7 @@ def _first_terms(parsed: Sequence[_Parsed]) -> tuple[list[_Parsed], int]:
 
 
 def _is_alternative(parsed: _Parsed | None) -> bool:
-    """Return whether OR can join this term to another."""
+    """Return whether OR can join this term to another term."""
     return parsed is not None and not parsed[1] and parsed[0] != _OR and not _parse_range(parsed[0], {})
 
 
@@ -198,7 +198,7 @@ def _visible_words(text: str) -> list[str]:
 
 
 def _split_terms(text: str) -> Iterator[tuple[Term, bool]]:
-    """Split *text* into words and phrases, each with whether it is excluded."""
+    """Yield each word or phrase of *text*, and whether the query excludes it."""
     closing = _closing_quotes(text)
     letters = [0, *accumulate(map(str.isalnum, text))]  # The number of letters and digits before each position.
     place = 0

@@ -19,7 +19,7 @@ from audiocatalog.search.terms_sql import term_parameters
 from audiocatalog.search.typed_sql import Shape
 from audiocatalog.status import TrackStatus
 
-# The other half of the timeout is for the page, and for the partial answer after a timeout.
+# The share of the timeout for finding tracks. The rest is for the page, and for the partial answer after a timeout.
 _CANDIDATE_TIME_FRACTION: Final = 0.5
 
 
@@ -40,7 +40,7 @@ class Request:
     timeout: float
     #: The identity of the search. A cursor of another search is rejected.
     identity: str
-    #: The filter or range behind each condition of the shape.
+    #: The name of the filter or range that each condition of the shape checks.
     condition_names: tuple[str, ...]
 
     @classmethod
@@ -60,7 +60,7 @@ class Request:
         Return the request for the arguments of a search.
 
         Raises:
-            InvalidInput: an argument is invalid; the error names it.
+            InvalidInput: an argument is invalid. The error names the argument.
         """
         parsed = parse_query(query)
         check_page(limit, offset)
@@ -93,9 +93,9 @@ class Request:
 
 def _identity(query: object, filters: SearchFilters, order_by: SearchOrder) -> str:
     """
-    Return text that identifies the search, the same in every process.
+    Return text that identifies the search and is the same in every process.
 
-    The repr of SearchFilters cannot identify a search, because it leaves the values out.
+    The repr of SearchFilters cannot identify a search, because this repr leaves the values out.
     """
     _, values = filters.conditions()
     narrowed = sorted((name, sorted(value) if isinstance(value, list) else value) for name, value in values.items())
@@ -103,7 +103,7 @@ def _identity(query: object, filters: SearchFilters, order_by: SearchOrder) -> s
 
 
 def _page_parameters(cursor: Cursor | None, order_by: SearchOrder, limit: int, offset: int) -> dict[str, Any]:
-    """Return the parameters of the page. They ask for one more hit, which shows whether there is a next page."""
+    """Return the parameters of the page. They ask for one more hit, which shows that a next page exists."""
     key: Sequence[Any] = cursor.key if cursor else ()
     parameters: dict[str, Any] = {
         "limit": limit + 1,
@@ -122,7 +122,7 @@ def _page_parameters(cursor: Cursor | None, order_by: SearchOrder, limit: int, o
         ]
         return parameters | {"after_segment": segment, "after_key": checked}
     except (IndexError, TypeError, ValueError, OverflowError):
-        raise InvalidInput(Problem("after", "what the page before gave as `next_cursor`"), operation="search") from None
+        raise InvalidInput(Problem("after", "the `next_cursor` of the page before"), operation="search") from None
 
 
 def _score(value: object) -> float:
@@ -150,7 +150,7 @@ def _time(value: object) -> str:
     return datetime.fromisoformat(value).isoformat()
 
 
-# The checks of a key, by the type of its column. Each returns the key as the server writes it.
+# The functions that check a sort key, by the type of its column. Each returns the key as the server writes it.
 _CHECKED: Final[Mapping[str, Callable[[object], str]]] = {"varchar": _name, "int": _year, "timestamptz": _time}
 _MAX_NAME_LENGTH: Final = 200
 

@@ -75,7 +75,7 @@ class Facet:
     The most frequent values of a field among the found tracks, at most 20.
 
     Values that a filter treats as equal, such as Hip Hop and hip-hop, are one value, in its most frequent spelling.
-    *is_exact*: whether the tracks were counted, not estimated. *is_complete*: whether there are no other values.
+    *is_exact*: whether the tracks were counted, not estimated. *is_complete*: whether the field has no further values.
     """
 
     values: tuple[FacetValue, ...]
@@ -90,8 +90,8 @@ class SearchPage:
     """
     A page of hits, in the order of the search.
 
-    - *total*: the number of found tracks. It is exact up to at least 1,000. A higher total is an estimate, or 10,000 if
-      the search has no words;
+    - *total*: the number of found tracks. It is exact up to at least 1,000; a higher total is an estimate. In a search
+      without words, counting ends at 10,000;
     - *is_total_exact*: whether *total* is exact;
     - *next_cursor*: the value of ``after`` for the next page; None on the last page;
     - *suggestion*: the corrected query, if the hits do not contain the words as typed;
@@ -134,7 +134,7 @@ class Cursor(NamedTuple):
     id: UUID
 
     def text(self, search: str) -> str:
-        """Return the cursor as text for callers, bound to *search*."""
+        """Return the cursor as text, which is valid only for *search*."""
         return write_cursor([_mark(search), self.strategy, self.sample, self.key, self.id.hex])
 
     @classmethod
@@ -205,7 +205,7 @@ class TermExplanation:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """
-    The position of a track in a search, and the reasons for it.
+    The position of a track in a search, or its absence, and the reason.
 
     - *position*: counted from 1; None if the track is not a hit;
     - *score*: the score of the hit; None if the track is not a hit;

@@ -48,7 +48,7 @@ class _Answer:
 
 
 def search(request: Request) -> Operation[SearchPage]:
-    """Search as ``Catalog.search`` describes it."""
+    """Search, as ``Catalog.search`` describes."""
     if request.query.id is not None:
         return (yield from _find_by_id(request, request.query.id))
     answer, wanted, suggestion = yield from _find(request)
@@ -106,7 +106,7 @@ def _find_as_typed(request: Request) -> Operation[_Answer]:
     """
     Search for the words as typed; after a timeout, search a small part of the table.
 
-    In a search by relevance, the part is the sparsest sample. In any other order, it is the first tracks of the order.
+    In a search by relevance, the part is the sparsest sample. In any other order, the part is the order's first tracks.
 
     Raises:
         QueryTimeout: the second statement timed out too.
@@ -119,7 +119,7 @@ def _find_as_typed(request: Request) -> Operation[_Answer]:
     limit = max(request.parameters["limit"], FEW_HITS)
     parameters = request.parameters | {"look_further": False, "limit": limit}
     if request.cursor is not None and request.cursor.strategy == "corrected":
-        # The corrected search places every hit of this statement before its own hits.
+        # The corrected statement places the hits of this statement first.
         parameters |= {"look_further": True, "after_score": None, "after_id": None, "offset": 0}
     settings = GENERIC_PLAN_SETTINGS if has_words else CUSTOM_PLAN_SETTINGS
     try:
@@ -140,7 +140,7 @@ def _find_as_typed(request: Request) -> Operation[_Answer]:
     return _Answer(rows, strategy, is_partial=True)
 
 
-_TOO_LONG: Final = "search: it took longer than search_timeout; add words or filters, or raise search_timeout"
+_TOO_LONG: Final = "search: there was no answer within search_timeout: add words or filters, or raise search_timeout"
 
 
 def _needs_corrections(request: Request, answer: _Answer) -> bool:
@@ -160,7 +160,7 @@ def _find_by_id(request: Request, track_id: UUID) -> Operation[SearchPage]:
 
 
 def _facet_of(track: Track | None, name: str) -> Facet:
-    """Return the facet of a page with *track* only, or with no track."""
+    """Return the facet *name* of a page whose only hit is *track*, or of an empty page."""
     value = None if track is None else getattr(track, "year" if name == "decade" else name)
     if value is None:
         return Facet((), is_exact=True, is_complete=True)
@@ -225,7 +225,7 @@ def _wanted_words(terms: Iterable[Term], words: Iterable[str]) -> list[WantedWor
 
 
 def _suggestion(correctable: Sequence[CorrectableTerm], rows: Sequence[tuple[Any, ...]]) -> str | None:
-    """Return the query with its words corrected to those of the first hit; None if that changes no word."""
+    """Return the query with its words corrected to those of the first hit, or None if no word changes."""
     if not rows or rows[0][-_TRACK_WIDTH] is None:
         return None
     track = track_of(rows[0][-_TRACK_WIDTH:])

@@ -30,13 +30,13 @@ _MAX_SCANNED: Final = 10_000
 
 
 class _SortSegment(NamedTuple):
-    """A part of an order: the condition of its tracks, the columns that sort them, and the direction."""
+    """A part of an order: the condition of its tracks, the columns that sort these tracks, and the direction."""
 
     among: str
     columns: tuple[str, ...]
     types: tuple[str, ...]
     descending: bool = False
-    #: The columns with one value in the whole segment. ORDER BY names them so that the planner scans their index.
+    #: The columns with one value in the whole segment. ORDER BY names these too, so that the planner scans their index.
     sorted_by: tuple[str, ...] = ()
 
     @property
@@ -45,7 +45,7 @@ class _SortSegment(NamedTuple):
         return ", ".join(f"t.{column}{direction}" for column in (*self.sorted_by, *self.columns, "id"))
 
     def after(self, number: int) -> str:
-        """Return the condition of tracks after the last hit, whose segment and key are parameters."""
+        """Return the condition for tracks after the last hit. The segment and the key of that hit are parameters."""
         names = ", ".join(f"t.{column}" for column in (*self.columns, "id"))
         keys = ", ".join(
             [f"(%(after_key)s::text[])[{place + 1}]::{kind}" for place, kind in enumerate(self.types)]
@@ -138,7 +138,7 @@ def _conditions(shape: Shape, *, has_words: bool) -> tuple[str, str]:
 
 
 def _scan(number: int, segment: _SortSegment, source: str, gate: str) -> str:
-    """Return the first hits of a segment, among the tracks of *source*."""
+    """Return the SELECT of the first hits of a segment, among the tracks of *source*."""
     keys = "ARRAY[" + ", ".join(f"t.{column}::text" for column in segment.columns) + "]::text[]"
     return f"""(SELECT {number} AS segment, row_number() OVER (ORDER BY {segment.order}) AS place, {keys} AS keys,
     {COLUMNS}

@@ -1,9 +1,9 @@
-"""The parameters of a query's terms, and the SQL that turns them into text queries.
+"""The parameters of a query's terms, and the SQL that turns the terms into text queries.
 
 The server folds and splits the terms with the functions that it uses for stored text. ``TERMS_CTE`` defines two tables
 for the statements:
 
-- ``asked``: one row with all values that a track is compared with;
+- ``asked``: one row with every value that the statement compares with a track;
 - ``pair``: each way to split the typed words into a title and an artist.
 """
 
@@ -20,11 +20,11 @@ from audiocatalog.search.query import Query, Term
 LAST: Final = "chr(1114111)"
 #: The weights of the fields in a search vector.
 _WEIGHT_OF: Final = {None: "", "title": "A", "artist": "B", "album": "C", "genre": "D"}
-#: If at most this many tracks contain another word, a prefix is checked on their rows and not looked up in the index.
+#: If at most this many tracks contain another word, the rows of these tracks are checked for a prefix, not the index.
 _RARE_TRACKS: Final = 2000
 #: Texts with more words are not compared with an artist and a title side by side.
 MAX_NAME_WORDS: Final = 16
-#: The maximum number of words after an artist and a title that belong to neither ("lyrics", "full album").
+#: The maximum number of further words ("lyrics", "full album") after the words of an artist and a title.
 _MAX_TRAILING_WORDS: Final = 3
 
 TERMS_CTE: Final = f"""
@@ -136,7 +136,7 @@ def _rows(query: Query) -> list[_Row]:
 
 
 def terms_of(query: Query) -> list[Term]:
-    """Return the terms of *query* in the order of ``term_parameters``: the excluded ones last."""
+    """Return the terms of *query* in the order of ``term_parameters``: excluded terms last."""
     return [row.term for row in _rows(query) if row.clause is not None]
 
 

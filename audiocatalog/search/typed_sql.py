@@ -2,11 +2,11 @@
 
 The statement collects candidates, scores each with one expression and returns a page. The sources of candidates are:
 
-- names: tracks whose title, artist or both are the query or begin with it, found with two B-trees;
-- samples: 1 in 4,096, 512, 64 and 8 tracks with the words, each read only if the sparser one has fewer than 200 tracks;
-- every track with the words, read only if the sample of 1 in 8 has fewer than 200 tracks.
+- names: tracks whose title, artist or both are the query or begin with the query, found with two B-tree indexes;
+- samples of 1 in 4,096, 512, 64 and 8 tracks with the words, each read only if no sparser sample has 200 tracks;
+- every track with the words, read only if no sample has 200 tracks.
 
-Each source is bounded, so a common word costs as much as a rare one.
+Each source is bounded, so a common word costs as much as a rare word.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_SIMILAR: Final = 200
 MAX_WORDS: Final = 32
 #: A one-word query with at most this many hits may be corrected.
 FEW_HITS: Final = 3
-#: If the query is both an artist and a title, this many tracks with each get a boost.
+#: If the query is both an artist and a title, this many tracks of the artist and with the title get a boost.
 MAX_BOOSTED: Final = 3
 #: The maximum number of values of a facet.
 MAX_VALUES: Final = 20
@@ -80,8 +80,8 @@ CASE
   ELSE 10
 END"""
 
-# Within a tier, these count in this order: accents as typed, the share of the track's names in the query, names that
-# the query contains, and the rank of the words. The sum is below 10, so a track stays in its tier.
+# Within a tier, the score adds points for accents as typed, for the share of the track's names in the query, for names
+# that the query contains, and for the rank of the words. The sum is below 10, so a track stays in its tier.
 _SCORED: Final = f"""
   SELECT t.id, t.accented, {_TIER}
     + CASE WHEN t.accented THEN 4.0 ELSE 0.0 END
@@ -118,7 +118,7 @@ def sample_ctes(
     prefix: str, words: str, narrowed: str, *gates: str, factors: tuple[int, ...] = SAMPLES, enough: int = SAMPLE_TARGET
 ) -> tuple[list[str], list[str]]:
     """
-    Return the CTEs of the samples that match *words* and *narrowed*, sparsest first, and the SELECTs to read them.
+    Return the CTEs of the samples that match *words* and *narrowed*, sparsest first, and the SELECTs from these CTEs.
 
     The server evaluates a sample only if every gate is true, if no sparser sample has *enough* tracks, and if time is
     left. The parameter ``sample`` of a later page selects one sample instead.
@@ -177,7 +177,7 @@ def _named(narrowed: str) -> str:
 # True if nothing matched, or if a one-word query matched at most 3 tracks.
 _HAS_FEW_HITS: Final = f"(SELECT count(*) <= CASE WHEN %(is_one_word)s THEN {FEW_HITS} ELSE 0 END FROM found)"
 
-# Words of the vocabulary that are similar to the typed ones, joined from two adjacent words, or split from one. The
+# Words of the vocabulary that are similar to a typed word, joined from two adjacent words, or split from one word. The
 # server looks these words up only if the query may be corrected.
 _LOOKED_UP: Final = "SELECT word, tracks FROM audio_search_words WHERE word"
 _SIMILAR_WORDS: Final = f"""
@@ -211,8 +211,8 @@ def page_ctes(scored: str, sources: list[str], facets: tuple[str, ...]) -> str:
     Return the CTEs that score the candidates of *sources* and select the page.
 
     *scored*: a SELECT of ``id, accented, score, exact``; *exact* is ``T`` if the title is the query, ``A`` if the
-    artist is. If the query is both, the first tracks with each get a boost. A boost
-    is 20 points, or 40 for the artist's tracks if these are more.
+    artist is. If the query is both, the first tracks of each kind get a boost: 20 points, or 40 for the artist's tracks
+    if the artist has more tracks than the title.
     """
     return f"""
 source AS MATERIALIZED (
@@ -246,7 +246,7 @@ page AS MATERIALIZED (
 _SAME: Final = dict.fromkeys(FACET_FIELDS, f"{NAME_FUNCTION}({FOLD_FUNCTION}(value))") | {"artist": "name"}
 
 
-#: The columns that facets are counted by.
+#: The columns whose values facets count.
 FACET_COLUMNS: Final = ", ".join(
     (*(f"t.{field}" for field in FACET_FIELDS), "t.artist_name", "t.year / 10 * 10 AS decade", "t.status")
 )

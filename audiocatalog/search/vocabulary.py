@@ -15,13 +15,13 @@ from audiocatalog.operations.operation import (
     settings_call,
 )
 
-#: Tries to get the lock that lets only one transaction count. Returns whether it got the lock, and the lock's key.
+#: The statement that tries to take the lock of the counting transaction: whether it took the lock, and the lock's key.
 LOCK: Final = Statement(
     "SELECT pg_try_advisory_xact_lock(key), key FROM hashtextextended('audiocatalog vocabulary', 0) AS key"
 )
 
-#: Counts the words. To save writes, it skips counts that changed by at most 10 %. To avoid deadlocks, it writes rows
-#: in the order of the words.
+#: The statement that counts the words. To save writes, it keeps stored counts that changed by at most 10 %. To avoid
+#: deadlocks, it writes rows in the order of the words.
 REFRESH: Final = Statement(
     f"""
 WITH counted AS MATERIALIZED (
@@ -46,7 +46,7 @@ RETURNING at, tracks, words, {TRANSACTION_MARK}""",
     writes_history=False,
 )
 
-#: Updates the planner's statistics. PostgreSQL only warns a role that does not own the table.
+#: The statement that updates the planner's statistics. For a role that does not own the table, it has no effect.
 ANALYZE: Final = Statement("ANALYZE audio_search_words", is_command=True)
 
 
@@ -60,7 +60,7 @@ class Vocabulary(NamedTuple):
 
 def refresh_vocabulary(*, timeout: float) -> Operation[Vocabulary]:
     """
-    Count the words in the open transaction, as ``Catalog.refresh_vocabulary`` describes it.
+    Count the words in the open transaction, as ``Catalog.refresh_vocabulary`` describes.
 
     Raises:
         TransientConflict: another transaction is counting; retry later.
@@ -70,7 +70,7 @@ def refresh_vocabulary(*, timeout: float) -> Operation[Vocabulary]:
     if not is_locked:
         holder = yield from holder_of(key)
         raise TransientConflict(
-            f"another count of the words is under way: {holder} holds its lock; retry when it has ended",
+            f"another count of the words is running: {holder} holds the lock; retry when that count has ended",
             operation="refresh_vocabulary",
         )
     (counted,) = yield REFRESH._replace(timeout=timeout), (datetime.now(UTC),)

@@ -69,9 +69,9 @@ class TestCommand:
         ("arguments", "reason"),
         [
             (("--url", "postgresql://x/y", "--local", "z", "stats"), "leave one of them out"),
-            (("--url", "", "stats"), "is empty: is a variable not set?"),
-            (("--local", "", "stats"), "is empty: is a variable not set?"),
-            (("stats", "--url", "postgresql://x/y"), "--url comes before the command"),
+            (("--url", "", "stats"), "is empty: give a value"),
+            (("--local", "", "stats"), "is empty: give a value"),
+            (("stats", "--url", "postgresql://x/y"), "--url must come before the command"),
             (("stats", "--bogus"), "o such option"),
             (("--url", "mysql://x/y", "stats"), "must begin with postgresql://"),
             (("--url", "postgresql://x:y@localhost:port/z", "stats"), "cannot be read"),
@@ -105,9 +105,9 @@ class TestCommand:
             (("release",), "give the ID and the TOKEN of a claim, or --expired"),
             (("release", str(UUID(int=7))), "give the ID and the TOKEN"),
             (("release", str(UUID(int=7)), "7", "--expired"), "leave ID, TOKEN and --reason out"),
-            (("release", str(UUID(int=7)), "7", "--limit", "7"), "--limit goes with --expired"),
+            (("release", str(UUID(int=7)), "7", "--limit", "7"), "--limit needs --expired"),
             (("vocabulary", "refresh", "--timeout", "0"), "'--timeout'"),
-            (("vocabulary", "refresh", "--url", "x"), "--url comes before the command"),
+            (("vocabulary", "refresh", "--url", "x"), "--url must come before the command"),
         ],
     )
     def test_a_wrong_command_line_ends_with_2(self, arguments: tuple[str, ...], reason: str) -> None:
@@ -145,8 +145,10 @@ class TestCommand:
 class TestUpgrade:
     def test_it_tells_from_where_to_where(self, empty_database: Callable[[], str]) -> None:
         url = empty_database()
-        assert invoke("--url", url, "upgrade").stdout == f"upgraded from an empty database to {SCHEMA_REVISION}\n"
-        assert invoke("--url", url, "upgrade").stdout == f"already at {SCHEMA_REVISION}\n"
+        assert invoke("--url", url, "upgrade").stdout == (
+            f"the schema was upgraded from an empty database to {SCHEMA_REVISION}\n"
+        )
+        assert invoke("--url", url, "upgrade").stdout == f"the schema is already at {SCHEMA_REVISION}\n"
         assert json.loads(invoke("--url", url, "upgrade", "--json").stdout) == {
             "from": SCHEMA_REVISION,
             "to": SCHEMA_REVISION,

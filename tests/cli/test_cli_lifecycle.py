@@ -148,7 +148,7 @@ class TestEnds:
         assert result.stderr.startswith("error: --error: at most 1,000 characters")
 
     def test_renew(self, run: Run, held: tuple[str, str]) -> None:
-        assert run("renew", *held, "--lease", "2h").stdout.startswith("held until ")
+        assert run("renew", *held, "--lease", "2h").stdout.startswith("the lease ends at ")
         found = json.loads(run("renew", *held, "--lease", "3h", "--json").stdout)
         assert (found["id"], found["token"]) == (held[0], int(held[1]))
         assert datetime.fromisoformat(found["expires_at"]) > datetime.now(UTC) + timedelta(minutes=175)
@@ -180,14 +180,14 @@ class TestExpired:
             json.loads(line) for line in run("release", "--expired", "--limit", "1", "--json").stdout.splitlines()
         )
         assert (change["to_status"], change["reason"]) == ("PENDING", "the lease of ann ran out")
-        assert run("release", "--expired").stdout == "took back 2 tracks\n"
+        assert run("release", "--expired").stdout == "released 2 tracks\n"
 
     @pytest.mark.usefixtures("waiting")
     def test_those_that_have_been_tried_often_enough_are_told(self, run: Run, database_url: str) -> None:
         claimed(run, "--limit", "3", "--worker", "ann")
         expire(database_url, "ann")
         result = run("release", "--expired", AUDIOCATALOG_MAX_ATTEMPTS="1")
-        assert result.stdout == "took back 3 tracks; 3 had no attempts left and became FAILED\n"
+        assert result.stdout == "released 3 tracks; 3 had no attempts left and became FAILED\n"
 
 
 class TestHistory:
@@ -297,7 +297,7 @@ class TestRoles:
             try:
                 printed = invoke("--url", url, "roles", *options)
                 assert printed.exit_code == 0
-                assert printed.stdout.startswith("-- The roles of audiocatalog. Run this again after each upgrade")
+                assert printed.stdout.startswith("-- The roles of audiocatalog. Run `audiocatalog roles --apply`")
                 assert f'CREATE ROLE "{names["app"]}" NOLOGIN' in printed.stdout
                 found = json.loads(invoke("--url", url, "roles", *options, "--json").stdout)
                 assert found == {"applied": False, **names, "sql": printed.stdout.rstrip("\n")}

@@ -275,7 +275,7 @@ class TestPages:
     def test_a_partial_page_says_so(self, capsys: pytest.CaptureFixture[str], catalog: Catalog) -> None:
         hits: tuple[Hit, ...] = catalog.search("joga").hits
         page = SearchPage(hits, 1, is_total_exact=False, is_partial=True)
-        (note,) = [line for line in printed(page, capsys) if line.startswith("time ran out")]
+        (note,) = [line for line in printed(page, capsys) if line.startswith("the search timed out")]
         assert note.endswith("AUDIOCATALOG_SEARCH_TIMEOUT")
 
     def test_words_that_were_not_looked_for_are_told_of(self, run: Run) -> None:
@@ -356,7 +356,7 @@ class TestRefusals:
         with locked(database_url, "audio_tracks"):
             result = run("search", "björk", AUDIOCATALOG_SEARCH_TIMEOUT="0.2", AUDIOCATALOG_LOCK_TIMEOUT="10")
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr.startswith("error: the search took too long: narrow it")
+        assert result.stderr.startswith("error: the search took too long: add a filter")
         assert result.stderr.endswith("AUDIOCATALOG_SEARCH_TIMEOUT\n")
 
 
@@ -382,7 +382,7 @@ class TestExplain:
                 ("björk", "--format", "mp3", "--artist", "nobody"),
                 "not found: the track does not meet these conditions: format, artist",
             ),
-            (("artist:björk -jóga",), "not found: the track contains what the query excludes: 'jóga'"),
+            (("artist:björk -jóga",), "not found: the track contains words that the query excludes: 'jóga'"),
             (("hunter",), "not found: the track does not contain 'hunter'"),
         ],
     )

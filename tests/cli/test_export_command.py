@@ -161,7 +161,7 @@ def test_an_empty_catalogue_is_an_empty_file(run: Run, tmp_path: Path, catalog: 
         (("--fields", "titel"), 'there is no field "titel"'),
         (("--fields", "id,id"), "twice"),
         (("--fields", ""), "a name is empty"),
-        (("--fields", "title,"), "a name is empty: is there a comma too many?"),
+        (("--fields", "title,"), "a name is empty: remove the extra comma"),
         (("--audio-format", ""), "--audio-format: at least one visible character"),
         (("--year", "2000..1990"), "--year: a lowest number that is not above the highest"),
         (("--fields", "id", "--all"), "leave one of them out"),

@@ -405,7 +405,7 @@ class TestWhoHoldsALock:
 
     @pytest.fixture
     def holder(self, admin: Admin) -> str:
-        return f"process {admin.info.backend_pid} (role {admin.info.user}, application a bystander) holds its lock"
+        return f"process {admin.info.backend_pid} (role {admin.info.user}, application a bystander) holds the lock"
 
     def test_an_upgrade_says_it_as_it_waits_and_as_it_gives_up(
         self, url: str, admin: Admin, holder: str, caplog: pytest.LogCaptureFixture

@@ -347,12 +347,12 @@ class TestGrant:
         before = place.admin.execute(GRANTEES, ["audiocatalog_save_v1"]).fetchall()
         result = invoke("--url", place.url_of(role), "roles", "--grant", place.role())
         assert result.exit_code == 1
-        assert "Run it as the owner of the tables" in result.stderr
+        assert "Run the command as the owner of the tables" in result.stderr
         assert place.admin.execute(GRANTEES, ["audiocatalog_save_v1"]).fetchall() == before
 
     def test_only_an_existing_role_gets_rights(self, place: Place) -> None:
         for name in ("test_nobody", "public", 'a"b', "PUBLIC", ""):
-            with pytest.raises(ConfigurationError, match="create it first"):
+            with pytest.raises(ConfigurationError, match="create the role first"):
                 grant_rights(place.url, name)
 
     def test_it_can_be_printed_and_changes_nothing_then(self, place: Place) -> None:

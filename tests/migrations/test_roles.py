@@ -137,7 +137,7 @@ class TestStatements:
             owner, app = sql.Identifier(place.names.owner), sql.Identifier(place.names.app)
             admin.execute(sql.SQL("GRANT {} TO {}").format(owner, app))
             try:
-                with pytest.raises(ConfigurationError, match="grants do not limit it"):
+                with pytest.raises(ConfigurationError, match="grants do not limit the role"):
                     apply_roles(place.url, place.names)
             finally:
                 admin.execute(sql.SQL("REVOKE {} FROM {}").format(owner, app))
@@ -546,7 +546,7 @@ class TestSearch:
         assert "`audiocatalog roles --apply`" in result.stderr
         refused = invoke("--url", place.url_of(place.names.app), "roles", "--apply", "--app", "test_nobody")
         assert refused.exit_code == 1
-        assert "Run it as a superuser" in refused.stderr
+        assert "Run the command as a superuser" in refused.stderr
 
     @pytest.mark.parametrize(
         "statement",

@@ -160,9 +160,9 @@ def test_an_option_says_the_status_whatever_the_file_says(database_url: str, tmp
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--restore",), 'there is no column "created_at"'),
+        (("--restore",), 'the file has no column "created_at"'),
         (("--map", "created_at=b"), "only --restore keeps"),
-        (("--map", "status=b", "--status", "PENDING"), "either from a column or from --status"),
+        (("--map", "status=b", "--status", "PENDING"), "both give the status"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

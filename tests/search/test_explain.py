@@ -45,7 +45,7 @@ def test_a_hit_says_in_which_way_it_is_exact(work: UnitOfWork, dark: dict[str, U
     explained = work.explain("dark side", dark[kind])
     order = found(work, "dark side")
     assert (explained.id, explained.position) == (dark[kind], order.index(dark[kind]) + 1)
-    assert explained.reason.removeprefix(f"hit {explained.position} of 7: ").split(", and it is among")[0] == reason
+    assert explained.reason.removeprefix(f"hit {explained.position} of 7: ").split(", and the first")[0] == reason
     assert explained.unmet == ()
 
 
@@ -101,8 +101,12 @@ def test_a_widened_hit_says_so(work: UnitOfWork) -> None:
         ("dark side", "none", "not found: the track does not contain 'dark'"),
         ("dark side ", "title begins", "not found: the track does not contain 'side'"),
         ("title:dark side", "all words", "not found: the track does not contain 'title:dark'"),
-        ("dark side -live", "all words", "not found: the track contains what the query excludes: 'live'"),
-        ("side -artist:somebody", "none", "not found: the track contains what the query excludes: 'artist:somebody'"),
+        ("dark side -live", "all words", "not found: the track contains words that the query excludes: 'live'"),
+        (
+            "side -artist:somebody",
+            "none",
+            "not found: the track contains words that the query excludes: 'artist:somebody'",
+        ),
         ("dark side year:1990..", "all words", "not found: the track does not meet these conditions: year"),
         ("dark side year:1990..", "title", "not found: the track does not meet these conditions: year"),
         ("dark side duration:1:41..", "all words", "not found: the track does not meet these conditions: duration"),
@@ -159,7 +163,7 @@ def test_it_is_read_as_lines(work: UnitOfWork, dark: dict[str, UUID]) -> None:
     assert first.endswith(": the track contains all words")
     assert others == ["  'room' in artist", "  'dark' in artist", "  'side' in title"]
     assert str(work.explain("dark side -live", dark["all words"])).splitlines() == [
-        "not found: the track contains what the query excludes: 'live'",
+        "not found: the track contains words that the query excludes: 'live'",
         "  'dark' in artist",
         "  'side' in title",
         "  excluded: 'live' in album",

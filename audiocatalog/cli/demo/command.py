@@ -1,4 +1,4 @@
-"""The demo: a short story for newcomers. The demo runs the code that it shows, and checks every claim that it makes.
+"""The demo: a short story for newcomers. The demo runs the code that is shown, and checks every claim of the story.
 
 The code is in ``steps``. ``Stage`` prints the code and checks the claims. The functions after ``Stage`` are chapters.
 """
@@ -49,18 +49,18 @@ _Error = TypeVar("_Error", bound=CatalogError)
 @click.command("demo")
 @click.pass_obj
 def tell_story(target: Target) -> None:
-    """Show how it all works, on a temporary server."""
-    # Imported here because only this command and --local need it.
+    """Show what the catalogue does, on a temporary server."""
+    # Imported here because only this command and --local need the server.
     from audiocatalog.embedded import EmbeddedPostgres  # noqa: PLC0415
 
     begin = time.monotonic()
     stage = Stage()
     stage.title("audiocatalog: the catalogue of an audio pipeline, in PostgreSQL")
     stage.say(
-        "A private PostgreSQL is being started for this demo. It is removed at the end, and nothing else is touched."
+        "A private PostgreSQL server starts for this demo. It is removed at the end. No other database is changed."
     )
     if target.url or target.local:
-        stage.say("The database that you named is left alone.")
+        stage.say("The demo does not use the database that you named.")
     with EmbeddedPostgres() as server:
         url = server.url("postgres")
         with Catalog(url, actor="demo", pool_size=8) as catalog:
@@ -69,7 +69,7 @@ def tell_story(target: Target) -> None:
     stage.check(holds=not Path(socket).exists(), claim="the server is removed")
     stage.title("The end")
     seconds = time.monotonic() - begin
-    stage.say(f"{stage.claims} claims were checked and held, in {seconds:.1f} s. The server is gone, with its files.")
+    stage.say(f"{stage.claims} claims were checked, and all are true, in {seconds:.1f} s. The server was removed.")
     stage.say("Next, make a catalogue of your own. README.md explains how:")
     stage.code(
         "audiocatalog --local music upgrade\n"
@@ -156,7 +156,7 @@ class Stage:
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
         self._answer(f"{done.stdout.strip()}\nkilled by signal {-done.returncode}", "yellow")
         self.check(holds=done.returncode == -signal.SIGKILL, claim="the worker is killed")
-        self.check(holds=done.stdout.startswith(says), claim=f"the worker says {says!r} before")
+        self.check(holds=done.stdout.startswith(says), claim=f"the worker first prints {says!r}")
         return done.stdout.strip()
 
     def _answer(self, text: str, style: str) -> None:
@@ -199,9 +199,9 @@ def _save(stage: Stage, catalog: Catalog, _: Target) -> None:
     stage.code('catalog = Catalog(url, actor="demo")')
     stage.say("A unit of work is one transaction. It commits at its end, or rolls back on any exception.")
     stage.act(story.save, catalog)
-    stage.say("A save can be repeated, for example after a time-out. The same content changes nothing.")
+    stage.say("A save can be repeated, for example after a timeout. The same content changes nothing.")
     stage.act(story.save_again, catalog)
-    stage.say("Other content under the same id is refused.")
+    stage.say("A save of other content with the same id is refused.")
     stage.refusal(story.save_other_content, catalog, SaveConflict)
     stage.say("Metadata is checked when it is made. The error names every bad field.")
     error = stage.refusal(story.make_bad_metadata, catalog, InvalidInput)
@@ -210,13 +210,13 @@ def _save(stage: Stage, catalog: Catalog, _: Target) -> None:
 
 
 def _move(stage: Stage, catalog: Catalog, target: Target) -> None:
-    stage.say("Eight workers try to take the same track at once. Only one gets it.")
+    stage.say("Eight workers try to move the same track to PROCESSING at once. Only one worker succeeds.")
     stage.act(story.race, catalog)
     stage.say("The winner does its work and marks the track as completed.")
     stage.act(story.complete, catalog)
     stage.say("One table lists the allowed moves, in Python and in the database. All other moves are refused.")
     stage.refusal(story.break_the_rules, catalog, IllegalTransition)
-    stage.say("Each move has also recorded who made it, when and why.")
+    stage.say("The history records the time, the actor and the reason of each move.")
     stage.run(f"audiocatalog history {story.IDIOTEQUE}", history, [str(story.IDIOTEQUE)], target)
     moves = [str(change.to_status) for change in catalog.history(story.IDIOTEQUE)]
     stage.check(holds=moves == ["PENDING", "PROCESSING", "COMPLETED"], claim="the history holds three moves")
@@ -225,16 +225,16 @@ def _move(stage: Stage, catalog: Catalog, target: Target) -> None:
 def _die(stage: Stage, catalog: Catalog, target: Target) -> None:
     stage.say("Workers claim tracks. A claim has a lease, and a token that no other claim of the track ever has.")
     stage.act(story.register_a_track, catalog)
-    stage.say("This worker, ann, is a process of its own. It takes the track and is killed at once. LEASE is 0.3 s.")
+    stage.say("The worker ann is a separate process. It claims the track and is killed at once. LEASE is 0.3 s.")
     stage.code(body_of(story.take_and_die))
     story.TOKEN_OF["ann"] = int(stage.death(story.take_and_die, target, says="attempt 1, token ").split()[-1])
     status = catalog.get(story.UPLOAD).status
     stage.check(holds=status is story.PROCESSING, claim="the dead worker has left its track behind")
-    stage.say("Another worker, bob, waits until the lease has run out, takes the track back, and does the work.")
+    stage.say("Another worker, bob, waits until the lease has expired, claims the track, and does the work.")
     stage.code('catalog = Catalog(url, actor="bob", retry_delay=0.05)')
     with Catalog(target.url or "", actor="bob", retry_delay=0.05) as second:
         stage.act(story.work_on, second)
-    stage.say("Should ann be alive after all, and only slow, she is told so. Nothing is changed.")
+    stage.say("If ann is only slow and still completes its claim, the call fails and changes nothing.")
     stage.refusal(story.come_too_late, catalog, ClaimLost)
     track = catalog.get(story.UPLOAD)
     stage.check(holds=(track.title, track.version) == ("Jigsaw", 5), claim="a late worker changes nothing")
@@ -247,22 +247,22 @@ def _die(stage: Stage, catalog: Catalog, target: Target) -> None:
         ("PROCESSING", "bob", 2),
         ("COMPLETED", "bob", 2),
     ]
-    stage.check(holds=moves == expected, claim="the history tells of the dead worker and of the one after it")
-    stage.say("A try that fails is followed by another, some time later: 10 s, then 20 s, 40 s, and so on.")
+    stage.check(holds=moves == expected, claim="the history shows the dead worker and the next worker")
+    stage.say("After a failed attempt, the track waits for a retry: 10 s, then 20 s, 40 s, and so on.")
     stage.act(story.fail_at_work, catalog)
 
 
 def _abort(stage: Stage, catalog: Catalog, _: Target) -> None:
     stage.say("A unit of work that fails half-way saves nothing.")
     stage.act(story.fail_half_way, catalog)
-    stage.say("The same is true if code ignores a database error and goes on. An error then says so.")
+    stage.say("A unit of work also saves nothing if the code ignores a database error. The commit then fails.")
     before = story.count(catalog)
     stage.refusal(story.swallow_an_error, catalog, TransactionAborted)
     stage.check(holds=story.count(catalog) == before, claim="nothing of an aborted unit of work is kept")
 
 
 def _search(stage: Stage, catalog: Catalog, _: Target) -> None:
-    stage.say("People often leave out accents and punctuation. Each line of the table is one search.")
+    stage.say("Users often leave out accents and punctuation. Each line of the table is one search.")
     stage.code("page = catalog.search(query)")
     table = stage.output.table("query", "tracks", "artists found", right=("tracks",))
     for query, wanted in story.QUERIES:
@@ -282,22 +282,22 @@ def _search(stage: Stage, catalog: Catalog, _: Target) -> None:
         for track in tracks
     ]
     stage.check(holds=bool(fit) and all(fit), claim="every hit meets the filters")
-    stage.say("Any text can be searched for, also text that is syntax in PostgreSQL. HOSTILE is this list:")
+    stage.say("Any text can be searched for, even text with the syntax of PostgreSQL. HOSTILE is this list:")
     stage.code("   ".join(story.HOSTILE))
     stage.act(story.search_with_malice, catalog)
 
 
 def _search_further(stage: Stage, catalog: Catalog, _: Target) -> None:
-    stage.say("A misspelt search finds what is spelled like it. The import has counted the words for this.")
+    stage.say("A misspelt search finds similarly spelled words. The import counted these words.")
     page = stage.search(story.search_misspelt, catalog)
-    stage.check(holds=page.suggestion == "radiohead idioteque", claim="it is told what may have been meant")
-    stage.check(holds=page.hits[0].track.title == "Idioteque", claim="what was meant is found first")
-    stage.say("The last word may be a beginning, so a search can follow each keystroke.")
+    stage.check(holds=page.suggestion == "radiohead idioteque", claim="the page suggests the corrected query")
+    stage.check(holds=page.hits[0].track.title == "Idioteque", claim="the intended track is the first hit")
+    stage.say("The last word also matches longer words, so a service can search at each keystroke.")
     stage.act(story.search_while_typing, catalog)
-    stage.say("Words can be bound to a field or left out, and years have a range.")
+    stage.say("A query can limit a word to a field, exclude a word, and limit the year to a range.")
     found = {hit.track.title for hit in stage.search(story.search_precisely, catalog)}
     stage.check(holds=found == story.FOUND_PRECISELY, claim="field, exclusion and range are kept")
-    stage.say("And where is Creep? Of any track it can be asked why it is found, or why not.")
+    stage.say("Why is Creep missing? The catalogue explains why a search finds a track, or why not.")
     stage.act(story.ask_why, catalog)
 
 
@@ -307,7 +307,7 @@ def _browse(stage: Stage, catalog: Catalog, _: Target) -> None:
     decades = page.facets["decade"]
     counted = sum(value.tracks for value in decades.values)
     stage.check(holds=decades.is_exact and counted == page.total, claim="every hit is counted in one decade")
-    stage.say("A page begins behind the last hit of the one before, whatever has been saved in between.")
+    stage.say("A page begins after the last hit of the previous page, even if tracks were saved in between.")
     stage.act(story.turn_a_page, catalog)
 
 
@@ -336,7 +336,7 @@ _CHAPTERS: Final[tuple[tuple[str, Callable[[Stage, Catalog, Target], None]], ...
     ("A worker dies", _die),
     ("All or nothing", _abort),
     ("Searching for music as people type it", _search),
-    ("Slips, half-typed words, and saying exactly what is meant", _search_further),
+    ("Typing errors, half-typed words, and precise queries", _search_further),
     ("Browsing", _browse),
     ("Counting", _look),
 )

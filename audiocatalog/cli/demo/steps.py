@@ -130,7 +130,7 @@ def race(catalog: Catalog) -> Checked:
     with ThreadPoolExecutor(max_workers=8) as threads:
         answers = list(threads.map(take, [f"worker-{number}" for number in range(1, 9)]))
     lost = [answer for answer in answers if answer != "won"]
-    return Checked(len(lost) == 7, f"{answers.count('won')} worker won, {len(lost)} were told: {lost[0]}")  # noqa: PLR2004
+    return Checked(len(lost) == 7, f"{answers.count('won')} worker won, {len(lost)} got this error: {lost[0]}")  # noqa: PLR2004
 
 
 def complete(catalog: Catalog) -> Checked:
@@ -193,7 +193,7 @@ def fail_at_work(catalog: Catalog) -> Checked:
     return Checked(
         (done, again, change.to_status) == (0, [], PENDING) and change.attempt == 1,
         f"{done} done; {change.from_status} to {change.to_status} after attempt {change.attempt}: {change.reason}\n"
-        "no worker gets it before its next attempt is due",
+        "no worker gets the track before its next attempt is due",
     )
 
 
@@ -224,7 +224,7 @@ def swallow_an_error(catalog: Catalog) -> None:
     with catalog.unit_of_work() as work:
         work.save(TrackMetadata(title="Lost in the Void"), audio_path="s3://demo/void")
         with suppress(DBAPIError):
-            # PostgreSQL has discarded the transaction, and a COMMIT would not say so.
+            # PostgreSQL has discarded the transaction, but a COMMIT would raise no error.
             work.session.execute(sqlalchemy.text("SELECT 1 / 0"))
 
 

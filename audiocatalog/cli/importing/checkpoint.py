@@ -1,4 +1,4 @@
-"""The state of an import, kept in a file so that the same command can continue it."""
+"""The state of an import, kept in a file so that the same command can continue the import."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ class Checkpoint:
         except (ValueError, LookupError, TypeError, RecursionError):
             is_sound = False
         if not is_sound:
-            raise UnusableFile(f"{self.path} is not a file of --resume: give another name") from None
+            raise UnusableFile(f"{self.path} is not a file that --resume wrote: name another file") from None
         if version != _VERSION:
-            raise UnusableFile(f"{self.path} was written by another version: {self.how_to_go_on}")
+            raise UnusableFile(f"another version of audiocatalog wrote {self.path}. {self.how_to_go_on}")
         self._compare(identity)
         return done
 
@@ -89,7 +89,7 @@ class Checkpoint:
     def how_to_go_on(self) -> str:
         """What the user can do if the file belongs to another import."""
         return (
-            f"Repeat that import's own command to continue it, or remove {self.path} to begin this one at row 1. "
+            f"Repeat the command of that import to continue it, or remove {self.path} to begin this import at row 1. "
             "Saved rows stay as they are"
         )
 

@@ -1,4 +1,4 @@
-"""The meaning of a file's columns: the fields, and the names of their columns in other programs."""
+"""The meaning of a file's columns: the fields, and the names that other programs give their columns."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def match_columns(
     """
     Return the columns of *fields*.
 
-    A field is read from the column with its own name. If there is none, it is read from a column with another spelling
-    of the name, or else with an unambiguous alias. If two such columns could be the field, neither is read.
+    A field is read from the column with its own name. If there is no such column, the field is read from a column with
+    another spelling of the name, or else with an unambiguous alias. If several such columns exist, none is read.
 
     *mapped*: the columns that the user gives for fields. *used*: the columns that other options name.
     """
@@ -108,23 +108,23 @@ def check_columns(columns: Sequence[str], found: Columns, named: Collection[str]
     """
     present, counts = set(columns), Counter(columns)
     if missing := sorted(set(named) - present):
-        raise UnusableFile(f"there is no column {', '.join(map(quoted, missing))}: {columns_are(columns)}")
+        raise UnusableFile(f"the file has no column {', '.join(map(quoted, missing))}: {columns_are(columns)}")
     if twice := sorted(column for column in {*named, *found.sources.values()} if counts[column] > 1):
-        raise UnusableFile(f"there are several columns {', '.join(map(quoted, twice))}")
+        raise UnusableFile(f"the file has several columns {', '.join(map(quoted, twice))}: rename all but one")
     if found.doubtful:
         field, candidates = next(iter(found.doubtful.items()))
         raise UnusableFile(
             f"several columns could be {field}: {listed(candidates)}; "
-            f"say which one by --map, as in --map {field}={quoted(candidates[0])}"
+            f"choose one by --map, such as --map {field}={quoted(candidates[0])}"
         )
     if not makes_path and "audio_path" not in found.sources:
         raise UnusableFile(
-            "there is no column audio_path: name the column of paths by --map audio_path=COLUMN, "
+            "the file has no column audio_path: name the column of paths by --map audio_path=COLUMN, "
             f"or build paths by --audio-path 's3://music/{{COLUMN}}.mp3'; {columns_are(columns)}"
         )
     if found.sources.keys().isdisjoint(METADATA_FIELDS):
         raise UnusableFile(
-            f"no column holds metadata of a track: name some by --map FIELD=COLUMN; {columns_are(columns)}"
+            f"no column of the file holds metadata: name columns by --map FIELD=COLUMN; {columns_are(columns)}"
         )
 
 

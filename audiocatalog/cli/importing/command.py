@@ -34,7 +34,7 @@ from audiocatalog.status import TRANSITIONS
 _FIRST_STATUS: Final = click.Choice(sorted(TRANSITIONS[None]), case_sensitive=False)
 _MEGABYTE: Final = 10**6
 _NOT_THE_OWNER: Final = (
-    "--restore: only the owner of the schema may set the time of creation: leave it out, or connect as the owner"
+    "--restore: only the owner of the schema may set the time of creation: leave --restore out, or connect as the owner"
 )
 _UNCOUNTED: Final = "the import is complete, but its words are not counted: run `audiocatalog vocabulary refresh`"
 
@@ -65,18 +65,20 @@ class _Input(click.File):
     "--format",
     "file_format",
     type=click.Choice(get_args(Format)),
-    help="The format; default: by the name of FILE.",
+    help="The format of FILE; default: by its name.",
 )
 @click.option(
-    "--delimiter", metavar="CHAR", callback=_read_delimiter, help="The character between the cells of CSV: ; or tab."
+    "--delimiter", metavar="CHAR", callback=_read_delimiter, help="The character between CSV cells, such as ; or tab."
 )
 @click.option("--encoding", metavar="NAME", default="utf-8", help="The encoding of FILE, such as cp1252 or utf-16.")
-@click.option("--map", "mapping", metavar="FIELD=COLUMN", multiple=True, help="The column that holds a field.")
-@click.option("--unit", metavar="FIELD=UNIT", multiple=True, help="The unit of bare numbers: duration=ms.")
-@click.option("--audio-path", "template", metavar="TEMPLATE", help="Build each path: 's3://music/{id}.mp3'.")
-@click.option("--id-from", metavar="COLUMN", help="Derive ids from this column, unique for each track.")
-@click.option("--status", type=_FIRST_STATUS, help="The status of all new tracks; overrides the file.")
-@click.option("--restore", is_flag=True, help="Also keep created_at of new tracks; needs the owner of the schema.")
+@click.option("--map", "mapping", metavar="FIELD=COLUMN", multiple=True, help="Read FIELD from COLUMN.")
+@click.option("--unit", metavar="FIELD=UNIT", multiple=True, help="The unit of plain numbers, such as duration=ms.")
+@click.option(
+    "--audio-path", "template", metavar="TEMPLATE", help="Build each path from columns: 's3://music/{id}.mp3'."
+)
+@click.option("--id-from", metavar="COLUMN", help="Derive ids from COLUMN; each track needs its own value.")
+@click.option("--status", type=_FIRST_STATUS, help="The status of all new tracks, instead of those in FILE.")
+@click.option("--restore", is_flag=True, help="Also keep created_at of new tracks; only for the schema's owner.")
 @click.option("--replace", is_flag=True, help="Overwrite existing tracks that have other content.")
 @click.option("--skip-existing", is_flag=True, help="Leave existing tracks as they are.")
 @click.option("--dry-run", is_flag=True, help="Only check the rows, without a database.")
@@ -84,16 +86,20 @@ class _Input(click.File):
     "--refused",
     metavar="NEW_FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write refused rows to this file.",
+    help="Write refused rows to NEW_FILE.",
 )
 @click.option(
     "--resume",
     metavar="STATE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the position in this file, and continue from it.",
+    help="Store the position in the file STATE, and continue from there.",
 )
 @click.option(
-    "--batch", type=click.IntRange(1, 50_000), default=BATCH, show_default=True, help="Rows in one transaction."
+    "--batch",
+    type=click.IntRange(1, 50_000),
+    default=BATCH,
+    show_default=True,
+    help="The number of rows in one transaction.",
 )
 @click.option("--no-vocabulary", is_flag=True, help="Do not count the words of all tracks at the end.")
 @as_json
@@ -111,32 +117,33 @@ def import_file(
     """
     Import the tracks in a CSV, JSON Lines or JSON FILE.
 
-    FILE is - for stdin, and may be compressed by gzip. A JSON file is an array of objects. The fields are
-    METADATA (UNITS), audio_path, thumbnail_path, id (a UUID) and status. If a track has no id, its id is derived from
-    its audio_path. So the same file can be imported again, and existing tracks stay as they are.
+    FILE may be compressed by gzip; - is stdin. A JSON file is an array of objects. The fields are METADATA (UNITS),
+    audio_path, thumbnail_path, id (a UUID) and status. If a track has no id, its id is derived from its audio_path. So
+    the same file can be imported again, and existing tracks stay as they are.
 
-    A file of `audiocatalog export` comes back with its ids, content and statuses. FAILED is reached by legal moves,
-    PROCESSING becomes PENDING, and the history says "imported". Without a column status, new tracks are COMPLETED.
-    Existing tracks keep their statuses. With --restore, new tracks also keep the created_at that `export --all` wrote.
+    If `audiocatalog export` wrote FILE, new tracks keep their ids, content and statuses. PROCESSING becomes PENDING,
+    and FAILED is reached by legal moves. The history gives the reason "imported". Without a column status, new tracks
+    are COMPLETED. Existing tracks keep their statuses. With --restore, new tracks also keep the created_at that
+    `export --all` wrote.
 
-    A column is matched by its field's name, without regard to capitals, blanks and underscores, or by a plain alias
-    such as path or length. --map names any other column. The first line of CSV shows the delimiter: comma, semicolon,
-    tab or vertical bar.
+    A field is read from the column with its name, regardless of capitals, blanks and underscores, or with a known alias
+    such as path or length. --map names any other column. The first line of a CSV file shows the delimiter: comma,
+    semicolon, tab or vertical bar.
 
-    Values may be written as 1997-05-21 (the year counts), 3:45, 320 kbps, 44.1 kHz or 1999.0. NULL, N/A, None, nan
-    and - are missing values, except in JSON, in titles and in a full export. The summary counts all such values.
+    Values may be written as 1997-05-21 (only the year is kept), 3:45, 320 kbps, 44.1 kHz or 1999.0. NULL, N/A, None,
+    nan and - are missing values, except in JSON, in titles and in a full export. The summary counts all such values.
 
     If numbers are likely in another unit, the import stops before it saves anything. Then give the unit, as in --unit
     duration=ms or --unit bitrate=kbps, or --unit duration=s if the numbers are right.
 
-    Refused rows are printed on stderr with their reasons, and all other rows are saved. With --refused, they are also
-    written to a file, with the reason in a last column, refused_because. Correct them there, and import that file
-    with the same options and another NEW_FILE.
+    Refused rows are printed on stderr with their reasons, and all other rows are saved. With --refused, the refused
+    rows are also written to NEW_FILE, with the reason in the last column, refused_because. Correct the rows in this
+    file, and import it with the same options and another NEW_FILE.
 
     With --resume, the same command continues an interrupted import. STATE is removed at the end.
 
-    If any content is new, the words of all tracks are counted at the end for misspelt searches, as by `audiocatalog
-    vocabulary refresh`. --no-vocabulary leaves this out.
+    If any content is new, the import ends with `audiocatalog vocabulary refresh`, which counts the words of all tracks
+    to correct misspelt searches. --no-vocabulary skips this count.
     """
     options = ImportOptions(**given)
     with ExitStack() as stack:
@@ -163,19 +170,17 @@ def import_file(
 
 
 def _tell_what_is_left(run: ImportRun, options: ImportOptions) -> None:
-    """Warn of mapped columns that no row had, and say what to do with refused rows."""
+    """Warn about mapped columns that no row had, and give advice on refused rows."""
     for pair in options.mapping:
         if (column := pair.partition("=")[2]) in run.absent:
-            tell(f"warning: no row has a key {quoted(column)} (--map {pair})")
+            tell(f"warning: no row has a key {quoted(column)}: check the name in --map {pair}")
     if run.not_utf8:
         tell(
             f"{counted(run.not_utf8, 'row')} refused for bytes that are not UTF-8: if the file has another encoding, "
             "name it, for example by --encoding cp1252 for a file from Windows"
         )
     if run.refused_file is not None and not run.refused_file.is_empty:
-        tell(
-            f"the refused rows are in {run.refused_file.path}: correct them there, and import that file {options.hint}"
-        )
+        tell(f"the refused rows are in {run.refused_file.path}: correct the rows, and import this file {options.hint}")
 
 
 def _open(options: ImportOptions, target: Target, stack: ExitStack) -> ImportRun:
@@ -252,7 +257,7 @@ def _check(run: ImportRun) -> Summary:
         with progress_reporter("checking", "row", run.file.size) as report:
             return Summary(run.tally, run.check(report), run.reader.converted, is_dry=True)
     except DamagedFile as error:
-        raise Failure(f"{error}; checked until then: {counted(run.tally.rows, 'row')}") from None
+        raise Failure(f"{error}; the damage follows {counted(run.tally.rows, 'checked row')}") from None
 
 
 def _count_words(catalog: Catalog) -> Count | None:

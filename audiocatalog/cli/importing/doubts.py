@@ -25,13 +25,13 @@ def _advice_on_numbers(field: str) -> Iterator[tuple[str, str]]:
         case "s":
             yield (
                 "number",
-                "these are neither seconds nor times such as 3:45: is there another column? Name it by --map",
+                "these are neither seconds nor times such as 3:45: if another column holds times, name it by --map",
             )
         case "year":
-            yield "whole number", f"is there another column with the {field}? Name it by --map {field}=COLUMN"
+            yield "whole number", f"if another column holds the {field}, name it by --map {field}=COLUMN"
         case unit if unit in SPELLINGS:
             likely = SPELLINGS[unit].doubt.likely
-            yield "whole number", f"if they are in {likely}, say so by --unit {field}={likely}"
+            yield "whole number", f"if the numbers are in {likely}, add --unit {field}={likely}"
 
 
 #: The advice to give if every row is refused, by a part of the reason.
@@ -39,14 +39,14 @@ _ADVICE: Final = (
     ("not UTF-8", "the file has another encoding: name it, for example by --encoding cp1252 for a file from Windows"),
     ("status: one of", "the statuses come from another program: give one for all tracks, as by --status completed"),
     ("id: a UUID such as", "the ids come from another program: derive UUIDs from them by --id-from COLUMN"),
-    ("cells, but the file has", "does another character separate the cells? Give it by --delimiter"),
+    ("cells, but the file has", "if another character separates the cells, give it by --delimiter"),
     (
         "is a quotation mark missing",
         "the quotation marks are not those of CSV, or another character separates the cells: give it by --delimiter",
     ),
     ("audio_path: missing", "name the column of paths by --map audio_path=COLUMN, or build paths by --audio-path"),
     *((f"{field}: a {kind}", advice) for field in FIELDS for kind, advice in _advice_on_numbers(field)),
-    ("not readable as JSON", "is it JSON? A file of JSON holds one object on each line, or one array of objects"),
+    ("not readable as JSON", "a file of JSON holds one object on each line, or one array of objects"),
     ("a JSON object was expected", "a file of JSON holds one object on each line, or one array of objects"),
 )
 #: Parts of reasons, and the kind of reason that each stands for.
@@ -121,7 +121,7 @@ def _one_reason(refusals: Sequence[RefusedRow]) -> str | None:
     first = refusals[0]
     advice = next((advice for sign, advice in _ADVICE if sign in first.reason), None)
     told = f"each of the first {len(refusals):,} rows is refused for the same reason ({first})"
-    keep = "with --refused NEW_FILE, the import writes them to a file and continues"
+    keep = "with --refused NEW_FILE, the import writes such rows to a file and continues"
     return f"{told}: {advice or keep}"
 
 

@@ -65,9 +65,9 @@ class ImportOptions:
         if self.replace and self.skip_existing:
             raise UnusableFile("--replace and --skip-existing exclude each other: leave one of them out")
         if self.delimiter is not None and self.format != "csv":
-            raise UnusableFile("--delimiter works for CSV only, and this file is JSON: leave it out")
+            raise UnusableFile("--delimiter works for CSV only, and this file is JSON: leave --delimiter out")
         if self.template is not None and not self.template.strip():
-            raise UnusableFile("--audio-path is empty: it needs a template such as 's3://music/{id}.mp3'")
+            raise UnusableFile("--audio-path is empty: give a template such as 's3://music/{id}.mp3'")
         if self.resume is not None:
             if self.dry_run:
                 raise UnusableFile(
@@ -145,7 +145,7 @@ def _parse_mapping(pairs: Sequence[str]) -> dict[str, str]:
         if not equals or not column:
             raise UnusableFile(f"--map {quoted(pair)} is not of the form FIELD=COLUMN")
         if field not in FIELDS:
-            raise UnusableFile(f"--map: there is no field {quoted(field)}, the fields are {', '.join(FIELDS)}")
+            raise UnusableFile(f"--map: there is no field {quoted(field)}: the fields are {', '.join(FIELDS)}")
         if field in mapping:
             raise UnusableFile(f"--map: the field {field} is mapped twice")
         mapping[field] = column
@@ -161,7 +161,7 @@ def _parse_units(pairs: Sequence[str]) -> dict[str, str]:
             raise UnusableFile(f"--unit {quoted(pair)} is not of the form FIELD=UNIT with {', '.join(UNITS)}")
         found = next((name for name in offered.offered if name.lower() == unit.lower()), None)
         if found is None:
-            raise UnusableFile(f"--unit: {quoted(unit)} is no unit of {field}: use {', '.join(offered.offered)}")
+            raise UnusableFile(f"--unit: {quoted(unit)} is not a unit of {field}: use {', '.join(offered.offered)}")
         if field in units:
             raise UnusableFile(f"--unit: the field {field} has two units")
         units[field] = found

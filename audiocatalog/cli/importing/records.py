@@ -1,7 +1,7 @@
 """Records made from the rows of a file, and refusals of rows that cannot be saved.
 
-A ``Plan`` gives the meaning of the columns, and a ``RecordReader`` reads a file with it. Nothing here needs a database
-or a terminal.
+A ``Plan`` gives the meaning of the columns, and a ``RecordReader`` reads a file with this plan. This module needs
+neither a database nor a terminal.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MOST_SHAPES: Final = 1000
 
 
 def format_of(path: PurePath, *, is_read: bool = False) -> Format | None:
-    """Return the format that the name of a file shows, or None. Some formats are only for a file that *is_read*."""
+    """Return the format that the name of a file shows, or None. Some formats are read but not written: *is_read*."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
@@ -103,7 +103,7 @@ class Plan:
     - *columns*: the columns with another name than their field, by field
     - *audio_path*: the template of paths, if no column holds them
     - *id_from*: a column whose values are unique for each track, from which ids are derived
-    - *status*: the status of all new tracks; if None, that of their column, or COMPLETED
+    - *status*: the status of all new tracks; if None, the status in their column, or COMPLETED
     - *units*: the units of bare numbers, by field
     - *restores*: whether the times of creation are read
     """
@@ -117,13 +117,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.audio_path is not None and "audio_path" in self.columns:
-            raise UnusableFile("the path comes either from a column or from a template, not from both")
+            raise UnusableFile("--map audio_path and --audio-path both give the path: leave one of them out")
         if self.id_from is not None and "id" in self.columns:
-            raise UnusableFile("the id is either a column of UUIDs or made from one, not both")
+            raise UnusableFile("--map id and --id-from both give the id: leave one of them out")
         if self.status is not None and "status" in self.columns:
-            raise UnusableFile("the status comes either from a column or from --status, not from both")
+            raise UnusableFile("--map status and --status both give the status: leave one of them out")
         if "created_at" in self.columns and not self.restores:
-            raise UnusableFile("--map created_at names times of creation, which only --restore keeps")
+            raise UnusableFile("--map created_at names times of creation, which only --restore keeps: add --restore")
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -168,7 +168,7 @@ class ReadRecord(NamedTuple):
     """
     A row and the record that was read from it. *source* and *length* are those of ``Row``.
 
-    *exported*: the record with the status FAILED or a time of creation, which a save cannot set; None without these.
+    *exported*: the record with the status FAILED or a time of creation, which a save cannot set; None without both.
     """
 
     place: Place

@@ -14,7 +14,7 @@ from audiocatalog.cli.importing.lines import UTF8, UnusableFile
 from audiocatalog.cli.importing.records import Format, RefusedRow
 from audiocatalog.cli.writing import csv_line, json_line
 
-# A byte order mark is written only at the beginning of the file. These encodings write none.
+# A byte order mark is written only at the beginning of the file. These encodings write no mark.
 _WITHOUT_MARK: Final = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
 #: The reason of an earlier refusal, at the end of a line.
 _OLD_REASON: Final = re.compile(rf'"{REASON}"\s*:\s*"(?:[^"\\]|\\.)*"\s*\}}')
@@ -114,7 +114,7 @@ class RefusedFile:
 def _open(path: Path, kept: int | None) -> BinaryIO:
     """Open the file at *path* to write after *kept* bytes. If *kept* is None, the file must be new or empty."""
     if path.exists() and not path.is_file():
-        raise UnusableFile(f"{path} is no regular file: name another file for the refused rows")
+        raise UnusableFile(f"{path} is not a regular file: name another file for the refused rows")
     try:
         file = path.open("ab")
     except OSError as error:
@@ -124,10 +124,10 @@ def _open(path: Path, kept: int | None) -> BinaryIO:
         return file
     if kept is None:
         file.close()
-        raise UnusableFile(f"{path} exists: name another file for the refused rows, or remove that one")
+        raise UnusableFile(f"{path} exists: name another file for the refused rows, or remove this file")
     if size < kept:
         file.close()
-        raise UnusableFile(f"{path} is shorter than the interrupted import left it: restore it to continue that import")
+        raise UnusableFile(f"{path} is shorter than the interrupted import left it: restore the file to continue")
     # The bytes after *kept* belong to rows that will be read again.
     file.truncate(kept)
     file.seek(kept)

@@ -1,7 +1,7 @@
 """Readers of the rows of CSV and JSON Lines files. A bad row does not affect the others.
 
-Nothing here knows what a track is. At most one row is held in memory, and each line is parsed at most twice, so that
-the time is linear in the length of the file.
+This module does not depend on the meaning of the columns. At most one row is held in memory, and each line is parsed at
+most twice, so that the time is linear in the length of the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SEPARATOR: Final = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 
 class Place(NamedTuple):
     """
-    The number of a row, from 1, and its *line* in the file, if that does not follow from the number.
+    The number of a row, from 1, and its *line* in the file, if the line does not follow from the number.
 
     >>> str(Place(17)), str(Place(17, 23))
     ('row 17', 'row 17 (line 23)')
@@ -90,10 +90,10 @@ class CsvFile:
         self._records = self._read_records()
         first = next(self._records, None)
         if first is None:
-            raise UnusableFile("the file is empty: its first line must hold the names of its columns")
+            raise UnusableFile("the file is empty: its first line must hold the names of the columns")
         if first.problem:
             raise UnusableFile(
-                f"the first line, which must hold the names of its columns, cannot be read: {first.problem}"
+                f"the first line, which must hold the names of the columns, cannot be read: {first.problem}"
             )
         self.columns = tuple(name.strip() for name in first.cells)
 
@@ -217,4 +217,4 @@ def _whole_number(digits: str) -> int:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

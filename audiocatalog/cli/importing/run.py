@@ -30,7 +30,7 @@ class ImportRun:
     A run that saves the rows from *reader* in a catalogue, or only checks them.
 
     - *ignored*: ignored columns that are not reported yet
-    - *tally*: how many rows this run and earlier ones, up to *checkpoint*, have done; it is correct even after an error
+    - *tally*: the numbers of rows that this run and earlier runs have committed or refused, even after an error
     - *first_rows*: the maximum number of rows that are checked for likely mistakes before any is saved
     """
 
@@ -41,7 +41,7 @@ class ImportRun:
     checkpoint: Checkpoint | None = None
     first_rows: int = MOST_FIRST_ROWS
     tally: Tally = field(default_factory=Tally)
-    #: The number of rows that earlier runs did.
+    #: The number of rows that earlier runs committed or refused.
     rows_before: int = 0
     #: The number of refused rows with bytes that are not UTF-8.
     not_utf8: int = 0
@@ -163,7 +163,7 @@ class ImportRun:
     def _refuse(self, refusal: RefusedRow, report: Reporter) -> None:
         self.not_utf8 += f"not {UTF8}" in refusal.reason
         is_kept = self.refused_file is None or self.refused_file.write(refusal)
-        report.say(str(refusal) if is_kept else f"{refusal}: too long for the file of refused rows, too")
+        report.say(str(refusal) if is_kept else f"{refusal}: also too long for the file of refused rows")
 
     def _remember(self, committed: Committed, report: Reporter) -> None:
         """Store the refused rows on the disk, then the checkpoint that counts them."""
@@ -184,6 +184,6 @@ class ImportRun:
         return self.reader.absent if self.tally.rows else set()
 
     def what_is_safe(self) -> str:
-        """Return how many rows are saved, and what the same command does next."""
+        """Return the number of saved rows, and what the same command does next."""
         again = "can be repeated" if self.checkpoint is None else "continues from there"
         return f"{counted(self.tally.saved, 'row')} safely saved: the same command {again}"

@@ -63,8 +63,8 @@ def save_records(
     """
     Save the records of *items* in batches, and call *refused* in order for each row that cannot be saved.
 
-    *position* returns how far the file has been read. After each batch, *tally* is updated and *committed* is called,
-    so *tally* is correct even after an error.
+    *position* returns the number of bytes that have been read. After each batch, *tally* is updated and *committed* is
+    called, so *tally* is correct even after an error.
 
     Raises:
         CatalogError: an error that no row caused. The rows that *tally* counts as saved are committed.

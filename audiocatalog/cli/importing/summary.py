@@ -32,7 +32,7 @@ class Summary:
 
     - *seconds*: the time that this run took
     - *converted*: the number of values stored in another form, by field and way of conversion
-    - *rows_before*: the number of rows that earlier runs did
+    - *rows_before*: the number of rows that earlier runs committed or refused
     - *is_dry*: whether the import only checked the rows
     - *words*: the count of words, if there was one
     """
@@ -52,7 +52,7 @@ class Summary:
     def __str__(self) -> str:
         rows = counted(self.tally.rows, "row")
         if self.rows_before:
-            rows += f", {self.rows_before:,} of them before,"
+            rows += f", {self.rows_before:,} of them in earlier runs,"
         time = f"in {self.seconds:.1f} s ({self.rate:,.0f} rows/s)"
         if self.is_dry:
             done = f"{rows} checked {time}: {self.tally.inserted:,} could be saved, {self.tally.refused:,} refused"

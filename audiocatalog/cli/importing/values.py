@@ -1,6 +1,6 @@
 """Values read from the cells of a file, as people and programs write them.
 
-Nothing is guessed: a cell that could mean two things is a problem of its row.
+The reader never guesses: if a cell could mean two things, its row is refused.
 """
 
 from __future__ import annotations

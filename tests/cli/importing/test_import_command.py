@@ -193,7 +193,7 @@ class TestMistakes:
         result = invoke("import", "-", "--format", "jsonl", *options, data=data)
         assert result.exit_code == 0
         assert [line for line in result.stderr.splitlines() if not line.startswith("ignored")] == [
-            f'warning: no row has a key "{pair.partition("=")[2]}" (--map {pair})' for pair in absent
+            f'warning: no row has a key "{pair.partition("=")[2]}": check the name in --map {pair}' for pair in absent
         ]
 
     def test_a_closed_stdin_is_told(self) -> None:
@@ -226,8 +226,8 @@ class TestMistakes:
         result = invoke("import", str(source), "--dry-run", "--refused", str(bad), *options)
         assert result.exit_code == 3
         assert result.stderr.splitlines()[-1] == (
-            f"the refused rows are in {bad}: correct them there, "
-            f"and import that file with {hint} another file for --refused"
+            f"the refused rows are in {bad}: correct the rows, "
+            f"and import this file with {hint} another file for --refused"
         )
         bad.write_text(bad.read_text().replace("a,x,", "a,1999,"))
         result = invoke("import", str(bad), "--dry-run", "--refused", f"{bad}2", "--format", "csv")

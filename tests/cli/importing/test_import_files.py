@@ -144,7 +144,7 @@ class TestRefusedFile:
         source.write_bytes(data)
         result = run("import", str(source), "--refused", str(target), *options)
         assert result.exit_code == 3
-        assert f"the refused rows are in {target}: correct them there" in result.stderr
+        assert f"the refused rows are in {target}: correct the rows" in result.stderr
         return target.read_bytes()
 
     def test_rows_are_mended_and_imported_again(self, run: Run, tmp_path: Path, catalog: Catalog) -> None:
@@ -226,7 +226,7 @@ class TestRefusedFile:
         os.mkfifo(pipe)
         result = invoke("import", "-", "--format", "csv", "--dry-run", "--refused", str(pipe), data=HEADER)
         assert result.exit_code == 2
-        assert f"{pipe} is no regular file" in result.stderr
+        assert f"{pipe} is not a regular file" in result.stderr
         empty.touch()
         assert (
             invoke("import", "-", "--format", "csv", "--dry-run", "--refused", str(empty), data=HEADER).exit_code == 0
@@ -239,7 +239,7 @@ class TestRefusedFile:
         result = run("import", "-", "--format", "csv", "--refused", str(target), data=data)
         assert result.exit_code == 3
         assert result.stderr == (
-            "row 1: longer than 16,777,216 characters: too long for the file of refused rows, too\n"
+            "row 1: longer than 16,777,216 characters: also too long for the file of refused rows\n"
         )
         assert not target.exists()
 
@@ -299,7 +299,7 @@ class TestResume:
     def test_the_rows_before_are_counted(self, run: Run, stopped: tuple[str, ...], catalog: Catalog) -> None:
         result = run(*stopped)
         assert (result.exit_code, result.stderr) == (0, "continuing after row 4\n")
-        assert result.stdout.startswith("10 rows, 4 of them before, in ")
+        assert result.stdout.startswith("10 rows, 4 of them in earlier runs, in ")
         # The batch behind the last one that was remembered may have been saved as well.
         assert in_catalogue(catalog) == 10
         assert not Path(stopped[-1]).exists()
@@ -312,7 +312,7 @@ class TestResume:
         result = run(*stopped)
         assert result.exit_code == 2
         assert "its size was" in result.stderr
-        assert f"remove {tmp_path / 'state.json'} to begin this one at row 1" in result.stderr
+        assert f"remove {tmp_path / 'state.json'} to begin this import at row 1" in result.stderr
 
     def test_another_catalogue_is_noticed(self, run: Run, stopped: tuple[str, ...]) -> None:
         state = Path(stopped[-1])
@@ -344,7 +344,7 @@ class TestResume:
         state.write_text(content)
         result = invoke("--url", "postgresql://127.0.0.1:1/none", "import", str(source), "--resume", str(state))
         assert result.exit_code == 2
-        assert f"{state} is not a file of --resume" in result.stderr
+        assert f"{state} is not a file that --resume wrote" in result.stderr
         assert state.read_text() == content
 
     def test_a_file_of_refused_rows_that_is_too_short_is_told(self, run: Run, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ class TestFiles:
 
     def test_commas_within_the_names_do_not_matter(self) -> None:
         assert read(b"title;audio_path;artist;note, or remark\na;p;b;c\n") == ["a b"]
-        with pytest.raises(UnusableFile, match="there is no column audio_path"):
+        with pytest.raises(UnusableFile, match="the file has no column audio_path"):
             read(b"title;audio_path;artist\na;p;b\n", delimiter=",")
 
     @pytest.mark.parametrize("encoding", ["cp1252", "iso8859-1", "shift_jis", "utf-16", "utf-32", "utf-16-le"])
@@ -359,7 +359,7 @@ class TestCommand:
         data = '[{"title": "a", "audio_path": "p"}, {"title"'
         result = invoke("import", "-", "--format", "jsonl", "--dry-run", data=data)
         assert result.exit_code == 1
-        assert result.stderr.endswith("; checked until then: 1 row\n")
+        assert result.stderr.endswith("; the damage follows 1 checked row\n")
 
     def test_rows_that_are_kept_may_all_be_refused(self, tmp_path: Path) -> None:
         bad = tmp_path / "bad.csv"
@@ -417,7 +417,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "reason"),
         [
-            (("--unit", "duration=parsec"), '"parsec" is no unit of duration: use s, ms, min'),
+            (("--unit", "duration=parsec"), '"parsec" is not a unit of duration: use s, ms, min'),
             (("--unit", "year=s"), "is not of the form FIELD=UNIT"),
             (("--unit", "duration=s", "--unit", "duration=ms"), "has two units"),
             (("--delimiter", "::"), "is neither one character"),

@@ -286,8 +286,8 @@ class TestColumns:
         ("data", "plan", "reason"),
         [
             (b"", {}, "the file is empty"),
-            (b"title,year\na,1\n", {}, "there is no column audio_path: .* its columns are"),
-            (b"audio_path,name\na,b\n", {}, "no column holds metadata of a track"),
+            (b"title,year\na,1\n", {}, "the file has no column audio_path: .* its columns are"),
+            (b"audio_path,name\na,b\n", {}, "no column of the file holds metadata"),
             (b"title+audio_path\na+b\n", {}, 'its only column is "title.audio_path"; if another .* --delimiter'),
             (b"title,title,audio_path\n", {}, 'several columns "title"'),
             (HEADER, {"columns": {"album": "record"}}, 'no column "record"'),
@@ -311,9 +311,9 @@ class TestColumns:
         assert titles(b"title,x,x,audio_path\na,1,2,p\n") == ["a"]
 
     def test_a_path_comes_from_one_place_and_so_does_an_id(self) -> None:
-        with pytest.raises(UnusableFile, match="not from both"):
+        with pytest.raises(UnusableFile, match="both give the path"):
             Plan(columns={"audio_path": "x"}, audio_path=Template.parse("{x}"))
-        with pytest.raises(UnusableFile, match="not both"):
+        with pytest.raises(UnusableFile, match="both give the id"):
             Plan(columns={"id": "x"}, id_from="y")
 
 
@@ -361,8 +361,8 @@ class TestJsonLines:
             (b'{"title": "a"', "not readable as JSON"),
             (b"[1]", "a JSON object was expected, not list"),
             (b"null", "a JSON object was expected, not NoneType"),
-            (b'{"duration": NaN}', "not readable as JSON: NaN is no JSON number"),
-            (b'{"duration": -Infinity}', "not readable as JSON: -Infinity is no JSON number"),
+            (b'{"duration": NaN}', "not readable as JSON: NaN is not a JSON number"),
+            (b'{"duration": -Infinity}', "not readable as JSON: -Infinity is not a JSON number"),
             (b'{"duration": 1e400, "audio_path": "p"}', "duration: a number from 0 to 31536000"),
             (b'{"year": ' + b"9" * 50 + b', "audio_path": "p"}', "year: a whole number from 1000 to 9999"),
             (b'{"year": ' + b"9" * 5000 + b"}", "not readable as JSON: a number of more than 100 digits"),
