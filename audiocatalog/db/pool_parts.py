@@ -68,7 +68,7 @@ class Maker:
         _thread.start_new_thread(self._run, ())
 
     def is_under_way(self, now: float) -> bool:
-        """Return whether the thread runs or may still start; after an interrupt of its creator, it may never start."""
+        """Return whether the thread runs or may still start; an interrupt of its creator can prevent the start."""
         if self.has_ended:
             return False
         return now < self._born + _START_SECONDS if self._life is None else self._life() is not None

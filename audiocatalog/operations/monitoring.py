@@ -53,7 +53,7 @@ class PoolStats:
     - *connections*: the number of open connections
     - *in_use*: the number of connections that are checked out
     - *waiting*: the number of callers in the queue
-    - *wait_p50*, *wait_p99*: percentiles of the waits of the latest 1,000 checkouts; None before the first checkout
+    - *wait_p50*, *wait_p99*: the median and the 99th percentile of the latest 1,000 waits; None before a checkout
     - *oldest_held*: the time since the oldest checkout that has not ended; None if no connection is checked out
     - *oldest_holder*: the thread of that checkout, and with ``debug_pool`` the line of code
     - *searching*: the number of connections that searches use
