@@ -101,7 +101,7 @@ def _holds_cluster(folder: Path) -> bool:
 
 
 def _user_name() -> str:
-    """Return the user's name in the system, or "audiocatalog" if there is no valid one."""
+    """Return the user's name in the system, or "audiocatalog" if there is no valid name."""
     try:
         return clean_actor(getpass.getuser())
     except (OSError, KeyError, ImportError, InvalidInput):

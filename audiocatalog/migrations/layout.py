@@ -38,7 +38,7 @@ LIFECYCLE_FUNCTIONS: Final = (
     *(f"audiocatalog_{name}_v1" for name in ("move", "begin", "renew", "give_up", "release_expired")),
     *(f"audiocatalog_{name}_v{CONTENT_VERSION}" for name in ("save", "replace", "claim", "complete", "stage", "load")),
 )
-#: Functions that only these functions, and the CHECKs of the history and the tasks, may call.
+#: Functions that only the functions above, and the CHECKs of the history and the tasks, may call.
 INNER_FUNCTIONS: Final = (
     *(
         f"audiocatalog_{name}_v1"
@@ -49,7 +49,7 @@ INNER_FUNCTIONS: Final = (
 )
 #: Functions that an import with --restore calls: only the owner may set the time at which a track was created.
 OWNER_FUNCTIONS: Final = ("audiocatalog_restore_v1",)
-#: Functions that searches and generated columns call; a role that writes tracks needs them too.
+#: Functions that searches and generated columns call; a role that writes tracks needs these functions too.
 SEARCH_FUNCTIONS: Final = (
     FOLD_FUNCTION,
     WORDS_FUNCTION,
@@ -73,7 +73,7 @@ _LOCK_SECONDS: Final = 60.0
 
 
 class Layout(NamedTuple):
-    """The place and owners of our objects, and the features that the server and the role allow."""
+    """The database, schema and owners of our objects, and the features that the server and the role allow."""
 
     database: str
     schema: str

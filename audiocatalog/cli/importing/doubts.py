@@ -77,7 +77,7 @@ def doubt_about(
     first: Sequence[ReadRecord | RefusedRow], units: Mapping[str, str], *, keeps_refused: bool
 ) -> str | None:
     """
-    Return what is probably wrong with the *first* rows and the option that corrects it, or None.
+    Return the likely mistake in the *first* rows and the option that corrects the mistake, or None.
 
     *units*: the units that the user gave, by field. If the import *keeps_refused* rows, all may be refused.
     """

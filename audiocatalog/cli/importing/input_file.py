@@ -73,7 +73,7 @@ class InputFile:
 
 
 class _Counted(io.RawIOBase):
-    """A raw file of *beginning* and the rest of *file*, which counts the bytes read."""
+    """A raw file of *beginning* and the rest of *file*, with the number of bytes read."""
 
     def __init__(self, beginning: bytes, file: BinaryIO) -> None:
         self.position = 0
