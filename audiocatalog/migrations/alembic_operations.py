@@ -135,7 +135,7 @@ class CreateFunctions(MigrateOperation):
         cls, operations: Operations, file: str | Path, *, version: int = 1, **columns: Mapping[str, str]
     ) -> None:
         """
-        Run the statements of *file*, which blank lines separate. A released file must never change.
+        Run the statements of *file*; blank lines separate the statements. A released file must never change.
 
         In the file, ``{version}`` stands for *version*. ``{fields: new_NAME TYPE}`` stands for a comma-separated list
         of the text after the colon, once for each name and type in *fields*. ``{separators_v1}``, and each other name

@@ -71,7 +71,7 @@ class CsvFile:
     """
     The rows of a CSV file, whose first line names the *columns*. Cells that a row lacks are left out.
 
-    If *delimiter* is None, it is the one that splits the first line into the most columns.
+    If *delimiter* is None, the reader uses the delimiter that splits the first line into the most columns.
 
     Raises:
         UnusableFile: the file is empty, or its first line cannot be read.
