@@ -2,7 +2,7 @@
 Three roles of the database: the owner of the schema, the application, and the search.
 
 The statements concern only objects of audiocatalog. Run them again after each upgrade: a new object belongs to the role
-that ran the migration, and no other role may use the object. Only a new version of a function inherits the grants of the
+that ran the migration, and others may not use the object. Only a new version of a function inherits the grants of the
 version before it.
 """
 
