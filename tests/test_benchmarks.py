@@ -41,6 +41,7 @@ def test_a_contestant_without_its_module_is_absent() -> None:
     assert "no_such_module is not installed" in absent.reasons()["a missing one"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["performance", "search", "lifecycle"])
 def test_the_exit_code_says_that_a_contestant_could_not_run(benchmark: str, tmp_path: Path) -> None:
     facts = {"date": "2026-01-01", "server": "PostgreSQL", "python": "3", "cores": 2, "machine": "", "load": 0.0}
@@ -107,6 +108,7 @@ def test_an_interrupt_takes_the_worktree_away(server_url: str, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_unknown_revision_is_said(tmp_path: Path) -> None:
     done = subprocess.run(
         compared("--baseline", "no-such-revision"), cwd=ROOT, capture_output=True, text=True, check=False

@@ -28,6 +28,7 @@ LATER = {
 }
 
 
+@pytest.mark.slow
 def test_what_most_services_do_not_need_at_once_is_imported_when_it_is_used() -> None:
     program = "import sys, audiocatalog; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -36,6 +37,7 @@ def test_what_most_services_do_not_need_at_once_is_imported_when_it_is_used() ->
     assert LATER & imported == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({"migrations", "Worker"}))
 @pytest.mark.parametrize("program", ["from audiocatalog import {0}", "import audiocatalog; audiocatalog.{0}"])
 def test_a_name_that_is_imported_late_is_there_in_a_new_process(program: str, name: str) -> None:

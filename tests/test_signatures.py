@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SECRET = "correct-horse-battery-staple"
 # Every module of the package, and with it every public name: pydoc shows classes, functions and their defaults.
 SHOW = """
@@ -40,6 +42,7 @@ print("signatures:", shown)
 """
 
 
+@pytest.mark.slow
 def test_no_signature_and_no_help_shows_the_environment() -> None:
     environment = {
         **os.environ,

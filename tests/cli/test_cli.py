@@ -255,6 +255,7 @@ class TestLocal:
 class TestProgram:
     """The command as a program, where a traceback would show."""
 
+    @pytest.mark.slow
     def test_without_its_extra_it_says_what_to_install(self) -> None:
         for missing in ("click", "rich"):
             script = f"import sys; sys.modules['{missing}'] = None; from audiocatalog.__main__ import main; main()"

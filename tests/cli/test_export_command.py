@@ -175,6 +175,7 @@ def test_wrong_options_are_told_before_any_server_is_asked(options: tuple[str, .
     assert reason in result.stderr
 
 
+@pytest.mark.slow
 def test_a_closed_stdout_is_told() -> None:
     program = process("--url", "postgresql://127.0.0.1:1/none", "export", preexec_fn=partial(os.close, 1))
     assert ended(program) == (1, "", "error: stdout is closed\n")

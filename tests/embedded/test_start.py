@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 _SCRIPT = """
 import os, sys, threading
 
@@ -27,6 +29,7 @@ for heavy in ("alembic.config", "click", "rich", "sqlalchemy.ext.asyncio"):
 """
 
 
+@pytest.mark.slow
 def test_importing_opens_no_socket_reads_no_secret_and_starts_nothing() -> None:
     secrets = {
         "AUDIOCATALOG_DATABASE_URL": "postgresql://u:secret@h/d",

@@ -146,6 +146,7 @@ class TestErrors:
         assert not harmful(result.stderr)
         assert "rror: " in result.stderr
 
+    @pytest.mark.slow
     def test_a_file_name_that_is_no_text_is_printed(self) -> None:
         program = process("import", os.fsdecode(b"/nowhere/\xff\x1b[31m.csv"))
         code, out, err = ended(program)

@@ -158,6 +158,7 @@ def linter() -> None:
         pytest.skip("squawk is not installed; `make lint` needs it")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("linter")
 @pytest.mark.parametrize("ini", [None, INI], ids=["of the repository", "of the tests"])
 def test_the_revisions_pass_the_linter(ini: Path | None, tmp_path: Path) -> None:
@@ -182,6 +183,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("linter")
 def test_the_linter_refuses_what_blocks_or_breaks_running_services(tmp_path: Path) -> None:
     ini, folder = tmp_path / "alembic.ini", tmp_path / "revisions"

@@ -94,6 +94,7 @@ def test_twice_the_text_costs_twice_the_work(backend: psycopg.Connection[Any], h
     assert {name: by for name, by in grown.items() if by > MOST_GROWTH} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", TEXTS)
 def test_twice_the_text_is_twice_the_work_for_its_highlights(held: str) -> None:
     def cost(text: str) -> float:

@@ -196,6 +196,7 @@ class TestMistakes:
             f'warning: no row has a key "{pair.partition("=")[2]}": check the name in --map {pair}' for pair in absent
         ]
 
+    @pytest.mark.slow
     def test_a_closed_stdin_is_told(self) -> None:
         program = process("import", "-", "--dry-run", "--format", "csv", preexec_fn=partial(os.close, 0))
         assert ended(program) == (1, "", "error: stdin is closed\n")

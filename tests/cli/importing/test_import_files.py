@@ -93,6 +93,7 @@ class TestGzip:
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.count("\n") == 1
 
+    @pytest.mark.slow
     def test_a_line_without_end_is_read_in_constant_memory(self) -> None:
         packed = io.BytesIO()
         with gzip.GzipFile(fileobj=packed, mode="wb") as file:
