@@ -231,12 +231,33 @@ def session(work: UnitOfWork) -> Session:
     return work.session
 
 
+@pytest.fixture(scope="session")
+def empty_tables(migrated_url: str) -> Iterator[Callable[[], None]]:
+    """Give a function that empties all tables of the migrated database, on one connection for all tests."""
+    delete = "; ".join(f"DELETE FROM {table}" for table in TABLES)
+    with ExitStack() as opened:
+        connections: list[psycopg.Connection[Any]] = []
+
+        def connect() -> psycopg.Connection[Any]:
+            connection = psycopg.connect(libpq(migrated_url), autocommit=True)
+            opened.callback(connection.close)
+            connections[:] = [connection]
+            return connection
+
+        def empty() -> None:
+            try:
+                (connections[0] if connections else connect()).execute(delete)
+            except psycopg.OperationalError:  # A test has ended every session of the database.
+                connect().execute(delete)
+
+        yield empty
+
+
 @pytest.fixture
-def database_url(migrated_url: str) -> Iterator[str]:
+def database_url(migrated_url: str, empty_tables: Callable[[], None]) -> Iterator[str]:
     """Give the migrated database for real commits; its tables are emptied after the test."""
     yield migrated_url
-    with psycopg.connect(libpq(migrated_url), autocommit=True) as admin:
-        admin.execute("; ".join(f"DELETE FROM {table}" for table in TABLES))
+    empty_tables()
 
 
 @pytest.fixture(scope="session")
