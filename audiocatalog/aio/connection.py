@@ -213,17 +213,25 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
         unread, self._unread = self._unread, None
         try:
             async with asyncio.timeout(_RECOVERY_SECONDS):
-                if unread is not None and not self.is_in_a_pipeline and self.caller is None:
+                if unread is not None and self._pipeline is None and self.caller is None:
                     await self.cancel_safe(timeout=_CANCEL_SECONDS)
                     self._stop_reading()
                     with suppress(psycopg.Error):
                         await wait_in_a_loop(unread, self, 0.1)
+                    await self._read_rest_of_pipeline()
                 if self.pgconn.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
                     await self.rollback()
         except (psycopg.Error, TimeoutError, OSError):
             self.disconnect()
         if not self.is_clean:
             self.disconnect()
+
+    async def _read_rest_of_pipeline(self) -> None:
+        """Read the answers to a cancelled pipeline, up to the one to its end, and leave the pipeline mode."""
+        while self.pgconn.pipeline_status != PipelineStatus.OFF:
+            result = await wait_in_a_loop(next_result(self), self, 0.1)
+            if result is None or result.status == ExecStatus.PIPELINE_SYNC:
+                self.pgconn.exit_pipeline_mode()
 
     async def close(self) -> None:
         """Return the connection to its pool, or disconnect if it has no pool; a second call does no harm."""
@@ -276,8 +284,7 @@ async def leave_pipeline(driver: psycopg.AsyncConnection[Any], error: Exception)
     if pipe.status == ConnStatus.BAD or pipe.pipeline_status == PipelineStatus.OFF:
         return None
     if underlying_interrupt(error) is not None:
-        pipe.finish()
-        return None
+        return None  # The pool cancels the statement when the connection is back.
     while pipe.status != ConnStatus.BAD and (result := await driver.wait(next_result(driver))) is not None:
         if result.status == ExecStatus.PIPELINE_SYNC:
             pipe.exit_pipeline_mode()
