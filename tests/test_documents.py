@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not (ROOT / "docs").exists(), reason="a source d
 
 DECISIONS: Final = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
 DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-FOLDERS: Final = ("alembic", "audiocatalog", "benchmarks", "docs", "tests")
+FOLDERS: Final = ("alembic", "audiocatalog", "benchmarks", "docs", "examples", "tests")
 #: Files of an installed wheel and of the benchmarks' material, and the next version of one of ours.
 ELSEWHERE: Final = re.compile(r"audiocatalog/_|^scale_tracks\.py$|_v2\.sql$")
 

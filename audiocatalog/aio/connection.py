@@ -213,7 +213,7 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
         unread, self._unread = self._unread, None
         try:
             async with asyncio.timeout(_RECOVERY_SECONDS):
-                if unread is not None and self._pipeline is None and self.caller is None:
+                if unread is not None and self.caller is None:
                     await self.cancel_safe(timeout=_CANCEL_SECONDS)
                     self._stop_reading()
                     with suppress(psycopg.Error):
