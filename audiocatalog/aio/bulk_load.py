@@ -26,7 +26,7 @@ _CHECKED_AT_ONCE: Final = 50
 
 
 class AsyncBatchLoader(Generic[_Unit]):
-    """A store of batches, each in a unit of work that is retried."""
+    """A loader that stores each batch in a unit of work of its own, with retries."""
 
     def __init__(
         self, runner: AsyncRunner[_Unit], batches: BatchStore, driver_of: Callable[[_Unit], Awaitable[AsyncDriver]]

@@ -92,8 +92,8 @@ class Reader:
     """
     The socket of a connection, which stays registered with its event loop between answers.
 
-    To register a socket for each answer costs more than to send the statement. Who closes the socket closes the reader
-    before, because the system may give the socket's number to another socket at once.
+    To register a socket for each answer costs more than to send the statement. Close the reader before the socket,
+    because the system may give the socket's number to another socket at once.
     """
 
     __slots__ = ("_descriptor", "_is_registered", "_unexpected", "_waiter", "loop")

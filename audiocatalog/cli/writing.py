@@ -127,7 +127,7 @@ def _temporary_beside(path: Path) -> Any:  # noqa: ANN401  # The type is private
 
 
 def _mode_of(path: Path) -> int:
-    """Return the permissions of the file at *path*, or those of a new file. A temporary file is private."""
+    """Return the permissions of the file at *path*, or those of a new file. ``replaced`` sets them."""
     with suppress(FileNotFoundError):
         return path.stat().st_mode & 0o777
     # Python can read the mask only by setting it.

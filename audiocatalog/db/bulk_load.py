@@ -138,7 +138,7 @@ def _stored_ahead(
 
 
 class BatchLoader(Generic[_Unit]):
-    """A store of batches; *runner* runs each batch in a unit of work, with retries until ``stop``."""
+    """A loader that stores each batch in a unit of work of *runner*, with retries until ``stop``."""
 
     def __init__(self, runner: Runner[_Unit], batches: BatchStore, driver_of: Callable[[_Unit], Driver]) -> None:
         self._runner = runner

@@ -278,7 +278,7 @@ def _create_cluster(folders: Folders, job: Job) -> None:
 
 
 def _locale_options(version: int) -> list[str]:
-    """Return initdb's options for sorting by code point and Unicode character classes, on any system."""
+    """Return initdb's options that sort by code point and use Unicode's character classes, on any system."""
     if version >= 17:  # noqa: PLR2004 - the first with locales of its own.
         return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     for name in ("C.UTF-8", "en_US.UTF-8"):

@@ -55,8 +55,8 @@ def upgrade(url: str | URL, revision: str = "head", *, lock_timeout: float = 300
         ConfigurationError: the URL is wrong, the server is too old, or the encoding of the database is not UTF8.
         DatabaseUnavailable: the server cannot be reached.
         PermissionDenied: the role lacks a right, such as CREATE on the schema.
-        SchemaMismatch: this package does not know the revision of the database, an earlier text of revision 0001 made
-            the database, or its functions work in another schema and belong to another role.
+        SchemaMismatch: this package does not know the database's revision; or an earlier text of revision 0001
+            created the database; or the database's functions work in another schema, and another role owns them.
         TransientConflict: another migrator worked for longer than *lock_timeout*, or a revision did not get its locks
             in that time. The revisions before it are committed.
         QueryTimeout: a statement of a migration reached its timeout.

@@ -165,7 +165,7 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStore:
-    """A store of batches within a transaction; *statement_timeout* and *lock_timeout* are in seconds."""
+    """A loader that stores batches within a transaction; *statement_timeout* and *lock_timeout* are in seconds."""
 
     on_conflict: OnConflict
     actor: str

@@ -63,7 +63,7 @@ def explain(query: str, id: UUID | str, *, filters: SearchFilters | None, timeou
 
 @lru_cache(maxsize=256)
 def explanation_sql(conditions: tuple[str, ...]) -> str:
-    """Return the statement that finds the conditions that a track meets, and its fields that contain each term."""
+    """Return the statement that finds the conditions that a track meets, and the fields in which each term occurs."""
     found = ", ".join(
         f"CASE WHEN field IN ('', '{weight}') AND spelling <> '' THEN t.search_vector @@ "
         f"replace(replace(spelling, '~', ':{weight}'), '^', ':{weight}' || prefix_mark)::tsquery END"

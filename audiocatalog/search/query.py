@@ -117,7 +117,7 @@ def parse_query(text: object) -> Query:
     - Words without a visible character are dropped.
 
     A search uses at most 32 terms, including excluded terms, and ignores the rest of the query. Each word of a phrase
-    counts as a term, and so does a range. OR does not count.
+    counts as a term. A range counts as one term. OR does not count.
 
     Raises:
         InvalidInput: *text* is not a string, has more than 1,000 characters, or holds a character that cannot be

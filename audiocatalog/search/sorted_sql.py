@@ -108,7 +108,7 @@ def sorted_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
 
 @lru_cache(maxsize=256)
 def bounded_sql(shape: Shape, order_by: SearchOrder, *, has_words: bool) -> str:
-    """Return the statement for a page among the first tracks of the order, for use after a timeout."""
+    """Return the statement for a page that reads few tracks of each segment; a search uses it after a timeout."""
     matches, meets = _conditions(shape, has_words=has_words)
     tables, scans, sources = [], [], []
     for number, segment in enumerate(segments_of(order_by)):

@@ -210,7 +210,7 @@ def _channels(_: str, text: str) -> Reading | None:
 
 
 def _status(cell: object) -> Reading:
-    """Return the status that *cell* names, as an export writes it."""
+    """Return the status that *cell* names. Exports write the same names."""
     names = [str(status) for status in TrackStatus]
     name = cell.strip().upper() if isinstance(cell, str) else cell
     if name not in names:
