@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import aclosing
 from functools import partial
 from typing import Final, Generic, TypeVar
 from uuid import UUID
@@ -72,13 +73,15 @@ async def save_in_batches(
     result = BulkResult(outcomes=outcomes)
     batches = _read_batches(records, batch)
     stored_batches = _stored_ahead(batches, store, connections) if connections else _stored_in_turn(batches, store)
-    async for one, stored in stored_batches:
-        progressed = count_batch(one, stored, result)
-        outcomes.append(progressed.outcomes)
-        if progress is not None:
-            answer = progress(progressed)
-            if inspect.isawaitable(answer):
-                await answer
+    # When the load fails, its batches under way have ended before the caller sees the error.
+    async with aclosing(batches), aclosing(stored_batches):
+        async for one, stored in stored_batches:
+            progressed = count_batch(one, stored, result)
+            outcomes.append(progressed.outcomes)
+            if progress is not None:
+                answer = progress(progressed)
+                if inspect.isawaitable(answer):
+                    await answer
     return result
 
 
@@ -91,7 +94,7 @@ async def _each(records: Iterable[object] | AsyncIterable[object]) -> AsyncItera
         yield record
 
 
-async def _read_batches(records: Iterable[object] | AsyncIterable[object], size: int) -> AsyncIterator[Batch]:
+async def _read_batches(records: Iterable[object] | AsyncIterable[object], size: int) -> AsyncGenerator[Batch]:
     """Yield *records* in batches of *size*, with every record checked, as ``read_batches`` does."""
     start = 0
     items: list[object] = []
@@ -111,14 +114,14 @@ async def _read_batches(records: Iterable[object] | AsyncIterable[object], size:
 
 async def _stored_in_turn(
     batches: AsyncIterator[Batch], store: StoreBatch
-) -> AsyncIterator[tuple[Batch, Sequence[RecordOutcome]]]:
+) -> AsyncGenerator[tuple[Batch, Sequence[RecordOutcome]]]:
     async for batch in batches:
         yield batch, await store(batch.valid)
 
 
 async def _stored_ahead(
     batches: AsyncIterator[Batch], store: StoreBatch, connections: int
-) -> AsyncIterator[tuple[Batch, Sequence[RecordOutcome]]]:
+) -> AsyncGenerator[tuple[Batch, Sequence[RecordOutcome]]]:
     under_way: deque[tuple[Batch, AbstractSet[UUID], asyncio.Task[Sequence[RecordOutcome]]]] = deque()
     try:
         while True:

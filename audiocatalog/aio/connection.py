@@ -7,7 +7,7 @@ import select
 from collections.abc import Coroutine
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar
 from weakref import ref
 
 import psycopg
@@ -16,6 +16,7 @@ from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 from audiocatalog.aio.waiting import Reader, in_background, watchdog_of
 from audiocatalog.db.connection import PooledConnection, PooledState, next_result, shutdown_socket, wait_in_a_loop
 from audiocatalog.db.error_translation import ServerUnresponsive, underlying_interrupt
+from audiocatalog.errors import UnitOfWorkBusy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,6 +38,8 @@ _TRY_AGAIN: Final = 63
 #: psycopg's states "waits for data" and "data has arrived".
 _READABLE: Final = 1
 
+_BUSY: Final = "another task's call is under way in this unit of work: give each task a unit of work of its own"
+
 
 class Home(Protocol):
     """The owner to which a closed connection returns: its pool."""
@@ -49,14 +52,42 @@ class Home(Protocol):
         """Take *connection* back in any state."""
 
 
+class CallerLock(asyncio.Lock):
+    """A lock around each statement of a connection that refuses a second task instead of letting it wait."""
+
+    #: The task whose call, of one or more statements, is under way.
+    caller: asyncio.Task[Any] | None = None
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a call or a statement is under way."""
+        return self.caller is not None or self.locked()
+
+    def refuse_others(self) -> None:
+        """
+        Check that no other task uses the connection.
+
+        Raises:
+            UnitOfWorkBusy: another task's call or statement is under way.
+        """
+        if self.locked() or self.caller not in {None, asyncio.current_task()}:
+            raise UnitOfWorkBusy(_BUSY)
+
+    async def acquire(self) -> Literal[True]:
+        """Acquire the lock."""
+        self.refuse_others()
+        return await super().acquire()
+
+
 class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
     """A connection that returns to its pool when it is closed, with a timeout for every answer."""
 
-    #: The task that has checked out the connection, and the one whose call is under way on it.
+    lock: CallerLock
+    #: The task that has checked out the connection.
     held_by: ref[asyncio.Task[Any]] | None = None
-    caller: asyncio.Task[Any] | None = None
-    #: How often the connection was returned to its pool.
+    #: How often the connection was returned to its pool, and whether it is being returned.
     checkout: int = 0
+    is_returning = False
     cached_cursor: psycopg.AsyncRawCursor[Any] | None = None
     #: The connection's pool.
     home: Home | None = None
@@ -64,6 +95,7 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
     _unread: PQGen[Any] | None = None
     _is_unresponsive = False
     _reader: Reader | None = None
+    _is_forfeited = False
     #: How many answers in a row took longer than a short wait.
     _misses = 0
 
@@ -71,6 +103,7 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
     async def adopt(cls, driver: PooledConnection) -> Self:
         """Return a connection that takes the place of *driver*, which a thread has opened."""
         connection = cls(driver.forget())
+        connection.lock = CallerLock()
         connection.begin_in_this_process(driver.response_timeout, driver.network_timeout)
         connection.prepare_threshold = driver.prepare_threshold
         connection.server = driver.server
@@ -193,9 +226,14 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
             reader.close()
         self.pgconn.finish()
 
+    def forfeit(self) -> None:
+        """Let no further holder have the connection, because the last one may still use it."""
+        self._is_forfeited = True
+
     async def _cancel_and_disconnect(self) -> None:
-        with suppress(Exception):
-            await self.cancel_safe(timeout=_CANCEL_SECONDS)
+        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            with suppress(Exception):
+                await self.cancel_safe(timeout=_CANCEL_SECONDS)
         self.disconnect()
 
     @property
@@ -203,17 +241,21 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
         """Whether the next holder can use the connection as it is."""
         return (
             not self.closed
+            and not self._is_forfeited
             and not self.is_in_a_pipeline
-            and self.caller is None
+            and not self.lock.is_taken
             and self.pgconn.transaction_status == TransactionStatus.IDLE
         )
 
     async def recover(self) -> None:
         """Prepare the connection for its next holder: end its statement and its transaction, or disconnect."""
         unread, self._unread = self._unread, None
+        if self._is_forfeited or self.lock.is_taken:
+            await self._cancel_and_disconnect()
+            return
         try:
             async with asyncio.timeout(_RECOVERY_SECONDS):
-                if unread is not None and self.caller is None:
+                if unread is not None:
                     await self.cancel_safe(timeout=_CANCEL_SECONDS)
                     self._stop_reading()
                     with suppress(psycopg.Error):

@@ -12,7 +12,7 @@ from psycopg.pq import TransactionStatus
 
 from audiocatalog.aio.connection import AsyncPooledConnection, client_timeout, leave_pipeline, raw_cursor
 from audiocatalog.db.error_translation import translated
-from audiocatalog.errors import CatalogError, Phase, StaleStatement, UnitOfWorkBusy
+from audiocatalog.errors import CatalogError, Phase, StaleStatement
 from audiocatalog.operations.operation import (
     Copy,
     Execution,
@@ -66,7 +66,7 @@ async def carry_out(
                 execution.answer(rows)
     finally:
         if holder is not None:
-            holder.caller = None
+            holder.lock.caller = None
     return execution.result
 
 
@@ -79,14 +79,10 @@ def begin_call(driver: AsyncDriver) -> AsyncPooledConnection | None:
     """
     if not isinstance(driver, AsyncPooledConnection):
         return None
-    task = asyncio.current_task()
-    if driver.caller is task:
+    driver.lock.refuse_others()
+    if driver.lock.caller is not None:
         return None  # This call is part of another one.
-    if driver.caller is not None:
-        raise UnitOfWorkBusy(
-            "another task's call is under way in this unit of work: give each task a unit of work of its own"
-        )
-    driver.caller = task
+    driver.lock.caller = asyncio.current_task()
     return driver
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from weakref import ref
 
 from audiocatalog.aio.connection import AsyncPooledConnection, is_alive
-from audiocatalog.aio.waiting import in_background
+from audiocatalog.aio.waiting import BLOCKED_SECONDS, in_background
 from audiocatalog.db.holders import place_in_the_callers_code
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.db.pool_policy import (
@@ -28,9 +28,9 @@ from audiocatalog.db.settings import Settings
 from audiocatalog.errors import CatalogError, CatalogInternalError, ConfigurationError, kind_of, printable
 from audiocatalog.operations.monitoring import PoolStats
 
-# If a timer fires later than this, other code has blocked the event loop.
-_LATE_SECONDS: Final = 0.1
-
+# While callers wait, the pool looks at their deadlines at least this often. If it looks late, other code has blocked
+# the event loop.
+_WATCH_SECONDS: Final = 0.05
 #: Ends the wait of a caller whose time is over.
 _TIMEOUT: Final = CatalogError("the time to wait for a connection is over")
 
@@ -64,6 +64,7 @@ class AsyncPool:
         self._opening: set[asyncio.Task[None]] = set()
         self._held = 0
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_due = math.inf
         self._waits: deque[float] = deque(maxlen=WAITS_KEPT)
         self._generation = 0
         self._renewed = -math.inf
@@ -108,8 +109,9 @@ class AsyncPool:
 
     def give_back(self, connection: AsyncPooledConnection) -> None:
         """Take *connection* back in any state, without waiting; a second call does no harm."""
-        if connection.held_since is None:
+        if connection.held_since is None or connection.is_returning:
             return
+        connection.is_returning = True
         connection.response_timeout, connection.limit = connection.default_response_timeout, connection.default_limit
         if connection.is_clean or connection.closed:
             self._take_back(connection)
@@ -134,8 +136,9 @@ class AsyncPool:
         is_old = connection.generation != self._generation or connection.expires_at <= now
         if is_old or self._closed:
             connection.disconnect()
-        connection.held_since, connection.held_by, connection.caller = None, None, None
+        connection.held_since, connection.held_by, connection.lock.caller = None, None, None
         connection.checkout += 1
+        connection.is_returning = False
         self._held -= 1
         if connection.closed:
             self._known.pop(id(connection), None)
@@ -206,10 +209,16 @@ class AsyncPool:
             return
         if self._loop is not None and not self._loop.is_closed():
             raise ConfigurationError("this catalogue belongs to another event loop: make a catalogue for each loop")
-        self._loop, self._alarm, self._held = loop, None, 0
+        self._loop = loop
         self._queue.clear()
         self._opening.clear()
-        self._disconnect_idle()
+        self._alarm, self._alarm_due = None, math.inf
+        # The tasks that held some of the connections ended with their loop.
+        for connection in self._living():
+            connection.disconnect()
+        self._idle.clear()
+        self._known.clear()
+        self._held = 0
 
     # Taking turns
 
@@ -254,18 +263,19 @@ class AsyncPool:
 
     def _set_alarm(self, deadline: float) -> None:
         """See to it that callers whose deadline has passed leave the queue."""
-        loop = asyncio.get_running_loop()
-        due = loop.time() + max(0.0, deadline - monotonic())
-        if self._alarm is None or due < self._alarm.when():
+        now = monotonic()
+        due = min(max(deadline, now), now + _WATCH_SECONDS)
+        if due < self._alarm_due:
             if self._alarm is not None:
                 self._alarm.cancel()
-            self._alarm = loop.call_at(due, self._end_waits, due)
+            self._alarm, self._alarm_due = asyncio.get_running_loop().call_later(due - now, self._end_waits), due
 
-    def _end_waits(self, due: float) -> None:
-        self._alarm = None
+    def _end_waits(self) -> None:
+        late = monotonic() - self._alarm_due
+        self._alarm, self._alarm_due = None, math.inf
         if not self._queue:
             return
-        if (late := asyncio.get_running_loop().time() - due) > _LATE_SECONDS:
+        if late > BLOCKED_SECONDS:
             # While the loop was blocked, no holder could return its connection, and no caller could take it.
             LOGGER.warning("the event loop was blocked for %.1f s by other code: run that code in a thread", late)
             for turn in self._queue:
@@ -334,7 +344,8 @@ class AsyncPool:
 
     def _forget(self, key: int) -> None:
         """Open another connection if callers wait: the garbage collector has found one that was never returned."""
-        self._known.pop(key, None)
+        if self._known.pop(key, None) is not None:
+            self._held -= 1
         if self._loop is not None and self._queue and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._serve_queue)
 

@@ -15,7 +15,7 @@ from audiocatalog.aio.execute import run
 from audiocatalog.aio.misuse import result_of
 from audiocatalog.aio.transaction import AsyncTransaction
 from audiocatalog.db.commit_outcome import Outcome, TransactionRef, find_outcome
-from audiocatalog.db.connection import PooledConnection
+from audiocatalog.db.connection import PooledState
 from audiocatalog.db.observer import Observer
 from audiocatalog.errors import CatalogError, CommitOutcomeUnknown, DatabaseUnavailable, PoolTimeout
 
@@ -145,7 +145,7 @@ class AsyncRunner(Generic[_Unit]):
 
     async def _ask(self, trace: TransactionRef, end: float) -> Outcome | None:
         async with self._database.autocommit(self._seconds_until(end)) as driver:
-            if isinstance(driver, PooledConnection) and driver.response_timeout is not None:
+            if isinstance(driver, PooledState) and driver.response_timeout is not None:
                 driver.response_timeout = min(driver.response_timeout, max(end - monotonic(), _MIN_WAIT))
             return await run(driver, find_outcome(trace), "run")
 

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Engine, NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from audiocatalog.aio.connection import AsyncPooledConnection
-from audiocatalog.aio.transaction import HANDED_OVER
+from audiocatalog.aio.transaction import HANDED_OVER, TAKEN
 from audiocatalog.db.host_session import HostSession
 from audiocatalog.db.transaction import watch_commits, watch_engine
 
@@ -87,6 +87,8 @@ class SessionMaker:
         if handed_over is not None:
             return handed_over
         driver = await self._take()
+        if session is not None:
+            session.info[TAKEN] = driver, driver.checkout
         await driver.set_autocommit(False)
         return driver
 

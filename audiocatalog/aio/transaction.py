@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: The key of a session's ``info`` that holds the connection on which its first transaction runs.
 HANDED_OVER: Final = "audiocatalog_handed_over"
+#: The key of a session's ``info`` that holds the last connection which the session checked out, and its checkout.
+TAKEN: Final = "audiocatalog_taken"
 _LEFT_OPEN: Final = (
     "the task that began this unit of work has ended without leaving the `async with` block, so the unit of work was "
     "rolled back; begin and end it in one task"
@@ -123,6 +125,16 @@ class AsyncDriverTransaction(AsyncTransaction):
         """Return the driver's connection."""
         return self.connection
 
+    def refuse_others(self) -> None:
+        """
+        Check that no other task uses the connection.
+
+        Raises:
+            UnitOfWorkBusy: another task's call or statement is under way.
+        """
+        if self._driver.checkout == self._checkout:
+            self._driver.lock.refuse_others()
+
     @property
     def connection(self) -> AsyncPooledConnection:
         """The driver's connection."""
@@ -155,7 +167,7 @@ class AsyncDriverTransaction(AsyncTransaction):
             error.trace = transaction_ref(driver)
             raise
         finally:
-            driver.caller = None
+            driver.lock.caller = None
 
     async def close(self) -> None:
         """Return the connection, or close the session that owns it."""
@@ -175,10 +187,10 @@ class AsyncDriverTransaction(AsyncTransaction):
         self._has_ended = True
         if self._task is not None:
             self._task.remove_done_callback(self._end_with_the_task)
-        if self._driver.checkout == self._checkout and self._driver.home is not None:
-            if broken:
-                self._driver.disconnect()
-            self._driver.home.give_back(self._driver)
+        _give_back(self._driver, self._checkout, broken=broken)
+        if self._successor is not None and TAKEN in self._successor.session.info:
+            # After a commit of the host, its session has checked out another connection.
+            _give_back(*self._successor.session.info.pop(TAKEN), broken=broken)
 
     def _end_with_the_task(self, _: object) -> None:
         if not self._has_ended:
@@ -208,6 +220,7 @@ class AsyncSessionTransaction(AsyncTransaction):
 
     async def driver(self) -> psycopg.AsyncConnection[Any]:
         """Return the connection of the session. The session is flushed first, so that reads see its changes."""
+        self._before.refuse_others()  # A flush that fails would end the transaction of the other task.
         with translated_for_host("flush"):
             await self.session.flush()
         if self._is_waiting:
@@ -282,6 +295,14 @@ class AsyncSessionTransaction(AsyncTransaction):
         with translated("session"):
             driver = await _driver_of(self.session)
         return driver if isinstance(driver, AsyncPooledConnection) else None
+
+
+def _give_back(driver: AsyncPooledConnection, checkout: int, *, broken: bool) -> None:
+    """Return *driver* unless it was returned since the *checkout*."""
+    if driver.checkout == checkout and driver.home is not None:
+        if broken and not driver.is_returning:
+            driver.forfeit()
+        driver.home.give_back(driver)
 
 
 async def _driver_of(session: AsyncSession) -> psycopg.AsyncConnection[Any]:

@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 
 # The interval at which deadlines are checked. A timer for each wait would cost more than sending a statement.
 _WATCH_SECONDS: Final = 0.1
+#: If a timer fires later than this, other code has blocked the event loop.
+BLOCKED_SECONDS: Final = 0.25
 # A task that never had to wait for this long lets the others run.
 _BUSY_SECONDS: Final = 0.005
 # The loop may report data once more after it was read.
@@ -53,7 +55,7 @@ class Watchdog:
         """Check the deadlines from now on, until no connection waits."""
         if not self._is_awake:
             self._is_awake = True
-            self._loop.call_later(_WATCH_SECONDS, self._check)
+            self._check_later(monotonic())
 
     def has_yielded(self) -> None:
         """Note that the other tasks of the loop have run."""
@@ -66,8 +68,15 @@ class Watchdog:
             self._yielded = now
             await asyncio.sleep(0)
 
-    def _check(self) -> None:
+    def _check_later(self, now: float) -> None:
+        self._loop.call_later(_WATCH_SECONDS, self._check, now + _WATCH_SECONDS)
+
+    def _check(self, due: float) -> None:
         now = monotonic()
+        if (late := now - due) > BLOCKED_SECONDS:
+            # While the loop was blocked, a statement may have waited to be sent.
+            for connection in self.deadlines:
+                self.deadlines[connection] += late
         for connection, deadline in list(self.deadlines.items()):
             # After code that has blocked the loop, an answer may have arrived that the loop has not read yet.
             if deadline <= now and (connection.closed or not connection.has_something_to_read()):
@@ -75,7 +84,7 @@ class Watchdog:
                 connection.give_up()
         self._is_awake = bool(self.deadlines)
         if self._is_awake:
-            self._loop.call_later(_WATCH_SECONDS, self._check)
+            self._check_later(now)
 
 
 _watchdogs: WeakKeyDictionary[asyncio.AbstractEventLoop, Watchdog] = WeakKeyDictionary()

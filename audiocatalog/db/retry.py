@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 import tenacity
 
 from audiocatalog.db.commit_outcome import Outcome, TransactionRef, find_outcome
-from audiocatalog.db.connection import PooledConnection
+from audiocatalog.db.connection import PooledState
 from audiocatalog.db.database import Database
 from audiocatalog.db.execute import run
 from audiocatalog.db.misuse import result_of
@@ -142,7 +142,7 @@ class Runner(Generic[_Unit]):
 
     def _ask(self, trace: TransactionRef, end: float) -> Outcome | None:
         with self._database.autocommit(self._seconds_until(end)) as driver:
-            if isinstance(driver, PooledConnection) and driver.response_timeout is not None:
+            if isinstance(driver, PooledState) and driver.response_timeout is not None:
                 driver.response_timeout = min(driver.response_timeout, max(end - monotonic(), _MIN_WAIT))
             return run(driver, find_outcome(trace), "run")
 
