@@ -45,7 +45,6 @@ _WAITING: Final = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()
 """
-_CONNECTED: Final = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'service'"
 
 
 class Answer(NamedTuple):
