@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import random
 import signal
 import threading
 import time
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -20,22 +18,30 @@ from typing import Final, Protocol, TypeVar
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.errors import CatalogError, ClaimLost
 from audiocatalog.methods import Methods
-from audiocatalog.models.arguments import number_of_seconds, parse_choice
-from audiocatalog.models.claim import CLAIM_ORDERS, Claim, ClaimOrder
-from audiocatalog.models.limits import CHANGE_LIMITS
+from audiocatalog.models.claim import Claim, ClaimOrder
 from audiocatalog.models.metadata import TrackMetadata
-from audiocatalog.operations.claims import begin, checked_count, checked_lease, claim_for_loop
+from audiocatalog.operations.claims import begin
 from audiocatalog.operations.operation import Operation
 from audiocatalog.worker.leaving import leaving
-from audiocatalog.worker.upkeep import FIRST_PAUSE, Listening, Upkeep, may_pass
+from audiocatalog.worker.policy import (
+    CLAIMING_FAILED,
+    ENDING_FAILED,
+    LEFT_BODY,
+    MOMENT,
+    NOT_ENDED,
+    Insistence,
+    Pauses,
+    Terms,
+    checked_metadata,
+    may_pass,
+    reason_for,
+)
+from audiocatalog.worker.upkeep import Listening, Upkeep
 
 _Result = TypeVar("_Result")
 
 #: A waiting loop notices a signal within this many seconds.
 _MAX_WAIT: Final = 1.0
-_TOLD: Final = CHANGE_LIMITS["reason"].characters
-#: A renewal with this lease changes nothing; it only checks that a claim is still held.
-_MOMENT: Final = timedelta(milliseconds=10)
 _LEFT: Final = "an exception left the body of the loop"
 
 Handler = Callable[[Claim], TrackMetadata | None]
@@ -85,26 +91,21 @@ class Worker:
         until_empty: bool,
         listening: Listening | None,
     ) -> None:
+        self._terms = Terms.checked(
+            name=name, limit=limit, lease=lease, order_by=order_by, poll=poll, until_empty=until_empty
+        )
         self._catalog = catalog
         self._run = run
-        self._name = name
-        self._limit = checked_count(limit, "limit", "worker")
-        self._lease = checked_lease(lease, "worker")
-        self._order_by: ClaimOrder = parse_choice(CLAIM_ORDERS, order_by, "order_by", "worker")
-        self._poll = number_of_seconds(poll, "poll", "worker", least=0.01, most=3600)
-        self._until_empty = until_empty
         self._stopping = False
         # A signal handler may write to this queue while the same thread reads from it.
         self._news: SimpleQueue[None] = SimpleQueue()
-        self._upkeep = Upkeep(
-            catalog, name=name, lease=self._lease, listening=listening, tell=lambda: self._news.put(None)
-        )
+        self._upkeep = Upkeep(catalog, self._terms, listening=listening, tell=lambda: self._news.put(None))
         # The exception that leaves the ``with`` block, and the iterators that the exits of open ``with`` blocks close.
         self._leaving: BaseException | None = None
         self._open: list[Generator[Claim, None, None]] = []
 
     def __repr__(self) -> str:
-        return f"<Worker with {len(self._upkeep)} claims>"
+        return f"<Worker with {len(self._upkeep.claims)} claims>"
 
     def stop(self) -> None:
         """End the loop after the current claim. Any thread or signal handler may call this method."""
@@ -131,10 +132,12 @@ class Worker:
             for claim in claims:
                 end: Callable[[], object]
                 try:
-                    end = partial(self._catalog.complete, claim, _checked(handler(claim)), actor=self._name)
+                    end = partial(
+                        self._catalog.complete, claim, checked_metadata(handler(claim)), actor=self._terms.name
+                    )
                     is_done = True
                 except Exception as error:  # noqa: BLE001  # Any exception of the handler fails the claim.
-                    end = partial(self._catalog.fail, claim, _told(error), actor=self._name)
+                    end = partial(self._catalog.fail, claim, reason_for(error), actor=self._terms.name)
                     is_done = False
                 done += self._insist(end) and is_done
         return done
@@ -157,7 +160,7 @@ class Worker:
             yield from self._claims()
 
     def _claims(self) -> Iterator[Claim]:
-        pause = FIRST_PAUSE
+        pauses = Pauses(self._terms.poll)
         while not self._stopping:
             while not self._news.empty():
                 self._news.get()
@@ -170,46 +173,42 @@ class Worker:
                 # If the answer to a claim was lost, its tracks wait until their leases expire.
                 if not may_pass(error):
                     raise
-                LOGGER.warning("claiming failed, so the worker retries: %s", error)
-                self._wait(pause)
-                pause = min(pause * 2, max(self._poll, FIRST_PAUSE))
+                LOGGER.warning(CLAIMING_FAILED, error)
+                self._wait(pauses.next())
                 continue
-            pause = FIRST_PAUSE
+            pauses.reset()
             if not waiting:
-                if self._until_empty and has_looked_for_dead:
+                if self._terms.until_empty and has_looked_for_dead:
                     return
                 # This wait ends early when tracks of dead workers are released.
-                self._wait(self._poll * random.uniform(0.5, 1.5))  # noqa: S311  # The jitter spreads workers out.
+                self._wait(self._terms.until_poll())
                 continue
-            self._upkeep.hold(claim for claim, _ in waiting)
+            self._upkeep.claims.hold(claim for claim, _ in waiting)
             yield from self._given(waiting)
 
     def _claim(self) -> list[tuple[Claim, bool]]:
-        """Claim tracks, and return pairs of a claim and whether its work has begun, True for the first claim only."""
-        return self._run(
-            "claim", lambda: claim_for_loop(self._limit, lease=self._lease, worker=self._name, order_by=self._order_by)
-        )
+        return self._run("claim", self._terms.claim)
 
     def _given(self, waiting: deque[tuple[Claim, bool]]) -> Iterator[Claim]:
         """Yield each claim that is still held; claims that are not yielded stay held until they are released."""
         while waiting and not self._stopping:
             claim, has_begun = waiting.popleft()
-            if not self._upkeep.holds(claim):
+            if not self._upkeep.claims.holds(claim):
                 continue
             if not has_begun and not self._begin(claim):
                 if not self._stopping:
-                    self._upkeep.drop(claim)
+                    self._upkeep.claims.drop(claim)
                 continue
             if self._stopping:
                 return
-            self._upkeep.given = claim
+            self._upkeep.claims.give(claim)
             try:
                 yield claim
             except GeneratorExit:
                 self._end_what_is_left(claim)
                 raise
             finally:
-                self._upkeep.drop(claim)
+                self._upkeep.claims.drop(claim)
             self._look_for_end(claim)
 
     def _begin(self, claim: Claim) -> bool:
@@ -234,9 +233,9 @@ class Worker:
             if not is_exception:
                 self._look_for_end(claim)
             elif error is None or isinstance(error, Exception):
-                self._catalog.fail(claim, _LEFT if error is None else _told(error), actor=self._name)
+                self._catalog.fail(claim, _LEFT if error is None else reason_for(error), actor=self._terms.name)
                 LOGGER.warning(
-                    "%s left the body of the loop, so the worker failed the claim",
+                    LEFT_BODY,
                     "an exception" if error is None else type(error).__name__,
                     extra={"track_id": claim.track.id},
                 )
@@ -245,19 +244,15 @@ class Worker:
         except ClaimLost:
             pass  # The body has ended the claim.
         except CatalogError as failure:
-            LOGGER.warning("a claim could not be ended, so its track waits until the lease expires: %s", failure)
+            LOGGER.warning(ENDING_FAILED, failure)
 
     def _look_for_end(self, claim: Claim) -> None:
         """Log a warning unless *claim* has ended; ask the server whether another process has ended it."""
         if claim.has_ended:
             return
         with suppress(CatalogError):
-            self._catalog.renew(claim, lease=_MOMENT)
-            LOGGER.warning(
-                "the body of the loop has not ended its claim, so its track waits until the lease expires; complete, "
-                "fail or release each claim",
-                extra={"track_id": claim.track.id},
-            )
+            self._catalog.renew(claim, lease=MOMENT)
+            LOGGER.warning(NOT_ENDED, extra={"track_id": claim.track.id})
 
     def _insist(self, call: Callable[[], object], *, before_giving: bool = False) -> bool:
         """
@@ -266,26 +261,15 @@ class Worker:
         If the errors last until the lease may have expired, the last error is raised. With *before_giving*, the claim
         counts as lost instead, because it was not yielded yet.
         """
-        pause = FIRST_PAUSE
-        deadline = time.monotonic() + self._lease.total_seconds()
+        tries = Insistence(self._terms.lease, before_giving=before_giving)
         while True:
             try:
                 call()
-            except ClaimLost as lost:
-                LOGGER.warning("%s", lost, extra={"track_id": lost.track_id})
-                return False
             except CatalogError as error:
-                # A retry is safe, because a repeated call gets the first answer.
-                if not may_pass(error):
-                    raise
-                if before_giving and self._stopping:
+                pause = tries.pause_after(error, stopping=self._stopping)
+                if pause is None:
                     return False
-                if time.monotonic() + pause > deadline:
-                    if before_giving:
-                        return False
-                    raise
                 time.sleep(pause)
-                pause = min(pause * 2, 1.0)
             else:
                 return True
 
@@ -321,20 +305,3 @@ def _frame_of_the_loop() -> FrameType | None:
     while frame is not None and frame.f_code.co_filename == __file__:
         frame = frame.f_back
     return frame
-
-
-def _checked(metadata: object) -> TrackMetadata | None:
-    if metadata is None or isinstance(metadata, TrackMetadata):
-        return metadata
-    raise TypeError(f"the handler must return a TrackMetadata or None, not a {type(metadata).__name__}")
-
-
-def _told(error: BaseException) -> str:
-    """Return the type and the text of *error* in the form that the history can store."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # An exception whose text cannot be read must not end the loop.
-        text = "(no text)"
-    written = f"{type(error).__name__}: {text}".replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-    # NFC can lengthen a text, and the history's limit counts the characters of NFC.
-    return unicodedata.normalize("NFC", written[:_TOLD])[:_TOLD]

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-import random
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import timedelta
 from typing import Any, Final
-from uuid import UUID
 
 import psycopg
 
 from audiocatalog.db.observer import LOGGER
-from audiocatalog.errors import CatalogError, ClaimLost, CommitOutcomeUnknown, PoolTimeout, QueryTimeout
+from audiocatalog.errors import CatalogError
 from audiocatalog.methods import Methods
-from audiocatalog.models.claim import Claim
 from audiocatalog.operations.claims import CHANNEL
+from audiocatalog.worker.policy import (
+    LISTENING_FAILED,
+    RELEASING_FAILED,
+    RENEWING_FAILED,
+    TAKEN_BACK,
+    TAKING_BACK_FAILED,
+    WORKER_ENDED,
+    HeldClaims,
+    Pauses,
+    Terms,
+    may_pass,
+)
 
-# A lease is renewed when a third of its time has passed, so that one renewal may fail.
-_RENEWALS_PER_LEASE: Final = 3
-#: One call releases at most this many tracks of dead workers, and locks their rows until the call ends.
-_TAKEN_BACK: Final = 500
 # A listening thread checks at this interval whether it must end.
 _LISTENING_SECONDS: Final = 0.5
-# The first delay before a retry in seconds, doubled for each further retry, and the limit of that delay.
-FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
 
 Listening = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 
@@ -41,23 +41,16 @@ class Upkeep:
     """
 
     def __init__(
-        self, catalog: Methods, *, name: str, lease: timedelta, listening: Listening | None, tell: Callable[[], None]
+        self, catalog: Methods, terms: Terms, *, listening: Listening | None, tell: Callable[[], None]
     ) -> None:
         self._catalog = catalog
-        self._name = name
-        self._lease = lease
+        self._terms = terms
         self._listening = listening
         self._tell = tell
         self._ended = threading.Event()
-        self._lock = threading.Lock()
-        self._held: dict[UUID, Claim] = {}
         self._looked_for_dead = threading.Event()
-        #: The claim that the body works on, or has ended already.
-        self.given: Claim | None = None
+        self.claims = HeldClaims()
         self.failure: CatalogError | None = None
-
-    def __len__(self) -> int:
-        return len(self._held)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -78,97 +71,65 @@ class Upkeep:
         """Whether the tracks that dead workers had at the loop's start were released, or an attempt failed."""
         return self._looked_for_dead.is_set()
 
-    def hold(self, claims: Iterable[Claim]) -> None:
-        """Replace the held claims with *claims*."""
-        with self._lock:
-            self._held = {claim.track.id: claim for claim in claims}
-
-    def holds(self, claim: Claim) -> bool:
-        """Return whether *claim* is held; a lost claim is not."""
-        with self._lock:
-            return self._held.get(claim.track.id) is claim
-
-    def drop(self, claim: Claim) -> None:
-        """Stop holding *claim*, but not a newer claim of the same track."""
-        with self._lock:
-            if self._held.get(claim.track.id) is claim:
-                del self._held[claim.track.id]
-
     def _keep_leases(self) -> None:
-        interval = self._lease.total_seconds() / _RENEWALS_PER_LEASE
-        while not self._ended.wait(interval):
-            with self._lock:
-                held = list(self._held.values())
+        while not self._ended.wait(self._terms.until_renewal()):
+            held = self.claims.to_renew()
             try:
-                outcomes = self._catalog.renew_many(held, lease=self._lease)
+                outcomes = self._catalog.renew_many(held, lease=self._terms.lease)
             except CatalogError as error:
                 # The next renewal, or the end of the claim, shows whether the claim is still held.
-                LOGGER.warning("leases could not be renewed, so the worker retries: %s", error)
-                continue
-            for claim, outcome in zip(held, outcomes, strict=True):
-                if isinstance(outcome, ClaimLost):
-                    # The body may have ended its claim, and may now do other work.
-                    is_given = claim is self.given
-                    LOGGER.log(
-                        logging.DEBUG if is_given else logging.WARNING,
-                        "%s",
-                        outcome,
-                        extra={"track_id": outcome.track_id},
-                    )
-                    self.drop(claim)
+                LOGGER.warning(RENEWING_FAILED, error)
+            else:
+                self.claims.note_renewals(held, outcomes)
 
     def _take_back(self) -> None:
         """Release tracks with expired leases: repeat at once while there are more, otherwise about once per lease."""
-        pause = FIRST_PAUSE
+        pauses = Pauses()
         while not self._ended.is_set():
             try:
-                found = self._catalog.release_expired(_TAKEN_BACK, actor=self._name)
+                found = self._catalog.release_expired(TAKEN_BACK, actor=self._terms.name)
             except CatalogError as error:
                 if not may_pass(error):
                     self.failure = error
                     self._tell()
                     return
-                LOGGER.warning("tracks of dead workers could not be released, so the worker retries: %s", error)
+                LOGGER.warning(TAKING_BACK_FAILED, error)
                 self._looked_for_dead.set()
                 self._tell()
-                self._ended.wait(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                self._ended.wait(pauses.next())
                 continue
-            pause = FIRST_PAUSE
-            is_all = len(found) < _TAKEN_BACK
+            pauses.reset()
+            is_all = len(found) < TAKEN_BACK
             if is_all:
                 self._looked_for_dead.set()
             if found or is_all:
                 self._tell()
             if is_all:
-                self._ended.wait(self._lease.total_seconds() * random.uniform(0.5, 1.0))  # noqa: S311
+                self._ended.wait(self._terms.until_taking_back())
 
     def _listen(self, listening: Listening) -> None:
-        pause = FIRST_PAUSE
+        pauses = Pauses()
         while not self._ended.is_set():
             try:
                 with listening() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     # Notifications that were sent before LISTEN were missed.
                     self._tell()
-                    pause = FIRST_PAUSE
+                    pauses.reset()
                     while not self._ended.is_set():
                         for _ in connection.notifies(timeout=_LISTENING_SECONDS, stop_after=1):
                             self._tell()
             except (CatalogError, psycopg.Error) as error:
                 # The loop continues to poll.
-                LOGGER.warning("listening for waiting tracks failed, so the worker polls: %s", type(error).__name__)
-                self._ended.wait(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                LOGGER.warning(LISTENING_FAILED, type(error).__name__)
+                self._ended.wait(pauses.next())
 
     def _give_back(self) -> None:
-        with self._lock:
-            held, self._held = list(self._held.values()), {}
-        for claim in held:
+        for claim in self.claims.take_all():
             try:
-                self._catalog.release(claim, reason="the worker ended", actor=self._name)
+                self._catalog.release(claim, reason=WORKER_ENDED, actor=self._terms.name)
             except CatalogError as error:
-                LOGGER.warning("a claim could not be released, so its track waits until the lease expires: %s", error)
+                LOGGER.warning(RELEASING_FAILED, error)
 
     @contextmanager
     def _in_background(self, task: Callable[..., None], *arguments: Listening) -> Iterator[None]:
@@ -180,8 +141,3 @@ class Upkeep:
         finally:
             self._ended.set()
             thread.join()
-
-
-def may_pass(error: CatalogError) -> bool:
-    """Return whether the loop continues after *error*, because the server or the pool, not the call, caused it."""
-    return error.retryable or isinstance(error, CommitOutcomeUnknown | PoolTimeout | QueryTimeout)

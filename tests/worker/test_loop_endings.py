@@ -484,7 +484,7 @@ def test_a_loop_takes_back_all_that_dead_workers_hold_and_works_meanwhile(
     quick: Catalog, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asks again while the answer is full, not once for each half of its lease; the body waits for none of it."""
-    monkeypatch.setattr("audiocatalog.worker.upkeep._TAKEN_BACK", 3)
+    monkeypatch.setattr("audiocatalog.worker.upkeep.TAKEN_BACK", 3)
     waiting(quick, 20)
     dead = quick.claim(20, worker="dead")
     owner.execute("UPDATE audio_track_tasks SET expires_at = now() - interval '1 s'")

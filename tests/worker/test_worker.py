@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +17,7 @@ import psycopg
 import pytest
 
 from audiocatalog import Catalog, Claim, Observation, TrackMetadata, TrackStatus, Worker, errors
+from audiocatalog.worker.policy import Terms
 from tests.support.lifecycle import DISAGREEMENTS, Owner, end_pauses, expire, waiting
 from tests.support.programs import PATIENCE, in_a_thread, next_line, program, statuses
 from tests.support.waiting import wait_until
@@ -31,8 +31,8 @@ LEASE = timedelta(minutes=10)
 @pytest.fixture
 def _keen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have long leases renewed, and dead workers looked for, every few milliseconds: no test has to keep a lease."""
-    monkeypatch.setattr("audiocatalog.worker.upkeep._RENEWALS_PER_LEASE", 5000)
-    monkeypatch.setattr("audiocatalog.worker.upkeep.random", SimpleNamespace(uniform=lambda lowest, _: lowest / 2500))
+    monkeypatch.setattr("audiocatalog.worker.policy._RENEWALS_PER_LEASE", 5000)
+    monkeypatch.setattr(Terms, "until_taking_back", lambda terms: terms.lease.total_seconds() / 5000)
 
 
 @contextmanager
@@ -458,11 +458,11 @@ with Catalog(sys.argv[1], actor="program") as catalog:
 AT_EVERY_LINE = """
 import faulthandler, os, signal, sys, threading
 from audiocatalog import Catalog, Worker
-from audiocatalog.worker import loop as module, upkeep
+from audiocatalog.worker import loop as module, policy, upkeep
 
 MAIN = threading.main_thread().ident
 
-WATCHED = {module.__file__, upkeep.__file__, threading.__file__}
+WATCHED = {module.__file__, policy.__file__, upkeep.__file__, threading.__file__}
 
 def run(catalog, moment):
     lines, was_sent, came_late = 0, False, False
