@@ -19,6 +19,11 @@ async def result_of(result: Awaitable[_Result], field: str = "unit", operation: 
         InvalidInput: the function is not asynchronous.
     """
     if not inspect.isawaitable(result):
-        rule = f"an async function, not one that returns {kind_of(result)}; audiocatalog.Catalog takes plain functions"
-        raise InvalidInput(Problem(field, rule), operation=operation)
+        raise not_async(field, operation, result)
     return await result
+
+
+def not_async(field: str, operation: str, result: object) -> InvalidInput:
+    """Return the error for a function of the caller that returned *result* instead of an awaitable."""
+    rule = f"an async function, not one that returns {kind_of(result)}; audiocatalog.Catalog takes plain functions"
+    return InvalidInput(Problem(field, rule), operation=operation)

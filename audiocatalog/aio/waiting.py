@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from time import monotonic
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
+
+from audiocatalog.db.observer import LOGGER
 
 # The interval at which deadlines are checked. A timer for each wait would cost more than sending a statement.
 _WATCH_SECONDS: Final = 0.1
@@ -16,6 +19,9 @@ BLOCKED_SECONDS: Final = 0.25
 _BUSY_SECONDS: Final = 0.005
 # The loop may report data once more after it was read.
 _MAX_UNEXPECTED: Final = 2
+
+# A cancelled task has this many seconds to leave.
+_FINISHING_SECONDS: Final = 5.0
 
 _background: set[asyncio.Task[None]] = set()
 
@@ -141,3 +147,34 @@ class Reader:
                 self.close()
         elif not self._waiter.done():
             self._waiter.set_result(None)
+
+
+async def finished(work: Coroutine[Any, Any, None]) -> None:
+    """
+    Await *work* to its end, and then raise the cancellation of this task, if any.
+
+    A cancelled task gives the work a few seconds. A cancel scope of anyio cancels each wait of its task, so the work
+    runs in a task of its own.
+    """
+    task = in_background(work)
+    is_cancelled = isinstance(sys.exception(), asyncio.CancelledError)
+    cancellation: asyncio.CancelledError | None = None
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _FINISHING_SECONDS
+    while not task.done():
+        try:
+            await asyncio.wait([task], timeout=max(0.0, end - loop.time()) if is_cancelled else None)
+        except asyncio.CancelledError as error:
+            if not is_cancelled:
+                is_cancelled, end = True, loop.time() + _FINISHING_SECONDS
+            cancellation = error
+        if is_cancelled and loop.time() >= end:
+            LOGGER.warning(
+                "a cancelled task could not release its claims in time, so their tracks wait until the leases expire"
+            )
+            task.cancel()
+            break
+    if cancellation is not None:
+        raise cancellation
+    if task.done():
+        task.result()

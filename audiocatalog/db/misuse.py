@@ -35,7 +35,22 @@ def result_of(result: _Result, field: str = "unit", operation: str = "run") -> _
     """
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
-            result.close()  # Otherwise Python would warn that the coroutine was never awaited.
-        rule = "a plain function, not an async one; audiocatalog.aio.AsyncCatalog takes async functions"
-        raise InvalidInput(Problem(field, rule), operation=operation)
+            result.close()  # Otherwise Python would warn that it was never awaited.
+        raise _is_async(field, operation)
     return result
+
+
+def refuse_async(function: object, field: str, operation: str) -> None:
+    """
+    Check that a *function* of the caller is not asynchronous.
+
+    Raises:
+        InvalidInput: the function is asynchronous.
+    """
+    if inspect.iscoroutinefunction(function):
+        raise _is_async(field, operation)
+
+
+def _is_async(field: str, operation: str) -> InvalidInput:
+    rule = "a plain function, not an async one; audiocatalog.aio.AsyncCatalog takes async functions"
+    return InvalidInput(Problem(field, rule), operation=operation)

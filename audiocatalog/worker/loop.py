@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Final, Protocol, TypeVar
 
+from audiocatalog.db.misuse import refuse_async
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.errors import CatalogError, ClaimLost
 from audiocatalog.methods import Methods
@@ -125,8 +126,10 @@ class Worker:
         track is retried later, and the history keeps the exception's type and text.
 
         Raises:
+            InvalidInput: *handler* is an async function; ``audiocatalog.aio.AsyncCatalog.worker`` takes these.
             CatalogError: an error that a retry cannot resolve, or that lasted for a whole lease.
         """
+        refuse_async(handler, "handler", "worker")
         done = 0
         with self as claims:
             for claim in claims:

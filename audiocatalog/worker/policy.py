@@ -49,6 +49,10 @@ LISTENING_FAILED: Final = "listening for waiting tracks failed, so the worker po
 RELEASING_FAILED: Final = "a claim could not be released, so its track waits until the lease expires: %s"
 ENDING_FAILED: Final = "a claim could not be ended, so its track waits until the lease expires: %s"
 LEFT_BODY: Final = "%s left the body of the loop, so the worker failed the claim"
+LOOP_BLOCKED: Final = (
+    "the worker %s could not renew its leases for %.1f s, because other code blocked the event loop: run that code in "
+    "a thread, with asyncio.to_thread"
+)
 NOT_ENDED: Final = (
     "the body of the loop has not ended its claim, so its track waits until the lease expires; complete, fail or "
     "release each claim"
