@@ -139,7 +139,9 @@ class AsyncWorker:
         async def leave() -> None:
             await handlers.cancel()
             await begun.aclose()
+            await self._upkeep.end()
 
+        self._upkeep.begin()
         try:
             with self._stopped_by_sigterm():
                 async for claim in begun:
@@ -176,34 +178,34 @@ class AsyncWorker:
         if self._concurrency > 1:
             rule = "1 for `async for`, which takes one claim after the other; several at a time need run"
             raise InvalidInput(Problem("concurrency", rule, 1), operation="worker")
-        with self._stopped_by_sigterm():
-            async with aclosing(self._begun()) as begun:
-                async for claim in begun:
-                    try:
-                        yield claim
-                    except GeneratorExit:
-                        await self._end_what_is_left(claim)
-                        raise
-                    finally:
-                        self._upkeep.claims.drop(claim)
-                    await self._look_for_end(claim)
+        self._upkeep.begin()
+        try:
+            with self._stopped_by_sigterm():
+                async with aclosing(self._begun()) as begun:
+                    async for claim in begun:
+                        try:
+                            yield claim
+                        except GeneratorExit:
+                            await self._end_what_is_left(claim)
+                            raise
+                        finally:
+                            self._upkeep.claims.drop(claim)
+                        await self._look_for_end(claim)
+        finally:
+            await finished(self._upkeep.end())
 
     async def _begun(self) -> AsyncGenerator[Claim]:
         """Yield claims whose work begins; claims that are not yielded stay held until they are released at the end."""
         self._loop = asyncio.get_running_loop()
-        self._upkeep.begin()
         pauses = Pauses(self._terms.poll)
-        try:
-            while (waiting := await self._waiting(pauses)) is not None:
-                while waiting and not self._stopping:
-                    claim, has_begun = waiting.popleft()
-                    if self._upkeep.claims.holds(claim) and (has_begun or await self._begin(claim)):
-                        if self._stopping:
-                            break
-                        self._upkeep.claims.give(claim)
-                        yield claim
-        finally:
-            await finished(self._upkeep.end())
+        while (waiting := await self._waiting(pauses)) is not None:
+            while waiting and not self._stopping:
+                claim, has_begun = waiting.popleft()
+                if self._upkeep.claims.holds(claim) and (has_begun or await self._begin(claim)):
+                    if self._stopping:
+                        break
+                    self._upkeep.claims.give(claim)
+                    yield claim
 
     async def _waiting(self, pauses: Pauses) -> deque[tuple[Claim, bool]] | None:
         """Return new claims, with True if their work has begun; or no claims after a pause; or None at the end."""
