@@ -13,7 +13,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -28,6 +28,7 @@ from audiocatalog import (
     embedded,
     migrations,
 )
+from audiocatalog.aio import execute as aio_execute
 from audiocatalog.db import execute
 from audiocatalog.db.host_session import HostSession
 from audiocatalog.db.settings import Settings
@@ -47,8 +48,14 @@ from tests.support.factories import saving_in
 from tests.support.lifecycle import Owner
 from tests.support.places import use
 from tests.support.portability import unexcused_rules
+from tests.support.sides import async_catalog
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
+
+
+#: Fixtures that a side gives, and those that only the synchronous side has.
+FIXTURES_OF_A_SIDE = {"catalog", "work", "database_url", "owner"}
+OF_ONE_SIDE = {"units", "connection"}
 
 
 def pytest_configure() -> None:
@@ -70,6 +77,15 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name a parameter whose value is another one in each process by its argument: all workers name tests alike."""
     made_anew = isinstance(val, bytes) or (isinstance(val, str) and UUID_TEXT.search(val))
     return argname if made_anew else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module that is marked `both_sides` over the asynchronous side as well."""
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    used = set(metafunc.fixturenames)
+    if "both_sides" in marks and "sync_only" not in marks and used & FIXTURES_OF_A_SIDE and not used & OF_ONE_SIDE:
+        metafunc.fixturenames.insert(0, "side")
+        metafunc.parametrize("side", ["sync", "async"], indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -109,17 +125,25 @@ def _no_server_unless_it_is_marked(request: pytest.FixtureRequest) -> Iterator[N
 @pytest.fixture(scope="session", autouse=True)
 def _check_every_statement() -> Iterator[None]:
     """Fail a test that has the package send a statement which could not be sent to distributed tables."""
-    send, seen = execute.send, set[str]()
+    send, aio_send, seen = execute.send, aio_execute.send, set[str]()
 
-    def check_and_send(driver: psycopg.Connection[Any], request: Request, *rest: Any) -> Rows:
+    def check(request: Request) -> None:
         sql = request[0].sql
         if sql not in seen:
             assert unexcused_rules(sql) == set(), sql
             seen.add(sql)
+
+    def check_and_send(driver: psycopg.Connection[Any], request: Request, *rest: Any) -> Rows:
+        check(request)
         return send(driver, request, *rest)
+
+    async def check_and_await(driver: psycopg.AsyncConnection[Any], request: Request, *rest: Any) -> Rows:
+        check(request)
+        return await aio_send(driver, request, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execute, "send", check_and_send)
+        patch.setattr(aio_execute, "send", check_and_await)
         yield
 
 
@@ -219,10 +243,20 @@ def units(connection: Connection) -> Units:
 
 
 @pytest.fixture
-def work(units: Units) -> Iterator[UnitOfWork]:
-    """Give one open unit of work, in which the factories save as well."""
-    with units() as work, saving_in(work):
-        yield work
+def work(side: str, server_url: str, request: pytest.FixtureRequest) -> Iterator[UnitOfWork]:
+    """Give one open unit of work, in which the factories save as well; nothing of it is kept."""
+    if side == "sync":
+        with request.getfixturevalue("units")() as work, saving_in(work):
+            yield work
+        return
+    with suppress(RolledBack), request.getfixturevalue("shared_async_catalog").unit_of_work() as work:
+        with saving_in(work):
+            yield work
+        raise RolledBack
+
+
+class RolledBack(Exception):
+    """Leave a unit of work so that nothing of it is kept."""
 
 
 @pytest.fixture
@@ -266,10 +300,26 @@ def shared_catalog(migrated_url: str) -> Iterator[Catalog]:
         yield catalog
 
 
+@pytest.fixture(scope="session")
+def shared_async_catalog(migrated_url: str) -> Iterator[Catalog]:
+    with async_catalog(migrated_url, actor="tester", pool_size=8, search_timeout=5.0) as catalog:
+        yield catalog
+
+
 @pytest.fixture
-def catalog(shared_catalog: Catalog, database_url: str) -> Catalog:
+def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Tell over which side a test runs; over the asynchronous one, `Catalog` is what its module says for that side."""
+    side = str(getattr(request, "param", "sync"))
+    if side == "async" and hasattr(request.module, "Catalog"):
+        monkeypatch.setattr(request.module, "Catalog", async_catalog)
+    return side
+
+
+@pytest.fixture
+def catalog(side: str, request: pytest.FixtureRequest, database_url: str) -> Catalog:
     """Give a catalogue that commits for real."""
-    return shared_catalog
+    found: Catalog = request.getfixturevalue("shared_catalog" if side == "sync" else "shared_async_catalog")
+    return found
 
 
 @pytest.fixture

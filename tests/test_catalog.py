@@ -28,6 +28,8 @@ from tests.support.databases import libpq
 from tests.support.frozen import outcome_of
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.both_sides
+
 SECRET = "p%40ss%2Fw%3Ard"
 
 

@@ -17,6 +17,8 @@ from tests.support.databases import Units
 from tests.support.factories import TrackMetadataFactory, TrackRecordFactory
 from tests.support.searches import insert_many
 
+pytestmark = pytest.mark.both_sides
+
 
 def test_a_saved_track_reads_back_as_it_was_saved(work: UnitOfWork) -> None:
     record = TrackRecordFactory(thumbnail_path="s3://thumbs/1.png")
@@ -228,6 +230,7 @@ def swallow_by_driver(work: UnitOfWork) -> None:
 
 
 @pytest.mark.parametrize("swallow", [swallow_by_core, swallow_by_orm, swallow_by_driver])
+@pytest.mark.sync_only
 def test_a_swallowed_error_raises_at_the_end(catalog: Catalog, swallow: object) -> None:
     with pytest.raises(errors.TransactionAborted), catalog.unit_of_work() as work:
         work.save(TrackMetadata(title="Lost"), audio_path="a")
@@ -243,6 +246,7 @@ def test_a_commit_by_the_host_cannot_hide_a_swallowed_error(catalog: Catalog) ->
     assert count(catalog) == (0, 0)
 
 
+@pytest.mark.sync_only
 def test_an_error_inside_a_savepoint_can_be_survived(catalog: Catalog) -> None:
     with catalog.unit_of_work() as work:
         work.save(TrackMetadata(title="Kept"), audio_path="a")

@@ -41,6 +41,8 @@ from audiocatalog.models.rows import TRACKS
 from audiocatalog.models.tables import SearchWord, Task
 from tests.support.databases import libpq
 
+pytestmark = pytest.mark.both_sides
+
 PENDING, FAILED = TrackStatus.PENDING, TrackStatus.FAILED
 
 

@@ -21,7 +21,7 @@ from tests.support.databases import TABLES, libpq, temporary_database
 from tests.support.pgbouncer import MISSING, PROGRAM, PgBouncer, bouncing
 from tests.support.servers import cluster
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
+pytestmark = [pytest.mark.skipif(PROGRAM is None, reason=MISSING), pytest.mark.both_sides]
 
 #: The number of server connections that serve all clients of a test.
 SERVED_BY = 2

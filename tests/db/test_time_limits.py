@@ -16,6 +16,8 @@ from tests.support.databases import libpq
 from tests.support.frozen import fill, outcome_of
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.both_sides
+
 _SHOWN = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "plan_cache_mode")
 _TABLE = "audio_tracks"
 

@@ -14,6 +14,8 @@ from tests.support.interrupts import whole
 from tests.support.lifecycle import DISAGREEMENTS, Owner
 from tests.support.proxy import Proxy, proxied
 
+pytestmark = pytest.mark.both_sides
+
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 METADATA: Final = TrackMetadata(title="new", artist="whole or not at all")
 #: More messages than any of these sends.

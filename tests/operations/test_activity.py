@@ -19,6 +19,8 @@ from audiocatalog.operations import activity
 from tests.support.command import locked
 from tests.support.databases import libpq
 
+pytestmark = pytest.mark.both_sides
+
 HOUR = timedelta(hours=1)
 
 

@@ -43,6 +43,8 @@ from tests.support.programs import next_line, program
 from tests.support.proxy import proxied
 from tests.support.threads import in_threads
 
+pytestmark = pytest.mark.both_sides
+
 INSERTED, UPDATED, UNCHANGED, REFUSED = BulkOutcome
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
@@ -371,6 +373,7 @@ class TestRefusals:
 
 
 class TestProgress:
+    @pytest.mark.sync_only
     def test_batches_are_told_of_in_order_after_they_are_committed(self, catalog: Catalog) -> None:
         many = records(23)
         starts, there, main = [], [], threading.get_ident()
@@ -397,6 +400,7 @@ class TestProgress:
         assert len(rows(owner, "audio_tracks")) == 20
         assert_sound(owner)
 
+    @pytest.mark.sync_only
     def test_an_interrupt_is_not_hidden_by_an_error_of_the_batch_under_way(self, catalog: Catalog) -> None:
         def interrupted() -> Iterator[TrackRecord]:
             yield from records(10)
@@ -503,6 +507,7 @@ class TestUnitOfWork:
             work.bulk_save(records(3))
             assert connection.exec_driver_sql(asked).one() == before
 
+    @pytest.mark.sync_only
     def test_the_records_may_come_from_the_same_unit_of_work(self, work: UnitOfWork) -> None:
         first = [work.save_record(record) for record in records(30)]
         copies = ({"title": work.get(track.id).title, "audio_path": track.audio_path, "id": uuid4()} for track in first)
@@ -714,6 +719,7 @@ class TestBesideOthers:
         assert {track.version for track in catalog.iter_tracks()} == ({1, 2} if on_conflict == "replace" else {1})
         assert_sound(owner)
 
+    @pytest.mark.sync_only
     def test_what_somebody_else_writes_after_a_commit_without_an_answer_stays(self, catalog: Catalog) -> None:
         (record,) = records(1)
         catalog.bulk_save([retitled(record, "Old")])
@@ -734,6 +740,7 @@ class TestBesideOthers:
             assert distant.bulk_save([record], on_conflict="replace").updated == 1
         assert (catalog.get(record.id).title, catalog.get(record.id).version) == ("Theirs", 3)
 
+    @pytest.mark.sync_only
     def test_who_waits_too_long_for_others_tries_again(self, catalog: Catalog) -> None:
         (record,) = records(1)
         with pytest.MonkeyPatch.context() as patch, catalog.unit_of_work() as other:

@@ -16,6 +16,8 @@ from audiocatalog.operations.pagination import read_cursor, write_cursor
 from tests.support.changes import new, replace, writer
 from tests.support.databases import libpq, temporary_database
 
+pytestmark = pytest.mark.both_sides
+
 
 def test_a_cursor_is_checked(catalog: Catalog) -> None:
     good = read_cursor(catalog.changes().next_cursor)

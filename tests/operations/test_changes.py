@@ -21,6 +21,8 @@ from tests.support.plans import nodes, plan_of, rows_read
 from tests.support.searches import Asked
 from tests.support.threads import in_threads
 
+pytestmark = pytest.mark.both_sides
+
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
 

@@ -33,6 +33,8 @@ from tests.support.lifecycle import DISAGREEMENTS, Owner, claimed, end_pauses, e
 from tests.support.threads import race
 from tests.support.waiting import wait_until_blocked
 
+pytestmark = pytest.mark.both_sides
+
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
 

@@ -14,6 +14,8 @@ from audiocatalog.models.ids import new_id
 from audiocatalog.models.sql_names import SCHEMA_REVISION
 from tests.support.databases import libpq
 
+pytestmark = pytest.mark.both_sides
+
 
 @pytest.fixture
 def small(database_url: str) -> Iterator[Catalog]:

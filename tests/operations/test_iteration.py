@@ -30,6 +30,8 @@ from tests.support.databases import libpq, temporary_database
 from tests.support.plans import Node, nodes, plan_of, rows_read, whole_reads
 from tests.support.searches import Asked
 
+pytestmark = pytest.mark.both_sides
+
 ORDERS = list(get_args(TrackOrder))
 TRACKS = 30_000
 
@@ -150,6 +152,7 @@ def test_the_arguments_are_checked_at_once(catalog: Catalog) -> None:
         assert (caught.value.field, caught.value.operation) == (field, "iter_tracks")
 
 
+@pytest.mark.sync_only
 def test_no_more_than_a_batch_is_held(catalog: Catalog, statements: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A track that nobody keeps is gone when the next one comes, and so are the rows of a page."""
     save(catalog, 40)
@@ -183,6 +186,7 @@ def test_no_more_than_a_batch_is_held(catalog: Catalog, statements: list[str], m
     assert pages == [0] * 6
 
 
+@pytest.mark.sync_only
 def test_a_page_is_read_when_its_first_track_is_asked_for(catalog: Catalog, statements: list[str]) -> None:
     save(catalog, 4)
     tracks = catalog.iter_tracks(batch=2)

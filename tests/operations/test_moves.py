@@ -15,6 +15,8 @@ from tests.support.repository import ROOT
 from tests.support.threads import race
 from tests.support.waiting import wait_until_blocked
 
+pytestmark = pytest.mark.both_sides
+
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 
 #: How to bring a new track into each status.

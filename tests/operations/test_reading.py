@@ -16,6 +16,8 @@ from audiocatalog.db import execute
 from audiocatalog.models.rows import TRACK_COLUMNS
 from audiocatalog.operations.operation import Request, Rows
 
+pytestmark = pytest.mark.both_sides
+
 
 @pytest.fixture
 def ids(catalog: Catalog) -> list[UUID]:
@@ -39,6 +41,7 @@ def test_any_collection_of_ids_will_do(catalog: Catalog, ids: list[UUID], kind: 
     assert set(catalog.get_many(kind(ids))) == set(ids)
 
 
+@pytest.mark.sync_only
 def test_it_takes_one_statement_and_none_for_nothing(
     catalog: Catalog, ids: list[UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +85,7 @@ def test_ten_thousand_tracks_can_be_asked_for(catalog: Catalog, ids: list[UUID])
 
 
 @pytest.mark.parametrize("verb", ["get_many", "update_statuses"])
+@pytest.mark.sync_only
 def test_ids_that_can_be_read_once_serve_a_second_try(
     catalog: Catalog, ids: list[UUID], verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from tests.support.command import run_on
 from tests.support.databases import libpq
 from tests.support.factories import TrackRecordFactory
 
+pytestmark = pytest.mark.both_sides
+
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
 #: What no export keeps: how often and when the track was written.
 OWN = {"version", "updated_at"}

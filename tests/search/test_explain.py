@@ -12,6 +12,8 @@ from audiocatalog.models.ids import new_id
 from audiocatalog.search.results import TermExplanation
 from tests.support.searches import count_words, found, insert_many, save
 
+pytestmark = pytest.mark.both_sides
+
 TRACKS: dict[str, dict[str, Any]] = {
     "title": {"title": "Dark Side", "artist": "Somebody Else"},
     "artist": {"title": "Some Song", "artist": "Dark Side"},
@@ -82,6 +84,7 @@ def test_initials_and_the_whole_text_are_told(work: UnitOfWork) -> None:
     assert "punctuation included" in work.explain("Bird Sprite -Awakening of Light-", whole).reason
 
 
+@pytest.mark.sync_only
 def test_a_widened_hit_says_so(work: UnitOfWork) -> None:
     track = save(work, title="Enter Sandman", artist="Metallica")
     count_words(work)
@@ -134,6 +137,7 @@ def test_an_absent_track_says_which_filters_it_does_not_meet(work: UnitOfWork, d
     assert (met.position, met.unmet) == (1, ())
 
 
+@pytest.mark.sync_only
 def test_a_track_that_others_stand_in_front_of_says_so(work: UnitOfWork) -> None:
     track = save(work, title="Brontosaurus Song", artist="Somebody")
     save(work, title="Song", artist="Somebody")

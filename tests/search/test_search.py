@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from audiocatalog import FacetName, SearchFilters, TrackMetadata, UnitOfWork, errors
 from audiocatalog.search.results import FACETS, SEARCHED_FIELDS
 
+pytestmark = pytest.mark.both_sides
+
 
 def save(work: UnitOfWork, **values: Any) -> Any:
     return work.save(TrackMetadata(**values), audio_path="a").id

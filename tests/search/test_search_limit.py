@@ -15,6 +15,8 @@ from audiocatalog.db.settings import Settings, settings_from_environment
 from tests.support.databases import libpq
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.both_sides
+
 
 @contextmanager
 def searches_that_take_long(database_url: str, catalog: Catalog, number: int) -> Iterator[list[Any]]:

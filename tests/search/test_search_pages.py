@@ -16,6 +16,8 @@ from audiocatalog import Catalog, SearchFilters, TrackMetadata, TrackRecord, Uni
 from audiocatalog.search.results import SearchOrder
 from tests.support.searches import found, insert_many, save
 
+pytestmark = pytest.mark.both_sides
+
 SORTS = list(get_args(SearchOrder))
 LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
 
@@ -288,6 +290,7 @@ def test_the_total_counts_all_pages_even_from_behind_the_last(work: UnitOfWork) 
     assert len(work.search("counted", limit=2)) == 2
 
 
+@pytest.mark.sync_only
 def test_a_total_is_exact_up_to_a_thousand(work: UnitOfWork) -> None:
     insert_many(work.session.connection(), 1000, title="'many ' || n")
     for sort in SORTS:
@@ -296,6 +299,7 @@ def test_a_total_is_exact_up_to_a_thousand(work: UnitOfWork) -> None:
         assert page.facets["status"].is_exact
 
 
+@pytest.mark.sync_only
 def test_a_greater_total_is_an_estimate_and_says_so(work: UnitOfWork) -> None:
     insert_many(
         work.session.connection(), 6000, title="'many ' || n", genre="CASE n % 3 WHEN 0 THEN 'Rock' ELSE 'Pop' END"
@@ -311,6 +315,7 @@ def test_a_greater_total_is_an_estimate_and_says_so(work: UnitOfWork) -> None:
         assert 0.6 * 2000 <= genres["Rock"] <= 1.4 * 2000
 
 
+@pytest.mark.sync_only
 def test_pages_of_a_sample_follow_each_other_too(work: UnitOfWork) -> None:
     insert_many(work.session.connection(), 6000, title="'many ' || n % 100")
     walked: list[UUID] = []

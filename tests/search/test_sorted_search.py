@@ -21,6 +21,8 @@ from audiocatalog.search.results import FACET_FIELDS, FACETS, SearchOrder
 from tests.support.factories import TrackFactory
 from tests.support.searches import found, insert_many, save, set_times, titles
 
+pytestmark = pytest.mark.both_sides
+
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -156,6 +158,7 @@ def test_an_order_is_the_one_that_python_makes(work: UnitOfWork, mixed: list[Tra
 
 
 @pytest.mark.parametrize("sort", ["title", "artist", "year", "newest"])
+@pytest.mark.sync_only
 def test_an_order_of_many_is_the_order_of_few(work: UnitOfWork, sort: Any) -> None:
     # A sample shows that many match, and the table is walked instead of sorted.
     columns = {"title": "'Many ' || n % 40", "artist": "'Band ' || n % 9", "year": "1950 + n % 70"}
@@ -215,6 +218,7 @@ def test_signs_are_no_empty_box(work: UnitOfWork, query: str) -> None:
     assert (page.total, page.facets["genre"].values) == (0, ())
 
 
+@pytest.mark.sync_only
 def test_a_list_of_everything_is_counted_so_far_and_says_so(work: UnitOfWork) -> None:
     insert_many(work.session.connection(), 10_050, title="'T' || n", genre="'Rock'")
     page = work.search("", facets=["genre"])
@@ -242,6 +246,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("query", ["one OR two OR three ", ""])
 @pytest.mark.parametrize("sort", ["title", "artist", "year", "newest"])
+@pytest.mark.sync_only
 def test_an_order_that_takes_too_long_is_told_from_its_beginning(work: UnitOfWork, query: str, sort: Any) -> None:
     connection = work.session.connection()
     insert_many(
@@ -384,6 +389,7 @@ def test_facets_count_what_a_plain_group_by_counts(work: UnitOfWork, mixed: list
         assert (facet.is_exact, facet.is_complete) == (True, True)
 
 
+@pytest.mark.sync_only
 def test_a_facet_tells_the_most_frequent_values_and_that_there_are_others(work: UnitOfWork) -> None:
     genre = "'Genre ' || ceil((sqrt(8 * n + 1) - 1) / 2)"
     insert_many(work.session.connection(), 24 * 25 // 2, title="'Counted'", genre=genre)

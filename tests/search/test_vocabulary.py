@@ -14,6 +14,8 @@ from audiocatalog.search.vocabulary import LOCK, REFRESH
 from tests.support.databases import libpq
 from tests.support.searches import found, save
 
+pytestmark = pytest.mark.both_sides
+
 Admin = psycopg.Connection[Any]
 
 
