@@ -136,7 +136,8 @@ async def _bare(url: str, stack: AsyncExitStack) -> Callable[[Any], Awaitable[ob
 
 async def _asyncpg(url: str, stack: AsyncExitStack) -> Callable[[Any], Awaitable[object]]:
     asyncpg: Any = importlib.import_module("asyncpg")
-    connection = await asyncpg.connect(libpq(url))
+    # Between two statements, its statement_timeout goes on.
+    connection = await asyncpg.connect(libpq(url), server_settings={"statement_timeout": "0"})
     stack.push_async_callback(connection.close)
     statement = await connection.prepare(FIND.sql)
     get: Callable[[Any], Awaitable[object]] = statement.fetchrow
