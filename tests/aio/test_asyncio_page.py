@@ -27,7 +27,17 @@ def blocks() -> list[str]:
 
 def test_the_page_has_an_example_for_each_way() -> None:
     names = " ".join(blocks())
-    for name in ("asyncio.timeout", "TaskGroup", "anyio", "to_thread", "work.session", "bulk_save", "iter_tracks"):
+    ways = (
+        "asyncio.timeout",
+        "TaskGroup",
+        "anyio",
+        "to_thread",
+        "work.session",
+        "bulk_save",
+        "iter_tracks",
+        "concurrency",
+    )
+    for name in ways:
         assert name in names
 
 
