@@ -28,6 +28,20 @@ class _Session(HostSession):
         engine = super().get_bind(*arguments, **options)
         return engine if isinstance(engine, Engine) else engine.engine
 
+    def commit(self) -> None:
+        """Commit, also if no statement of the host has taken over the connection yet."""
+        self._take_over()
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back, also if no statement of the host has taken over the connection yet."""
+        self._take_over()
+        super().rollback()
+
+    def _take_over(self) -> None:
+        if HANDED_OVER in self.info:
+            self.connection()
+
 
 class SessionMaker:
     """
