@@ -145,7 +145,9 @@ class AsyncDatabase:
             self._pool.renew()
 
     async def _connect(self) -> AsyncPooledConnection:
-        connection = await AsyncPooledConnection.adopt(await in_thread(self._connector.connect))
+        driver = await in_thread(self._connector.connect)
+        with translated("connect", "connect"):  # The server may have ended the connection by now.
+            connection = await AsyncPooledConnection.adopt(driver)
         try:
             if not self._is_introduced and find_spec("greenlet") is not None:
                 with translated("connect", "connect"):

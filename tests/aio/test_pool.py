@@ -16,6 +16,8 @@ from sqlalchemy import text
 from audiocatalog import BulkOutcome, Catalog, TrackMetadata, TrackRecord, errors
 from audiocatalog.aio import AsyncCatalog
 from audiocatalog.aio.bulk_load import save_in_batches
+from audiocatalog.db.connection import PooledConnection
+from audiocatalog.db.connector import Connector
 from audiocatalog.operations.bulk import RecordOutcome
 
 Run = Callable[[Coroutine[Any, Any, object]], object]
@@ -167,6 +169,31 @@ def test_a_catalogue_closes_while_its_first_connection_is_opened(database_url: s
         with pytest.raises(errors.ConfigurationError, match="closed"):
             await waiting
         assert catalog.pool_stats().connections == 0
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_ends_before_the_loop_has_it_is_an_outage(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next caller tries again."""
+    connect, ended = Connector.connect, list[PooledConnection]()
+
+    def connect_and_end(connector: Connector) -> PooledConnection:
+        connection = connect(connector)
+        if not ended:
+            ended.append(connection)
+            connection.disconnect()
+        return connection
+
+    monkeypatch.setattr(Connector, "connect", connect_and_end)
+
+    async def main() -> None:
+        async with AsyncCatalog(database_url, pool_size=1) as catalog:
+            with pytest.raises(errors.DatabaseUnavailable) as caught:
+                await catalog.find(uuid4())
+            assert caught.value.retryable
+            assert await catalog.run(lambda work: work.find(uuid4())) is None
 
     asyncio.run(main())
 

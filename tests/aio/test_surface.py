@@ -10,7 +10,8 @@ from typing import Any, Final
 import pytest
 
 import audiocatalog
-from audiocatalog import Catalog, UnitOfWork, aio
+from audiocatalog import Catalog, UnitOfWork, Worker, aio
+from audiocatalog.aio.worker import AsyncWorker
 
 SIDES: Final[dict[type, type]] = {Catalog: aio.AsyncCatalog, UnitOfWork: aio.AsyncUnitOfWork}
 #: Arguments that only the asynchronous side has, for a loop works on several claims in one thread.
@@ -88,6 +89,13 @@ def test_a_name_has_the_same_text(side: type, name: str) -> None:
         there = re.sub(r" *- \*concurrency\*.*\n", "", there or "")
     assert words(there) == words(here)
     assert here or name.startswith("_"), "a public name without a text"
+
+
+def test_a_worker_has_the_same_names_and_arguments() -> None:
+    """Its texts differ, because several tasks work beside each other."""
+    assert sorted(map(twin_of, public(Worker))) == public(AsyncWorker)
+    for name in public(Worker):
+        assert arguments(member(Worker, name)) == arguments(member(AsyncWorker, twin_of(name))), name
 
 
 @pytest.mark.parametrize(("side", "twin"), SIDES.items())
