@@ -791,6 +791,7 @@ class TestBesideOthers:
             owner.execute("DROP FUNCTION slow CASCADE")
 
     @pytest.mark.parametrize("slow", [[0], [99], [7, 8, 70]])
+    @pytest.mark.sync_only
     def test_a_slow_record_costs_itself_alone(self, slowed: Catalog, owner: Owner, slow: Sequence[int]) -> None:
         many = [retitled(one, "slow") if at in slow else one for at, one in enumerate(records(150))]
         told: list[BulkBatch] = []
@@ -842,6 +843,7 @@ class TestBesideOthers:
             result = slowed.bulk_save([*records(1), *(retitled(one, "slow") for one in records(4))])
         assert counts(result) == (1, 0, 0, 4, 0)
 
+    @pytest.mark.sync_only
     def test_a_slow_load_takes_a_time_that_is_bounded_by_its_slow_records(self, slowed: Catalog) -> None:
         """The time of each try is counted, as the limit that it was given, not measured."""
         many = [retitled(one, "slow") if at % 25 == 3 else one for at, one in enumerate(records(100))]

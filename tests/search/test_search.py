@@ -181,6 +181,7 @@ def test_hostile_queries_are_only_text(work: UnitOfWork, query: str) -> None:
 @example(query="'")
 @example(query="\x00")
 @example(query="\ud800")
+@pytest.mark.sync_only
 def test_any_text_is_a_query_or_is_refused_by_name(work: UnitOfWork, query: str) -> None:
     # With something to find, rank, exactness and highlights are computed as well.
     visible = "".join(letter for letter in query if letter != "\0" and not "\ud800" <= letter <= "\udfff").strip()
@@ -197,6 +198,7 @@ def test_any_text_is_a_query_or_is_refused_by_name(work: UnitOfWork, query: str)
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(title=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40))
+@pytest.mark.sync_only
 def test_a_title_with_a_word_is_found_by_itself(work: UnitOfWork, title: str) -> None:
     try:
         metadata = TrackMetadata(title=title)
