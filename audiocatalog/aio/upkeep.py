@@ -61,6 +61,7 @@ class Upkeep:
         self.failure = None
         self._start(self._keep_leases())
         self._start(self._take_back())
+        self._start(self._watch_the_loop())
         if self._listening is not None:
             self._start(self._listen(self._listening))
 
@@ -82,7 +83,7 @@ class Upkeep:
 
     async def _keep_leases(self) -> None:
         while True:
-            await self._watch_the_loop(self._terms.until_renewal())
+            await asyncio.sleep(self._terms.until_renewal())
             held = self.claims.to_renew()
             try:
                 outcomes = await self._catalog.renew_many(held, lease=self._terms.lease)
@@ -92,17 +93,16 @@ class Upkeep:
             else:
                 self.claims.note_renewals(held, outcomes)
 
-    async def _watch_the_loop(self, seconds: float) -> None:
-        """Wait for *seconds*, and report a handler that blocks the event loop for longer than half a lease."""
+    async def _watch_the_loop(self) -> None:
+        """Report a handler that blocks the event loop for longer than half a lease."""
         lease = self._terms.lease.total_seconds()
         step = max(_SHORTEST_STEP, lease / _STEPS_PER_LEASE)
-        end = now = monotonic()
-        end += seconds
-        while now < end:
+        now = monotonic()
+        while True:
             before = now
-            await asyncio.sleep(min(step, end - now))
+            await asyncio.sleep(step)
             now = monotonic()
-            if now - before - step > lease / 2:
+            if now - before > lease / 2 + _SHORTEST_STEP:
                 LOGGER.warning(LOOP_BLOCKED, self._terms.name, now - before)
 
     async def _take_back(self) -> None:
