@@ -133,11 +133,14 @@ class Reader:
             self._waiter = None
 
     def close(self) -> None:
-        """End the registration."""
+        """End the registration, and wake up a task that still waits: it finds that the connection is closed."""
+        if self.loop.is_closed():
+            return
         if self._is_registered:
             self._is_registered = False
-            if not self.loop.is_closed():
-                self.loop.remove_reader(self._descriptor)
+            self.loop.remove_reader(self._descriptor)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _report(self) -> None:
         if self._waiter is None:

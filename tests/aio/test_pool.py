@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 import uvloop
 from sqlalchemy import text
@@ -16,6 +17,7 @@ from sqlalchemy import text
 from audiocatalog import BulkOutcome, Catalog, TrackMetadata, TrackRecord, errors
 from audiocatalog.aio import AsyncCatalog
 from audiocatalog.aio.bulk_load import save_in_batches
+from audiocatalog.aio.connection import AsyncPooledConnection
 from audiocatalog.db.connection import PooledConnection
 from audiocatalog.db.connector import Connector
 from audiocatalog.operations.bulk import RecordOutcome
@@ -219,3 +221,25 @@ def test_a_load_that_fails_has_ended_its_batches_before_its_caller_hears_of_it()
         assert under_way["begun"] == under_way["ended"] == 3
 
     asyncio.run(main())
+
+
+def test_a_call_whose_connection_is_closed_meanwhile_ends(database_url: str) -> None:
+    """Nothing more arrives at a closed socket, so that nobody else would wake the task."""
+
+    async def main() -> None:
+        async with (
+            AsyncCatalog(database_url, pool_size=1, statement_timeout=60) as catalog,
+            catalog.unit_of_work() as work,
+        ):
+            driver = await work._open().driver()
+            sleeping = asyncio.create_task(driver.execute("SELECT pg_sleep(60)"))
+            await asyncio.sleep(0.1)
+            assert isinstance(driver, AsyncPooledConnection)
+            driver.disconnect()
+            done, _ = await asyncio.wait([sleeping], timeout=10)
+            assert done == {sleeping}
+            assert isinstance(sleeping.exception(), psycopg.OperationalError)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        asyncio.run(main())
