@@ -339,6 +339,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
             poll=poll,
             until_empty=until_empty,
             concurrency=concurrency,
+            finish_first=self._database.finish_first,
             listening=self._database.listening if listen else None,
         )
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from audiocatalog.aio.session import SessionMaker
 
 _T = TypeVar("_T")
+# The ends of workers have this time to release their claims.
+_UNFINISHED_SECONDS: Final = 5.0
 _NO_GREENLET: Final = (
     "work.session needs the package greenlet: install audiocatalog[asyncio]; all other calls work without it"
 )
@@ -48,6 +50,7 @@ class AsyncDatabase:
         self.settings = settings
         self._is_introduced = False
         self._sessions: SessionMaker | None = None
+        self._unfinished: set[asyncio.Task[None]] = set()
         self._pool = AsyncPool(self._connect, settings)
 
     @asynccontextmanager
@@ -129,8 +132,15 @@ class AsyncDatabase:
         """Return the pool's current statistics."""
         return self._pool.stats()
 
+    def finish_first(self, task: asyncio.Task[None]) -> None:
+        """Let ``close`` wait for *task*, which still needs connections."""
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+
     async def close(self) -> None:
-        """Close every connection; the catalogue cannot be used again."""
+        """Close every connection, after a few seconds for the ends of workers; the catalogue cannot be used again."""
+        if self._unfinished:
+            await asyncio.wait(self._unfinished, timeout=_UNFINISHED_SECONDS)
         await self._pool.close()
         if self._sessions is not None:
             await self._sessions.close()

@@ -12,13 +12,15 @@ class HandlerTasks:
     The tasks of a worker's handlers, at most *most* at a time.
 
     - *stop*: is called after an error that ends the worker.
+    - *tell*: is called when a task has ended.
     - *done*: the number of completed claims.
     - *failure*: the first error that ends the worker.
     """
 
-    def __init__(self, most: int, *, stop: Callable[[], None]) -> None:
+    def __init__(self, most: int, *, stop: Callable[[], None], tell: Callable[[], None]) -> None:
         self._most = most
         self._stop = stop
+        self._tell = tell
         self._working: set[asyncio.Task[bool]] = set()
         self.done = 0
         self.failure: BaseException | None = None
@@ -28,6 +30,10 @@ class HandlerTasks:
         task = asyncio.create_task(work, name="audiocatalog handler")
         self._working.add(task)
         task.add_done_callback(self._end)
+
+    def are_working(self) -> bool:
+        """Return whether a task has not ended."""
+        return bool(self._working)
 
     async def wait_for_a_slot(self) -> None:
         """Wait until another task may start."""
@@ -51,6 +57,7 @@ class HandlerTasks:
 
     def _end(self, task: asyncio.Task[bool]) -> None:
         self._working.discard(task)
+        self._tell()
         if task.cancelled():
             return
         if (failure := task.exception()) is None:

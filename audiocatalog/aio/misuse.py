@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable
 from typing import TypeVar
 
+from audiocatalog.db.misuse import is_async
 from audiocatalog.errors import InvalidInput, Problem, kind_of
 
 _Result = TypeVar("_Result")
@@ -21,6 +22,18 @@ async def result_of(result: Awaitable[_Result], field: str = "unit", operation: 
     if not inspect.isawaitable(result):
         raise not_async(field, operation, result)
     return await result
+
+
+def refuse_plain(function: object, field: str, operation: str) -> None:
+    """
+    Check that a *function* of the caller is asynchronous: declared with ``async def``, or a decorator around that.
+
+    Raises:
+        InvalidInput: the function is a plain one, such as a lambda.
+    """
+    if not callable(function) or not (is_async(function) or is_async(inspect.unwrap(function))):
+        rule = "an async function, declared with async def; audiocatalog.Catalog takes plain functions"
+        raise InvalidInput(Problem(field, rule), operation=operation)
 
 
 def not_async(field: str, operation: str, result: object) -> InvalidInput:

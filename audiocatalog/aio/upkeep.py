@@ -13,6 +13,7 @@ import psycopg
 from audiocatalog.aio.methods import AsyncMethods
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.errors import CatalogError
+from audiocatalog.models.claim import Claim
 from audiocatalog.operations.claims import CHANNEL
 from audiocatalog.worker.policy import (
     LISTENING_FAILED,
@@ -28,6 +29,8 @@ from audiocatalog.worker.policy import (
     may_pass,
 )
 
+# A wait without a timeout would end when an answer to a statement would be too late.
+_LISTENING_SECONDS: Final = 60.0
 # The loop is watched in steps of this share of a lease, but not more often than every 10 ms.
 _STEPS_PER_LEASE: Final = 10
 _SHORTEST_STEP: Final = 0.01
@@ -51,22 +54,39 @@ class Upkeep:
         self._listening = listening
         self._tell = tell
         self._tasks: list[asyncio.Task[None]] = []
+        self._claiming: asyncio.Task[list[tuple[Claim, bool]]] | None = None
         self.has_looked_for_dead = False
         self.claims = HeldClaims()
         self.failure: CatalogError | None = None
 
     def begin(self) -> None:
         """Start the tasks."""
-        self.has_looked_for_dead = False
-        self.failure = None
         self._start(self._keep_leases())
         self._start(self._take_back())
         self._start(self._watch_the_loop())
         if self._listening is not None:
             self._start(self._listen(self._listening))
 
+    async def hold_what(self, claiming: Coroutine[Any, Any, list[tuple[Claim, bool]]]) -> list[tuple[Claim, bool]]:
+        """
+        Await *claiming*, hold its claims, and return them.
+
+        If this task is cancelled meanwhile, the claims are held all the same, so that ``end`` releases them.
+        """
+
+        async def hold() -> list[tuple[Claim, bool]]:
+            found = await claiming
+            self.claims.hold(claim for claim, _ in found)
+            return found
+
+        self._claiming = asyncio.create_task(hold(), name="audiocatalog claim")
+        await asyncio.wait([self._claiming])
+        return self._claiming.result()
+
     async def end(self) -> None:
         """Stop the tasks, and release the claims that are still held."""
+        if self._claiming is not None:
+            await asyncio.gather(self._claiming, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -137,8 +157,9 @@ class Upkeep:
                     # Notifications that were sent before LISTEN were missed.
                     self._tell()
                     pauses.reset()
-                    async for _ in connection.notifies():
-                        self._tell()
+                    while True:
+                        async for _ in connection.notifies(timeout=_LISTENING_SECONDS):
+                            self._tell()
             except (CatalogError, psycopg.Error) as error:
                 # The loop continues to poll.
                 LOGGER.warning(LISTENING_FAILED, type(error).__name__)

@@ -36,7 +36,7 @@ def result_of(result: _Result, field: str = "unit", operation: str = "run") -> _
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()  # Otherwise Python would warn that it was never awaited.
-        raise _is_async(field, operation)
+        raise _refusal(field, operation)
     return result
 
 
@@ -47,10 +47,15 @@ def refuse_async(function: object, field: str, operation: str) -> None:
     Raises:
         InvalidInput: the function is asynchronous.
     """
-    if inspect.iscoroutinefunction(function):
-        raise _is_async(field, operation)
+    if is_async(function):
+        raise _refusal(field, operation)
 
 
-def _is_async(field: str, operation: str) -> InvalidInput:
+def is_async(function: object) -> bool:
+    """Return whether *function* is declared with ``async def``, or an object whose ``__call__`` is."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _refusal(field: str, operation: str) -> InvalidInput:
     rule = "a plain function, not an async one; audiocatalog.aio.AsyncCatalog takes async functions"
     return InvalidInput(Problem(field, rule), operation=operation)

@@ -204,12 +204,42 @@ def test_what_a_handler_returns_is_checked(use: Use, quick: Catalog) -> None:
     assert "must return a TrackMetadata" in (quick.history(bad)[-1].reason or "")
 
 
-def test_a_plain_handler_is_refused_and_its_track_waits_again(use: Use, quick: Catalog, owner: Owner) -> None:
-    waiting(quick, 2)
-    plain: Any = lambda _: None  # noqa: E731
+@pytest.mark.parametrize("plain", [lambda _: None, functools.partial(print, "x"), None], ids=["lambda", "partial", "-"])
+def test_a_plain_handler_is_refused_before_anything_is_claimed(use: Use, quick: Catalog, plain: Any) -> None:
+    (identifier,) = waiting(quick, 1)
     with pytest.raises(errors.InvalidInput, match="handler: an async function") as caught:
         use(lambda catalog: catalog.worker(until_empty=True).run(plain))
     assert caught.value.field == "handler"
+    assert [change.to_status for change in quick.history(identifier)] == [PENDING]
+
+
+class Handler:
+    async def __call__(self, _: Claim) -> None:
+        """Do no work."""
+
+
+@functools.wraps(nothing)
+def decorated(claim: Claim) -> Awaitable[None]:
+    return nothing(claim)
+
+
+@pytest.mark.parametrize("handler", [Handler(), functools.partial(nothing), decorated], ids=["object", "partial", "-"])
+def test_a_handler_may_be_any_kind_of_async_function(use: Use, quick: Catalog, handler: Any) -> None:
+    waiting(quick, 1)
+    assert use(lambda catalog: catalog.worker(until_empty=True).run(handler)) == 1
+
+
+def test_a_decorator_that_makes_a_handler_plain_is_refused_and_its_track_waits_again(
+    use: Use, quick: Catalog, owner: Owner
+) -> None:
+    waiting(quick, 2)
+
+    @functools.wraps(nothing)
+    def made_plain(_: Claim) -> Any:
+        return None
+
+    with pytest.raises(errors.InvalidInput, match="handler: an async function"):
+        use(lambda catalog: catalog.worker(until_empty=True).run(made_plain))
     assert attempts(quick, owner) == [1, 1]
 
 

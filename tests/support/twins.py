@@ -101,7 +101,10 @@ _WORDS: Final = (
 _ADDED: Final = (
     ("    ) -> AsyncWorker:", "        concurrency: int = 1,\n"),
     ("        SIGTERM and ``stop`` also end", _CONCURRENCY),
-    ("            listening=self._database.listening if", "            concurrency=concurrency,\n"),
+    (
+        "            listening=self._database.listening if",
+        "            concurrency=concurrency,\n            finish_first=self._database.finish_first,\n",
+    ),
 )
 
 
