@@ -301,7 +301,7 @@ class Catalog(Methods, Supervising):
 
         - *worker*: the worker's name in the history; the catalogue's actor by default
         - *limit*: how many tracks one call claims, from 1 to 1,000
-        - *lease*: the duration of a claim, from 10 milliseconds to 7 days; a background thread renews the lease
+        - *lease*: the duration of a claim, from 10 milliseconds to 7 days; the worker renews the lease
         - *order_by*: the waiting tracks that are claimed first, ``oldest`` or ``newest``
         - *poll*: if no track waits, the worker looks for tracks again after about this many seconds
         - *until_empty*: whether the loop ends when no track waits
@@ -319,7 +319,7 @@ class Catalog(Methods, Supervising):
 
         >>> for claim in catalog.worker(worker="extractor 3"):  # doctest: +SKIP
         ...     catalog.complete(claim, extract(claim.track.audio_path))
-        >>> catalog.worker().run(lambda claim: extract(claim.track.audio_path))  # doctest: +SKIP
+        >>> catalog.worker().run(handle_claim)  # doctest: +SKIP
 
         """
         from audiocatalog.worker import Worker

@@ -304,13 +304,12 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
 
         - *worker*: the worker's name in the history; the catalogue's actor by default
         - *limit*: how many tracks one call claims, from 1 to 1,000
-        - *lease*: the duration of a claim, from 10 milliseconds to 7 days; a background thread renews the lease
+        - *lease*: the duration of a claim, from 10 milliseconds to 7 days; the worker renews the lease
         - *order_by*: the waiting tracks that are claimed first, ``oldest`` or ``newest``
         - *poll*: if no track waits, the worker looks for tracks again after about this many seconds
         - *until_empty*: whether the loop ends when no track waits
         - *listen*: whether the worker also looks for tracks when a catalogue with ``notify`` announces a track. Behind
           PgBouncer in transaction mode, the worker only polls
-
         - *concurrency*: how many claims ``run`` works on at the same time, from 1 to 1,000
 
         SIGTERM and ``stop`` also end the loop. The loop then releases the claims that it has not yielded.
@@ -324,7 +323,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
 
         >>> async for claim in catalog.worker(worker="extractor 3"):  # doctest: +SKIP
         ...     await catalog.complete(claim, extract(claim.track.audio_path))
-        >>> catalog.worker().run(lambda claim: extract(claim.track.audio_path))  # doctest: +SKIP
+        >>> await catalog.worker().run(handle_claim)  # doctest: +SKIP
 
         """
         from audiocatalog.aio.worker import AsyncWorker

@@ -14,7 +14,7 @@ from audiocatalog.aio.misuse import result_of
 from audiocatalog.aio.upkeep import Listening, Upkeep
 from audiocatalog.aio.waiting import finished
 from audiocatalog.db.observer import LOGGER
-from audiocatalog.errors import CatalogError, ClaimLost, InvalidInput
+from audiocatalog.errors import CatalogError, ClaimLost
 from audiocatalog.models.claim import Claim
 from audiocatalog.models.metadata import TrackMetadata
 from audiocatalog.operations.claims import begin
@@ -29,6 +29,7 @@ from audiocatalog.worker.policy import (
     Pauses,
     Terms,
     checked_metadata,
+    is_misuse,
     may_pass,
     reason_for,
 )
@@ -165,7 +166,7 @@ class ClaimLoop:
         try:
             metadata = checked_metadata(await result_of(handler(claim), "handler", "worker"))
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, InvalidInput) and (error.field, error.operation) == ("handler", "worker"):
+            if is_misuse(error):
                 await self._catalog.release(claim, actor=self._terms.name)
                 raise
             if isinstance(error, asyncio.CancelledError) and is_cancelled():

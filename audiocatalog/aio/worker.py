@@ -25,6 +25,8 @@ from audiocatalog.models.claim import Claim, ClaimOrder
 from audiocatalog.worker.policy import RELEASING_FAILED, Terms
 
 _MAX_CONCURRENCY: Final = 1000
+# The generators of loops that were left and may not be closed yet.
+_left: set[AsyncGeneratorType[Claim, None]] = set()
 
 
 class AsyncWorker:
@@ -229,6 +231,9 @@ def _close(generator: AsyncGeneratorType[Claim, None], finish_first: Callable[[a
     async def close() -> None:
         await generator.aclose()
 
+    # ``asyncio.run`` cancels all tasks when its program ends, and then closes the generators that exist.
+    _left.difference_update([one for one in _left if one.ag_frame is None])
+    _left.add(generator)
     finish_first(in_background(close()))
 
 

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Final, Protocol, TypeVar
 
-from audiocatalog.db.misuse import refuse_async
+from audiocatalog.db.misuse import refuse_async, result_of
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.errors import CatalogError, ClaimLost
 from audiocatalog.methods import Methods
@@ -34,6 +34,7 @@ from audiocatalog.worker.policy import (
     Pauses,
     Terms,
     checked_metadata,
+    is_misuse,
     may_pass,
     reason_for,
 )
@@ -135,13 +136,13 @@ class Worker:
             for claim in claims:
                 end: Callable[[], object]
                 try:
-                    end = partial(
-                        self._catalog.complete, claim, checked_metadata(handler(claim)), actor=self._terms.name
-                    )
-                    is_done = True
-                except Exception as error:  # noqa: BLE001  # Any exception of the handler fails the claim.
-                    end = partial(self._catalog.fail, claim, reason_for(error), actor=self._terms.name)
-                    is_done = False
+                    metadata = checked_metadata(result_of(handler(claim), "handler", "worker"))
+                    end, is_done = partial(self._catalog.complete, claim, metadata, actor=self._terms.name), True
+                except Exception as error:  # Any exception of the handler fails the claim.
+                    if is_misuse(error):
+                        self._catalog.release(claim, actor=self._terms.name)
+                        raise
+                    end, is_done = partial(self._catalog.fail, claim, reason_for(error), actor=self._terms.name), False
                 done += self._insist(end) and is_done
         return done
 

@@ -18,6 +18,7 @@ from audiocatalog.errors import (
     CatalogError,
     ClaimLost,
     CommitOutcomeUnknown,
+    InvalidInput,
     PoolTimeout,
     QueryTimeout,
 )
@@ -211,6 +212,11 @@ class HeldClaims:
 def may_pass(error: CatalogError) -> bool:
     """Return whether the loop continues after *error*, because the server or the pool caused it, not the call."""
     return error.retryable or isinstance(error, CommitOutcomeUnknown | PoolTimeout | QueryTimeout)
+
+
+def is_misuse(error: BaseException) -> bool:
+    """Return whether *error* says that the handler is a function of the wrong kind, which is not the track's fault."""
+    return isinstance(error, InvalidInput) and (error.field, error.operation) == ("handler", "worker")
 
 
 def checked_metadata(metadata: object) -> TrackMetadata | None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import anyio
@@ -248,10 +248,20 @@ def test_an_async_handler_of_a_synchronous_worker_is_refused_before_anything_is_
 ) -> None:
     waiting(quick, 1)
     handler: Any = nothing
-    for refused in (handler, functools.partial(handler)):
+    for refused in (handler, functools.partial(handler), cast("Any", Handler())):
         with pytest.raises(errors.InvalidInput, match="handler: a plain function"):
             quick.worker(until_empty=True).run(refused)
     assert attempts(quick, owner) == [1]
+
+
+def test_a_plain_function_that_returns_a_coroutine_is_refused_and_its_track_waits_again(
+    quick: Catalog, owner: Owner
+) -> None:
+    waiting(quick, 2)
+    handler: Any = lambda claim: nothing(claim)  # noqa: E731, PLW0108
+    with pytest.raises(errors.InvalidInput, match="handler: a plain function"):
+        quick.worker(until_empty=True).run(handler)
+    assert attempts(quick, owner) == [1, 1]
 
 
 # How it is left.

@@ -14,7 +14,7 @@ from audiocatalog import Catalog, Claim, Observation, TrackStatus
 from audiocatalog.aio import AsyncCatalog
 from audiocatalog.aio.worker import AsyncWorker
 from tests.support.lifecycle import Owner, waiting
-from tests.support.programs import statuses
+from tests.support.programs import PATIENCE, program, statuses
 from tests.support.waiting import wait_until
 
 PENDING, PROCESSING, COMPLETED, FAILED = TrackStatus
@@ -212,6 +212,40 @@ def test_a_worker_that_is_cancelled_while_it_claims_releases_what_it_has_claimed
             if quick.get(track).status is PROCESSING:
                 quick.update_status(track, PENDING)
     assert max(in_work) <= 1
+
+
+INTERRUPTED = """
+import asyncio, os, signal, sys
+from audiocatalog.aio import AsyncCatalog
+
+async def main(kept):
+    kept.append(AsyncCatalog(sys.argv[1]))  # It is never closed.
+    async def handle(claim):
+        {interrupt}
+        await asyncio.sleep(3600)
+    worker = kept[0].worker(limit=3)
+    if sys.argv[2] == "run":
+        await worker.run(handle)
+    async for claim in worker:
+        await handle(claim)
+
+asyncio.run(main([]))
+"""
+
+
+@pytest.mark.parametrize("use", ["run", "for"])
+@pytest.mark.parametrize("interrupt", ["os.kill(os.getpid(), signal.SIGINT)", "sys.exit(3)"], ids=["Ctrl-C", "exit"])
+def test_a_program_that_ends_in_the_midst_releases_what_has_not_begun(
+    database_url: str, quick: Catalog, owner: Owner, use: str, interrupt: str
+) -> None:
+    ids = waiting(quick, 3)
+    with program(INTERRUPTED.format(interrupt=interrupt), database_url, use) as running:
+        _, err = running.communicate(timeout=PATIENCE)
+    assert running.returncode == (3 if interrupt == "sys.exit(3)" else -signal.SIGINT)
+    assert "Task was destroyed" not in err
+    assert statuses(quick, ids) == [PROCESSING, PENDING, PENDING]
+    # A bare loop does not see an exception that is not a cancellation.
+    assert tries(owner, ids[0]) == ((use, interrupt) == ("for", "sys.exit(3)"))
 
 
 # Empty queues, and listeners.

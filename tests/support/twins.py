@@ -75,7 +75,6 @@ _MODULES: Final = (
 )
 _CONCURRENCY: Final = """\
         - *concurrency*: how many claims ``run`` works on at the same time, from 1 to 1,000
-
 """
 _WIDTH: Final = 120
 _RECORDS: Final = "[TrackRecord | ExportedRecord | Mapping[str, Any]]"
@@ -100,7 +99,7 @@ _WORDS: Final = (
 #: What the other side has besides; each is put before the text on the left.
 _ADDED: Final = (
     ("    ) -> AsyncWorker:", "        concurrency: int = 1,\n"),
-    ("        SIGTERM and ``stop`` also end", _CONCURRENCY),
+    ("\n        SIGTERM and ``stop`` also end", _CONCURRENCY),
     (
         "            listening=self._database.listening if",
         "            concurrency=concurrency,\n            finish_first=self._database.finish_first,\n",
@@ -149,7 +148,7 @@ def _example(line: str) -> str:
         return line
     line, comma, function = line.partition("lambda")
     line = re.sub(r"\b((?:catalog|work)(?!\.session\b)\.(?!iter_tracks|worker|unit_of_work)\w+\()", r"await \1", line)
-    line = re.sub(r"\b(work\.session\.\w+\()", r"await \1", line)
+    line = re.sub(r"\b(work\.session\.\w+\(|catalog\.worker\(\)\.run\()", r"await \1", line)
     return re.sub(r"\bfor (?=\w+ in catalog\.(?:iter_tracks|worker))", "async for ", line) + comma + function
 
 
