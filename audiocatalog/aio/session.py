@@ -72,7 +72,9 @@ class SessionMaker:
 
     def __call__(self) -> AsyncSession:
         """Return a new session."""
-        session = AsyncSession(self._engine, sync_session_class=_Session, expire_on_commit=False)
+        session = AsyncSession(
+            self._engine, sync_session_class=_Session, expire_on_commit=False, close_resets_only=False
+        )
         watch_commits(session.sync_session)
         return session
 

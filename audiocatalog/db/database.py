@@ -196,7 +196,7 @@ class Database:
 
     def _session_on(self, driver: PooledConnection) -> Session:
         """Return a session that continues the transaction of *driver*; its ``close`` returns *driver* to the pool."""
-        session = HostSession(self._open(), expire_on_commit=False)
+        session = HostSession(self._open(), expire_on_commit=False, close_resets_only=False)
         watch_commits(session)
         try:
             with self._handing_over(driver):

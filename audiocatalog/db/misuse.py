@@ -42,12 +42,12 @@ def result_of(result: _Result, field: str = "unit", operation: str = "run") -> _
 
 def refuse_async(function: object, field: str, operation: str) -> None:
     """
-    Check that a *function* of the caller is not asynchronous.
+    Check that a *function* of the caller can be called, and is not asynchronous.
 
     Raises:
-        InvalidInput: the function is asynchronous.
+        InvalidInput: the function is asynchronous, or is not a function.
     """
-    if is_async(function):
+    if is_async(function) or not callable(function):
         raise _refusal(field, operation)
 
 

@@ -186,3 +186,17 @@ def test_a_lost_commit_is_found_out(database_url: str, catalog: Catalog, loss: L
     assert len(tries) == (2 if loss == "COMMIT" else 1)
     assert catalog.search("once").total == 1
     assert catalog.search("asked").total == (loss == "its answer")
+
+
+def test_a_session_that_is_kept_can_do_nothing_after_its_unit(database_url: str) -> None:
+    """Otherwise it would begin a transaction on a connection that nobody returns."""
+
+    async def main() -> None:
+        async with AsyncCatalog(database_url) as catalog:
+            async with catalog.unit_of_work() as work:
+                session = work.session
+            with pytest.raises(sqlalchemy.exc.InvalidRequestError, match="closed"):
+                await session.execute(text("SELECT 1"))
+            assert catalog.pool_stats().in_use == 0
+
+    asyncio.run(main())

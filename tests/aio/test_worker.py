@@ -248,7 +248,7 @@ def test_an_async_handler_of_a_synchronous_worker_is_refused_before_anything_is_
 ) -> None:
     waiting(quick, 1)
     handler: Any = nothing
-    for refused in (handler, functools.partial(handler), cast("Any", Handler())):
+    for refused in (handler, functools.partial(handler), cast("Any", Handler()), cast("Any", None)):
         with pytest.raises(errors.InvalidInput, match="handler: a plain function"):
             quick.worker(until_empty=True).run(refused)
     assert attempts(quick, owner) == [1]

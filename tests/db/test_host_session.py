@@ -371,3 +371,12 @@ def test_the_search_vector_is_unread_on_every_track(catalog: Catalog, track: Tra
                 _ = way.search_vector
         asked = select(Track.search_vector).where(Track.id == track.id)
         assert work.session.scalars(asked).one().startswith("'")
+
+
+def test_a_session_that_is_kept_can_do_nothing_after_its_unit(catalog: Catalog) -> None:
+    """Otherwise it would begin a transaction on a connection that nobody returns."""
+    with catalog.unit_of_work() as work:
+        session = work.session
+    with pytest.raises(sqlalchemy.exc.InvalidRequestError, match="closed"):
+        session.execute(text("SELECT 1"))
+    assert catalog.pool_stats().in_use == 0
