@@ -24,10 +24,11 @@ from audiocatalog.errors import (
     InvalidInput,
     Problem,
     StaleStatement,
+    kind_of,
 )
 from audiocatalog.methods import Methods
 from audiocatalog.methods.supervising import Supervising
-from audiocatalog.models.arguments import number_of_seconds
+from audiocatalog.models.arguments import is_async, number_of_seconds
 from audiocatalog.models.claim import ClaimOrder
 from audiocatalog.models.limits import clean_actor
 from audiocatalog.models.metadata import ExportedRecord, TrackRecord
@@ -114,8 +115,8 @@ class Catalog(Methods, Supervising):
     ) -> None:
         given = locals()
         settings = Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
-        if observe is not None and not callable(observe):
-            raise ConfigurationError("observe must be a function that takes an Observation", field="observe")
+        if observe is not None and (is_async(observe) or not callable(observe)):
+            raise ConfigurationError("observe must be a plain function that takes an Observation", field="observe")
         super().__init__(clean_actor(actor), settings, Observer(observe, slow_after=settings.slow_after))
         warn_of_debugging()
         self._database = Database(url, settings, password=password)
@@ -201,6 +202,8 @@ class Catalog(Methods, Supervising):
         """
         with self._observer.call("run", is_long=True):
             seconds = number_of_seconds(deadline, "deadline", "run", least=0)
+            if not callable(unit):
+                raise InvalidInput(Problem("unit", f"a function, not {kind_of(unit)}"), operation="run")
             return self._runner.run(unit, seconds, lambda error: error.retryable)
 
     def was_committed(self, error: CommitOutcomeUnknown, *, deadline: float = 10.0) -> bool | None:

@@ -20,6 +20,7 @@ import pytest
 from sqlalchemy import make_url
 
 from audiocatalog import Catalog, TrackMetadata, TrackStatus, UnitOfWork, errors, migrations
+from audiocatalog.aio import AsyncCatalog
 from audiocatalog.db.schema_check import NEXT_REVISION
 from audiocatalog.db.settings import Settings, parse_url, url_from_environment
 from audiocatalog.embedded import EmbeddedPostgres
@@ -463,3 +464,20 @@ def _another(default: object) -> Any:
         return True if default is False else 1
     assert isinstance(default, int | float)
     return default + 1
+
+
+@pytest.mark.parametrize("field", ["observe", "password"])
+@pytest.mark.parametrize("kind", [Catalog, AsyncCatalog])
+def test_an_async_function_is_refused_where_a_plain_one_is_called(database_url: str, kind: Any, field: str) -> None:
+    async def function(*_: object) -> str:
+        return "secret"
+
+    with pytest.raises(errors.ConfigurationError, match=f"{field} must be") as caught:
+        kind(database_url, **{field: function})
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("unit", [None, 5, "work"])
+def test_what_is_run_must_be_a_function(database_url: str, unit: Any) -> None:
+    with Catalog(database_url) as catalog, pytest.raises(errors.InvalidInput, match="unit: a function"):
+        catalog.run(unit)

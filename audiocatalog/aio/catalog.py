@@ -28,8 +28,9 @@ from audiocatalog.errors import (
     InvalidInput,
     Problem,
     StaleStatement,
+    kind_of,
 )
-from audiocatalog.models.arguments import number_of_seconds
+from audiocatalog.models.arguments import is_async, number_of_seconds
 from audiocatalog.models.claim import ClaimOrder
 from audiocatalog.models.limits import clean_actor
 from audiocatalog.models.metadata import ExportedRecord, TrackRecord
@@ -115,8 +116,8 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
     ) -> None:
         given = locals()
         settings = Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
-        if observe is not None and not callable(observe):
-            raise ConfigurationError("observe must be a function that takes an Observation", field="observe")
+        if observe is not None and (is_async(observe) or not callable(observe)):
+            raise ConfigurationError("observe must be a plain function that takes an Observation", field="observe")
         super().__init__(clean_actor(actor), settings, Observer(observe, slow_after=settings.slow_after))
         warn_of_debugging()
         self._database = AsyncDatabase(url, settings, password=password)
@@ -202,6 +203,8 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
         """
         with self._observer.call("run", is_long=True):
             seconds = number_of_seconds(deadline, "deadline", "run", least=0)
+            if not callable(unit):
+                raise InvalidInput(Problem("unit", f"a function, not {kind_of(unit)}"), operation="run")
             return await self._runner.run(unit, seconds, lambda error: error.retryable)
 
     async def was_committed(self, error: CommitOutcomeUnknown, *, deadline: float = 10.0) -> bool | None:

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from audiocatalog.db.misuse import is_async
 from audiocatalog.errors import InvalidInput, Problem, kind_of
+from audiocatalog.models.arguments import is_async
 
 _Result = TypeVar("_Result")
 

@@ -19,6 +19,7 @@ from audiocatalog.db.observer import LOGGER
 from audiocatalog.db.schema_check import check_schema
 from audiocatalog.db.settings import CONNECTION_DEFAULTS, Settings, is_unverified, parse_url
 from audiocatalog.errors import ConfigurationError
+from audiocatalog.models.arguments import is_async
 from audiocatalog.operations.operation import settings_call
 
 _OLDEST_SERVER: Final = 150000
@@ -46,6 +47,8 @@ class Connector:
         self.url = parse_url(url)
         self._settings = settings
         self._password = password
+        if is_async(password):
+            raise ConfigurationError("password must be a text or a plain function, not an async one", field="password")
         if password is not None and not callable(password):
             checked_password(password)
         self._introduce = introduce

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.errors import InvalidInput, Problem
+from audiocatalog.models.arguments import is_async
 
 _Result = TypeVar("_Result")
 _BLOCKS: Final = (
@@ -49,11 +50,6 @@ def refuse_async(function: object, field: str, operation: str) -> None:
     """
     if is_async(function) or not callable(function):
         raise _refusal(field, operation)
-
-
-def is_async(function: object) -> bool:
-    """Return whether *function* is declared with ``async def``, or an object whose ``__call__`` is."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _refusal(field: str, operation: str) -> InvalidInput:

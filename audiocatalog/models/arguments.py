@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -40,3 +41,8 @@ def number_of_seconds(value: object, field: str, operation: str, *, least: float
         rule = f"a number of seconds from {least:g} to {most}"
         raise InvalidInput(Problem(field, rule, (least, most)), operation=operation)
     return float(value)
+
+
+def is_async(function: object) -> bool:
+    """Return whether *function* is declared with ``async def``, or an object whose ``__call__`` is."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

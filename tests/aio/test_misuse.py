@@ -172,11 +172,11 @@ def test_each_loop_needs_a_catalogue_of_its_own_while_both_run(database_url: str
 
 @pytest.mark.parametrize("pending", ["nothing", "a statement", "a unit of work", "a wait for a connection"])
 def test_a_catalogue_goes_on_in_the_next_loop_whatever_the_last_one_left(database_url: str, pending: str) -> None:
-    catalog = AsyncCatalog(database_url, pool_size=1, pool_timeout=0.2)
+    catalog = AsyncCatalog(database_url, pool_size=1, pool_timeout=2.0)
 
     async def statement() -> None:
         async with catalog._database.autocommit() as driver:
-            await driver.execute("SELECT pg_sleep(1)")
+            await driver.execute("SELECT pg_sleep(60)")
 
     async def unit() -> None:
         async with catalog.unit_of_work() as work:

@@ -51,7 +51,7 @@ def test_the_host_writes_in_the_same_transaction(database_url: str, catalog: Cat
 
 def test_the_hosts_errors_are_sqlalchemys_and_the_others_are_ours(database_url: str) -> None:
     async def main() -> None:
-        async with AsyncCatalog(database_url, pool_size=1, statement_timeout=0.2) as own:
+        async with AsyncCatalog(database_url, pool_size=1, statement_timeout=0.6) as own:
             with pytest.raises(sqlalchemy.exc.ProgrammingError):
                 async with own.unit_of_work() as work:
                     await work.session.execute(text("SELECT nothing"))
@@ -103,11 +103,11 @@ def test_the_host_may_roll_back_and_go_on(database_url: str, catalog: Catalog) -
 def test_a_session_takes_as_long_as_the_unit_of_work_says(database_url: str) -> None:
     async def main() -> None:
         async with (
-            AsyncCatalog(database_url, pool_size=1, statement_timeout=0.1, network_timeout=0.1) as own,
+            AsyncCatalog(database_url, pool_size=1, statement_timeout=0.5, network_timeout=0.5) as own,
             own.unit_of_work() as work,
         ):
             await work.set_statement_timeout(20)
-            await work.session.execute(text("SELECT pg_sleep(0.4)"))
+            await work.session.execute(text("SELECT pg_sleep(1.3)"))
 
     asyncio.run(main())
 

@@ -244,8 +244,8 @@ def test_a_program_that_ends_in_the_midst_releases_what_has_not_begun(
     assert running.returncode == (3 if interrupt == "sys.exit(3)" else -signal.SIGINT)
     assert "Task was destroyed" not in err
     assert statuses(quick, ids) == [PROCESSING, PENDING, PENDING]
-    # A bare loop does not see an exception that is not a cancellation.
-    assert tries(owner, ids[0]) == ((use, interrupt) == ("for", "sys.exit(3)"))
+    # A bare loop sees no exception but a cancellation, and then the end of the program may be quicker than its call.
+    assert tries(owner, ids[0]) in {"run": {0}, "for": {1} if interrupt == "sys.exit(3)" else {0, 1}}[use]
 
 
 # Empty queues, and listeners.
@@ -282,12 +282,12 @@ def test_a_listener_outlives_the_time_that_an_answer_may_take(
     listeners = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'"
 
     async def main() -> None:
-        async with AsyncCatalog(database_url, statement_timeout=0.1, network_timeout=0.1) as catalog:
+        async with AsyncCatalog(database_url, statement_timeout=0.5, network_timeout=0.5) as catalog:
             worker = catalog.worker(poll=3600.0, listen=True)
             task = await started(worker)
             await asyncio.to_thread(wait_until, lambda: owner.execute(listeners).fetchall())
             before = owner.execute(listeners).fetchall()
-            await asyncio.sleep(0.6)  # Three times as long as a statement may take.
+            await asyncio.sleep(2.0)  # Twice as long as an answer may take.
             assert owner.execute(listeners).fetchall() == before
             worker.stop()
             await task
