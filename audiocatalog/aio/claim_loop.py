@@ -99,7 +99,7 @@ class ClaimLoop:
                             self.upkeep.claims.drop(claim)
                         await self._look_for_end(claim)
             finally:
-                await finished(self.upkeep.end())
+                await finished(self.upkeep.end)
 
     async def begun(self) -> AsyncGenerator[Claim]:
         """Yield claims whose work begins; claims that are not yielded stay held until they are released at the end."""
@@ -121,7 +121,7 @@ class ClaimLoop:
         except BaseException as error:
             if not isinstance(error, Exception):
                 # The claim stays until its lease expires, and this try does not count.
-                await finished(self._forget(claim))
+                await finished(partial(self._forget, claim))
             raise
         finally:
             self.upkeep.claims.drop(claim)

@@ -84,18 +84,19 @@ class Upkeep:
         return self._claiming.result()
 
     async def end(self) -> None:
-        """Stop the tasks, and release the claims that are still held."""
+        """Stop the tasks, and release the claims that are still held; a call that was cancelled may be repeated."""
         if self._claiming is not None:
             await asyncio.gather(self._claiming, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        for claim in self.claims.take_all():
+        for claim in self.claims.to_renew():
             try:
                 await self._catalog.release(claim, reason=WORKER_ENDED, actor=self._terms.name)
             except CatalogError as error:
                 LOGGER.warning(RELEASING_FAILED, error)
+            self.claims.drop(claim)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         name = f"audiocatalog {getattr(work, '__name__', 'upkeep').strip('_')}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
@@ -152,26 +152,28 @@ class Reader:
             self._waiter.set_result(None)
 
 
-async def finished(work: Coroutine[Any, Any, None]) -> None:
+async def finished(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """
     Await *work* to its end, and then raise the cancellation of this task, if any.
 
     A cancelled task gives the work a few seconds. A cancel scope of anyio cancels each wait of its task, so the work
-    runs in a task of its own.
+    runs in a task of its own. ``asyncio.run`` cancels that task, too, when its program ends: the work then begins again
+    in another task, so it must be safe to repeat.
     """
-    task = in_background(work)
-    is_cancelled = isinstance(sys.exception(), asyncio.CancelledError)
-    cancellation: asyncio.CancelledError | None = None
+    task = in_background(work())
     loop = asyncio.get_running_loop()
-    end = loop.time() + _FINISHING_SECONDS
-    while not task.done():
+    cancellation: asyncio.CancelledError | None = None
+    end = loop.time() + _FINISHING_SECONDS if isinstance(sys.exception(), asyncio.CancelledError) else None
+    while not task.done() or task.cancelled():
+        if task.cancelled():
+            task = in_background(work())
+            end = end or loop.time() + _FINISHING_SECONDS
         try:
-            await asyncio.wait([task], timeout=max(0.0, end - loop.time()) if is_cancelled else None)
+            await asyncio.wait([task], timeout=None if end is None else max(0.0, end - loop.time()))
         except asyncio.CancelledError as error:
-            if not is_cancelled:
-                is_cancelled, end = True, loop.time() + _FINISHING_SECONDS
             cancellation = error
-        if is_cancelled and loop.time() >= end:
+            end = end or loop.time() + _FINISHING_SECONDS
+        if end is not None and loop.time() >= end and not task.done():
             LOGGER.warning(
                 "a cancelled task could not release its claims in time, so their tracks wait until the leases expire"
             )

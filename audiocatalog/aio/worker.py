@@ -128,7 +128,7 @@ class AsyncWorker:
                     await handlers.wait_for_a_slot()
                 await handlers.wait_for_all()
             finally:
-                await finished(leave())
+                await finished(leave)
         if handlers.failure is not None:
             raise handlers.failure
         return handlers.done
@@ -140,7 +140,7 @@ class AsyncWorker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await finished(self._open.pop().aclose(error))
+        await finished(partial(self._open.pop().aclose, error))
 
     def __aiter__(self) -> AsyncIterator[Claim]:
         claims = self._claims()

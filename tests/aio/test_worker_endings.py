@@ -12,6 +12,7 @@ import pytest
 
 from audiocatalog import Catalog, Claim, Observation, TrackStatus
 from audiocatalog.aio import AsyncCatalog
+from audiocatalog.aio.waiting import finished, in_background
 from audiocatalog.aio.worker import AsyncWorker
 from tests.support.lifecycle import Owner, waiting
 from tests.support.programs import PATIENCE, program, statuses
@@ -246,6 +247,24 @@ def test_a_program_that_ends_in_the_midst_releases_what_has_not_begun(
     assert statuses(quick, ids) == [PROCESSING, PENDING, PENDING]
     # A bare loop sees no exception but a cancellation, and then the end of the program may be quicker than its call.
     assert tries(owner, ids[0]) in {"run": {0}, "for": {1} if interrupt == "sys.exit(3)" else {0, 1}}[use]
+
+
+def test_the_release_of_claims_begins_again_when_the_end_of_the_program_cancels_it() -> None:
+    steps: list[str] = []
+    begun = asyncio.Event()
+
+    async def release() -> None:
+        steps.append("begun")
+        begun.set()
+        await asyncio.sleep(0.01)
+        steps.append("ended")
+
+    async def main() -> None:
+        in_background(finished(release))
+        await begun.wait()
+
+    asyncio.run(main())
+    assert steps == ["begun", "begun", "ended"]
 
 
 # Empty queues, and listeners.
