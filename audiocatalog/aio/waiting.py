@@ -173,7 +173,7 @@ async def finished(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         except asyncio.CancelledError as error:
             cancellation = error
             end = end or loop.time() + _FINISHING_SECONDS
-        if end is not None and loop.time() >= end and not task.done():
+        if end is not None and loop.time() >= end and (not task.done() or task.cancelled()):
             LOGGER.warning(
                 "a cancelled task could not release its claims in time, so their tracks wait until the leases expire"
             )
