@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from sqlalchemy import URL
 
-from audiocatalog.db.bulk_load import BatchLoader, save_in_batches
+from audiocatalog.db.bulk_load import BatchLoader
 from audiocatalog.db.commit_outcome import TransactionRef
 from audiocatalog.db.connection_parameters import Password
 from audiocatalog.db.database import Database
@@ -284,9 +284,7 @@ class Catalog(Methods, Supervising):
                 rule = f"at most the {size} connections of the pool"
                 raise InvalidInput(Problem("connections", rule, size), operation="bulk_save")
             loader = BatchLoader(self._runner, batches, lambda work: work._open().driver())  # noqa: SLF001
-            return save_in_batches(
-                records, loader.store, stop=loader.stop, batch=batch, progress=progress, connections=connections
-            )
+            return loader.save(records, batch=batch, progress=progress, connections=connections)
 
     def worker(
         self,

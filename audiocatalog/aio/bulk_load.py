@@ -36,14 +36,22 @@ class AsyncBatchLoader(Generic[_Unit]):
         self._batches = batches
         self._driver_of = driver_of
 
-    async def store(self, records: Sequence[Record]) -> Sequence[RecordOutcome]:
+    async def save(
+        self,
+        records: Iterable[object] | AsyncIterable[object],
+        *,
+        batch: int,
+        progress: ReportBatch | None,
+        connections: int,
+    ) -> BulkResult:
+        """Store *records* as ``save_in_batches`` does."""
+        return await save_in_batches(records, self._store, batch=batch, progress=progress, connections=connections)
+
+    async def _store(self, records: Sequence[Record]) -> Sequence[RecordOutcome]:
         """Store *records* in one transaction."""
         if not records:
             return []
         return await self._runner.run_with_retry(partial(self._store_in, records))
-
-    def stop(self) -> None:
-        """Do nothing: a cancelled load cancels its batches."""
 
     async def _store_in(self, records: Sequence[Record], work: _Unit) -> Sequence[RecordOutcome]:
         return await run(await self._driver_of(work), self._batches.store(records), "bulk_save")
@@ -56,7 +64,6 @@ async def save_in_batches(
     batch: int,
     progress: ReportBatch | None,
     connections: int | None,
-    stop: Callable[[], object] = lambda: None,  # noqa: ARG001  # Batches under way are cancelled with the caller.
 ) -> BulkResult:
     """
     Store *records* with calls of *store*, each with at most *batch* records; return the outcome of each record.
@@ -122,7 +129,7 @@ async def _stored_in_turn(
 async def _stored_ahead(
     batches: AsyncIterator[Batch], store: StoreBatch, connections: int
 ) -> AsyncGenerator[tuple[Batch, Sequence[RecordOutcome]]]:
-    under_way: deque[tuple[Batch, AbstractSet[UUID], asyncio.Task[Sequence[RecordOutcome]]]] = deque()
+    under_way: deque[tuple[Batch, AbstractSet[UUID], asyncio.Future[Sequence[RecordOutcome]]]] = deque()
     try:
         while True:
             stopped: BaseException | None = None
@@ -151,12 +158,8 @@ async def _stored_ahead(
                 raise stopped
             if batch is None:
                 return
-            under_way.append((batch, ids, asyncio.create_task(_stored(store, valid))))
+            under_way.append((batch, ids, asyncio.ensure_future(store(valid))))
     finally:
         for _, _, task in under_way:
             task.cancel()
         await asyncio.gather(*(task for _, _, task in under_way), return_exceptions=True)
-
-
-async def _stored(store: StoreBatch, records: Sequence[Record]) -> Sequence[RecordOutcome]:
-    return await store(records)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from sqlalchemy import URL
 
-from audiocatalog.aio.bulk_load import AsyncBatchLoader, save_in_batches
+from audiocatalog.aio.bulk_load import AsyncBatchLoader
 from audiocatalog.aio.database import AsyncDatabase
 from audiocatalog.aio.execute import carry_out
 from audiocatalog.aio.methods import AsyncMethods
@@ -286,9 +286,7 @@ class AsyncCatalog(AsyncMethods, AsyncSupervising):
                 rule = f"at most the {size} connections of the pool"
                 raise InvalidInput(Problem("connections", rule, size), operation="bulk_save")
             loader = AsyncBatchLoader(self._runner, batches, lambda work: work._open().driver())  # noqa: SLF001
-            return await save_in_batches(
-                records, loader.store, stop=loader.stop, batch=batch, progress=progress, connections=connections
-            )
+            return await loader.save(records, batch=batch, progress=progress, connections=connections)
 
     def worker(
         self,

@@ -93,7 +93,7 @@ class ClaimLoop:
                         try:
                             yield claim
                         except GeneratorExit:
-                            await self._end_what_is_left(claim)
+                            await finished(partial(self._end_what_is_left, claim))
                             raise
                         finally:
                             self.upkeep.claims.drop(claim)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar
 from weakref import ref
@@ -13,14 +13,19 @@ from weakref import ref
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from audiocatalog.aio.waiting import Reader, in_background, watchdog_of
-from audiocatalog.db.connection import PooledConnection, PooledState, next_result, shutdown_socket, wait_in_a_loop
+from audiocatalog.aio.waiting import Reader, in_background, running_loop, watchdog_of
+from audiocatalog.db.connection import (
+    PooledConnection,
+    PooledState,
+    client_timeout,
+    next_result,
+    shutdown_socket,
+    wait_in_a_loop,
+)
 from audiocatalog.db.error_translation import ServerUnresponsive, underlying_interrupt
 from audiocatalog.errors import UnitOfWorkBusy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn
 
@@ -217,7 +222,7 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
     def disconnect(self) -> None:
         """Close the connection to the server."""
         reader, self._reader = self._reader, None
-        if reader is not None and reader.loop is not _running_loop():
+        if reader is not None and reader.loop is not running_loop():
             # The garbage collector may run in any thread. A loop that is closed raises an error.
             with suppress(RuntimeError):
                 reader.loop.call_soon_threadsafe(_close, reader, self.pgconn)
@@ -283,13 +288,6 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
             self.home.give_back(self)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def _close(reader: Reader, pgconn: PGconn) -> None:
     reader.close()
     pgconn.finish()
@@ -304,20 +302,6 @@ def _resumed(gen: PQGen[_RV], state: Any) -> PQGen[_RV]:  # noqa: ANN401  # An e
     except StopIteration as end:
         answer: _RV = end.value
         return answer
-
-
-@asynccontextmanager
-async def client_timeout(driver: psycopg.AsyncConnection[Any], seconds: float | None) -> AsyncIterator[None]:
-    """Set the response timeout of *driver* to *seconds* plus network_timeout; None keeps the default."""
-    if seconds is None or not isinstance(driver, AsyncPooledConnection):
-        yield
-        return
-    before = driver.response_timeout, driver.limit
-    driver.response_timeout, driver.limit = seconds + driver.network_timeout, seconds
-    try:
-        yield
-    finally:
-        driver.response_timeout, driver.limit = before
 
 
 async def leave_pipeline(driver: psycopg.AsyncConnection[Any], error: Exception) -> psycopg.Error | None:
@@ -350,7 +334,7 @@ async def is_alive(connection: AsyncPooledConnection) -> bool:
     if not connection.has_something_to_read():
         return True
     try:
-        async with client_timeout(connection, 0):
+        with client_timeout(connection, 0):
             await connection.set_autocommit(True)  # Otherwise the statement would begin a transaction.
             await connection.execute("")
     except psycopg.OperationalError:

@@ -17,8 +17,8 @@ from audiocatalog.aio.pool import AsyncPool
 from audiocatalog.aio.transaction import AsyncDriverTransaction
 from audiocatalog.db.connection_parameters import Password
 from audiocatalog.db.connector import Connector
-from audiocatalog.db.database import READ_ONLY
 from audiocatalog.db.error_translation import translated
+from audiocatalog.db.pool_policy import recurs
 from audiocatalog.db.settings import Settings
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
 from audiocatalog.operations.monitoring import PoolStats
@@ -95,8 +95,7 @@ class AsyncDatabase:
     async def take_for_statements(self, timeout: float | None, *, searching: bool) -> AsyncPooledConnection:
         """Check out a connection in autocommit mode within *timeout* seconds."""
         with translated("connect", "connect"):
-            timeout = self.settings.pool_timeout if timeout is None else timeout
-            driver = await self._pool.take(timeout, searching=searching)
+            driver = await self._take(timeout, searching=searching)
             if not driver.autocommit:
                 try:
                     await driver.set_autocommit(True)
@@ -146,12 +145,7 @@ class AsyncDatabase:
             await self._sessions.close()
 
     def _mistrust_connections_after(self, error: CatalogError) -> None:
-        """
-        Replace all connections of the pool if *error* would recur on each of them.
-
-        It recurs if the server has become a standby, or if the connections cache plans from before a schema change.
-        """
-        if error.sqlstate == READ_ONLY or isinstance(error, StaleStatement):
+        if recurs(error):
             self._pool.renew()
 
     async def _connect(self) -> AsyncPooledConnection:
@@ -189,10 +183,7 @@ class AsyncDatabase:
             from audiocatalog.aio.session import SessionMaker  # noqa: PLC0415
 
             self._sessions = SessionMaker(
-                self.url,
-                self._take,
-                slow_after=self.settings.slow_after,
-                limits=(lambda: self._connector.settings_of_a_transaction) if self.settings.pooler else None,
+                self.url, self._take, slow_after=self.settings.slow_after, limits=self._connector.limits
             )
         return self._sessions
 

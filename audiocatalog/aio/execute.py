@@ -10,8 +10,10 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from audiocatalog.aio.connection import AsyncPooledConnection, client_timeout, leave_pipeline, raw_cursor
+from audiocatalog.aio.connection import AsyncPooledConnection, leave_pipeline, raw_cursor
+from audiocatalog.db.connection import client_timeout
 from audiocatalog.db.error_translation import translated
+from audiocatalog.db.execute import RESTORE, SET_SAVEPOINT, without_mark
 from audiocatalog.errors import CatalogError, Phase, StaleStatement
 from audiocatalog.operations.operation import (
     Copy,
@@ -27,7 +29,6 @@ from audiocatalog.operations.operation import (
 _Result = TypeVar("_Result")
 AsyncDriver = psycopg.AsyncConnection[Any]
 
-_SAVEPOINT: Final = "audiocatalog_planned"
 # After this many rows were written, which takes about a millisecond, other tasks get a turn.
 _ROWS_AT_ONCE: Final = 100
 
@@ -97,7 +98,7 @@ async def send(driver: AsyncDriver, request: Request, name: str, phase: Phase = 
     if isinstance(statement, Statement):
         with translated(name, phase if statement.writes else "statement"):
             if statement.timeout is not None:
-                async with client_timeout(driver, statement.timeout):
+                with client_timeout(driver, statement.timeout):
                     return await _send(driver, statement, values)
             return await _send(driver, statement, values)
     with translated(name):
@@ -111,22 +112,17 @@ async def _send(driver: AsyncDriver, statement: Statement, values: Sequence[Any]
         await driver.execute(statement.sql, prepare=False)
         return ()
     cursor = await raw_cursor(driver).execute(statement.sql, values)
-    rows = await cursor.fetchall()
-    if not statement.writes:
-        return rows
-    if rows and isinstance(driver, AsyncPooledConnection):
-        driver.mark = rows[-1][-1]  # The first row may have been returned before the statement wrote.
-        driver.wrote_history |= statement.writes_history
-    return [row[:-1] for row in rows]
+    return without_mark(driver, statement, await cursor.fetchall())
 
 
 async def _copy(driver: AsyncDriver, statement: Copy, rows: Iterable[Sequence[Any]]) -> Rows:
-    async with client_timeout(driver, statement.timeout), raw_cursor(driver).copy(statement.sql) as copy:
-        copy.set_types(statement.types)
-        for number, row in enumerate(rows, 1):
-            await copy.write_row(row)
-            if number % _ROWS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+    with client_timeout(driver, statement.timeout):
+        async with raw_cursor(driver).copy(statement.sql) as copy:
+            copy.set_types(statement.types)
+            for number, row in enumerate(rows, 1):
+                await copy.write_row(row)
+                if number % _ROWS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
     return ()
 
 
@@ -137,22 +133,21 @@ async def _send_planned(driver: AsyncDriver, statement: PlannedStatement, values
     cursor = raw_cursor(driver)
     is_alone = driver.autocommit
     try:
-        async with client_timeout(driver, statement.timeout), driver.pipeline():
-            if not is_alone:
-                await driver.execute(f"SAVEPOINT {_SAVEPOINT}", prepare=False)
-            await driver.execute(settings, prepare=False)
-            await cursor.execute(sql, ordered, prepare=driver.prepare_threshold is not None)
-            if not is_alone:
-                await driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
-                await driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
+        with client_timeout(driver, statement.timeout):
+            async with driver.pipeline():
+                if not is_alone:
+                    await driver.execute(SET_SAVEPOINT, prepare=False)
+                await driver.execute(settings, prepare=False)
+                await cursor.execute(sql, ordered, prepare=driver.prepare_threshold is not None)
+                if not is_alone:
+                    await _roll_back(driver)
         return await cursor.fetchall()
     except (psycopg.Error, IndexError) as error:
         late = await leave_pipeline(driver, error)
         if not is_alone and driver.info.transaction_status == TransactionStatus.INERROR:
             # If the transaction had failed before the search, there is no savepoint.
             with suppress(psycopg.Error):
-                await driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
-                await driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
+                await _roll_back(driver)
         if late is not None:
             raise late from error
         if isinstance(error, IndexError):
@@ -160,3 +155,8 @@ async def _send_planned(driver: AsyncDriver, statement: PlannedStatement, values
             # reads, so a timeout is the only error that can occur there.
             raise psycopg.errors.QueryCanceled("the statement was ended with its transaction") from None
         raise
+
+
+async def _roll_back(driver: AsyncDriver) -> None:
+    for command in RESTORE:
+        await driver.execute(command, prepare=False)

@@ -20,7 +20,8 @@ async def result_of(result: Awaitable[_Result], field: str = "unit", operation: 
         InvalidInput: the function is not asynchronous.
     """
     if not inspect.isawaitable(result):
-        raise not_async(field, operation, result)
+        rule = f"an async function, not one that returns {kind_of(result)}; audiocatalog.Catalog takes plain functions"
+        raise InvalidInput(Problem(field, rule), operation=operation)
     return await result
 
 
@@ -34,9 +35,3 @@ def refuse_plain(function: object, field: str, operation: str) -> None:
     if not callable(function) or not (is_async(function) or is_async(inspect.unwrap(function))):
         rule = "an async function, declared with async def; audiocatalog.Catalog takes plain functions"
         raise InvalidInput(Problem(field, rule), operation=operation)
-
-
-def not_async(field: str, operation: str, result: object) -> InvalidInput:
-    """Return the error for a function of the caller that returned *result* instead of an awaitable."""
-    rule = f"an async function, not one that returns {kind_of(result)}; audiocatalog.Catalog takes plain functions"
-    return InvalidInput(Problem(field, rule), operation=operation)

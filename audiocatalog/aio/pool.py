@@ -13,7 +13,7 @@ from weakref import ref
 
 from audiocatalog.aio.connection import AsyncPooledConnection, is_alive
 from audiocatalog.aio.waiting import BLOCKED_SECONDS, in_background
-from audiocatalog.db.holders import place_in_the_callers_code
+from audiocatalog.db.holders import describe_holder, place_in_the_callers_code
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.db.pool_policy import (
     CLOSED,
@@ -25,7 +25,7 @@ from audiocatalog.db.pool_policy import (
     is_stale,
 )
 from audiocatalog.db.settings import Settings
-from audiocatalog.errors import CatalogError, CatalogInternalError, ConfigurationError, kind_of, printable
+from audiocatalog.errors import CatalogError, CatalogInternalError, ConfigurationError, kind_of
 from audiocatalog.operations.monitoring import PoolStats
 
 # While callers wait, the pool looks at their deadlines at least this often. If it looks late, other code has blocked
@@ -200,7 +200,11 @@ class AsyncPool:
         stats, oldest = self._policy.stats(
             held, living=len(living), waiting=len(self._queue), waits=self._waits, now=monotonic()
         )
-        return stats if oldest is None else replace(stats, oldest_holder=_describe_holder(oldest))
+        if oldest is None:
+            return stats
+        task = oldest.held_by() if oldest.held_by is not None else None
+        name = None if task is None else task.get_name()
+        return replace(stats, oldest_holder=describe_holder("task", name, oldest.held_at))
 
     def _bind(self) -> None:
         """Bind the pool to the running loop, or to the next one after the end of its loop."""
@@ -401,10 +405,3 @@ class AsyncPool:
         asyncio.get_running_loop().call_later(RECONNECT_SECONDS, self._serve_queue)
         self._opening.discard(asyncio.current_task())
         self._fail_queue()
-
-
-def _describe_holder(connection: AsyncPooledConnection) -> str:
-    """Return the task that holds *connection* and, if debug_pool is on, the place of the checkout."""
-    task = connection.held_by() if connection.held_by is not None else None
-    name = "which has ended" if task is None else printable(task.get_name())
-    return f"task {name}" + (f", taken in {connection.held_at}" if connection.held_at else "")

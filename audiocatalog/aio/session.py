@@ -7,13 +7,13 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import URL, Engine, NullPool
+from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from audiocatalog.aio.connection import AsyncPooledConnection
 from audiocatalog.aio.transaction import HANDED_OVER, TAKEN
 from audiocatalog.db.host_session import HostSession
-from audiocatalog.db.transaction import watch_commits, watch_engine
+from audiocatalog.db.transaction import ENGINE_OPTIONS, engine_url, watch_commits, watch_engine
 
 #: The session whose statement needs a connection.
 _session: Final[ContextVar[_Session | None]] = ContextVar("audiocatalog_session", default=None)
@@ -61,12 +61,7 @@ class SessionMaker:
     ) -> None:
         self._take = take
         self._engine: AsyncEngine = create_async_engine(
-            url.difference_update_query(["host", "port"]),  # libpq accepts forms that SQLAlchemy cannot read.
-            poolclass=NullPool,
-            async_creator=self._connection_for_sqlalchemy,
-            hide_parameters=True,
-            logging_name="audiocatalog",
-            use_native_hstore=False,  # Otherwise the first connection would look up the type of an extension.
+            engine_url(url), async_creator=self._connection_for_sqlalchemy, **ENGINE_OPTIONS
         )
         watch_engine(self._engine.sync_engine, slow_after=slow_after, limits=limits)
 

@@ -78,10 +78,7 @@ class AsyncTransaction(ABC):
         with translated("set_statement_timeout"):
             await driver.execute(settings_call({"statement_timeout": milliseconds(seconds)}, local=True))
         if isinstance(driver, AsyncPooledConnection):
-            # It is never less than the default, because a rollback to a savepoint restores the old timeout on the
-            # server.
-            driver.response_timeout = max(driver.response_timeout or 0.0, seconds + driver.network_timeout)
-            driver.limit = seconds
+            driver.allow(seconds)
 
     async def roll_back(self) -> None:
         """Roll back in any state of the connection; a failure is only logged, so that it hides no earlier error."""

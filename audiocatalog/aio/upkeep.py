@@ -134,7 +134,8 @@ class Upkeep:
                 found = await self._catalog.release_expired(TAKEN_BACK, actor=self._terms.name)
             except CatalogError as error:
                 if not may_pass(error):
-                    self.fail(error)
+                    self.failure = error
+                    self._tell()
                     return
                 LOGGER.warning(TAKING_BACK_FAILED, error)
                 self.has_looked_for_dead = True
@@ -165,8 +166,3 @@ class Upkeep:
                 # The loop continues to poll.
                 LOGGER.warning(LISTENING_FAILED, type(error).__name__)
                 await asyncio.sleep(pauses.next())
-
-    def fail(self, error: CatalogError) -> None:
-        """Let the loop raise *error*."""
-        self.failure = error
-        self._tell()

@@ -34,6 +34,14 @@ def in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class Waiting(Protocol):
     """A connection that waits for an answer."""
 

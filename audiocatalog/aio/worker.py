@@ -17,7 +17,7 @@ from audiocatalog.aio.methods import AsyncMethods
 from audiocatalog.aio.misuse import refuse_plain
 from audiocatalog.aio.sigterm import stopped_by_sigterm
 from audiocatalog.aio.upkeep import Listening
-from audiocatalog.aio.waiting import finished, in_background
+from audiocatalog.aio.waiting import finished, in_background, running_loop
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.errors import InvalidInput, Problem
 from audiocatalog.models.arguments import whole_number
@@ -210,7 +210,7 @@ class Claims(AsyncIterator[Claim]):
         if not self._has_begun or self._generator.ag_frame is None or self._generator.ag_running:
             return
         # The garbage collector may call this method in any thread.
-        is_here = _running_loop() is self._event_loop
+        is_here = running_loop() is self._event_loop
         if task.cancelled() if task is not None else is_here and is_cancelled():
             self._loop.leaving = asyncio.CancelledError()
         try:
@@ -235,10 +235,3 @@ def _close(generator: AsyncGeneratorType[Claim, None], finish_first: Callable[[a
     _left.difference_update([one for one in _left if one.ag_frame is None])
     _left.add(generator)
     finish_first(in_background(close()))
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -138,7 +138,7 @@ def _stored_ahead(
 
 
 class BatchLoader(Generic[_Unit]):
-    """A loader that stores each batch in a unit of work of *runner*, with retries until ``stop``."""
+    """A loader that stores each batch in a unit of work of *runner*, with retries."""
 
     def __init__(self, runner: Runner[_Unit], batches: BatchStore, driver_of: Callable[[_Unit], Driver]) -> None:
         self._runner = runner
@@ -147,13 +147,21 @@ class BatchLoader(Generic[_Unit]):
         self._stopped = threading.Event()
         self._under_way: set[Driver] = set()
 
-    def store(self, records: Sequence[Record]) -> Sequence[RecordOutcome]:
+    def save(
+        self, records: Iterable[object], *, batch: int, progress: ReportBatch | None, connections: int
+    ) -> BulkResult:
+        """Store *records* as ``save_in_batches`` does."""
+        return save_in_batches(
+            records, self._store, stop=self._stop, batch=batch, progress=progress, connections=connections
+        )
+
+    def _store(self, records: Sequence[Record]) -> Sequence[RecordOutcome]:
         """Store *records* in one transaction."""
         if not records:
             return []
         return self._runner.run_with_retry(partial(self._store_in, records), self._stopped.is_set)
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """End every batch in progress by closing its connection."""
         self._stopped.set()
         for driver in list(self._under_way):

@@ -95,6 +95,12 @@ class PooledState(psycopg.BaseConnection[Any]):
         self.network_timeout = network_timeout
         self.limit = self.default_limit = None if response_timeout is None else response_timeout - network_timeout
 
+    def allow(self, seconds: float) -> None:
+        """Let each further statement of the transaction take *seconds*."""
+        # The response timeout never decreases, because a rollback to a savepoint restores the server's old timeout.
+        self.response_timeout = max(self.response_timeout or 0.0, seconds + self.network_timeout)
+        self.limit = seconds
+
     def refuse_in_a_child(self) -> None:
         """
         Check that this process opened the connection.
@@ -291,9 +297,9 @@ def _wait_for(gen: PQGen[_RV], descriptor: int, interval: float, timeout: float 
 
 
 @contextmanager
-def client_timeout(driver: psycopg.Connection[Any], seconds: float | None) -> Iterator[None]:
+def client_timeout(driver: psycopg.BaseConnection[Any], seconds: float | None) -> Iterator[None]:
     """Set the response timeout of *driver* to *seconds* plus network_timeout; None keeps the default."""
-    if seconds is None or not isinstance(driver, PooledConnection):
+    if seconds is None or not isinstance(driver, PooledState):
         yield
         return
     before = driver.response_timeout, driver.limit

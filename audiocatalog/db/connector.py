@@ -63,6 +63,11 @@ class Connector:
         #: Behind a pooler, the statement that sets the timeouts in each transaction.
         self.settings_of_a_transaction: str | None = None
 
+    @property
+    def limits(self) -> Callable[[], str | None] | None:
+        """Behind a pooler, a function that returns the statement to execute in each transaction; otherwise None."""
+        return (lambda: self.settings_of_a_transaction) if self._settings.pooler else None
+
     def connect(self) -> PooledConnection:
         """
         Return a new connection for the pool, with its session settings.

@@ -11,7 +11,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 import psycopg
-from sqlalchemy import URL, Engine, NullPool, create_engine
+from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.orm import Session
 
 from audiocatalog.db.connection import PooledConnection
@@ -21,13 +21,13 @@ from audiocatalog.db.error_translation import translated
 from audiocatalog.db.host_session import HostSession
 from audiocatalog.db.misuse import is_in_an_event_loop
 from audiocatalog.db.pool import Pool
+from audiocatalog.db.pool_policy import recurs
 from audiocatalog.db.settings import Settings
-from audiocatalog.db.transaction import DriverTransaction, watch_commits, watch_engine
+from audiocatalog.db.transaction import ENGINE_OPTIONS, DriverTransaction, engine_url, watch_commits, watch_engine
 from audiocatalog.errors import CatalogError, ConfigurationError, StaleStatement
 from audiocatalog.operations.monitoring import PoolStats
 
 _CLOSED: Final = "this catalogue is closed: create a new one"
-READ_ONLY: Final = "25006"
 
 
 class Database:
@@ -146,12 +146,7 @@ class Database:
                 self._pool = None
 
     def _mistrust_connections_after(self, error: CatalogError) -> None:
-        """
-        Replace all connections of the pool if *error* would recur on every connection.
-
-        The error recurs if the server has become a standby, or if a schema change has made cached plans stale.
-        """
-        if self._pool is not None and (error.sqlstate == READ_ONLY or isinstance(error, StaleStatement)):
+        if self._pool is not None and recurs(error):
             self._pool.renew()
 
     def _open(self) -> Engine:
@@ -165,20 +160,9 @@ class Database:
             return self._engine
 
     def _build(self) -> Engine:
-        engine = create_engine(
-            self.url.difference_update_query(["host", "port"]),  # libpq accepts forms that SQLAlchemy cannot read.
-            poolclass=NullPool,  # pool.py serves callers in the order of their requests; SQLAlchemy's pool does not.
-            creator=self._connection_for_sqlalchemy,
-            hide_parameters=True,
-            logging_name="audiocatalog",
-            use_native_hstore=False,  # Otherwise the first connection would look up the type of an extension.
-        )
+        engine = create_engine(engine_url(self.url), creator=self._connection_for_sqlalchemy, **ENGINE_OPTIONS)
         self._pool = Pool(self._connector.connect, self.settings)
-        watch_engine(
-            engine,
-            slow_after=self.settings.slow_after,
-            limits=(lambda: self._connector.settings_of_a_transaction) if self.settings.pooler else None,
-        )
+        watch_engine(engine, slow_after=self.settings.slow_after, limits=self._connector.limits)
         return engine
 
     def _introduce(self, connection: PooledConnection) -> None:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.sql import Literal
 
-from audiocatalog.db.connection import PooledConnection, client_timeout, leave_pipeline, raw_cursor
+from audiocatalog.db.connection import PooledState, client_timeout, leave_pipeline, raw_cursor
 from audiocatalog.db.error_translation import translated
 from audiocatalog.errors import CatalogError, Phase, StaleStatement
 from audiocatalog.operations.operation import (
@@ -28,7 +28,9 @@ from audiocatalog.operations.operation import (
 _Result = TypeVar("_Result")
 Driver = psycopg.Connection[Any]
 
-_SAVEPOINT: Final = "audiocatalog_planned"
+SET_SAVEPOINT: Final = "SAVEPOINT audiocatalog_planned"
+#: The commands that restore the settings and the transaction; a pipeline sends one command at a time.
+RESTORE: Final = ("ROLLBACK TO audiocatalog_planned", "RELEASE audiocatalog_planned")
 _NUMBERED: Final = re.compile(r"\$([0-9]+)")
 
 
@@ -89,9 +91,14 @@ def _send(driver: Driver, statement: Statement, values: Sequence[Any]) -> Rows:
         driver.execute(statement.sql, prepare=False)
         return ()
     rows = raw_cursor(driver).execute(statement.sql, values).fetchall()
+    return without_mark(driver, statement, rows)
+
+
+def without_mark(driver: psycopg.BaseConnection[Any], statement: Statement, rows: Rows) -> Rows:
+    """Return *rows* without the transaction's mark, which *driver* keeps; only a statement that writes returns it."""
     if not statement.writes:
         return rows
-    if rows and isinstance(driver, PooledConnection):
+    if rows and isinstance(driver, PooledState):
         driver.mark = rows[-1][-1]  # The first row may have been returned before the statement wrote.
         driver.wrote_history |= statement.writes_history
     return [row[:-1] for row in rows]
@@ -121,7 +128,7 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
     try:
         with client_timeout(driver, statement.timeout), driver.pipeline():
             if not is_alone:
-                driver.execute(f"SAVEPOINT {_SAVEPOINT}", prepare=False)
+                driver.execute(SET_SAVEPOINT, prepare=False)
             driver.execute(settings, prepare=False)
             cursor.execute(sql, ordered, prepare=driver.prepare_threshold is not None)
             if not is_alone:
@@ -143,8 +150,8 @@ def _send_planned(driver: Driver, statement: PlannedStatement, values: Mapping[s
 
 
 def _roll_back(driver: Driver) -> None:
-    driver.execute(f"ROLLBACK TO {_SAVEPOINT}", prepare=False)
-    driver.execute(f"RELEASE {_SAVEPOINT}", prepare=False)
+    for command in RESTORE:
+        driver.execute(command, prepare=False)
 
 
 def as_script(request: Request) -> str:

@@ -13,11 +13,15 @@ from audiocatalog.errors import printable
 _INSIDE: Final = ("audiocatalog.", "contextlib", "tenacity")
 
 
-def describe_holder(connection: PooledConnection) -> str:
-    """Return the thread that checked out *connection* and, if debug_pool is on, its line of code."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    thread = printable(names.get(connection.held_by, "that has ended"))
-    return f"thread {thread}" + (f", checked out in {connection.held_at}" if connection.held_at else "")
+def name_of_thread(connection: PooledConnection) -> str | None:
+    """Return the name of the thread that checked out *connection*, or None if the thread has ended."""
+    return {thread.ident: thread.name for thread in threading.enumerate()}.get(connection.held_by)
+
+
+def describe_holder(kind: str, name: str | None, place: str | None) -> str:
+    """Return the thread or task that checked out a connection and, if debug_pool is on, its line of code."""
+    holder = f"{kind} {printable('that has ended' if name is None else name)}"
+    return holder + (f", checked out in {place}" if place else "")
 
 
 def place_in_the_callers_code() -> str:

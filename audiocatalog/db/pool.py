@@ -15,7 +15,7 @@ from weakref import ref
 
 from audiocatalog.db.connection import PooledConnection, is_alive
 from audiocatalog.db.error_translation import underlying_interrupt
-from audiocatalog.db.holders import describe_holder, place_in_the_callers_code
+from audiocatalog.db.holders import describe_holder, name_of_thread, place_in_the_callers_code
 from audiocatalog.db.observer import LOGGER
 from audiocatalog.db.pool_parts import Lock, Maker, Turn
 from audiocatalog.db.pool_policy import (
@@ -205,7 +205,9 @@ class Pool:
         stats, oldest = self._policy.stats(
             held, living=len(living), waiting=waiting, waits=self._waits.copy(), now=monotonic()
         )
-        return stats if oldest is None else replace(stats, oldest_holder=describe_holder(oldest))
+        if oldest is None:
+            return stats
+        return replace(stats, oldest_holder=describe_holder("thread", name_of_thread(oldest), oldest.held_at))
 
     # Checkouts
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeVar
 
 from audiocatalog.db.connection import PooledState
 from audiocatalog.db.settings import Settings
-from audiocatalog.errors import CatalogError, DatabaseUnavailable, PoolTimeout, TooManySearches
+from audiocatalog.errors import CatalogError, DatabaseUnavailable, PoolTimeout, StaleStatement, TooManySearches
 from audiocatalog.operations.monitoring import PoolStats
 
 CLOSED: Final = "this catalogue is closed: create a new one"
@@ -23,6 +23,7 @@ RENEWAL_SECONDS: Final = 0.25
 # A connection that was idle for this many seconds is closed.
 _MAX_IDLE_SECONDS: Final = 600.0
 WAITS_KEPT: Final = 1000
+_READ_ONLY: Final = "25006"
 
 
 class Waiting(Protocol):
@@ -141,6 +142,15 @@ class Policy:
             searching=sum(one.is_searching for one in held),
             most_searches=self.searches,
         ), oldest
+
+
+def recurs(error: CatalogError) -> bool:
+    """
+    Return whether *error* would recur on every connection of a pool, so that all of them must be replaced.
+
+    The error recurs if the server has become a standby, or if a schema change has made cached plans stale.
+    """
+    return error.sqlstate == _READ_ONLY or isinstance(error, StaleStatement)
 
 
 def is_stale(connection: PooledState, now: float) -> bool:

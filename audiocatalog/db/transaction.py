@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 import psycopg
 import sqlalchemy.exc
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine, NullPool, event
 from sqlalchemy.orm import Session
 
 from audiocatalog.db.commit_outcome import TransactionRef, mark_query, note_mark, transaction_ref
@@ -72,9 +72,7 @@ class Transaction(ABC):
         with translated("set_statement_timeout"):
             driver.execute(settings_call({"statement_timeout": milliseconds(seconds)}, local=True))
         if isinstance(driver, PooledConnection):
-            # The response timeout never decreases, because a rollback to a savepoint restores the server's old timeout.
-            driver.response_timeout = max(driver.response_timeout or 0.0, seconds + driver.network_timeout)
-            driver.limit = seconds
+            driver.allow(seconds)
 
     def roll_back(self) -> None:
         """Roll back in any state of the connection; a failure is only logged, so that it hides no earlier error."""
@@ -221,6 +219,20 @@ class SessionTransaction(Transaction):
         with translated("session"):
             driver = driver_connection(self.session.connection())
         return driver if isinstance(driver, PooledConnection) else None
+
+
+#: The options of every engine that a host's sessions use.
+ENGINE_OPTIONS: Final[Mapping[str, Any]] = {
+    "poolclass": NullPool,  # Our pool serves callers in the order of their requests; SQLAlchemy's pool does not.
+    "hide_parameters": True,
+    "logging_name": "audiocatalog",
+    "use_native_hstore": False,  # Otherwise the first connection would look up the type of an extension.
+}
+
+
+def engine_url(url: URL) -> URL:
+    """Return *url* without hosts and ports, because libpq accepts forms that SQLAlchemy cannot read."""
+    return url.difference_update_query(["host", "port"])
 
 
 def watch_engine(engine: Engine, *, slow_after: float, limits: Callable[[], str | None] | None) -> None:

@@ -72,6 +72,8 @@ class _Loop:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.threads = ThreadPoolExecutor(64)
+        # A loop refers to its tasks only weakly, and a test may forget a unit of work with its task.
+        self._serving: set[Future[None]] = set()
         threading.Thread(target=self.loop.run_forever, name="event loop", daemon=True).start()
 
     def call(self, work: Work) -> Any:
@@ -86,7 +88,9 @@ class _Loop:
     def actor(self) -> Actor:
         """Return a task for several calls."""
         actor = Actor(self.loop)
-        asyncio.run_coroutine_threadsafe(actor.serve(), self.loop)
+        serving = asyncio.run_coroutine_threadsafe(actor.serve(), self.loop)
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
         return actor
 
 

@@ -32,18 +32,9 @@ _WAITING: Final = ("_run", "_perform", "_scan", "_end", "_run_once", "_ask", "__
 #: Calls that are awaited.
 _AWAITED: Final = (
     *(r"self\._run", r"(?:self|work)\._perform", r"carry_out", r"run(?=\(driver)", r"save_in_batches"),
-    *(
-        r"self\._(?:database|runner)\.(?!stats|transaction|autocommit)\w+",
-        r"self\.(?:run|close|outcome_of|_ask)",
-        r"tries",
-    ),
-    *(
-        r"self\._open\(\)\.(?:driver|set_statement_timeout)",
-        r"transaction\.(?:commit|roll_back)",
-        r"result_of",
-        "tries",
-    ),
-    *(r"self\._end", r"self\._scope\.__a(?:enter|exit)__"),
+    *(r"self\._(?:database|runner)\.(?!stats|transaction|autocommit)\w+", r"self\.(?:run|close|outcome_of|_ask)"),
+    *(r"self\._open\(\)\.(?:driver|set_statement_timeout)", r"transaction\.(?:commit|roll_back)", "result_of"),
+    *(r"self\._end", r"self\._scope\.__a(?:enter|exit)__", r"loader\.save", "tries"),
 )
 #: Blocks that are entered and left with await.
 _CONTEXTS: Final = (
