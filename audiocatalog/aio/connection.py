@@ -232,7 +232,7 @@ class AsyncPooledConnection(PooledState, psycopg.AsyncConnection[Any]):
         self.pgconn.finish()
 
     def forfeit(self) -> None:
-        """Let no further holder have the connection, because the last one may still use it."""
+        """Refuse further checkouts, because the last holder may still use the connection."""
         self._is_forfeited = True
 
     async def _cancel_and_disconnect(self) -> None:

@@ -266,7 +266,7 @@ class AsyncPool:
         return connection
 
     def _set_alarm(self, deadline: float) -> None:
-        """See to it that callers whose deadline has passed leave the queue."""
+        """Let the pool look at *deadline* for callers whose time is over."""
         now = monotonic()
         due = min(max(deadline, now), now + _WATCH_SECONDS)
         if due < self._alarm_due:
@@ -280,7 +280,7 @@ class AsyncPool:
         if not self._queue:
             return
         if late > BLOCKED_SECONDS:
-            # While the loop was blocked, no holder could return its connection, and no caller could take it.
+            # While the loop was blocked, no holder could return its connection, and no caller could check it out.
             LOGGER.warning("the event loop was blocked for %.1f s by other code: run that code in a thread", late)
             for turn in self._queue:
                 turn.deadline += late
@@ -398,7 +398,7 @@ class AsyncPool:
         self._serve_queue()
 
     def _note_failure(self, error: CatalogError) -> None:
-        LOGGER.warning("a connection could not be made: %s", error)
+        LOGGER.warning("a connection could not be opened: %s", error)
         # The frames of the traceback hold the connection parameters.
         error.__traceback__ = None
         self._policy.failure = monotonic(), error

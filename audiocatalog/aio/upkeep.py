@@ -91,7 +91,7 @@ class Upkeep:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        for claim in self.claims.to_renew():
+        for claim in self.claims.held():
             try:
                 await self._catalog.release(claim, reason=WORKER_ENDED, actor=self._terms.name)
             except CatalogError as error:
@@ -105,7 +105,7 @@ class Upkeep:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(self._terms.until_renewal())
-            held = self.claims.to_renew()
+            held = self.claims.held()
             try:
                 outcomes = await self._catalog.renew_many(held, lease=self._terms.lease)
             except CatalogError as error:

@@ -186,17 +186,11 @@ class HeldClaims:
             if claim.has_ended and self._given.get(claim.track.id) is claim:
                 del self._given[claim.track.id]
 
-    def to_renew(self) -> list[Claim]:
+    def held(self) -> list[Claim]:
         """Return all held claims, and forget about those whose work has ended."""
         with self._lock:
             self._given = {track: claim for track, claim in self._given.items() if self._held.get(track) is claim}
             return list(self._held.values())
-
-    def take_all(self) -> list[Claim]:
-        """Return all held claims, and hold none."""
-        with self._lock:
-            held, self._held = list(self._held.values()), {}
-            return held
 
     def note_renewals(self, renewed: Sequence[Claim], outcomes: Sequence[Claim | ClaimLost]) -> None:
         """Stop holding the claims that a renewal has found lost."""

@@ -73,7 +73,7 @@ class Upkeep:
 
     def _keep_leases(self) -> None:
         while not self._ended.wait(self._terms.until_renewal()):
-            held = self.claims.to_renew()
+            held = self.claims.held()
             try:
                 outcomes = self._catalog.renew_many(held, lease=self._terms.lease)
             except CatalogError as error:
@@ -125,11 +125,12 @@ class Upkeep:
                 self._ended.wait(pauses.next())
 
     def _give_back(self) -> None:
-        for claim in self.claims.take_all():
+        for claim in self.claims.held():
             try:
                 self._catalog.release(claim, reason=WORKER_ENDED, actor=self._terms.name)
             except CatalogError as error:
                 LOGGER.warning(RELEASING_FAILED, error)
+            self.claims.drop(claim)
 
     @contextmanager
     def _in_background(self, task: Callable[..., None], *arguments: Listening) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Every Python block of docs/asyncio.md runs as it stands, on a real database."""
+"""Every Python block of docs/asyncio.md runs unchanged on a real database."""
 
 from __future__ import annotations
 

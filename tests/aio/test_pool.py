@@ -230,7 +230,7 @@ def test_a_load_that_fails_has_ended_its_batches_before_its_caller_hears_of_it()
 
 
 def test_a_call_whose_connection_is_closed_meanwhile_ends(database_url: str) -> None:
-    """Nothing more arrives at a closed socket, so that nobody else would wake the task."""
+    """No data arrives at a closed socket, so nothing but the end of the connection wakes the task."""
 
     async def main() -> None:
         async with (

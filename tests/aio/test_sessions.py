@@ -189,7 +189,7 @@ def test_a_lost_commit_is_found_out(database_url: str, catalog: Catalog, loss: L
 
 
 def test_a_session_that_is_kept_can_do_nothing_after_its_unit(database_url: str) -> None:
-    """Otherwise it would begin a transaction on a connection that nobody returns."""
+    """Otherwise the session would begin a transaction on a connection that is never returned."""
 
     async def main() -> None:
         async with AsyncCatalog(database_url) as catalog:

@@ -374,7 +374,7 @@ def test_the_search_vector_is_unread_on_every_track(catalog: Catalog, track: Tra
 
 
 def test_a_session_that_is_kept_can_do_nothing_after_its_unit(catalog: Catalog) -> None:
-    """Otherwise it would begin a transaction on a connection that nobody returns."""
+    """Otherwise the session would begin a transaction on a connection that is never returned."""
     with catalog.unit_of_work() as work:
         session = work.session
     with pytest.raises(sqlalchemy.exc.InvalidRequestError, match="closed"):

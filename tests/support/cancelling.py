@@ -67,7 +67,7 @@ async def cancelled_at(
     """
     Make *call* in a task that is cancelled at its await number *at*.
 
-    Return whether the call has so many awaits, and its error.
+    Return whether the call has at least *at* awaits, and the error of the call.
     """
     steps = Steps(call(), at, moment)
     task = asyncio.ensure_future(_awaited(steps.run()))
